@@ -1,0 +1,256 @@
+"""Strict settings and recipe files: the ground floor, importing nothing of this project.
+
+A recipe is one YAML 1.2 file that becomes one frozen pydantic model. The order of precedence, lowest first, is
+defaults in code, the chain of `extends:` parents, the file, `key.path=value` overrides. Mappings merge, everything
+else (lists included) replaces. Whatever the code does not know is refused with a single line.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+MAX_KEYS_IN_MESSAGE = 12
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend: one line saying what is wrong, where, and what to do.
+
+    The command line prints it to stderr and exits with code 2. Internal invariants are asserted instead.
+    """
+
+
+class StrictModel(BaseModel):
+    """Base of all settings: frozen, refusing unknown keys and numbers that are not finite.
+
+    Settings live beside the code that reads them; `scal3r_train.recipe` composes them.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),  # `model:` is a section of every training recipe
+    )
+
+
+StrictModelT = TypeVar("StrictModelT", bound=StrictModel)
+
+
+def load_config(
+    cls: type[StrictModelT], path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()
+) -> StrictModelT:
+    """Return the settings of class `cls` from a recipe file (None: the defaults in code) and overrides.
+
+    Types are strict: `"3"` is no number, `1` is no string and `yes` is no boolean.
+    Raises UserError, one line, for anything unreadable, unknown or out of range.
+    """
+    source = "overrides" if path is None else str(path)
+    return validate_mapping(cls, load_mapping(path, overrides), source)
+
+
+def validate_mapping(cls: type[StrictModelT], mapping: Mapping[str, Any], source: str) -> StrictModelT:
+    """Return `mapping` as settings of class `cls`; `source` names its origin in the UserError otherwise raised."""
+    # Validating as JSON is what makes pydantic's strict mode usable: lists still become tuples, strings paths.
+    try:
+        text = json.dumps(mapping, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{source}: {error}; keys must be plain words, and no value may contain itself") from None
+    try:
+        return cls.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_describe_validation_error(cls, error)}") from None
+
+
+def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the plain mapping that a recipe file, its parents and `key.path=value` overrides add up to.
+
+    Raises UserError for a missing or malformed file, a key that appears twice, a missing or circular parent and
+    an override that does not parse or points nowhere.
+    """
+    mapping = {} if path is None else _load_with_parents(Path(path), ())
+    for override in overrides:
+        _apply_override(mapping, override)
+    return mapping
+
+
+def dump_yaml(model: BaseModel) -> str:
+    """Return the settings as YAML that `load_config` reads back to an equal model; every default is written out."""
+    stream = StringIO()
+    _yaml().dump(model.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+@contextmanager
+def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to it on success and removed on any error.
+
+    The suffix is kept, for writers that choose the format by it. Missing parent folders are made.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8 so that readers see the old file or the whole new one, never a part."""
+    with atomic_output(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _yaml() -> YAML:
+    """Return a safe YAML 1.2 reader and writer. Pure Python: the C reader speaks YAML 1.1, where `no` is False."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel annotates it as None
+    yaml.width = 110
+    return yaml
+
+
+def _parse_yaml(text: str, source: str, *, is_file: bool = False) -> Any:
+    """Return the value of one YAML document; `source` (and the line in a file) opens the UserError raised for bad YAML."""
+    try:
+        return _yaml().load(text)
+    except MarkedYAMLError as error:
+        where = f"{source}:{error.problem_mark.line + 1}" if is_file and error.problem_mark else source
+        problem = (error.problem or error.context or "malformed YAML").strip().splitlines()[0]
+        raise UserError(f"{where}: {problem}") from None
+    except (YAMLError, ValueError) as error:
+        raise UserError(f"{source}: {' '.join(str(error).split())}") from None
+
+
+def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the file's mapping merged over its parent's; `children` are the files that led here."""
+    if path.resolve() in [child.resolve() for child in children]:
+        chain = " -> ".join(str(link) for link in (*children, path))
+        raise UserError(f"{children[0]}: `extends` goes in a circle ({chain}); break it")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        wanted_by = f", which {children[-1]} extends," if children else ""
+        raise UserError(f"recipe {path}{wanted_by} does not exist; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} cannot be read: {error}; it must be a UTF-8 text file") from None
+    mapping = _parse_yaml(text, str(path), is_file=True)
+    if mapping is None:
+        mapping = {}
+    if not isinstance(mapping, dict):
+        raise UserError(f"{path}: a recipe must be a mapping of keys to values, not a {type(mapping).__name__}")
+    if "extends" not in mapping:
+        return mapping
+    parent = mapping.pop("extends")
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: `extends` must be the path of one recipe relative to this file, not {parent!r}")
+    return _merge(_load_with_parents(path.parent / parent, (*children, path)), mapping)
+
+
+def _merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `child` laid over `parent`: mappings merge key by key, any other value replaces."""
+    merged = dict(parent)
+    for key, value in child.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _apply_override(mapping: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value` in place; numbers in the path are indices where the recipe holds a list."""
+    key_path, separator, text = override.partition("=")
+    keys = key_path.split(".")
+    if not separator or not all(keys):
+        raise UserError(f"override '{override}' is not of the form key.path=value")
+    if not text.strip():
+        raise UserError(f"override '{override}' has no value; write {key_path}=null or {key_path}='\"\"'")
+    if keys == ["extends"]:
+        raise UserError("`extends` cannot be overridden on the command line; write it in a recipe file")
+    value = _parse_yaml(text, f"override '{override}'")
+    node: Any = mapping
+    for depth, key in enumerate(keys[:-1]):
+        child = node[_index_or_key(node, key, override)] if isinstance(node, list) else node.get(key)
+        if child is None:
+            child = {}
+            node[_index_or_key(node, key, override)] = child
+        if not isinstance(child, dict | list):
+            here = ".".join(keys[: depth + 1])
+            raise UserError(f"override '{override}': {here} is {child!r}, which has no keys below it")
+        node = child
+    node[_index_or_key(node, keys[-1], override)] = value
+
+
+def _index_or_key(node: dict[str, Any] | list[Any], key: str, override: str) -> Any:
+    """Return `key` as an existing index when `node` is a list, else unchanged."""
+    if isinstance(node, dict):
+        return key
+    if not (key.isascii() and key.isdigit() and int(key) < len(node)):
+        allowed = f"0 to {len(node) - 1}" if node else "none, it is empty"
+        raise UserError(f"override '{override}': '{key}' is no index of that list (allowed: {allowed})")
+    return int(key)
+
+
+def _describe_validation_error(cls: type[BaseModel], error: ValidationError) -> str:
+    """Return the first problem of a pydantic error as one line, and how many others there are."""
+    problems = error.errors(include_url=False)
+    # An unknown key first: it is usually a misspelling that also explains a missing one.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    location, message = first["loc"], first["msg"]
+    key_path = ".".join(str(part) for part in location)
+    if first["type"] == "extra_forbidden":
+        line = f"unknown key '{key_path}'; {_suggest_key(cls, location)}"
+    elif first["type"] == "missing":
+        line = f"key '{key_path}' is missing and has no default"
+    else:
+        reason = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        reason = reason.replace("Input should be", "it should be", 1).replace("a valid array", "a list", 1)
+        value = _shorten(repr(first["input"]))
+        # A rule about a whole section would print all of it, which helps nobody.
+        shows_value = location and not isinstance(first["input"], dict)
+        line = f"{key_path} = {value}: {reason}" if shows_value else ": ".join(filter(None, (key_path, reason)))
+    others = len(problems) - 1
+    suffix = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
+    return " ".join(f"{line}{suffix}".split())
+
+
+def _suggest_key(cls: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """Return what to write instead of the unknown key at `location`: the nearest known key, or all of them."""
+    known = sorted(_known_keys(cls, location[:-1]))
+    nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
+    if nearest:
+        return f"did you mean '{nearest[0]}'?"
+    listed = ", ".join(known[:MAX_KEYS_IN_MESSAGE]) + (", ..." if len(known) > MAX_KEYS_IN_MESSAGE else "")
+    return f"known keys here: {listed or 'none'}"
+
+
+def _known_keys(cls: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
+    """Return the field names of the model, or of the models of a union, that `location` leads to from `cls`."""
+    models = [cls]
+    for part in location:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        if fields:  # otherwise a list index, the key of a dictionary or the tag of a union: same models
+            models = [inner for field in fields for inner in _models_within(field.annotation)]
+    return {name for model in models for name in model.model_fields}
+
+
+def _models_within(annotation: Any) -> list[type[BaseModel]]:
+    """Return the settings classes named anywhere in a type annotation such as `list[Stage] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_within(argument)]
+
+
+def _shorten(text: str, limit: int = 80) -> str:
+    """Return `text`, cut in the middle of a message rather than drowning it."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
