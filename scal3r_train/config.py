@@ -1,14 +1,15 @@
 """Strict settings and recipe files: the ground floor, importing nothing of this project.
 
-A recipe is one YAML 1.2 file that becomes one frozen pydantic model. The order of precedence, lowest first, is
-defaults in code, the chain of `extends:` parents, the file, `key.path=value` overrides. Mappings merge, everything
-else (lists included) replaces. Whatever the code does not know is refused with a single line.
+A recipe is one YAML 1.2 file that becomes one frozen pydantic model. The order of precedence, lowest first,
+is defaults in code, the chain of `extends:` parents, the file, `key.path=value` overrides. Mappings merge,
+everything else (lists included) replaces. Whatever the code does not know is refused with a single line.
 """
 
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -19,6 +20,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 MAX_KEYS_IN_MESSAGE = 12
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 
 
 class UserError(ValueError):
@@ -58,12 +61,12 @@ def load_config(
 
 
 def validate_mapping(cls: type[StrictModelT], mapping: Mapping[str, Any], source: str) -> StrictModelT:
-    """Return `mapping` as settings of class `cls`; `source` names its origin in the UserError otherwise raised."""
-    # Validating as JSON is what makes pydantic's strict mode usable: lists still become tuples, strings paths.
+    """Return `mapping` as settings of class `cls`; `source` names its origin in a UserError."""
+    # Validating as JSON makes pydantic's strict mode usable: lists still become tuples, strings paths.
     try:
         text = json.dumps(mapping, default=str)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{source}: {error}; keys must be plain words, and no value may contain itself") from None
+        raise UserError(f"{source}: {error}; write plain keys, and no value inside itself") from None
     try:
         return cls.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -73,8 +76,8 @@ def validate_mapping(cls: type[StrictModelT], mapping: Mapping[str, Any], source
 def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return the plain mapping that a recipe file, its parents and `key.path=value` overrides add up to.
 
-    Raises UserError for a missing or malformed file, a key that appears twice, a missing or circular parent and
-    an override that does not parse or points nowhere.
+    Raises UserError for a missing or malformed file, a key that appears twice, a missing or circular parent
+    and an override that does not parse or points nowhere.
     """
     mapping = {} if path is None else _load_with_parents(Path(path), ())
     for override in overrides:
@@ -83,10 +86,25 @@ def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] =
 
 
 def dump_yaml(model: BaseModel) -> str:
-    """Return the settings as YAML that `load_config` reads back to an equal model; every default is written out."""
+    """Return the settings, defaults included, as YAML that `load_config` reads back to an equal model."""
     stream = StringIO()
     _yaml().dump(model.model_dump(mode="json"), stream)
     return stream.getvalue()
+
+
+def run_command(command: Callable[[], int | None]) -> int:
+    """Return a program's exit code: what `command` returns (None is 0), 2 for a UserError, 130 for Ctrl-C.
+
+    The one place where a UserError becomes a line on stderr, for `scal3r` and for modules started by torchrun.
+    """
+    try:
+        return command() or 0
+    except UserError as error:
+        sys.stderr.write(f"scal3r: error: {' '.join(str(error).split())}\n")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("scal3r: interrupted\n")
+        return EXIT_INTERRUPTED
 
 
 @contextmanager
@@ -113,7 +131,7 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
 
 
 def _yaml() -> YAML:
-    """Return a safe YAML 1.2 reader and writer. Pure Python: the C reader speaks YAML 1.1, where `no` is False."""
+    """Return a safe reader and writer of YAML 1.2. Not the C one: it speaks 1.1, where `no` is False."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel annotates it as None
@@ -122,7 +140,7 @@ def _yaml() -> YAML:
 
 
 def _parse_yaml(text: str, source: str, *, is_file: bool = False) -> Any:
-    """Return the value of one YAML document; `source` (and the line in a file) opens the UserError raised for bad YAML."""
+    """Return the value of one YAML document; `source` opens the line of the UserError for bad YAML."""
     try:
         return _yaml().load(text)
     except MarkedYAMLError as error:
@@ -149,12 +167,12 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
     if mapping is None:
         mapping = {}
     if not isinstance(mapping, dict):
-        raise UserError(f"{path}: a recipe must be a mapping of keys to values, not a {type(mapping).__name__}")
+        raise UserError(f"{path}: a recipe must map keys to values, it is a {type(mapping).__name__}")
     if "extends" not in mapping:
         return mapping
     parent = mapping.pop("extends")
     if not isinstance(parent, str):
-        raise UserError(f"{path}: `extends` must be the path of one recipe relative to this file, not {parent!r}")
+        raise UserError(f"{path}: `extends` must be one path relative to this file, not {parent!r}")
     return _merge(_load_with_parents(path.parent / parent, (*children, path)), mapping)
 
 
@@ -218,14 +236,15 @@ def _describe_validation_error(cls: type[BaseModel], error: ValidationError) -> 
         value = _shorten(repr(first["input"]))
         # A rule about a whole section would print all of it, which helps nobody.
         shows_value = location and not isinstance(first["input"], dict)
-        line = f"{key_path} = {value}: {reason}" if shows_value else ": ".join(filter(None, (key_path, reason)))
+        subject = f"{key_path} = {value}" if shows_value else key_path
+        line = f"{subject}: {reason}" if subject else reason
     others = len(problems) - 1
     suffix = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
     return " ".join(f"{line}{suffix}".split())
 
 
 def _suggest_key(cls: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """Return what to write instead of the unknown key at `location`: the nearest known key, or all of them."""
+    """Return what to write for the unknown key at `location`: the nearest known key, or all of them."""
     known = sorted(_known_keys(cls, location[:-1]))
     nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
     if nearest:
@@ -235,7 +254,7 @@ def _suggest_key(cls: type[BaseModel], location: tuple[int | str, ...]) -> str:
 
 
 def _known_keys(cls: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
-    """Return the field names of the model, or of the models of a union, that `location` leads to from `cls`."""
+    """Return the field names of the model, or of a union's models, that `location` leads to from `cls`."""
     models = [cls]
     for part in location:
         fields = [model.model_fields[part] for model in models if part in model.model_fields]

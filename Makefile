@@ -1,0 +1,60 @@
+# make test | make demo set everything up by themselves; nothing but Python >= 3.10, make and a compiler is needed.
+#
+#   make .venv                     install into .venv and nothing else
+#   make .venv TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"    another build of torch
+#   make test VENV=/path/to/env    use an existing environment as it is; nothing is installed into it
+#   make test PYTEST="-m golden"   more arguments for pytest
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+JOBS ?= 2
+PYTEST ?=
+
+# One thread per process: tests and the demo run two processes side by side, and their results stay repeatable.
+export OMP_NUM_THREADS ?= 1
+
+ifeq ($(strip $(VENV)),)
+BIN := .venv/bin
+READY := .venv/.installed
+else
+# A foreign environment need not hold this project, so its two renamed folders are made importable from here.
+BIN := $(VENV)/bin
+READY := build/import_names
+export PYTHONPATH := $(CURDIR):$(CURDIR)/build/import_names$(if $(PYTHONPATH),:$(PYTHONPATH))
+endif
+
+.PHONY: .venv test demo lint format clean
+
+.venv: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	@echo "Installing into .venv: $(TORCH), then the other dependencies (minutes)"
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet $(TORCH)
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --editable ".[dev]"
+	touch $@
+
+build/import_names:
+	mkdir -p $@.partial
+	ln -sfn ../../eval $@.partial/scal3r_eval
+	ln -sfn ../../data_tools $@.partial/scal3r_data_tools
+	mv $@.partial $@
+
+test: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(PYTEST)
+
+demo: $(READY)
+	$(BIN)/python -m scal3r_eval.demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
