@@ -1,3 +1,3 @@
-"""Training, evaluation and reconstruction for Scal3R, a feed-forward 3D model with an all-to-all context memory."""
+"""Training, evaluation and reconstruction for Scal3R, a feed-forward 3D model with a context memory."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command `scal3r`. A command's imports happen inside its handler, so that `scal3r --help` needs no torch."""
+"""The command `scal3r`; a command is imported inside its handler, so that `scal3r --help` needs no torch."""
 
 import argparse
 import sys

@@ -95,7 +95,7 @@ def dump_yaml(model: BaseModel) -> str:
 def run_command(command: Callable[[], int | None]) -> int:
     """Return a program's exit code: what `command` returns (None is 0), 2 for a UserError, 130 for Ctrl-C.
 
-    The one place where a UserError becomes a line on stderr, for `scal3r` and for modules started by torchrun.
+    The one place where a UserError becomes a line on stderr, for `scal3r` and modules started by torchrun.
     """
     try:
         return command() or 0

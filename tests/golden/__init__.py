@@ -1,0 +1,1 @@
+"""Recorded tensors that the code reproduces."""

@@ -1,0 +1,1 @@
+"""Tests of the house: settings, command line, packaging, floors."""
