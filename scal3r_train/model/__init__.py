@@ -1,0 +1,1 @@
+"""The Scal3R network on one device; nothing here knows about other processes."""

@@ -1,0 +1,86 @@
+"""The pre-norm transformer block used by the encoder, the aggregator and the camera head (SPEC 3.1).
+
+Shapes: A independent sequences (frames or chunks), N tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scal3r_train.model.rope import RotaryTable, rotate
+
+
+class LayerScale(nn.Module):
+    """Learned per-channel factor of a residual branch."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        """Start every channel at `initial`."""
+        super().__init__()
+        self.initial = initial
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale x, [..., C]."""
+        return x * self.gamma
+
+
+class Mlp(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, dim: int, hidden_dim: int, out_dim: int | None = None) -> None:
+        """Map dim -> hidden_dim -> out_dim (dim when not given)."""
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim if out_dim is None else out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x, [..., dim]."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention with optional qk-norm and rotary embedding."""
+
+    def __init__(self, dim: int, num_heads: int, qk_norm: bool) -> None:
+        """Split `dim` into `num_heads`; qk_norm adds a LayerNorm per head to queries and keys."""
+        super().__init__()
+        self.num_heads = num_heads
+        head_dim = dim // num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.q_norm = nn.LayerNorm(head_dim, eps=1e-5) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_dim, eps=1e-5) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, rotary: RotaryTable | None) -> Tensor:
+        """Attend within each sequence of x, [A, N, C]."""
+        num_sequences, num_tokens, dim = x.shape
+        qkv = self.qkv(x).reshape(num_sequences, num_tokens, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
+        return self.proj(y.transpose(1, 2).reshape(num_sequences, num_tokens, dim))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP branches, each with a LayerScale."""
+
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, layer_scale_init: float, qk_norm: bool, norm_eps: float
+    ) -> None:
+        """Build the block; `norm_eps` is 1e-6 in the encoder and 1e-5 elsewhere."""
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qk_norm)
+        self.ls1 = LayerScale(dim, layer_scale_init)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.ls2 = LayerScale(dim, layer_scale_init)
+
+    def forward(self, x: Tensor, rotary: RotaryTable | None = None) -> Tensor:
+        """Update x, [A, N, C]."""
+        x = x + self.ls1(self.attn(self.norm1(x), rotary))
+        return x + self.ls2(self.mlp(self.norm2(x)))

@@ -1,0 +1,64 @@
+"""Camera head: iterative refinement of a nine-number pose encoding per frame (SPEC 3.6).
+
+Shapes: A chunks, S frames, C = 2 * hidden size channels, T refinement iterations.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from scal3r_train.model.block import Block, Mlp
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+
+POSE_SIZE = 9
+CAMERA_NORM_EPS = 1e-5
+MODULATION_NORM_EPS = 1e-6
+
+
+class CameraBlock(Block, GradientCheckpointingLayer):
+    """A transformer block with the camera head's settings."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layer_scale_init: float) -> None:
+        """Build without qk-norm."""
+        super().__init__(dim, num_heads, mlp_ratio, layer_scale_init, qk_norm=False, norm_eps=CAMERA_NORM_EPS)
+
+
+class CameraHead(nn.Module):
+    """Predict [translation, quaternion xyzw, fov_h, fov_w] of each frame of a chunk from its camera token."""
+
+    def __init__(self, config: Scal3RConfig) -> None:
+        """Build with the camera_* sizes of `config`."""
+        super().__init__()
+        dim = 2 * config.hidden_size
+        self.num_iterations = config.camera_iterations
+        self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_SIZE))
+        self.token_norm = nn.LayerNorm(dim, eps=CAMERA_NORM_EPS)
+        self.embed_pose = nn.Linear(POSE_SIZE, dim)
+        self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
+        self.trunk = nn.ModuleList(
+            CameraBlock(dim, config.camera_heads, config.mlp_ratio, config.layer_scale_init)
+            for _ in range(config.camera_layers)
+        )
+        self.trunk_norm = nn.LayerNorm(dim, eps=CAMERA_NORM_EPS)
+        self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE)
+
+    def forward(self, camera_tokens: Tensor) -> Tensor:
+        """Return the pose encoding after each iteration, [T, A, S, 9], from camera tokens [A, S, C]."""
+        x = self.token_norm(camera_tokens)
+        normed = F.layer_norm(x, x.shape[-1:], eps=MODULATION_NORM_EPS)
+        pose = self.empty_pose_tokens.expand(*x.shape[:2], -1)
+        total: Tensor | None = None
+        stages = []
+        for _ in range(self.num_iterations):
+            shift, scale, gate = self.poseLN_modulation(self.embed_pose(pose)).chunk(3, dim=-1)
+            y = x + gate * (normed * (1 + scale) + shift)
+            for block in self.trunk:
+                y = block(y)
+            delta = self.pose_branch(self.trunk_norm(y))
+            total = delta if total is None else total + delta
+            pose = total
+            stages.append(torch.cat([total[..., :7], F.relu(total[..., 7:])], dim=-1))
+        return torch.stack(stages)

@@ -1,0 +1,121 @@
+"""Chunks of equal shape travelling through the network together.
+
+Shapes: B sequences, K chunks, S frames, P tokens of a frame (special first), C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+NestedChunks = Sequence[Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class ChunkBatch:
+    """Equal chunks and the tokens the network has computed for them.
+
+    Attributes:
+        tokens: [B, K, S, P, C], or the images [B, K, S, 3, H, W] before the patch encoder.
+        positions: [P, 2] (row, column) of each token of a frame.
+        sequences: for each of the B rows, which sequence of the call it belongs to.
+        chunk_mask: [B, K] bool, False for padding chunks; None when all chunks are real.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    sequences: tuple[int, ...]
+    chunk_mask: Tensor | None
+
+    def with_tokens(self, tokens: Tensor) -> ChunkBatch:
+        """Return the batch with other tokens."""
+        return replace(self, tokens=tokens)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Equal chunks of images, and where they came from.
+
+    Attributes:
+        images: [B, K, S, 3, H, W].
+        sequences: which sequence each row belongs to.
+        places: for nested input, (sequence, chunk) of each of the K chunks of the single row; empty for tensor input.
+        chunk_mask: [B, K] bool or None.
+    """
+
+    images: Tensor
+    sequences: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
+    chunk_mask: Tensor | None
+
+
+def reference_index(num_frames: int) -> int:
+    """Return the temporal index of a chunk's reference frame, ceil(S / 2) - 1 (SPEC 2)."""
+    return (num_frames + 1) // 2 - 1
+
+
+def reference_first_order(num_frames: int) -> list[int]:
+    """Return the processing order of a chunk's frames: the reference frame, then the others in temporal order."""
+    reference = reference_index(num_frames)
+    return [reference, *range(reference), *range(reference + 1, num_frames)]
+
+
+def temporal_order(num_frames: int) -> list[int]:
+    """Return the order that undoes `reference_first_order`."""
+    order = reference_first_order(num_frames)
+    return sorted(range(num_frames), key=order.__getitem__)
+
+
+def batch_images(images: Tensor | NestedChunks, chunk_mask: Tensor | None) -> list[ImageBatch]:
+    """Group the chunks of a call into batches of equal shape.
+
+    Args:
+        images: [B, K, S, 3, H, W], or one list per sequence of chunks [S, 3, H, W] that may differ in S, H and W. A
+            sequence whose chunks are all held by other processes is an empty list.
+        chunk_mask: [B, K] bool, False for padding; only for tensor input (lists need no padding).
+
+    Raises:
+        ValueError: the input is empty or has another shape.
+    """
+    if isinstance(images, Tensor):
+        if images.dim() != 6 or images.shape[3] != 3 or 0 in images.shape:
+            raise ValueError(f"images must be non-empty [B, K, S, 3, H, W], got {list(images.shape)}")
+        if chunk_mask is not None and chunk_mask.shape != images.shape[:2]:
+            raise ValueError(f"chunk_mask must be {list(images.shape[:2])}, got {list(chunk_mask.shape)}")
+        return [ImageBatch(images, tuple(range(images.shape[0])), (), chunk_mask)]
+    if chunk_mask is not None:
+        raise ValueError("chunk_mask goes with tensor input; leave padding chunks out of a list")
+    return [batch for sequence, chunks in enumerate(images) for batch in _batch_sequence(sequence, chunks)]
+
+
+def _batch_sequence(sequence: int, chunks: Sequence[Tensor]) -> list[ImageBatch]:
+    places_by_shape: dict[torch.Size, list[int]] = {}
+    for place, chunk in enumerate(chunks):
+        if chunk.dim() != 4 or chunk.shape[1] != 3 or 0 in chunk.shape:
+            raise ValueError(f"sequence {sequence} chunk {place} must be [S, 3, H, W], got {list(chunk.shape)}")
+        places_by_shape.setdefault(chunk.shape, []).append(place)
+    return [
+        ImageBatch(
+            images=torch.stack([chunks[place] for place in places])[None],
+            sequences=(sequence,),
+            places=tuple((sequence, place) for place in places),
+            chunk_mask=None,
+        )
+        for places in places_by_shape.values()
+    ]
+
+
+def unbatch(
+    values: Sequence[Tensor], batches: Sequence[ImageBatch], num_sequences: int
+) -> Tensor | list[list[Tensor]]:
+    """Return per-chunk values, [B, K, ...] for each batch, in the form of the call's input."""
+    if len(batches) == 1 and not batches[0].places:
+        return values[0]
+    nested: list[dict[int, Tensor]] = [{} for _ in range(num_sequences)]
+    for value, batch in zip(values, batches, strict=True):
+        for column, (sequence, place) in enumerate(batch.places):
+            nested[sequence][place] = value[0, column]
+    return [[chunks[place] for place in sorted(chunks)] for chunks in nested]

@@ -1,0 +1,160 @@
+"""Configuration of the Scal3R model: every size and switch of the network, with the released values as defaults."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from transformers import PreTrainedConfig
+
+PatchEncoderKind = Literal["dinov2", "conv", "correlation"]
+
+
+class Scal3RConfig(PreTrainedConfig):
+    """Sizes and switches of `Scal3RModel`; the defaults are the released 1.27 B parameter configuration.
+
+    Network (SPEC 3):
+        image_size: side in pixels of the square whose positional embeddings the encoder stores.
+        patch_size: side of a patch in pixels; image sides must be multiples of it.
+        hidden_size, num_layers, num_heads, mlp_ratio: alternating attention; one layer is a frame block and a
+            global block.
+        num_register_tokens: learned tokens beside the camera token of every frame.
+        rope_frequency: base of the 2D rotary embedding; 0 turns it off.
+        layer_scale_init: initial LayerScale of the aggregator's blocks.
+        patch_encoder: "dinov2", "conv" (one strided convolution) or "correlation" (convolutions plus a local
+            cost volume against the temporally previous frame; for small models trained from scratch).
+        encoder_layers, encoder_heads: size of the DINOv2 encoder.
+        encoder_antialias, encoder_position_offset: how positional embeddings are resampled (SPEC 3.2, 7.1).
+        correlation_channels, correlation_radius, correlation_stride: features, reach (in feature pixels) and
+            resolution (in image pixels) of the "correlation" encoder.
+        tap_layers: layers whose outputs feed the dense heads; the last one also feeds the camera head.
+
+    Memory (SPEC 4):
+        memory_layers: layers followed by an Adaptive Memory Unit; empty turns global context off.
+        memory_heads, memory_expansion: heads and inner width factor of the fast-weight SwiGLU.
+        memory_base_lr: token learning rate where its predictor outputs zero.
+        memory_gate_init: initial gate of the memory's output; the paper's 0.1, or 0.0 for a neutral start (output
+            equal to the backbone's).
+        newton_schulz_steps: iterations of the orthogonalisation of the summed gradient.
+        newton_schulz_dtype: "working" computes it in the fast weights' own dtype; "bfloat16" is the official
+            release's numerics, which is not reproducible beyond 2-6 % (SPEC 4.10).
+
+    Heads (SPEC 3.6, 3.7): camera_head, depth_head, point_head switch them; `camera_*` and `dpt_*` size them.
+    """
+
+    model_type = "scal3r"
+
+    def __init__(
+        self,
+        image_size: int = 518,
+        patch_size: int = 14,
+        hidden_size: int = 1024,
+        num_layers: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        num_register_tokens: int = 4,
+        rope_frequency: float = 100.0,
+        layer_scale_init: float = 0.01,
+        patch_encoder: PatchEncoderKind = "dinov2",
+        encoder_layers: int = 24,
+        encoder_heads: int = 16,
+        encoder_antialias: bool = True,
+        encoder_position_offset: float = 0.0,
+        correlation_channels: int = 32,
+        correlation_radius: int = 4,
+        correlation_stride: int = 2,
+        tap_layers: tuple[int, ...] | list[int] = (4, 11, 17, 23),
+        memory_layers: tuple[int, ...] | list[int] = (14, 17, 20, 23),
+        memory_heads: int = 1,
+        memory_expansion: int = 4,
+        memory_base_lr: float = 0.01,
+        memory_gate_init: float = 0.1,
+        newton_schulz_steps: int = 5,
+        newton_schulz_dtype: Literal["working", "bfloat16"] = "working",
+        camera_head: bool = True,
+        depth_head: bool = True,
+        point_head: bool = True,
+        camera_heads: int = 16,
+        camera_layers: int = 4,
+        camera_iterations: int = 4,
+        dpt_features: int = 256,
+        dpt_channels: tuple[int, int, int, int] | list[int] = (256, 512, 1024, 1024),
+        dpt_refine_channels: int = 32,
+        dpt_frames_per_pass: int = 8,
+        **kwargs: Any,
+    ) -> None:
+        """Store the sizes and check that they fit together.
+
+        Raises:
+            ValueError: a size contradicts another; the message names both.
+        """
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
+        self.num_register_tokens = num_register_tokens
+        self.rope_frequency = rope_frequency
+        self.layer_scale_init = layer_scale_init
+        self.patch_encoder = patch_encoder
+        self.encoder_layers = encoder_layers
+        self.encoder_heads = encoder_heads
+        self.encoder_antialias = encoder_antialias
+        self.encoder_position_offset = encoder_position_offset
+        self.correlation_channels = correlation_channels
+        self.correlation_radius = correlation_radius
+        self.correlation_stride = correlation_stride
+        self.tap_layers = list(tap_layers)
+        self.memory_layers = list(memory_layers)
+        self.memory_heads = memory_heads
+        self.memory_expansion = memory_expansion
+        self.memory_base_lr = memory_base_lr
+        self.memory_gate_init = memory_gate_init
+        self.newton_schulz_steps = newton_schulz_steps
+        self.newton_schulz_dtype = newton_schulz_dtype
+        self.camera_head = camera_head
+        self.depth_head = depth_head
+        self.point_head = point_head
+        self.camera_heads = camera_heads
+        self.camera_layers = camera_layers
+        self.camera_iterations = camera_iterations
+        self.dpt_features = dpt_features
+        self.dpt_channels = list(dpt_channels)
+        self.dpt_refine_channels = dpt_refine_channels
+        self.dpt_frames_per_pass = dpt_frames_per_pass
+        super().__init__(**kwargs)
+        self._check()
+
+    @property
+    def num_special_tokens(self) -> int:
+        """Tokens in front of a frame's patches: one camera token and the registers."""
+        return 1 + self.num_register_tokens
+
+    def _check(self) -> None:
+        rules = [
+            (self.hidden_size % self.num_heads == 0, "hidden_size must be a multiple of num_heads"),
+            (self.hidden_size % self.memory_heads == 0, "hidden_size must be a multiple of memory_heads"),
+            (2 * self.hidden_size % self.camera_heads == 0, "2*hidden_size must be a multiple of camera_heads"),
+            (self.memory_expansion >= 1, "memory_expansion must be at least 1"),
+            (self.memory_base_lr > 0, "memory_base_lr must be positive"),
+            (self.patch_encoder in ("dinov2", "conv", "correlation"), "patch_encoder is not one of dinov2, conv, "
+             "correlation"),
+            (self.newton_schulz_dtype in ("working", "bfloat16"), "newton_schulz_dtype is not working or bfloat16"),
+            (all(0 <= layer < self.num_layers for layer in [*self.tap_layers, *self.memory_layers]),
+             f"tap_layers and memory_layers must lie in 0..{self.num_layers - 1}"),
+            (sorted(set(self.memory_layers)) == self.memory_layers, "memory_layers must increase"),
+            (len(self.tap_layers) == 4 or not (self.depth_head or self.point_head),
+             "the dense heads read exactly four tap_layers"),
+            (len(self.tap_layers) > 0 and self.tap_layers[-1] == self.num_layers - 1,
+             "the last of tap_layers must be the last layer"),
+            (self.rope_frequency == 0 or self.hidden_size // self.num_heads % 4 == 0,
+             "rotary embeddings need a head size (hidden_size / num_heads) that is a multiple of 4"),
+            (self.rope_frequency == 0 or self.hidden_size // self.memory_heads % 4 == 0,
+             "rotary embeddings need hidden_size / memory_heads to be a multiple of 4"),
+            (self.image_size % self.patch_size == 0, "image_size must be a multiple of patch_size"),
+            (self.patch_encoder != "correlation" or self.patch_size % self.correlation_stride == 0,
+             "patch_size must be a multiple of correlation_stride"),
+        ]
+        broken = [message for holds, message in rules if not holds]
+        if broken:
+            raise ValueError(f"model configuration: {broken[0]}")

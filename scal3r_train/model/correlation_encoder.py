@@ -1,0 +1,65 @@
+"""A small patch encoder that sees motion: convolutions plus a local cost volume against the previous frame.
+
+Per-frame patch tokens of a small network learn no rotation within a few hundred steps; the correlation of local
+features with the temporally previous frame makes image motion explicit (the cost volume of optical flow networks,
+e.g. Dosovitskiy et al., FlowNet, ICCV 2015). For models trained from scratch on small budgets.
+
+Shapes: S frames in temporal order, F feature channels, h w feature pixels, R = (2 radius + 1)^2 displacements.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+
+
+def local_correlation(features: Tensor, previous: Tensor, radius: int) -> Tensor:
+    """Return <features(x), previous(x + d)> / F for every |d| <= radius, [A, R, h, w] from two [A, F, h, w].
+
+    Displacements run row-major over (dy, dx); outside of the image the product is zero.
+    """
+    height, width = features.shape[-2:]
+    padded = F.pad(previous, (radius, radius, radius, radius))
+    planes = [
+        (features * padded[..., dy : dy + height, dx : dx + width]).mean(dim=1)
+        for dy in range(2 * radius + 1)
+        for dx in range(2 * radius + 1)
+    ]
+    return torch.stack(planes, dim=1)
+
+
+class CorrelationPatchEncoder(nn.Module):
+    """Local features, their correlation with the temporally previous frame, pooled to patches.
+
+    A chunk's first frame is correlated with itself and marked by a flag channel.
+    """
+
+    def __init__(self, config: Scal3RConfig) -> None:
+        """Build with the correlation_* sizes of `config`."""
+        super().__init__()
+        channels, dim = config.correlation_channels, config.hidden_size
+        self.radius = config.correlation_radius
+        num_planes = (2 * self.radius + 1) ** 2
+        pool = config.patch_size // config.correlation_stride
+        self.stem = nn.Conv2d(3, channels, 5, stride=config.correlation_stride, padding=2)
+        self.features = nn.Conv2d(channels, channels, 3, padding=1)
+        self.mix = nn.Conv2d(channels + num_planes + 1, 2 * channels, 3, padding=1)
+        self.pool = nn.Conv2d(2 * channels, dim, kernel_size=pool, stride=pool)
+        self.refine = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode normalised images, [..., S, 3, H, W] in temporal order, to [..., S, N, C]."""
+        leading = images.shape[:-3]
+        local = self.features(F.gelu(self.stem(images.flatten(0, -4))))
+        sequence = F.normalize(local, dim=1).unflatten(0, (-1, leading[-1]))
+        previous = torch.cat([sequence[:, :1], sequence[:, :-1]], dim=1)
+        planes = local_correlation(sequence.flatten(0, 1), previous.flatten(0, 1), self.radius) * local.shape[1]
+        is_first = torch.zeros_like(sequence[:, :, :1])
+        is_first[:, 0] = 1
+        x = F.gelu(self.mix(torch.cat([local, planes, is_first.flatten(0, 1)], dim=1)))
+        x = F.gelu(self.pool(x))
+        x = x + self.refine(x)
+        return x.flatten(2).mT.unflatten(0, leading)

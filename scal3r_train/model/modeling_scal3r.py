@@ -1,0 +1,214 @@
+"""Scal3R as a Hugging Face model: images of the chunks of B sequences in, cameras and dense geometry out.
+
+Shapes: B sequences, K chunks held by this process, S frames, P tokens, C channels, H W pixels, T camera iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from scal3r_train.model.aggregator import Aggregator
+from scal3r_train.model.amu import AdaptiveMemoryUnit
+from scal3r_train.model.block import LayerScale
+from scal3r_train.model.camera_head import CameraHead
+from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, temporal_order, unbatch
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.dpt_head import DPTHead
+from scal3r_train.model.patch_encoder import DinoPatchEncoder
+
+SPECIAL_TOKEN_STD = 1e-6
+ENCODER_INIT_STD = 0.02
+
+PerChunk = Tensor | list[list[Tensor]]
+
+
+@dataclass
+class Scal3ROutput(ModelOutput):
+    """Predictions per chunk, frames in temporal order, in the coordinate frame of the chunk's reference camera.
+
+    Tensors for tensor input; for nested lists, lists over sequences of lists over chunks without the B and K axes.
+    A head that is switched off leaves None.
+
+    Attributes:
+        pose_encoding: [B, K, S, 9] translation and quaternion (xyzw) of cam_from_chunk, fov_h, fov_w (SPEC 3.8).
+        pose_encoding_stages: [T, B, K, S, 9] all refinement stages; the last equals `pose_encoding`. For nested
+            lists each chunk's is [T, S, 9].
+        depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
+        world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
+    """
+
+    pose_encoding: PerChunk | None = None
+    pose_encoding_stages: PerChunk | None = None
+    depth: PerChunk | None = None
+    depth_conf: PerChunk | None = None
+    world_points: PerChunk | None = None
+    world_points_conf: PerChunk | None = None
+
+
+class Scal3RPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading."""
+
+    config_class = Scal3RConfig
+    base_model_prefix = "scal3r"
+    main_input_name = "images"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
+    _keep_in_fp32_modules_strict = ["memory_units"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise one module; transformers calls this for every module whose weights were not loaded."""
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            _init_linear(module)
+        elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            init.ones_(module.weight)
+            if isinstance(module, nn.LayerNorm):
+                init.zeros_(module.bias)
+        elif isinstance(module, LayerScale):
+            init.constant_(module.gamma, module.initial)
+        elif isinstance(module, AdaptiveMemoryUnit):
+            _init_memory(module)
+        elif isinstance(module, DinoPatchEncoder):
+            _init_encoder(module)
+        elif isinstance(module, CameraHead):
+            init.zeros_(module.empty_pose_tokens)
+        elif isinstance(module, Aggregator):
+            init.normal_(module.camera_token, std=SPECIAL_TOKEN_STD)
+            init.normal_(module.register_token, std=SPECIAL_TOKEN_STD)
+
+
+class Scal3RModel(Scal3RPreTrainedModel):
+    """VGGT-style backbone with Global Context Memory, and its heads."""
+
+    def __init__(self, config: Scal3RConfig) -> None:
+        """Build the network of `config`; memories keep to this process until `parallel` connects them."""
+        super().__init__(config)
+        self.aggregator = Aggregator(config)
+        self.camera_head = CameraHead(config) if config.camera_head else None
+        self.depth_head = DPTHead(config, 2, "exp") if config.depth_head else None
+        self.point_head = DPTHead(config, 4, "inverse_log") if config.point_head else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> None:
+        """Return None: images have no embedding table (accelerate's FSDP2 asks)."""
+
+    def get_output_embeddings(self) -> None:
+        """Return None: there is no vocabulary."""
+
+    def forward(
+        self,
+        images: Tensor | NestedChunks,
+        chunk_mask: Tensor | None = None,
+        heads: Sequence[str] | None = None,
+    ) -> Scal3ROutput:
+        """Predict cameras and geometry of every chunk held by this process.
+
+        Args:
+            images: [B, K, S, 3, H, W] RGB in [0, 1], frames in temporal order; or, for unequal chunks, one list per
+                sequence of [S, 3, H, W] chunks (empty when other processes hold all of them).
+            chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
+            heads: which of "camera", "depth", "points" to run; by default all that the model has.
+
+        Raises:
+            ValueError: wrong shapes, sides that are no multiple of the patch size, or a head the model lacks.
+        """
+        wanted = self._wanted_heads(heads)
+        batches = batch_images(images, chunk_mask)
+        num_sequences = len(images)
+        dense = "depth" in wanted or "points" in wanted
+        tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]
+        taps = self.aggregator(batches, num_sequences, tap_layers)
+        fields: dict[str, PerChunk] = {}
+        if "camera" in wanted:
+            stages = [self._cameras(batch_taps) for batch_taps in taps]
+            fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
+            every_stage = unbatch(stages, batches, num_sequences)
+            fields["pose_encoding_stages"] = (
+                every_stage.movedim(2, 0) if isinstance(every_stage, Tensor) else every_stage
+            )
+        for name, head, value in (("depth", self.depth_head, "depth"), ("points", self.point_head, "world_points")):
+            if name not in wanted:
+                continue
+            dense_maps = [self._dense(head, batch, tap) for batch, tap in zip(batches, taps, strict=True)]
+            fields[value] = unbatch([values for values, _ in dense_maps], batches, num_sequences)
+            fields[f"{value}_conf"] = unbatch([conf for _, conf in dense_maps], batches, num_sequences)
+        return Scal3ROutput(**fields)
+
+    def _wanted_heads(self, heads: Sequence[str] | None) -> list[str]:
+        modules = {"camera": self.camera_head, "depth": self.depth_head, "points": self.point_head}
+        available = [name for name, module in modules.items() if module is not None]
+        unknown = sorted(set(heads or ()) - set(available))
+        if unknown:
+            raise ValueError(f"the model has no {unknown[0]!r} head; it has {', '.join(available) or 'none'}")
+        return available if heads is None else list(heads)
+
+    def _cameras(self, taps: dict[int, Tensor]) -> Tensor:
+        """Return the pose encodings of a batch in temporal order, [B, K, T, S, 9]."""
+        assert self.camera_head is not None
+        tokens = taps[self.config.tap_layers[-1]][:, :, :, 0]
+        with torch.autocast(tokens.device.type, enabled=False):
+            stages = self.camera_head(_in_dtype_of(self.camera_head.embed_pose.weight, tokens.flatten(0, 1)))
+        stages = stages[:, :, temporal_order(tokens.shape[2])]
+        return stages.unflatten(1, tokens.shape[:2]).movedim(0, 2)
+
+    def _dense(self, head: nn.Module, batch: ImageBatch, taps: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return a dense head's values and confidence in temporal order; one-channel values lose the last axis."""
+        leading, size = batch.images.shape[:3], self.config.patch_size
+        grid = batch.images.shape[-2] // size, batch.images.shape[-1] // size
+        special = self.config.num_special_tokens
+        weight = head.norm.weight
+        with torch.autocast(weight.device.type, enabled=False):
+            patches = [
+                _in_dtype_of(weight, taps[j][..., special:, :].flatten(0, 2)) for j in self.config.tap_layers
+            ]
+            values, conf = head(patches, grid)
+        order = temporal_order(leading[2])
+        values, conf = values.unflatten(0, leading)[:, :, order], conf.unflatten(0, leading)[:, :, order]
+        return (values.squeeze(-1) if values.shape[-1] == 1 else values), conf
+
+
+def _in_dtype_of(weight: Tensor, x: Tensor) -> Tensor:
+    """Return x in the dtype of the head's weights: heads run outside autocast (SPEC 3.9)."""
+    return x.to(weight.dtype)
+
+
+def _init_linear(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Uniform in +-1/sqrt(fan_in), PyTorch's own default for these layers."""
+    bound = module.weight[0].numel() ** -0.5
+    init.uniform_(module.weight, -bound, bound)
+    if module.bias is not None:
+        init.uniform_(module.bias, -bound, bound)
+
+
+def _init_memory(memory: AdaptiveMemoryUnit) -> None:
+    """Set the fast weights and make the output projection a constant gate (SPEC 4.1)."""
+    _, head_dim, inner_dim = memory.w0.shape
+    init.normal_(memory.w0, std=(2 / head_dim) ** 0.5)
+    init.normal_(memory.w2, std=(2 / head_dim) ** 0.5)
+    init.normal_(memory.w1, std=(2 / inner_dim) ** 0.5)
+    init.zeros_(memory.proj.weight)
+    bias = torch.zeros_like(memory.proj.bias)
+    bias[2 * len(bias) // 3 :] = memory.gate_init
+    init.copy_(memory.proj.bias, bias)
+
+
+def _init_encoder(encoder: DinoPatchEncoder) -> None:
+    """Set the encoder's tokens as DINOv2 does."""
+    init.trunc_normal_(encoder.pos_embed, std=ENCODER_INIT_STD)
+    init.normal_(encoder.cls_token, std=SPECIAL_TOKEN_STD)
+    init.zeros_(encoder.mask_token)
+    if encoder.num_register_tokens > 0:
+        init.normal_(encoder.register_tokens, std=SPECIAL_TOKEN_STD)
+
+
+AutoConfig.register("scal3r", Scal3RConfig)
+AutoModel.register(Scal3RConfig, Scal3RModel)
