@@ -22,5 +22,7 @@ def distance_sums(points: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_distance(distance_sum: Tensor, count: Tensor) -> Tensor:
-    """The scale s = distance_sum / count of any shape; exactly 1 where there is no point to measure (count 0)."""
+    """The scale s = distance_sum / count of any shape; exactly 1 where there is no point to measure (count
+    0).
+    """
     return torch.where(count > 0, distance_sum / count.clamp(min=1), torch.ones_like(distance_sum))

@@ -1,0 +1,145 @@
+"""The objective: every term of the loss, and their mean over all chunks or sequences of a step on any ranks.
+
+Engines (DDP, ZeRO, FSDP2) average gradients over the W ranks of the world. `reduce_terms` therefore scales
+this rank's share so that this average is exactly the gradient of the mean over the step's real chunks, or
+sequences, however unequal the ranks' shares are (DISTRIBUTED.md section 1):
+    "chunk":    loss_rank = W / N * sum over local real chunks of sum_i w_i total_i / count_i
+    "sequence": loss_rank = W / S * sum over b of sum_i w_i (local total_ib) / (count_ib of the context group)
+N real chunks and S sequences in the step, B sequences b per rank, i terms with weights w_i. A chunk
+(sequence) without supervision of a term adds zero to it but is counted in N (S), so that every chunk weighs
+the same.
+Shapes: T refinement stages, B sequences, K chunks, S frames, H W pixels.
+"""
+
+from typing import Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from scal3r_train.config import StrictModel, UserError
+from scal3r_train.losses.camera import CameraLossSettings, camera_terms
+from scal3r_train.losses.depth import DepthLossSettings, depth_terms
+from scal3r_train.losses.points import PointLossSettings, point_terms
+from scal3r_train.losses.targets import Scope, SumOver, Targets
+from scal3r_train.losses.terms import WeightedTerm
+
+
+class ObjectiveSettings(StrictModel):
+    """The `losses` section of a training recipe."""
+
+    normalization: Scope = Field(default="chunk", description="whose mean distance is the unit of length")
+    average: Scope = Field(default="chunk", description="what the step's loss is the mean of")
+    min_valid_pixels: int = Field(
+        default=100, ge=1, description="chunks with fewer pixels of depth teach rotation and fov only"
+    )
+    camera: CameraLossSettings = CameraLossSettings()
+    depth: DepthLossSettings = DepthLossSettings()
+    points: PointLossSettings = PointLossSettings()
+
+
+class Predictions(Protocol):
+    """The fields of Scal3ROutput that losses read; None for heads that are switched off."""
+
+    @property
+    def pose_encoding_stages(self) -> Tensor | None:
+        """[T, B, K, S, 9]: the camera head's refinement stages, the last one best."""
+
+    @property
+    def depth(self) -> Tensor | None:
+        """[B, K, S, H, W]: z-depth in scene units."""
+
+    @property
+    def depth_conf(self) -> Tensor | None:
+        """[B, K, S, H, W]: confidence of the depth, > 0."""
+
+    @property
+    def world_points(self) -> Tensor | None:
+        """[B, K, S, H, W, 3]: points in the chunk's coordinates, scene units."""
+
+    @property
+    def world_points_conf(self) -> Tensor | None:
+        """[B, K, S, H, W]: confidence of the points, > 0."""
+
+
+def compute_terms(
+    output: Predictions, targets: Targets, settings: ObjectiveSettings
+) -> dict[str, WeightedTerm]:
+    """All terms of the chunks this rank holds, by the names that logs use.
+
+    Computed in float32 or wider, outside autocast. Heads that gave None and losses of weight 0 are absent, so
+    all ranks have the same terms in the same order. Raises UserError when nothing is left.
+    """
+    terms: dict[str, WeightedTerm] = {}
+    with torch.autocast(targets.depth.device.type, enabled=False):
+        if output.pose_encoding_stages is not None and settings.camera.weight > 0:
+            terms |= camera_terms(
+                output.pose_encoding_stages,
+                targets.pose_encoding,
+                pose_mask=targets.chunk_mask,
+                translation_mask=targets.has_scale,
+                settings=settings.camera,
+            )
+        if output.depth is not None and settings.depth.weight > 0:
+            assert output.depth_conf is not None, "a depth head predicts its confidence"
+            terms |= depth_terms(output.depth, output.depth_conf, targets.depth, targets.mask, settings.depth)
+        if output.world_points is not None and settings.points.weight > 0:
+            assert output.world_points_conf is not None, "a point head predicts its confidence"
+            terms |= point_terms(
+                output.world_points,
+                output.world_points_conf,
+                targets.world_points,
+                targets.mask,
+                settings.points,
+            )
+    if not terms:
+        raise UserError("losses: nothing to learn from; switch a head on whose loss has a weight above 0")
+    return terms
+
+
+def reduce_terms(
+    terms: dict[str, WeightedTerm],
+    average: Scope,
+    sum_over_group: SumOver,
+    chunk_mask: Tensor,
+    num_world: int,
+    sum_over_world: SumOver,
+    num_averaged: Tensor | float | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """This rank's loss (a scalar with gradient) and the step's logs: the terms' unweighted means and `loss`.
+
+    The logs are detached scalars, equal on all ranks. chunk_mask [B, K] marks real chunks. sum_over_group and
+    sum_over_world add detached tensors element-wise over the ranks of the context group, which hold chunks of
+    the same B sequences, and over all num_world ranks. Every rank makes the same calls: one over the group if
+    the average is "sequence", one over the world for N or S unless num_averaged gives it, one over the world
+    for the logs. num_averaged: N or S where the step plan knows it; with gradient accumulation their mean
+    over the accumulated micro-steps, whose losses the engine averages.
+    """
+    names, weighted = list(terms), list(terms.values())
+    totals = torch.stack([entry.term.total for entry in weighted])  # [terms, B, K]
+    counts = torch.stack([entry.term.count for entry in weighted]).detach()
+    if average == "chunk":
+        share = chunk_mask.sum()
+    else:
+        counts, share = counts_of_sequences(counts, sum_over_group)
+    if num_averaged is None:
+        num_averaged = sum_over_world(share.double().reshape(1)).clamp(min=1).to(totals.dtype)
+    # Counts of 0 come with totals of 0: the quotient is an exact zero that stays attached to the graph.
+    means = num_world / num_averaged * (totals / counts.clamp(min=1)).sum(dim=(1, 2))
+    loss = torch.stack([entry.weight * mean for entry, mean in zip(weighted, means, strict=True)]).sum()
+    logged = sum_over_world(torch.cat([means.detach(), loss.detach().reshape(1)])) / num_world
+    return loss, dict(zip([*names, "loss"], logged.unbind(), strict=True))
+
+
+def counts_of_sequences(counts: Tensor, sum_over_group: SumOver) -> tuple[Tensor, Tensor]:
+    """Counts [terms, B, 1] of whole sequences from local counts [terms, B, K], and this rank's share of B.
+
+    A group of g ranks holds the same B sequences, so each of them answers for B / g; the shares of all ranks
+    add up to the number of sequences in the step. Counts travel as float64: float32 cannot count beyond 2^24
+    elements.
+    """
+    num_terms, num_sequences = counts.shape[:2]
+    local = counts.double().sum(-1)
+    summed = sum_over_group(torch.cat([local.flatten(), local.new_ones(1)]))
+    share = num_sequences / summed[-1]
+    return summed[:-1].reshape(num_terms, num_sequences, 1).to(counts.dtype), share
