@@ -1,0 +1,1 @@
+"""Sequences: index rows, frames on disk, resizing, procedural towns, the step plan and the dataset."""

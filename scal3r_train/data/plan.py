@@ -1,0 +1,195 @@
+"""The step plan: which rank trains on which chunks of which sequence in a step, as a pure function.
+
+Every rank computes the whole plan alone and all agree, so nothing is communicated and there is no sampler state:
+resuming is starting at the next step, and the plan of 1,024 ranks can be printed on a laptop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scal3r_train.config import UserError
+from scal3r_train.data.curriculum import CurriculumSettings, Resolution
+from scal3r_train.parallel.context_groups import draw_partition
+
+
+@dataclass(frozen=True)
+class Source:
+    """One index of the mixture: its weight and the lengths of its sequences.
+
+    Attributes:
+        name: for messages.
+        weight: relative share of the drawn sequences.
+        num_frames: [sequences] int64, or None while the index does not exist; lengths are then taken as sufficient.
+    """
+
+    name: str
+    weight: float
+    num_frames: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of chunks through one sequence.
+
+    Attributes:
+        source, row: which sequence of the mixture; row is -1 when the index is unknown.
+        start, stride: first frame and step between frames.
+        is_reversed: whether time runs backwards.
+        num_chunks: chunks that the sequence can fill; further ones are padding.
+        seed: for augmentation; equal on all ranks that share the window.
+    """
+
+    source: int
+    row: int
+    start: int
+    stride: int
+    is_reversed: bool
+    num_chunks: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """What is equal on all ranks in a step, so that none waits for another."""
+
+    chunk_size: int
+    overlap: int
+    chunks_per_rank: int
+    resolution: Resolution
+
+    def window_frames(self, num_chunks: int) -> int:
+        """Return the frames that `num_chunks` overlapping chunks span."""
+        return num_chunks * (self.chunk_size - self.overlap) + self.overlap
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """A context group: consecutive ranks that share the windows of the same sequences."""
+
+    ranks: range
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """The part of a step that one rank computes."""
+
+    shape: StepShape
+    group: GroupPlan
+    chunks: range
+
+    def chunk_frames(self, window: Window, chunk: int) -> list[int] | None:
+        """Return the frame indices of a chunk of a window in the order they are shown, None for padding."""
+        if chunk >= window.num_chunks:
+            return None
+        total = self.shape.window_frames(window.num_chunks)
+        begin = chunk * (self.shape.chunk_size - self.shape.overlap)
+        places = range(begin, begin + self.shape.chunk_size)
+        return [window.start + window.stride * (total - 1 - p if window.is_reversed else p) for p in places]
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The whole step, for every rank."""
+
+    step: int
+    shape: StepShape
+    groups: tuple[GroupPlan, ...]
+
+    def for_rank(self, rank: int) -> RankPlan:
+        """Return what one rank computes."""
+        group = next(group for group in self.groups if rank in group.ranks)
+        first = (rank - group.ranks.start) * self.shape.chunks_per_rank
+        return RankPlan(self.shape, group, range(first, first + self.shape.chunks_per_rank))
+
+    @property
+    def num_real_chunks(self) -> int:
+        """Chunks of the step over all ranks, without padding."""
+        return sum(window.num_chunks for group in self.groups for window in group.windows)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences of the step over all context groups."""
+        return sum(len(group.windows) for group in self.groups)
+
+
+def plan_step(
+    settings: CurriculumSettings, sources: Sequence[Source], seed: int, step: int, world_size: int
+) -> StepPlan:
+    """Return the plan of a step; the same arguments give the same plan everywhere.
+
+    Raises:
+        UserError: a source has no sequence with as many frames as a chunk.
+    """
+    generator = np.random.default_rng([seed, step])
+    shape = StepShape(
+        chunk_size=_draw(settings.chunk_size, generator),
+        overlap=_draw(settings.overlap, generator),
+        chunks_per_rank=_draw(settings.chunks_per_rank, generator),
+        resolution=settings.resolution[_draw_index([r.weight for r in settings.resolution], generator)],
+    )
+    stride = _draw(settings.stride, generator)
+    groups = tuple(
+        GroupPlan(
+            ranks=ranks,
+            windows=tuple(
+                _draw_window(sources, shape, len(ranks) * shape.chunks_per_rank, stride, settings, generator)
+                for _ in range(settings.sequences_per_group)
+            ),
+        )
+        for ranks in draw_partition(world_size, settings.group_size, generator)
+    )
+    return StepPlan(step, shape, groups)
+
+
+def _draw_window(
+    sources: Sequence[Source],
+    shape: StepShape,
+    num_chunks: int,
+    stride: int,
+    settings: CurriculumSettings,
+    generator: np.random.Generator,
+) -> Window:
+    """Draw a sequence long enough for the window if there is one, else a shorter one and fewer chunks."""
+    source = _draw_index([source.weight for source in sources], generator)
+    lengths = sources[source].num_frames
+    row_draw, start_draw, reverse_draw = generator.random(3)
+    window_seed = int(generator.integers(2**31))
+    is_reversed = bool(reverse_draw < settings.reverse_probability)
+    if lengths is None:
+        return Window(source, -1, 0, stride, is_reversed, num_chunks, window_seed)
+    span = (shape.window_frames(num_chunks) - 1) * stride + 1
+    row = _draw_row(lengths, span, shape.chunk_size, row_draw, sources[source].name)
+    length = int(lengths[row])
+    stride = max(1, min(stride, (length - 1) // max(1, shape.window_frames(num_chunks) - 1)))
+    step = shape.chunk_size - shape.overlap
+    num_chunks = min(num_chunks, (length - shape.overlap) // step)
+    free = length - ((shape.window_frames(num_chunks) - 1) * stride + 1)
+    start = min(int(start_draw * (free + 1)), free)
+    return Window(source, row, start, stride, is_reversed, num_chunks, window_seed)
+
+
+def _draw_row(lengths: np.ndarray, span: int, chunk_size: int, draw: float, name: str) -> int:
+    for needed in (span, chunk_size):
+        rows = np.flatnonzero(lengths >= needed)
+        if len(rows) > 0:
+            return int(rows[min(int(draw * len(rows)), len(rows) - 1)])
+    longest = int(lengths.max()) if len(lengths) else 0
+    raise UserError(
+        f"data source {name}: its longest sequence has {longest} frames, a chunk needs {chunk_size}; "
+        "lower curriculum.chunk_size or drop the source"
+    )
+
+
+def _draw(weights: Mapping[int, float], generator: np.random.Generator) -> int:
+    values = list(weights)
+    return values[_draw_index([weights[value] for value in values], generator)]
+
+
+def _draw_index(weights: Sequence[float], generator: np.random.Generator) -> int:
+    cumulative = np.cumsum(np.asarray(weights, dtype=np.float64))
+    return int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))

@@ -1,0 +1,41 @@
+"""Settings of the procedural towns."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from scal3r_train.config import StrictModel
+
+
+class TownSettings(StrictModel):
+    """What towns look like and how a camera drives through them; every sequence is a function of (seed, number)."""
+
+    seed: int = Field(0, ge=0, description="first half of the key (seed, sequence number) of a sequence")
+    num_sequences: int = Field(16, gt=0, description="sequences to write")
+    num_frames: int = Field(120, gt=1, description="frames a sequence")
+    height: int = Field(56, gt=0, le=4096, description="image height in pixels")
+    width: int = Field(84, gt=0, le=4096, description="image width in pixels")
+    min_fov_deg: float = Field(50.0, gt=5, lt=150, description="smallest horizontal field of view")
+    max_fov_deg: float = Field(90.0, gt=5, lt=150, description="largest horizontal field of view")
+    min_camera_height_m: float = Field(1.2, gt=0.2, description="lowest camera above the ground")
+    max_camera_height_m: float = Field(3.0, gt=0.2, description="highest camera above the ground")
+    min_speed_m: float = Field(0.3, gt=0, description="slowest mean speed, metres a frame")
+    max_speed_m: float = Field(1.0, gt=0, description="fastest mean speed, metres a frame")
+    max_yaw_deg: float = Field(4.0, gt=0, lt=45, description="fastest turn, degrees a frame; the car slows down for it")
+    wobble_deg: float = Field(1.5, ge=0, lt=20, description="amplitude of slow pitch and roll")
+    closed_share: float = Field(0.4, ge=0, le=1, description="share of sequences that drive round a loop")
+    fog_share: float = Field(0.2, ge=0, le=1, description="share of sequences with fog")
+    blackout_share: float = Field(0.0, ge=0, le=1, description="share of sequences with frames rendered black")
+    blackout_frames: int = Field(8, gt=0, description="length of a black-out in frames, at most half the sequence")
+    max_depth_m: float = Field(150.0, gt=10, le=600, description="farther surfaces are drawn, but their depth is 0")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TownSettings:
+        for name, low, high in (
+            ("fov_deg", self.min_fov_deg, self.max_fov_deg),
+            ("camera_height_m", self.min_camera_height_m, self.max_camera_height_m),
+            ("speed_m", self.min_speed_m, self.max_speed_m),
+        ):
+            if low > high:
+                raise ValueError(f"min_{name} must not exceed max_{name}")
+        return self
