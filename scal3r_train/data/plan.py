@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,6 +30,18 @@ class Source:
     name: str
     weight: float
     num_frames: np.ndarray | None
+
+    @cached_property
+    def _by_length(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows by increasing length, and those lengths."""
+        assert self.num_frames is not None
+        rows = np.argsort(self.num_frames, kind="stable")
+        return rows, self.num_frames[rows]
+
+    def rows_with(self, num_frames: int) -> np.ndarray:
+        """Return the rows of all sequences with at least `num_frames` frames."""
+        rows, lengths = self._by_length
+        return rows[np.searchsorted(lengths, num_frames) :]
 
 
 @dataclass(frozen=True)
@@ -155,32 +168,32 @@ def _draw_window(
     generator: np.random.Generator,
 ) -> Window:
     """Draw a sequence long enough for the window if there is one, else a shorter one and fewer chunks."""
-    source = _draw_index([source.weight for source in sources], generator)
-    lengths = sources[source].num_frames
+    place = _draw_index([source.weight for source in sources], generator)
+    source = sources[place]
     row_draw, start_draw, reverse_draw = generator.random(3)
     window_seed = int(generator.integers(2**31))
     is_reversed = bool(reverse_draw < settings.reverse_probability)
-    if lengths is None:
-        return Window(source, -1, 0, stride, is_reversed, num_chunks, window_seed)
+    if source.num_frames is None:
+        return Window(place, -1, 0, stride, is_reversed, num_chunks, window_seed)
     span = (shape.window_frames(num_chunks) - 1) * stride + 1
-    row = _draw_row(lengths, span, shape.chunk_size, row_draw, sources[source].name)
-    length = int(lengths[row])
+    row = _draw_row(source, span, shape.chunk_size, row_draw)
+    length = int(source.num_frames[row])
     stride = max(1, min(stride, (length - 1) // max(1, shape.window_frames(num_chunks) - 1)))
     step = shape.chunk_size - shape.overlap
     num_chunks = min(num_chunks, (length - shape.overlap) // step)
     free = length - ((shape.window_frames(num_chunks) - 1) * stride + 1)
     start = min(int(start_draw * (free + 1)), free)
-    return Window(source, row, start, stride, is_reversed, num_chunks, window_seed)
+    return Window(place, row, start, stride, is_reversed, num_chunks, window_seed)
 
 
-def _draw_row(lengths: np.ndarray, span: int, chunk_size: int, draw: float, name: str) -> int:
+def _draw_row(source: Source, span: int, chunk_size: int, draw: float) -> int:
     for needed in (span, chunk_size):
-        rows = np.flatnonzero(lengths >= needed)
+        rows = source.rows_with(needed)
         if len(rows) > 0:
             return int(rows[min(int(draw * len(rows)), len(rows) - 1)])
-    longest = int(lengths.max()) if len(lengths) else 0
+    longest = int(max(source.num_frames, default=0))
     raise UserError(
-        f"data source {name}: its longest sequence has {longest} frames, a chunk needs {chunk_size}; "
+        f"data source {source.name}: its longest sequence has {longest} frames, a chunk needs {chunk_size}; "
         "lower curriculum.chunk_size or drop the source"
     )
 

@@ -56,7 +56,8 @@ class TownDrive:
                 yield np.zeros((*centre.shape, 3), np.uint8), centre
                 continue
             camera = -extrinsics[:, :3].T @ extrinsics[:, 3]
-            image = shade(self.town, self.air, self._rays, camera, directions, depth, surface)
+            quarters = directions[:, 1:], depth[1:], surface[1:]  # the centre sample is for the depth alone
+            image = shade(self.town, self.air, self.focal, camera, *quarters)
             yield (image * 255 + 0.5).astype(np.uint8), centre
 
     @property

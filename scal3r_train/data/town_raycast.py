@@ -15,6 +15,8 @@ import numpy as np
 from scal3r_train.data.town_layout import Town
 
 GROUND, SKY = -1, -2
+# both directions of the twelve edges of a box whose corners are numbered by `_corners`
+EDGES = np.array([(i, j) for i in range(8) for j in range(8) if bin(i ^ j).count("1") == 1])
 NEAR_M = 0.2
 RANGE_M = 110.0
 
@@ -48,31 +50,52 @@ class CameraRays:
         return rotation[:, 0] * self.xy[0] + rotation[:, 1] * self.xy[1] + rotation[:, 2] + np.float32(1e-9)
 
 
-def visible_windows(town: Town, rays: CameraRays, extrinsics: np.ndarray) -> list[tuple[int, int, int, int, int]]:
-    """Objects that may be seen, nearest first, each with a window (row, row, column, column) that contains it.
+@dataclass(frozen=True)
+class Window:
+    """An object that may be seen, the rows and columns that contain it, and the least depth it can have."""
 
-    extrinsics: [3, 4] cam_from_world, float64.
-    """
+    number: int
+    rows: slice
+    columns: slice
+    nearest: float
+
+
+def visible_windows(town: Town, rays: CameraRays, extrinsics: np.ndarray) -> list[Window]:
+    """Objects that may be seen, nearest first. extrinsics: [3, 4] cam_from_world, float64."""
     camera = -extrinsics[:, :3].T @ extrinsics[:, 3]
     reach = np.linalg.norm(town.half_size, axis=-1)
     distance = np.linalg.norm(town.centre - camera[:2], axis=-1) - reach
     near = np.flatnonzero(distance < RANGE_M)
     near = near[np.argsort(distance[near])]
     corners = _corners(town, near) @ extrinsics[:, :3].T + extrinsics[:, 3]
-    depth = corners[..., 2]
-    pixels = corners[..., :2] / np.maximum(depth, NEAR_M)[..., None] * rays.focal
-    pixels += (rays.width / 2, rays.height / 2)
-    low, high = np.floor(pixels.min(1)).astype(int) - 1, np.ceil(pixels.max(1)).astype(int) + 1
-    crosses = depth.min(1) < NEAR_M  # its projection says nothing: look everywhere
-    low[crosses], high[crosses] = 0, (rays.width, rays.height)
+    low, high = _pixel_bounds(corners, rays)
     low, high = np.maximum(low, 0), np.minimum(high, (rays.width, rays.height))
-    seen = (depth.max(1) > NEAR_M) & (low < high).all(1)
-    return [(int(near[i]), low[i, 1], high[i, 1], low[i, 0], high[i, 0]) for i in np.flatnonzero(seen)]
+    seen = (low < high).all(1)
+    return [
+        Window(int(near[i]), slice(low[i, 1], high[i, 1]), slice(low[i, 0], high[i, 0]), float(corners[i, :, 2].min()))
+        for i in np.flatnonzero(seen)
+    ]
+
+
+def _pixel_bounds(corners: np.ndarray, rays: CameraRays) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest pixel x, y [N, 2] int of boxes with corners [N, 8, 3] in the camera, cut at NEAR_M.
+
+    An edge that crosses the near plane counts up to there; a box behind it gets empty bounds (low > high).
+    """
+    a, b = corners[:, EDGES[:, 0]], corners[:, EDGES[:, 1]]
+    rise = b[..., 2] - a[..., 2]
+    share = np.clip((NEAR_M - a[..., 2]) / np.where(rise == 0, 1, rise), 0, 1)
+    cut = np.where(a[..., 2] < NEAR_M, share, 0)[..., None] * (b - a) + a
+    pixels = cut[..., :2] / np.maximum(cut[..., 2:], NEAR_M) * rays.focal + (rays.width / 2, rays.height / 2)
+    behind = (cut[..., 2] < NEAR_M - 1e-6)[..., None]
+    far = 1e6
+    low, high = np.where(behind, far, pixels).min(1), np.where(behind, -far, pixels).max(1)
+    return np.floor(np.clip(low, -far, far)).astype(int) - 1, np.ceil(np.clip(high, -far, far)).astype(int) + 1
 
 
 def _corners(town: Town, index: np.ndarray) -> np.ndarray:
     """Corners [N, 8, 3] of the objects' bounding boxes."""
-    signs = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    signs = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # corner number = binary digits: z, x, y
     local = town.half_size[index, None] * signs
     cos, sin = town.axis[index, 0, None], town.axis[index, 1, None]
     x = town.centre[index, 0, None] + local[..., 0] * cos - local[..., 1] * sin
@@ -93,13 +116,16 @@ def cast_rays(
     inverse_up = 1 / directions[2]
     depth = np.where(directions[2] < 0, np.float32(-camera[2]) * inverse_up, np.float32(np.inf))
     surface = np.where(directions[2] < 0, np.int32(GROUND), np.int32(SKY))
-    for number, top, bottom, left, right in visible_windows(town, rays, extrinsics):
-        window = (slice(None), slice(top, bottom), slice(left, right))
-        enter = _enter_prism(town, number, camera, directions[:, *window], inverse_up[window])
+    for seen in visible_windows(town, rays, extrinsics):
+        window = (slice(None), seen.rows, seen.columns)
         part = depth[window]
+        if part.max() < seen.nearest:
+            continue  # hidden behind nearer objects
+        with np.errstate(divide="ignore"):  # a ray parallel to a wall is inside of its slab for ever or never
+            enter = _enter_prism(town, seen.number, camera, directions[(slice(None), *window)], inverse_up[window])
         hit = enter < part
         np.copyto(part, enter, where=hit)
-        np.copyto(surface[window], np.int32(number), where=hit)
+        np.copyto(surface[window], np.int32(seen.number), where=hit)
     return depth, surface
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scal3r_train.data.town_layout import FOLIAGE, ROAD_CELL_M, ROAD_MAX_M, WALL, Town
-from scal3r_train.data.town_raycast import GROUND, SKY, CameraRays
+from scal3r_train.data.town_raycast import GROUND, SKY
 
 # wave vectors (radians a metre) and weights of the rough texture
 WAVES = ((1.3, 0.9, 0.5), (-1.1, 3.1, 0.45), (4.1, 1.7, 0.4), (-6.3, 6.9, 0.35), (9.7, -12.5, 0.25))
@@ -34,13 +34,13 @@ class Air:
 def shade(
     town: Town,
     air: Air,
-    rays: CameraRays,
+    focal: float,
     camera: np.ndarray,
     directions: np.ndarray,
     depth: np.ndarray,
     surface: np.ndarray,
 ) -> np.ndarray:
-    """Image [H, W, 3] float32: colours of all samples, averaged over the R samples of a pixel.
+    """Image [H, W, 3] float32: the mean colour of the R samples of each pixel.
 
     camera [3] position; directions [3, R, H, W]; depth, surface [R, H, W] from `cast_rays`.
     """
@@ -49,8 +49,8 @@ def shade(
     colour = np.empty((t.size, 3), np.float32)
     sky, ground, solid = (np.flatnonzero(mask) for mask in (kind == SKY, kind == GROUND, kind >= 0))
     colour[sky] = _sky(air, flat[:, sky])
-    colour[ground] = _ground(town, camera, flat[:, ground], t[ground], rays.focal)
-    colour[solid] = _solid(town, camera, flat[:, solid], t[solid], kind[solid], rays.focal)
+    colour[ground] = _ground(town, camera, flat[:, ground], t[ground], focal)
+    colour[solid] = _solid(town, camera, flat[:, solid], t[solid], kind[solid], focal)
     clear = np.ones_like(t)
     clear[ground] = np.exp(-((np.minimum(t[ground], 1e4) / HAZE_M) ** 2))
     if np.isfinite(air.fog_m):
@@ -145,7 +145,7 @@ def _solid(
     sun = town.sun.astype(np.float32)
     to_sun = (normal_x * cos - normal_y * sin) * sun[0] + (normal_x * sin + normal_y * cos) * sun[1]
     light = 0.62 + 0.45 * np.maximum(to_sun, 0) + is_cap * np.sign(2 * z - low - high) * 0.2
-    rough = 1 + contrast * _waves(WAVES, u, v, phase + 2 * is_x + 3 * (normal_x + normal_y > 0), width)
+    rough = 1 + contrast * _waves(WAVES, u, v, phase + np.float32(2) * is_x + np.float32(3) * (normal_x + normal_y > 0), width)
     colour = town.colour.astype(np.float32)[number] * rough[:, None]
     material = town.material[number]
     pane = _pulse(u, period_u, 0.45, width) * _pulse(v + 0.4, period_v, 0.5, width)
