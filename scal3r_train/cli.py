@@ -200,10 +200,10 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int | None:
-    from scal3r_train import plan_report
-
     world_size, overrides = _take_count(arguments.overrides, "world_size", DEFAULT_PLAN_WORLD_SIZE)
     num_steps, overrides = _take_count(overrides, "steps", DEFAULT_PLAN_STEPS)
+    from scal3r_train import plan_report
+
     return plan_report.main(arguments.recipe, overrides, world_size, num_steps)
 
 

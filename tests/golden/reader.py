@@ -1,8 +1,8 @@
 """Reading recorded tensors ("goldens") and comparing recomputed ones with them.
 
-A folder of goldens holds `manifest.json` and safetensors files. An entry of the manifest has `config` (with its
-`kind`), `files` and `tolerance`. Keys of tensors: `w.*` weights, `in.*` inputs, `mid.*` intermediate values,
-`out.*` outputs.
+A folder of goldens holds `manifest.json` and safetensors files. An entry of the manifest has `config` (with
+its `kind`), `files` and `tolerance`. Keys of tensors: `w.*` weights, `in.*` inputs, `mid.*` intermediate
+values, `out.*` outputs.
 """
 
 import json
@@ -70,7 +70,8 @@ class Golden:
         """Return whether `value` agrees with the recorded tensor, and a line that says how well.
 
         rel_rms = rms(difference) / rms(recorded), max_abs_over_rms = max |difference| / rms(recorded), both
-        over the finite entries; NaN and infinities must be at the same places. Axes of length one do not count.
+        over the finite entries. NaN and infinities must be in the same places; axes of length one do not
+        count.
         """
         expected = self.tensors[key]
         if _shape_without_ones(value) != _shape_without_ones(expected):

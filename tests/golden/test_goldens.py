@@ -1,7 +1,7 @@
 """Every recorded tensor of a folder of goldens is reproduced within its tolerance.
 
-The folder is given by SCAL3R_GOLDENS (default ../shared/goldens). An entry of its manifest is recomputed by the
-function `check_<kind>(golden) -> {key: tensor}` for the entry's kind, which must cover every `out.*` key.
+The folder is given by SCAL3R_GOLDENS (default ../shared/goldens). An entry of its manifest is recomputed by
+the function `check_<kind>(golden) -> {key: tensor}` for the entry's kind, which must cover every `out.*` key.
 """
 
 import importlib

@@ -12,7 +12,7 @@ from tests.golden.reader import Golden
 
 @pytest.fixture
 def golden(tmp_path: Path) -> Golden:
-    """Return an entry whose tolerance is loose for `out.loose*`, tight for `out.loose.tight`, default elsewhere."""
+    """Return an entry with a loose tolerance for `out.loose`, a tight one for `out.loose.tight`."""
     nan, inf = float("nan"), float("inf")
     tensors = {
         "w.block.weight": torch.eye(2),

@@ -1,0 +1,1 @@
+"""Indexing, checking, previewing and making data (import name scal3r_data_tools)."""

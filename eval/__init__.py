@@ -1,0 +1,1 @@
+"""Benchmarks: what is measured and how (import name scal3r_eval)."""

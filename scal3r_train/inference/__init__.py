@@ -1,0 +1,1 @@
+"""From an ordered set of images to a scene folder."""

@@ -1,0 +1,1 @@
+"""What is measured, without files and without other processes."""

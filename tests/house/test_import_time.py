@@ -1,0 +1,36 @@
+"""Importing is cheap: what a command does not use is not loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import PROJECT_ROOT
+
+OPTIONAL = ("deepspeed", "wandb", "viser", "gtsam", "pycolmap", "evo")
+
+
+def modules_after(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh Python holds after running `statement`."""
+    listing = "' '.join({name.split('.')[0] for name in sys.modules})"
+    code = f"{statement}\nimport sys\nsys.stdout.write('|' + {listing})"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return set(finished.stdout.rpartition("|")[2].split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import scal3r_train", "import scal3r_train.recipe", "import scal3r_train.model.modeling_scal3r"],
+)
+def test_optional_packages_are_not_imported(statement: str) -> None:
+    assert not modules_after(statement) & set(OPTIONAL)
+
+
+def test_package_itself_imports_no_torch() -> None:
+    assert not modules_after("import scal3r_train") & {"torch", "transformers"}
+
+
+def test_help_imports_neither_torch_nor_pydantic() -> None:
+    held = modules_after("from scal3r_train.cli import build_parser\nbuild_parser().format_help()")
+    assert not held & {*OPTIONAL, "torch", "transformers", "numpy", "pydantic"}
