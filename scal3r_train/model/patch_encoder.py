@@ -56,7 +56,8 @@ class DinoPatchEncoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size**2, dim))
         if config.num_register_tokens > 0:
             self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, dim))
-        self.mask_token = nn.Parameter(torch.zeros(1, dim))
+        # Part of the published state dict, never used: frozen, so that no engine waits for its gradient.
+        self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.blocks = nn.ModuleList(
             EncoderBlock(dim, config.encoder_heads, config.mlp_ratio) for _ in range(config.encoder_layers)
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -41,7 +42,7 @@ def all_blocks(world_size: int) -> list[range]:
     return blocks
 
 
-def draw_partition(world_size: int, weights: Mapping[int, float], generator: torch.Generator) -> list[range]:
+def draw_partition(world_size: int, weights: Mapping[int, float], generator: np.random.Generator) -> list[range]:
     """Cut the world at random into context groups; pure in the generator's state.
 
     Going down from the largest blocks, a block of n ranks is kept with probability weights[n] / sum of weights[m] for
@@ -61,8 +62,7 @@ def draw_partition(world_size: int, weights: Mapping[int, float], generator: tor
         size = len(block)
         total = sum(weight for other, weight in weights.items() if other <= size)
         keep = weights.get(size, 0.0) / total if total > 0 else 0.0
-        draw = torch.rand((), generator=generator, dtype=torch.float64).item()
-        if size == 1 or draw < keep:
+        if generator.random() < keep or size == 1:
             groups.append(block)
         else:
             queue[:0] = [block[: size // 2], block[size // 2 :]]

@@ -1,0 +1,151 @@
+"""From a step number to this rank's chunks: the data set of a training run.
+
+Shapes: B sequences, K chunks, S frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.frame_io import read_frames
+from scal3r_train.data.index import SequenceIndex, load_index
+from scal3r_train.data.plan import RankPlan, Source, Window
+from scal3r_train.data.sequence import Frames, SequenceBatch
+from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
+
+
+class SourceSettings(StrictModel):
+    """One index of the mixture."""
+
+    index: str = Field(description="Parquet index")
+    weight: float = Field(default=1.0, gt=0, description="relative share of the drawn sequences")
+
+
+class DataSettings(StrictModel):
+    """The `data` section of a training recipe."""
+
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    num_workers: int = Field(default=0, ge=0, description="reading processes per rank; 0 reads in the loop")
+
+
+@dataclass(frozen=True)
+class FailedBatch:
+    """A batch that could not be read, travelling to the step's vote instead of ending one rank alone."""
+
+    message: str
+
+
+def open_sources(settings: DataSettings) -> tuple[list[SequenceIndex], list[Source]]:
+    """Load the indexes of a mixture and what the plan needs to know of them."""
+    indexes = [load_index(source.index) for source in settings.sources]
+    for source, index in zip(settings.sources, indexes, strict=True):
+        _refuse_untrainable(source.index, index)
+    sources = [
+        Source(source.index, source.weight, np.asarray(index.num_frames, dtype=np.int64))
+        for source, index in zip(settings.sources, indexes, strict=True)
+    ]
+    return indexes, sources
+
+
+def _refuse_untrainable(name: str, index: SequenceIndex) -> None:
+    if len(index) == 0:
+        raise UserError(f"data source {name} has no sequences; index it again")
+    first = index[0]
+    for field, value in (("poses", first.cam_from_world), ("intrinsics", first.intrinsics)):
+        if value is None:
+            raise UserError(f"data source {name}: sequence {first.sequence_id!r} has no {field}; it cannot be trained on")
+
+
+class StepDataset(Dataset):
+    """Maps a step to this rank's batch; steps can be asked for in any order, by any worker process."""
+
+    def __init__(self, indexes: Sequence[SequenceIndex], plan_of_step: Callable[[int], RankPlan], jitter: float) -> None:
+        """Read from `indexes` what `plan_of_step` asks for, with relative colour `jitter`."""
+        self.indexes = indexes
+        self.plan_of_step = plan_of_step
+        self.jitter = jitter
+
+    def __getitem__(self, step: int) -> SequenceBatch | FailedBatch:
+        """Return the chunks of a step, or why they could not be read."""
+        plan = self.plan_of_step(step)
+        try:
+            return _stack([self._read_window(plan, window) for window in plan.group.windows])
+        except UserError as error:
+            return FailedBatch(str(error))
+
+    def _read_window(self, plan: RankPlan, window: Window) -> SequenceBatch:
+        record = self.indexes[window.source][window.row]
+        size = (plan.shape.resolution.height, plan.shape.resolution.width)
+        chunks = [plan.chunk_frames(window, chunk) for chunk in plan.chunks]
+        wanted = sorted({frame for chunk in chunks if chunk is not None for frame in chunk})
+        frames = read_frames(record, wanted, size) if wanted else None
+        places = {frame: place for place, frame in enumerate(wanted)}
+        jitter = _colour_jitter(window.seed, self.jitter)
+        return _stack_chunks([
+            _padding_chunk(plan.shape.chunk_size, size)
+            if chunk is None
+            else _chunk(frames, [places[frame] for frame in chunk], jitter)
+            for chunk in chunks
+        ], record.sequence_id)
+
+
+ChunkFields = tuple[Tensor, Tensor, Tensor, Tensor, bool]
+
+
+def _chunk(frames: Frames, places: list[int], jitter: Callable[[Tensor], Tensor]) -> ChunkFields:
+    """Return images, depth, extrinsics relative to the reference frame, intrinsics of a chunk, and True."""
+    extrinsics = frames.extrinsics[places]
+    reference = (len(places) + 1) // 2 - 1
+    relative = compose_extrinsics(extrinsics, invert_extrinsics(extrinsics[reference]).expand_as(extrinsics))
+    images = jitter(frames.images[places])
+    depth = torch.zeros_like(images[:, 0]) if frames.depth is None else frames.depth[places]
+    return images, depth, relative.float(), frames.intrinsics[places].float(), True
+
+
+def _padding_chunk(num_frames: int, size: tuple[int, int]) -> ChunkFields:
+    """Return a chunk that only keeps the work equal; nothing of it counts."""
+    extrinsics = torch.eye(4)[:3].expand(num_frames, 3, 4)
+    images = torch.zeros(num_frames, 3, *size)
+    return images, torch.zeros(num_frames, *size), extrinsics, torch.eye(3).expand(num_frames, 3, 3), False
+
+
+def _stack_chunks(chunks: list[ChunkFields], sequence_id: str) -> SequenceBatch:
+    images, depth, extrinsics, intrinsics, is_real = zip(*chunks, strict=True)
+    fields = (torch.stack(field)[None] for field in (images, depth, extrinsics, intrinsics))
+    return SequenceBatch(*fields, torch.tensor([is_real]), (sequence_id,))
+
+
+def _stack(sequences: list[SequenceBatch]) -> SequenceBatch:
+    names = ("images", "depth", "extrinsics", "intrinsics", "chunk_mask")
+    fields = (torch.cat([getattr(sequence, name) for sequence in sequences]) for name in names)
+    return SequenceBatch(*fields, tuple(name for sequence in sequences for name in sequence.sequence_ids))
+
+
+def _colour_jitter(seed: int, strength: float) -> Callable[[Tensor], Tensor]:
+    """Return a change of gain and brightness per channel, the same for all frames of a window."""
+    if strength == 0:
+        return lambda images: images
+    draws = torch.from_numpy(np.random.default_rng(seed).uniform(-strength, strength, (2, 3, 1, 1))).float()
+    gain, offset = 1 + draws[0], 0.5 * draws[1]
+    return lambda images: ((images - 0.5) * gain + 0.5 + offset).clamp(0, 1)
+
+
+def step_loader(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[SequenceBatch | FailedBatch]:
+    """Iterate over the batches of consecutive steps, reading ahead in `num_workers` processes."""
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=steps,
+        num_workers=num_workers,
+        prefetch_factor=2 if num_workers > 0 else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(loader)

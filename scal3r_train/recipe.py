@@ -1,0 +1,106 @@
+"""Recipes: every floor's settings composed into one strict document."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, create_model, model_validator
+
+from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
+from scal3r_train.data.curriculum import CurriculumSettings
+from scal3r_train.data.dataset import DataSettings
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.losses.objective import ObjectiveSettings
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.parallel.engine import ParallelSettings
+from scal3r_train.training.checkpoint import CheckpointSettings
+from scal3r_train.training.optim import OptimSettings
+from scal3r_train.training.telemetry import TelemetrySettings
+from scal3r_train.training.validate import ValidationSettings
+
+
+def _network_fields() -> dict[str, Any]:
+    """Return Scal3RConfig's own parameters as settings fields: the network's sizes are written down once, there."""
+    hints = typing.get_type_hints(Scal3RConfig.__init__)
+    defaults = typing.cast(Any, Scal3RConfig.__init__).__defaults__
+    code = Scal3RConfig.__init__.__code__
+    names = code.co_varnames[1 : code.co_argcount]
+    return {name: (hints[name], default) for name, default in zip(names, defaults, strict=True)}
+
+
+NetworkSettings = create_model("NetworkSettings", __base__=StrictModel, **_network_fields())
+
+
+class ModelSettings(StrictModel):
+    """The `model` section of a training recipe: a checkpoint to start from, or a network to initialise."""
+
+    checkpoint: str | None = Field(default=None, description="save_pretrained folder to start from")
+    network: NetworkSettings | None = Field(default=None, description="sizes, see Scal3RConfig")  # type: ignore[valid-type]
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations in backward")
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSettings:
+        if (self.checkpoint is None) == (self.network is None):
+            raise ValueError("give either checkpoint or network")
+        if self.network is not None:
+            Scal3RConfig(**self.network.model_dump())
+        return self
+
+
+class TrainingRecipe(StrictModel):
+    """One training run."""
+
+    task: Literal["train"] = "train"
+    name: str = "run"
+    seed: int = Field(default=0, ge=0)
+    output_dir: str = Field(description="where the run's files go")
+    model: ModelSettings
+    parallel: ParallelSettings = ParallelSettings()
+    data: DataSettings
+    curriculum: CurriculumSettings = CurriculumSettings()
+    losses: ObjectiveSettings = ObjectiveSettings()
+    optim: OptimSettings = OptimSettings()
+    validation: ValidationSettings = ValidationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingRecipe:
+        if self.model.network is not None:
+            patch = self.model.network.patch_size
+            for size in (*self.curriculum.resolution, *self.validation.curriculum.resolution):
+                if size.height % patch or size.width % patch:
+                    raise ValueError(f"resolution {size.height}x{size.width} must be a multiple of patch_size {patch}")
+        return self
+
+
+Recipe = TrainingRecipe | ReconstructionRecipe
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a file, of the kind its `task` names (train when it names none).
+
+    Raises:
+        UserError: unreadable, unknown or contradictory; one line.
+    """
+    mapping = load_mapping(path, overrides)
+    task = mapping.get("task", "train")
+    kinds: dict[str, type[Recipe]] = {"train": TrainingRecipe, "reconstruct": ReconstructionRecipe}
+    if task not in kinds:
+        raise UserError(f"{path}: task = {task!r}: it should be one of {', '.join(kinds)}")
+    return validate_mapping(kinds[task], mapping, str(path))
+
+
+def load_training_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
+    """Return a training recipe.
+
+    Raises:
+        UserError: as `load_recipe`, or another kind of recipe.
+    """
+    recipe = load_recipe(path, overrides)
+    if not isinstance(recipe, TrainingRecipe):
+        raise UserError(f"{path} is a recipe for `scal3r {recipe.task}`, not for training")
+    return recipe

@@ -1,0 +1,68 @@
+"""Train a recipe: what `accelerate launch`, torchrun and `scal3r train` start.
+
+    torchrun --nproc-per-node 2 -m scal3r_train.train recipes/demo.yaml [key=value ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate.utils import set_seed
+
+from scal3r_train.config import UserError, dump_yaml, run_command
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.engine import Engine
+from scal3r_train.recipe import ModelSettings, TrainingRecipe, load_training_recipe
+from scal3r_train.training.trainer import Trainer, TrainerSettings
+
+
+def build_model(settings: ModelSettings) -> Scal3RModel:
+    """Return the model a recipe asks for: loaded, or initialised from the current random state."""
+    if settings.checkpoint is None:
+        assert settings.network is not None
+        model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
+    elif not (Path(settings.checkpoint) / "config.json").is_file():
+        raise UserError(f"model.checkpoint {settings.checkpoint} holds no config.json; give a save_pretrained folder")
+    else:
+        model = Scal3RModel.from_pretrained(settings.checkpoint)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def trainer_settings(recipe: TrainingRecipe) -> TrainerSettings:
+    """Return what the trainer needs of a recipe."""
+    return TrainerSettings(
+        name=recipe.name,
+        seed=recipe.seed,
+        output_dir=Path(recipe.output_dir),
+        data=recipe.data,
+        curriculum=recipe.curriculum,
+        losses=recipe.losses,
+        optim=recipe.optim,
+        validation=recipe.validation,
+        checkpoint=recipe.checkpoint,
+        telemetry=recipe.telemetry,
+        recipe_yaml=dump_yaml(recipe),
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train the recipe `argv[0]` with the overrides that follow; every rank runs this."""
+    if not argv:
+        raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
+    recipe = load_training_recipe(argv[0], argv[1:])
+    engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
+    try:
+        set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
+        Trainer(trainer_settings(recipe), engine, build_model(recipe.model)).fit()
+    finally:
+        engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

@@ -1,0 +1,84 @@
+"""Checkpoints of a run: written beside their place and renamed, found again, pruned.
+
+A checkpoint folder holds the engine's state (weights, optimizer, schedule, random state of every rank), a
+`save_pretrained` folder `model/`, and `manifest.json`, written last, that says it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from scal3r_train.config import StrictModel, UserError, write_text_atomically
+from scal3r_train.parallel.collectives import wait_for_everyone
+from scal3r_train.parallel.engine import Engine
+
+FORMAT_VERSION = 1
+
+
+class CheckpointSettings(StrictModel):
+    """The `checkpoint` section of a training recipe."""
+
+    every: int = Field(default=500, ge=1, description="steps between checkpoints; the last step is always saved")
+    keep_last: int = Field(default=2, ge=1, description="how many to keep")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints below one folder."""
+
+    folder: Path
+    settings: CheckpointSettings
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Return whether to save after `step` completed steps."""
+        return step == num_steps or step % self.settings.every == 0
+
+    def save(self, engine: Engine, step: int, recipe_yaml: str) -> None:
+        """Write the checkpoint after `step` completed steps; all ranks call this."""
+        final = self.folder / f"step_{step:08d}"
+        partial = final.with_suffix(".partial")
+        if engine.process.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        wait_for_everyone()
+        engine.save_state(partial / "state")
+        engine.save_pretrained(partial / "model")
+        if engine.process.is_main:
+            write_text_atomically(partial / "recipe.yaml", recipe_yaml)
+            manifest = {"format": FORMAT_VERSION, "step": step, "world_size": engine.process.world_size}
+            write_text_atomically(partial / "manifest.json", json.dumps(manifest))
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            self._prune()
+        wait_for_everyone()
+
+    def newest(self) -> Path | None:
+        """Return the newest complete checkpoint, None when there is none."""
+        complete = [path for path in sorted(self.folder.glob("step_????????")) if (path / "manifest.json").is_file()]
+        return complete[-1] if complete else None
+
+    def restore(self, engine: Engine, path: Path) -> int:
+        """Load a checkpoint into the engine and return its step; all ranks call this.
+
+        Raises:
+            UserError: written by another number of processes or another format.
+        """
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT_VERSION:
+            raise UserError(f"checkpoint {path} has format {manifest['format']}, this version reads {FORMAT_VERSION}")
+        if manifest["world_size"] != engine.process.world_size:
+            raise UserError(
+                f"checkpoint {path} was written by {manifest['world_size']} processes, this run has "
+                f"{engine.process.world_size}; start as many, or train from its weights with model.checkpoint={path}/model"
+            )
+        engine.load_state(path / "state")
+        return int(manifest["step"])
+
+    def _prune(self) -> None:
+        for path in sorted(self.folder.glob("step_????????"))[: -self.settings.keep_last]:
+            shutil.rmtree(path)

@@ -1,0 +1,137 @@
+"""One optimizer step: forward, loss, backward over the accumulated micro-steps, vote, update.
+
+Shapes: B sequences, K chunks, S frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scal3r_train.config import UserError
+from scal3r_train.data.dataset import FailedBatch
+from scal3r_train.data.plan import StepPlan
+from scal3r_train.data.sequence import SequenceBatch
+from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
+from scal3r_train.losses.targets import build_targets, require_finite
+from scal3r_train.parallel.collectives import gather_to_all, total_over_group, total_over_world
+from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
+from scal3r_train.parallel.engine import Engine
+
+
+@dataclass(frozen=True)
+class MicroStep:
+    """A step plan and this rank's data for it."""
+
+    plan: StepPlan
+    batch: SequenceBatch | FailedBatch
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did.
+
+    Attributes:
+        logs: unweighted loss terms, `loss`, `grad_norm`, seconds.
+        is_applied: False when the vote found a non-finite loss or gradient and all ranks skipped the update.
+        blamed: the sequences behind a skipped step.
+    """
+
+    logs: dict[str, float]
+    is_applied: bool
+    blamed: tuple[str, ...] = ()
+
+
+def train_step(
+    engine: Engine,
+    groups: ContextGroups,
+    micro_steps: Sequence[MicroStep],
+    objective: ObjectiveSettings,
+    clip_norm: float,
+) -> StepResult:
+    """Make one optimizer step; every rank calls it with the same plans and takes the same decision."""
+    started = time.perf_counter()
+    batches = [checked_batch(micro_step.batch) for micro_step in micro_steps]
+    num_averaged = mean_count([micro_step.plan for micro_step in micro_steps], objective)
+    logs: list[dict[str, Tensor]] = []
+    for place, (micro_step, batch) in enumerate(zip(micro_steps, batches, strict=True)):
+        with engine.micro_step(is_last=place == len(micro_steps) - 1):
+            loss, terms = forward_loss(engine, groups, micro_step.plan, batch, objective, num_averaged)
+            engine.backward(loss)
+            logs.append(terms)
+    averages = {key: float(torch.stack([log[key] for log in logs]).mean()) for key in logs[0]}
+    grad_norm = engine.clip_gradients(clip_norm)
+    values = {**averages, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}
+    blamed = vote(math.isfinite(averages["loss"]) and math.isfinite(grad_norm), batches, engine.process.device)
+    if blamed:
+        engine.skip_update()
+        return StepResult(values, False, blamed)
+    engine.update()
+    return StepResult(values, True)
+
+
+def forward_loss(
+    engine: Engine,
+    groups: ContextGroups,
+    plan: StepPlan,
+    batch: SequenceBatch,
+    objective: ObjectiveSettings,
+    num_averaged: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return this rank's share of the loss, scaled for the engine's average over ranks, and the step's logs."""
+    process = engine.process
+    group = groups[plan.for_rank(process.rank).group.ranks]
+    connect_memories(engine.bare_model, group)
+    batch = batch.to(process.device, non_blocking=True)
+    output = engine.model(batch.images, batch.chunk_mask)
+
+    def over_group(x: Tensor) -> Tensor:
+        return total_over_group(x, group)
+
+    targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
+    terms = compute_terms(output, targets, objective)
+    return reduce_terms(
+        terms, objective.average, over_group, batch.chunk_mask, process.world_size, total_over_world, num_averaged
+    )
+
+
+def mean_count(plans: Sequence[StepPlan], objective: ObjectiveSettings) -> float:
+    """Return what the loss is the mean of, chunks or sequences, averaged over the accumulated micro-steps."""
+    counts = [plan.num_real_chunks if objective.average == "chunk" else plan.num_sequences for plan in plans]
+    return sum(counts) / len(counts)
+
+
+def checked_batch(batch: SequenceBatch | FailedBatch) -> SequenceBatch:
+    """Return the batch if every rank has a readable, finite one; otherwise all ranks raise the same error.
+
+    Raises:
+        UserError: the first rank's reason.
+    """
+    message = batch.message if isinstance(batch, FailedBatch) else _reason_against(batch)
+    reasons = [reason for reason in gather_to_all(message) if reason]
+    if reasons:
+        raise UserError(reasons[0])
+    assert isinstance(batch, SequenceBatch)
+    return batch
+
+
+def _reason_against(batch: SequenceBatch) -> str:
+    try:
+        require_finite(batch)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def vote(is_finite: bool, batches: Sequence[SequenceBatch], device: torch.device) -> tuple[str, ...]:
+    """Return the sequences to blame if any rank's loss or gradient is not finite, the same tuple on every rank."""
+    num_bad = total_over_world(torch.tensor([0.0 if is_finite else 1.0], device=device))
+    if float(num_bad) == 0:
+        return ()
+    mine = [name for batch in batches for name in batch.sequence_ids]
+    return tuple(sorted({name for names in gather_to_all(mine) for name in names}))

@@ -1,0 +1,163 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scal3r_train.config import UserError, write_text_atomically
+from scal3r_train.data.curriculum import CurriculumSettings
+from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
+from scal3r_train.data.plan import Source, StepPlan, plan_step
+from scal3r_train.losses.objective import ObjectiveSettings
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.collectives import wait_for_everyone
+from scal3r_train.parallel.context_groups import ContextGroups
+from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.optim import OptimSettings, build_optimizer
+from scal3r_train.training.step import MicroStep, train_step
+from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
+from scal3r_train.training.validate import ValidationSettings, validate
+
+MAX_SKIPPED_STEPS = 5
+VALIDATION_SEED_OFFSET = 1_000_003
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What the trainer needs of a recipe."""
+
+    name: str
+    seed: int
+    output_dir: Path
+    data: DataSettings
+    curriculum: CurriculumSettings
+    losses: ObjectiveSettings
+    optim: OptimSettings
+    validation: ValidationSettings
+    checkpoint: CheckpointSettings
+    telemetry: TelemetrySettings
+    recipe_yaml: str
+
+
+@dataclass(frozen=True)
+class PlannedData:
+    """A data set together with the plan that it follows."""
+
+    sources: list[Source]
+    curriculum: CurriculumSettings
+    seed: int
+    world_size: int
+    dataset: StepDataset
+
+    def plan(self, step: int) -> StepPlan:
+        """Return the plan of a step."""
+        return plan_step(self.curriculum, self.sources, self.seed, step, self.world_size)
+
+
+def plan_data(settings: DataSettings, curriculum: CurriculumSettings, seed: int, engine: Engine) -> PlannedData:
+    """Open the sources and tie them to this rank's part of every step's plan."""
+    indexes, sources = open_sources(settings)
+    process = engine.process
+
+    def plan_of_rank(step: int):  # noqa: ANN202
+        return plan_step(curriculum, sources, seed, step, process.world_size).for_rank(process.rank)
+
+    dataset = StepDataset(indexes, plan_of_rank, curriculum.colour_jitter)
+    return PlannedData(sources, curriculum, seed, process.world_size, dataset)
+
+
+class Trainer:
+    """Trains a model as a recipe says; the same on one process and on many."""
+
+    def __init__(self, settings: TrainerSettings, engine: Engine, model: Scal3RModel) -> None:
+        """Open the data, build the optimizer, wrap the model."""
+        self.settings = settings
+        self.engine = engine
+        self.groups = ContextGroups()
+        self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
+        self.validation = self._plan_validation()
+        freeze_untrained_heads(model, settings.losses)
+        engine.prepare(model, *build_optimizer(model, settings.optim))
+        self.checkpoints = Checkpoints(settings.output_dir / "checkpoints", settings.checkpoint)
+
+    def fit(self) -> None:
+        """Train to the last step, from the newest complete checkpoint if the run has one."""
+        settings, engine = self.settings, self.engine
+        step = self._prepare_run()
+        num_steps, num_skipped = settings.optim.num_steps, 0
+        micro_steps = self._micro_steps(step, num_steps)
+        with Telemetry(
+            settings.telemetry, settings.output_dir, engine.process.is_main, num_steps, step, settings.name
+        ) as telemetry:
+            if step == 0:
+                self._validate(telemetry, step)
+            engine.model.train()
+            while step < num_steps:
+                result = train_step(engine, self.groups, next(micro_steps), settings.losses, settings.optim.clip_norm)
+                step += 1
+                telemetry.log(step, {**result.logs, **{f"lr/{k}": v for k, v in engine.learning_rates.items()}})
+                if not result.is_applied:
+                    num_skipped += 1
+                    telemetry.say(f"step {step} skipped: loss or gradient not finite in {', '.join(result.blamed)}")
+                    if num_skipped >= MAX_SKIPPED_STEPS:
+                        raise UserError(f"stopped after {num_skipped} skipped steps; last: {', '.join(result.blamed)}")
+                if self._is_validation_due(step):
+                    self._validate(telemetry, step)
+                if self.checkpoints.is_due(step, num_steps):
+                    self.checkpoints.save(engine, step, settings.recipe_yaml)
+        self._export_final()
+
+    def _prepare_run(self) -> int:
+        """Make the output folder, restore the newest checkpoint and return the completed steps."""
+        if self.engine.process.is_main:
+            self.settings.output_dir.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(self.settings.output_dir / "recipe.yaml", self.settings.recipe_yaml)
+        wait_for_everyone()
+        newest = self.checkpoints.newest()
+        return 0 if newest is None else self.checkpoints.restore(self.engine, newest)
+
+    def _micro_steps(self, first_step: int, num_steps: int) -> Iterator[list[MicroStep]]:
+        """Yield the plans and data of each optimizer step."""
+        count = self.settings.optim.accumulation_steps
+        plans = range(first_step * count, num_steps * count)
+        batches = step_loader(self.data.dataset, plans, self.settings.data.num_workers)
+        for step in range(first_step, num_steps):
+            yield [MicroStep(self.data.plan(step * count + place), next(batches)) for place in range(count)]
+
+    def _plan_validation(self) -> PlannedData | None:
+        settings = self.settings.validation
+        if settings.every == 0 or not settings.sources:
+            return None
+        data = DataSettings(sources=settings.sources)
+        return plan_data(data, settings.curriculum, self.settings.seed + VALIDATION_SEED_OFFSET, self.engine)
+
+    def _is_validation_due(self, step: int) -> bool:
+        every = self.settings.validation.every
+        return every > 0 and (step % every == 0 or step == self.settings.optim.num_steps)
+
+    def _validate(self, telemetry: Telemetry, step: int) -> None:
+        if self.validation is None:
+            return
+        data, count = self.validation, self.settings.validation.num_windows
+        values = validate(self.engine, self.groups, data.plan, data.dataset, count)
+        telemetry.log(step, values, always=True)
+        shown = "  ".join(f"{key.removeprefix('val/')} {value:.4g}" for key, value in values.items())
+        telemetry.say(f"step {step:6d}  {shown}")
+
+    def _export_final(self) -> None:
+        """Leave the trained weights as output_dir/model."""
+        newest = self.checkpoints.newest()
+        assert newest is not None, "the last step is always saved"
+        self.engine.save_pretrained(self.settings.output_dir / "model")
+
+
+def freeze_untrained_heads(model: Scal3RModel, losses: ObjectiveSettings) -> None:
+    """Freeze heads whose loss has no weight: engines wait for the gradient of every trainable parameter."""
+    weights = ((model.camera_head, losses.camera.weight), (model.depth_head, losses.depth.weight),
+               (model.point_head, losses.points.weight))
+    for head, weight in weights:
+        if head is not None and weight == 0:
+            head.requires_grad_(False)
