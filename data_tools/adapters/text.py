@@ -1,0 +1,33 @@
+"""Tables of numbers in text files, as most datasets store poses and cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scal3r_train.config import UserError
+
+
+def read_table(path: Path, num_columns: int, num_rows: int | None = None, skip_rows: int = 0) -> np.ndarray:
+    """Numbers [rows, num_columns] float64; `#` starts a comment.
+
+    Raises UserError naming the file when it is missing, not numeric, not finite, or of another shape.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[skip_rows:]
+        rows = [[float(word) for word in line.partition("#")[0].split()] for line in lines]
+        rows = [row for row in rows if row]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    bad = next((number for number, row in enumerate(rows) if len(row) != num_columns), None)
+    if bad is not None:
+        raise UserError(f"{path}: row {bad} has {len(rows[bad])} numbers, expected {num_columns}")
+    if num_rows is not None and len(rows) != num_rows:
+        raise UserError(f"{path}: {len(rows)} rows, expected {num_rows}; are files missing?")
+    table = np.array(rows, np.float64).reshape(-1, num_columns)
+    if not np.isfinite(table).all():
+        raise UserError(f"{path}: row {int(np.argmin(np.isfinite(table).all(1)))} is not finite")
+    return table

@@ -1,0 +1,44 @@
+"""Procedural towns as `scal3r data synth` writes them.
+
+Layout: <sequence_id>/{rgb,depth}/%06d.png, cam_from_world.txt (3x4 row by row, OpenCV axes, metres), intrinsics.txt
+(fx fy cx cy width height, pixel centres at half integers), times.txt (seconds); one line a frame, `#` comments.
+Depth is uint16 centimetres, 0 = sky or too far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from scal3r_train.data.sequence import SequenceRecord
+
+from .text import read_table
+
+POSE_FILE, CAMERA_FILE, TIME_FILE = "cam_from_world.txt", "intrinsics.txt", "times.txt"
+DEPTH_CODEC = "uint16_cm"
+
+
+def index(source: Path) -> Iterator[SequenceRecord]:
+    """Records of all sequences below the folder, or of the folder itself."""
+    for folder in sorted({path.parent for path in source.rglob(POSE_FILE)}):
+        poses = read_table(folder / POSE_FILE, 12).reshape(-1, 3, 4)
+        camera = read_table(folder / CAMERA_FILE, 6, num_rows=len(poses))
+        yield SequenceRecord(
+            dataset="towns",
+            sequence_id=folder.name,
+            root=folder,
+            image=tuple(f"rgb/{i:06d}.png" for i in range(len(poses))),
+            depth=tuple(f"depth/{i:06d}.png" for i in range(len(poses))),
+            depth_codec=DEPTH_CODEC,
+            camera_model="pinhole",
+            intrinsics=camera[:, :4],
+            cam_from_world=poses,
+            timestamp=read_table(folder / TIME_FILE, 1, num_rows=len(poses))[:, 0],
+            image_size=camera[:, [5, 4]].astype(np.int64),
+            is_metric=True,
+            is_synthetic=True,
+            licence="CC0-1.0",
+            source="scal3r data synth",
+        )

@@ -1,0 +1,108 @@
+"""scal3r data synth: write procedural towns and their index."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from scal3r_train.config import UserError, dump_yaml, load_config
+from scal3r_train.data.depth_codec import encode_uint16
+from scal3r_train.data.index import write_index
+from scal3r_train.data.synthetic import FRAMES_PER_SECOND, TownDrive
+from scal3r_train.data.town_settings import TownSettings
+
+from .adapters import towns
+from .progress import progress
+
+SETTINGS_FILE, INDEX_FILE = "towns.yaml", "index.parquet"
+PNG_COMPRESSION = 1
+
+
+class SynthSettings(TownSettings):
+    """Settings of the towns and of the work."""
+
+    num_workers: int = Field(2, gt=0, le=256, description="processes that render; the result does not depend on it")
+
+
+def main(output: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
+    """Write settings.num_sequences towns below `output`, complete or not at all; returns 0.
+
+    A folder that already holds the same towns is left alone. Raises UserError for any other folder with content.
+    """
+    output = Path(output)
+    settings = load_config(SynthSettings, None, overrides)
+    document = dump_yaml(TownSettings(**settings.model_dump(exclude={"num_workers"})))
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file; name a folder to write the towns to")
+    if output.is_dir() and any(output.iterdir()):
+        made_with = output / SETTINGS_FILE
+        if made_with.is_file() and made_with.read_text(encoding="utf-8") == document:
+            return 0
+        raise UserError(f"{output} holds something else already; remove it or name another folder")
+    with _atomic_folder(output) as folder:
+        _write_all(folder, settings)
+        write_index(folder / INDEX_FILE, list(towns.index(folder)))
+        (folder / SETTINGS_FILE).write_text(document, encoding="utf-8")
+    return 0
+
+
+def sequence_name(settings: TownSettings, number: int) -> str:
+    """Name of a town sequence; seeds make names differ, so that folders can be merged."""
+    return f"town_{settings.seed:03d}_{number:05d}"
+
+
+def write_town(folder: Path, settings: TownSettings, number: int) -> None:
+    """Render one sequence into folder/<sequence name>, in the layout of adapters/towns.py."""
+    drive = TownDrive(settings, number)
+    target = folder / sequence_name(settings, number)
+    for name in ("rgb", "depth"):
+        (target / name).mkdir(parents=True)
+    for i, (image, depth) in enumerate(drive.render()):
+        for name, pixels in (("rgb", image), ("depth", encode_uint16(depth, towns.DEPTH_CODEC))):
+            Image.fromarray(pixels).save(target / name / f"{i:06d}.png", compress_level=PNG_COMPRESSION)
+    num = settings.num_frames
+    camera = np.tile([*drive.intrinsics, settings.width, settings.height], (num, 1))
+    times = np.arange(num)[:, None] / FRAMES_PER_SECOND
+    for name, table, header in (
+        (towns.POSE_FILE, drive.extrinsics.reshape(num, 12), "cam_from_world 3x4, OpenCV axes, metres"),
+        (towns.CAMERA_FILE, camera, "fx fy cx cy width height, pixel centres at half integers"),
+        (towns.TIME_FILE, times, "seconds"),
+    ):
+        np.savetxt(target / name, table, fmt="%.17g", header=header)
+
+
+def _write_all(folder: Path, settings: SynthSettings) -> None:
+    num = settings.num_sequences
+    workers = min(settings.num_workers, num)
+    if workers == 1:
+        for number in progress(range(num), num, "towns"):
+            write_town(folder, settings, number)
+        return
+    # spawn: a fork would inherit torch's threads in an undefined state
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(write_town, folder, settings, number) for number in range(num)]
+        for job in progress(as_completed(jobs), num, "towns"):
+            job.result()
+
+
+@contextmanager
+def _atomic_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder beside `output`, renamed to it on success and removed on any error."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
