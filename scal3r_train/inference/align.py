@@ -1,0 +1,231 @@
+"""Joining chunks: the similarity between adjacent chunks from the frames that both have seen.
+
+Every chunk is predicted in its own coordinates with its own scale. Where two chunks share frames, the same
+pixel is the same point of the scene, so pixels are correspondences (SPEC 6). A `Seam` is the result for one
+pair; `chain` strings seams into world_from_chunk. The world is chunk 0's coordinate frame (OpenCV axes).
+Shapes: O shared frames, H W pixels, N correspondences.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from scal3r_train.config import StrictModel
+from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.geometry.sim3_fit import RobustFitSettings, fit_kabsch, fit_robust, fit_umeyama, spread
+from scal3r_train.inference.camera_seam import join_by_cameras
+from scal3r_train.inference.chunk_geometry import ChunkGeometry, shared_frames
+
+
+class AlignmentSettings(StrictModel):
+    """How adjacent chunks are aligned; the reference's values are named where the default differs."""
+
+    mode: Literal["sim3", "sim3_unweighted", "se3"] = Field(
+        "sim3", description="confidence-weighted robust similarity; plain Umeyama; plain rigid (scale 1)"
+    )
+    confidence_threshold_ratio: float = Field(
+        0.1, ge=0, lt=1, description="pixels below this share of the median confidence are not used"
+    )
+    confidence_floor: float = Field(
+        1.0,
+        ge=0,
+        description="least confidence a head can state; the threshold counts from here (reference: 0)",
+    )
+    max_points_per_frame: int | None = Field(
+        None, gt=0, description="use only this many most confident pixels of each shared frame"
+    )
+    max_points: int = Field(
+        100_000, ge=3, description="correspondences used, drawn uniformly (reference: unlimited)"
+    )
+    min_points: int = Field(50, ge=3, description="with fewer correspondences cameras are used instead")
+    seed: int = Field(0, ge=0, description="of the draw of correspondences")
+    inlier_residual: float = Field(
+        0.05, gt=0, description="residual, relative to the scene's scale, up to which a point is an inlier"
+    )
+    min_inlier_share: float = Field(0.5, ge=0, le=1, description="below this a seam is not trusted")
+    robust: RobustFitSettings = RobustFitSettings()
+
+
+@dataclass(frozen=True)
+class SeamQuality:
+    """How well a seam holds: plain values, as `scene.json` keeps them.
+
+    `method` is `points` (shared pixels), `cameras` (too few shared pixels were valid: poses of shared
+    frames), or `break` (the trajectory is torn here, and the later chunk merely placed where the earlier one
+    ends). Residuals are relative to the scene's scale, the median distance of the earlier chunk's points from
+    their middle; None unless points were used. `inlier_share` is the share of the `num_points` points that
+    fit.
+    """
+
+    method: Literal["points", "cameras", "break"]
+    trusted: bool
+    scale: float
+    num_points: int
+    residual_rms: float | None = None
+    residual_median: float | None = None
+    inlier_share: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Field names and values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Seam:
+    """The transform that joins a chunk to the one before it, and what it is worth."""
+
+    earlier_from_later: Sim3
+    quality: SeamQuality
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondences:
+    """Shared pixels: points [N, 3] in either chunk's coordinates, and their confidences [N]."""
+
+    earlier: Tensor
+    later: Tensor
+    earlier_confidence: Tensor
+    later_confidence: Tensor
+
+    def __len__(self) -> int:
+        return len(self.earlier)
+
+    def take(self, index: Tensor) -> "Correspondences":
+        """Those selected by a mask or by indices."""
+        return Correspondences(
+            self.earlier[index],
+            self.later[index],
+            self.earlier_confidence[index],
+            self.later_confidence[index],
+        )
+
+
+def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: AlignmentSettings) -> Seam:
+    """Align `later` to `earlier`; always a seam, whose quality says what it is worth.
+
+    Raises UserError when cameras have to be used and are not finite.
+    """
+    shared = find_correspondences(earlier, later, settings)
+    if settings.mode == "sim3":
+        shared = keep_confident(shared, settings)
+    if len(shared) < settings.min_points or min(spread(shared.earlier), spread(shared.later)) <= 0:
+        sim3, joined = join_by_cameras(earlier, later, with_scale=settings.mode != "se3")
+        method: Literal["cameras", "break"] = "cameras" if joined else "break"
+        return Seam(sim3, SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared)))
+    return _measure(fit_correspondences(shared, settings), shared, settings)
+
+
+def find_correspondences(
+    earlier: ChunkGeometry, later: ChunkGeometry, settings: AlignmentSettings
+) -> Correspondences:
+    """Pixels of the shared frames that are valid in both chunks, at most `max_points` of them.
+
+    Which ones are drawn depends on the settings' seed alone. Points or confidences that are not finite are
+    never valid. The order is that of the later chunk's frames, then rows, then columns.
+    """
+    pairs = shared_frames(earlier, later)
+    rows_earlier, rows_later = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    valid = (_usable(earlier, rows_earlier) & _usable(later, rows_later)).flatten(1)
+    confidence_earlier = earlier.confidence[rows_earlier].flatten(1)
+    confidence_later = later.confidence[rows_later].flatten(1)
+    if settings.max_points_per_frame is not None and valid.numel():
+        common = torch.minimum(confidence_earlier, confidence_later)
+        valid = _keep_largest(common, valid, settings.max_points_per_frame)
+    index = valid.flatten().nonzero()[:, 0]
+    if len(index) > settings.max_points:
+        generator = torch.Generator().manual_seed(settings.seed)
+        drawn = torch.randperm(len(index), generator=generator)[: settings.max_points].sort().values
+        index = index[drawn.to(index.device)]
+    return Correspondences(
+        earlier.world_points[rows_earlier].reshape(-1, 3)[index].double(),
+        later.world_points[rows_later].reshape(-1, 3)[index].double(),
+        confidence_earlier.flatten()[index].double(),
+        confidence_later.flatten()[index].double(),
+    )
+
+
+def keep_confident(shared: Correspondences, settings: AlignmentSettings) -> Correspondences:
+    """Drop pixels whose confidence in either chunk is below a share of the smaller median (SPEC 6.1).
+
+    Confidence is 1 + exp(..) >= 1, so a share of the median itself could hardly ever act (A16): the threshold
+    counts from `confidence_floor`. It never exceeds the median, whatever the confidences are.
+    """
+    if not len(shared):
+        return shared
+    median = torch.minimum(shared.earlier_confidence.median(), shared.later_confidence.median())
+    excess = (median - settings.confidence_floor).clamp(min=0)
+    threshold = torch.minimum(
+        median, settings.confidence_floor + settings.confidence_threshold_ratio * excess
+    )
+    return shared.take(torch.minimum(shared.earlier_confidence, shared.later_confidence) >= threshold)
+
+
+def fit_correspondences(shared: Correspondences, settings: AlignmentSettings) -> Sim3:
+    """earlier_from_later by the mode of the settings; weights are geometric means of the confidences."""
+    if settings.mode == "se3":
+        return fit_kabsch(shared.later, shared.earlier)
+    if settings.mode == "sim3_unweighted":
+        return fit_umeyama(shared.later, shared.earlier)
+    weights = (shared.earlier_confidence * shared.later_confidence).sqrt()
+    return fit_robust(shared.later, shared.earlier, weights, settings.robust).sim3
+
+
+def chain(seams: Sequence[Seam]) -> list[Sim3]:
+    """world_from_chunk of all chunks (one more than seams); the world is chunk 0."""
+    world_from_chunk = [Sim3.identity()]
+    for seam in seams:
+        world_from_chunk.append(world_from_chunk[-1] @ seam.earlier_from_later)
+    return world_from_chunk
+
+
+def provider_chunk_of_frame(
+    num_frames: int, chunk_ranges: Sequence[tuple[int, int]], overlap: int
+) -> list[int]:
+    """For each frame, the chunk whose prediction is kept (SPEC 8).
+
+    That is the last chunk k >= 1 which starts at least floor(overlap / 2) frames earlier, else chunk 0, so
+    chunks meet in the middle of their overlap. `chunk_ranges` are [start, end) in order.
+    """
+    providers, current = [], 0
+    for frame in range(num_frames):
+        while current + 1 < len(chunk_ranges) and frame >= chunk_ranges[current + 1][0] + overlap // 2:
+            current += 1
+        assert chunk_ranges[current][0] <= frame < chunk_ranges[current][1], (
+            f"no chunk provides frame {frame}"
+        )
+        providers.append(current)
+    return providers
+
+
+def _usable(chunk: ChunkGeometry, rows: list[int]) -> Tensor:
+    """Mask [O, H, W]: valid, finite, with a positive confidence."""
+    confidence = chunk.confidence[rows]
+    finite = chunk.world_points[rows].isfinite().all(dim=-1) & confidence.isfinite()
+    return chunk.valid[rows] & finite & (confidence > 0)
+
+
+def _keep_largest(values: Tensor, mask: Tensor, count: int) -> Tensor:
+    """The mask [O, H*W] cut down to the `count` largest values of each row."""
+    masked = torch.where(mask, values, -torch.inf)
+    largest = masked.topk(min(count, masked.shape[1]), dim=1).indices
+    return mask & torch.zeros_like(mask).scatter(1, largest, 1)
+
+
+def _measure(sim3: Sim3, shared: Correspondences, settings: AlignmentSettings) -> Seam:
+    """The seam of a fit to points, with its residuals."""
+    residuals = (shared.earlier - sim3.apply(shared.later)).norm(dim=1) / spread(shared.earlier)
+    inlier_share = (residuals <= settings.inlier_residual).double().mean().item()
+    quality = SeamQuality(
+        method="points",
+        trusted=inlier_share >= settings.min_inlier_share,
+        scale=sim3.scale.item(),
+        num_points=len(shared),
+        residual_rms=residuals.square().mean().sqrt().item(),
+        residual_median=residuals.median().item(),
+        inlier_share=inlier_share,
+    )
+    return Seam(sim3, quality)
