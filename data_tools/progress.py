@@ -11,6 +11,6 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+def progress(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
     """Iterate with a bar on stderr when it is a terminal."""
     yield from tqdm(items, total=total, desc=description, disable=not sys.stderr.isatty(), leave=False)

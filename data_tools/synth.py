@@ -14,14 +14,13 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from scal3r_data_tools.adapters import towns
+from scal3r_data_tools.progress import progress
 from scal3r_train.config import UserError, dump_yaml, load_config
 from scal3r_train.data.depth_codec import encode_uint16
 from scal3r_train.data.index import write_index
 from scal3r_train.data.synthetic import FRAMES_PER_SECOND, TownDrive
 from scal3r_train.data.town_settings import TownSettings
-
-from .adapters import towns
-from .progress import progress
 
 SETTINGS_FILE, INDEX_FILE = "towns.yaml", "index.parquet"
 PNG_COMPRESSION = 1
@@ -30,7 +29,9 @@ PNG_COMPRESSION = 1
 class SynthSettings(TownSettings):
     """Settings of the towns and of the work."""
 
-    num_workers: int = Field(2, gt=0, le=256, description="processes that render; the result does not depend on it")
+    num_workers: int = Field(
+        2, gt=0, le=256, description="processes that render; the result does not depend on it"
+    )
 
 
 def main(output: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:

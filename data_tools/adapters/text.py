@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from scal3r_train.config import UserError
+from scal3r_train.geometry.camera import invert_extrinsics
 
 
 def read_table(path: Path, num_columns: int, num_rows: int | None = None, skip_rows: int = 0) -> np.ndarray:
@@ -31,3 +33,8 @@ def read_table(path: Path, num_columns: int, num_rows: int | None = None, skip_r
     if not np.isfinite(table).all():
         raise UserError(f"{path}: row {int(np.argmin(np.isfinite(table).all(1)))} is not finite")
     return table
+
+
+def cam_from_world(world_from_cam: np.ndarray) -> np.ndarray:
+    """Invert rigid transforms [S, 3, 4] float64."""
+    return invert_extrinsics(torch.from_numpy(world_from_cam)).numpy()

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scal3r_data_tools.adapters.text import read_table
 from scal3r_train.data.sequence import SequenceRecord
-
-from .text import read_table
 
 POSE_FILE, CAMERA_FILE, TIME_FILE = "cam_from_world.txt", "intrinsics.txt", "times.txt"
 DEPTH_CODEC = "uint16_cm"

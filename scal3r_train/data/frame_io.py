@@ -67,7 +67,8 @@ def read_frames(
     when the sequence has any and with_depth is set. Raises UserError naming the file that cannot be used.
     """
     indices = [int(index) for index in frame_indices]
-    assert indices and all(0 <= index < record.num_frames for index in indices), f"frames {indices}"
+    assert indices, "no frames asked for"
+    assert 0 <= min(indices) <= max(indices) < record.num_frames, f"frames {indices} of {record.num_frames}"
     first_hw = int(record.image_size[0, 0]), int(record.image_size[0, 1])
     target_hw = image_hw.target_hw(first_hw) if isinstance(image_hw, ResizeRule) else image_hw
     multiple = image_hw.cover_multiple if isinstance(image_hw, ResizeRule) else 1
@@ -87,7 +88,8 @@ def read_frames(
         extrinsics = torch.as_tensor(record.cam_from_world[indices], dtype=torch.float64)
     depth = None
     if with_depth and record.depth:
-        depth = torch.stack([_frame_depth(record, i, cover) for i, cover in zip(indices, covers, strict=True)])
+        depths = [_frame_depth(record, index, cover) for index, cover in zip(indices, covers, strict=True)]
+        depth = torch.stack(depths)
     return Frames(
         images=torch.stack(images).float() / 255,
         intrinsics=intrinsics,

@@ -71,7 +71,7 @@ class SequenceIndex:
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of an index with {len(self)} rows")
         record = _record_from_row(self._rows[number : number + 1], self.path.parent)
-        _check_rotations(record, self.path)
+        check_rotations(record, self.path)
         return record
 
     def find(self, sequence_id: str) -> SequenceRecord:
@@ -133,10 +133,12 @@ def _check_schema(path: Path) -> None:
     for field in FEATURES.arrow_schema:
         if field.name not in schema.names:
             raise UserError(f"index {path} lacks column '{field.name}'; write it with `scal3r data index`")
-        # compared as text: Parquet renames the items of nested lists
+        # as features, because Parquet renames the items of nested lists
         found = datasets.Features.from_arrow_schema(pyarrow.schema([schema.field(field.name)]))[field.name]
         if found != FEATURES[field.name]:
-            raise UserError(f"index {path}: column '{field.name}' is {found}, expected {FEATURES[field.name]}")
+            raise UserError(
+                f"index {path}: column '{field.name}' is {found}, expected {FEATURES[field.name]}"
+            )
 
 
 def _row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
@@ -152,7 +154,9 @@ def _row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
         ("timestamp", record.timestamp),
         ("image_size", record.image_size),
     ):
-        assert value is None or len(value) == num, f"{name} of {record.sequence_id}: {len(value)} of {num} frames"
+        assert value is None or len(value) == num, (
+            f"{name} of {record.sequence_id}: {len(value)} of {num} frames"
+        )
     return {
         "dataset": record.dataset,
         "sequence_id": record.sequence_id,
@@ -201,7 +205,8 @@ def _record_from_row(row: pyarrow.Table, folder: Path) -> SequenceRecord:
     distortion = row.column("distortion")[0]
     width = len(distortion[0]) if len(distortion) else 0
     timestamps = array("timestamp", 1)
-    assert sizes is not None and timestamps is not None
+    assert sizes is not None, "an index row without image sizes"
+    assert timestamps is not None, "an index row without timestamps"
     return SequenceRecord(
         dataset=scalar("dataset"),
         sequence_id=scalar("sequence_id"),
@@ -228,14 +233,15 @@ def _record_from_row(row: pyarrow.Table, folder: Path) -> SequenceRecord:
     )
 
 
-def _check_rotations(record: SequenceRecord, path: Path) -> None:
+def check_rotations(record: SequenceRecord, path: Path) -> None:
     """Raise UserError unless every pose is finite with R R^T = I and det R = +1 (reflected worlds do exist)."""
     if record.cam_from_world is None:
         return
     rotation = record.cam_from_world[:, :, :3]
     error = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
     determinant = np.linalg.det(rotation)
-    good = np.isfinite(record.cam_from_world).all(axis=(1, 2)) & (error < ROTATION_TOLERANCE) & (determinant > 0)
+    finite = np.isfinite(record.cam_from_world).all(axis=(1, 2))
+    good = finite & (error < ROTATION_TOLERANCE) & (determinant > 0)
     if not good.all():
         frame = int(np.argmin(good))
         raise UserError(

@@ -107,7 +107,7 @@ class SequenceBatch:
     chunk_mask: Tensor
     sequence_ids: tuple[str, ...]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> SequenceBatch:
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SequenceBatch:
         """The same batch on another device."""
         return SequenceBatch(
             images=self.images.to(device, non_blocking=non_blocking),

@@ -27,14 +27,14 @@ def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
     if path.endswith(".parquet"):
         index = load_index(path)
         if not sequence_id and len(index) != 1:
-            raise UserError(f"{path} holds {len(index)} sequences; name one as {path}#{'sequence_id'}")
+            raise UserError(f"{path} holds {len(index)} sequences; name one as {path}#sequence_id")
         return index.find(sequence_id) if sequence_id else index[0]
     if Path(path).is_dir():
         return record_from_images(Path(path))
     if not Path(path).exists():
         raise UserError(f"input {path} does not exist; give an image folder or INDEX.parquet#sequence_id")
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
-        raise UserError(f"video {path} cannot be read: video input is not supported yet; extract its frames to a folder")
+        raise UserError(f"video {path} cannot be read: no video input yet; extract its frames to a folder")
     raise UserError(f"input {path} is neither an image folder nor an index; give one of these")
 
 

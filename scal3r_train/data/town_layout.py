@@ -135,7 +135,9 @@ def _clearance(part: dict[str, np.ndarray], path: TownPath) -> np.ndarray:
     """Distance [N] from each object's footprint (as a box) to the nearest path point, 0 inside."""
     points = path.xy[::5]
     nearest = np.full(len(part["centre"]), np.inf)
-    for i, (centre, half, axis) in enumerate(zip(part["centre"], part["half_size"], part["axis"], strict=True)):
+    for i, (centre, half, axis) in enumerate(
+        zip(part["centre"], part["half_size"], part["axis"], strict=True)
+    ):
         offset = points - centre
         local = np.stack([offset @ axis, offset @ np.array([-axis[1], axis[0]])], -1)
         nearest[i] = np.linalg.norm(np.maximum(np.abs(local) - half, 0), axis=-1).min()

@@ -125,7 +125,9 @@ def _loop(rng: np.random.Generator, length: float) -> tuple[np.ndarray, np.ndarr
     return xy, heading, turn / (2 * POINT_SPACING_M)
 
 
-def _drive(curvature: np.ndarray, speed: np.ndarray, max_yaw: float, start: float, is_closed: bool) -> np.ndarray:
+def _drive(
+    curvature: np.ndarray, speed: np.ndarray, max_yaw: float, start: float, *, is_closed: bool
+) -> np.ndarray:
     """Distance from the start [S] at every frame, slowing down wherever speed * |curvature| exceeds max_yaw."""
     window = np.ones(25) / 25  # brake a little before the bend
     pad = np.concatenate([curvature[-12:], curvature, curvature[:12]])

@@ -71,10 +71,11 @@ def visible_windows(town: Town, rays: CameraRays, extrinsics: np.ndarray) -> lis
     low, high = _pixel_bounds(corners, rays)
     low, high = np.maximum(low, 0), np.minimum(high, (rays.width, rays.height))
     seen = (low < high).all(1)
-    return [
-        Window(int(near[i]), slice(low[i, 1], high[i, 1]), slice(low[i, 0], high[i, 0]), float(corners[i, :, 2].min()))
-        for i in np.flatnonzero(seen)
-    ]
+    windows = []
+    for i in np.flatnonzero(seen):
+        rows, columns = slice(low[i, 1], high[i, 1]), slice(low[i, 0], high[i, 0])
+        windows.append(Window(int(near[i]), rows, columns, float(corners[i, :, 2].min())))
+    return windows
 
 
 def _pixel_bounds(corners: np.ndarray, rays: CameraRays) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +91,8 @@ def _pixel_bounds(corners: np.ndarray, rays: CameraRays) -> tuple[np.ndarray, np
     behind = (cut[..., 2] < NEAR_M - 1e-6)[..., None]
     far = 1e6
     low, high = np.where(behind, far, pixels).min(1), np.where(behind, -far, pixels).max(1)
-    return np.floor(np.clip(low, -far, far)).astype(int) - 1, np.ceil(np.clip(high, -far, far)).astype(int) + 1
+    low, high = np.floor(np.clip(low, -far, far)), np.ceil(np.clip(high, -far, far))
+    return low.astype(int) - 1, high.astype(int) + 1
 
 
 def _corners(town: Town, index: np.ndarray) -> np.ndarray:
@@ -101,7 +103,8 @@ def _corners(town: Town, index: np.ndarray) -> np.ndarray:
     x = town.centre[index, 0, None] + local[..., 0] * cos - local[..., 1] * sin
     y = town.centre[index, 1, None] + local[..., 0] * sin + local[..., 1] * cos
     z = town.z_range[index]
-    return np.concatenate([np.stack([x, y, np.broadcast_to(z[:, i, None], x.shape)], -1) for i in range(2)], 1)
+    levels = [np.stack([x, y, np.broadcast_to(z[:, i, None], x.shape)], -1) for i in range(2)]
+    return np.concatenate(levels, 1)
 
 
 def cast_rays(
@@ -122,7 +125,9 @@ def cast_rays(
         if part.max() < seen.nearest:
             continue  # hidden behind nearer objects
         with np.errstate(divide="ignore"):  # a ray parallel to a wall is inside of its slab for ever or never
-            enter = _enter_prism(town, seen.number, camera, directions[(slice(None), *window)], inverse_up[window])
+            enter = _enter_prism(
+                town, seen.number, camera, directions[(slice(None), *window)], inverse_up[window]
+            )
         hit = enter < part
         np.copyto(part, enter, where=hit)
         np.copyto(surface[window], np.int32(seen.number), where=hit)
@@ -170,4 +175,5 @@ def _cylinder_span(
     across = (dx * y0 - dy * x0) ** 2 * inverse  # squared distance of the ray from the axis
     half = np.sqrt(np.maximum(radius * radius - across, 0) * inverse)
     miss = across > radius * radius
-    return np.where(miss, np.float32(np.inf), middle - half), np.where(miss, -np.float32(np.inf), middle + half)
+    inf = np.float32(np.inf)
+    return np.where(miss, inf, middle - half), np.where(miss, -inf, middle + half)

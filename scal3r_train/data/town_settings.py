@@ -21,13 +21,21 @@ class TownSettings(StrictModel):
     max_camera_height_m: float = Field(3.0, gt=0.2, description="highest camera above the ground")
     min_speed_m: float = Field(0.3, gt=0, description="slowest mean speed, metres a frame")
     max_speed_m: float = Field(1.0, gt=0, description="fastest mean speed, metres a frame")
-    max_yaw_deg: float = Field(4.0, gt=0, lt=45, description="fastest turn, degrees a frame; the car slows down for it")
+    max_yaw_deg: float = Field(
+        4.0, gt=0, lt=45, description="fastest turn, degrees a frame; the car slows down for it"
+    )
     wobble_deg: float = Field(1.5, ge=0, lt=20, description="amplitude of slow pitch and roll")
     closed_share: float = Field(0.4, ge=0, le=1, description="share of sequences that drive round a loop")
     fog_share: float = Field(0.2, ge=0, le=1, description="share of sequences with fog")
-    blackout_share: float = Field(0.0, ge=0, le=1, description="share of sequences with frames rendered black")
-    blackout_frames: int = Field(8, gt=0, description="length of a black-out in frames, at most half the sequence")
-    max_depth_m: float = Field(150.0, gt=10, le=600, description="farther surfaces are drawn, but their depth is 0")
+    blackout_share: float = Field(
+        0.0, ge=0, le=1, description="share of sequences with frames rendered black"
+    )
+    blackout_frames: int = Field(
+        8, gt=0, description="length of a black-out in frames, at most half the sequence"
+    )
+    max_depth_m: float = Field(
+        150.0, gt=10, le=600, description="farther surfaces are drawn, but their depth is 0"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> TownSettings:

@@ -61,7 +61,11 @@ def shade(
 
 
 def _waves(
-    waves: tuple[tuple[float, float, float], ...], u: np.ndarray, v: np.ndarray, phase: np.ndarray, width: np.ndarray
+    waves: tuple[tuple[float, float, float], ...],
+    u: np.ndarray,
+    v: np.ndarray,
+    phase: np.ndarray,
+    width: np.ndarray,
 ) -> np.ndarray:
     """Sum of band-limited waves at surface coordinates u, v (metres) [P]; width: the footprint [P] in metres."""
     total = np.zeros_like(u)
@@ -140,12 +144,15 @@ def _solid(
     normal_y = np.where(round_, y / half_y, np.sign(y) * ~is_x) * ~is_cap
     u = np.where(round_, np.arctan2(y, x) * half_x, np.where(is_cap, x, np.where(is_x, y, x)))
     v = np.where(is_cap, y, z - low)
-    facing = np.abs(normal_x * dx + normal_y * dy + is_cap * direction[2]) / np.sqrt(dx * dx + dy * dy + direction[2] ** 2)
+    length = np.sqrt(dx * dx + dy * dy + direction[2] ** 2)
+    facing = np.abs(normal_x * dx + normal_y * dy + is_cap * direction[2]) / length
     width = np.float32(0.5 / focal) * t / np.maximum(facing, 0.15)
     sun = town.sun.astype(np.float32)
     to_sun = (normal_x * cos - normal_y * sin) * sun[0] + (normal_x * sin + normal_y * cos) * sun[1]
     light = 0.62 + 0.45 * np.maximum(to_sun, 0) + is_cap * np.sign(2 * z - low - high) * 0.2
-    rough = 1 + contrast * _waves(WAVES, u, v, phase + np.float32(2) * is_x + np.float32(3) * (normal_x + normal_y > 0), width)
+    # every face of an object gets its own texture
+    face_phase = phase + np.float32(2) * is_x + np.float32(3) * (normal_x + normal_y > 0)
+    rough = 1 + contrast * _waves(WAVES, u, v, face_phase, width)
     colour = town.colour.astype(np.float32)[number] * rough[:, None]
     material = town.material[number]
     pane = _pulse(u, period_u, 0.45, width) * _pulse(v + 0.4, period_v, 0.5, width)

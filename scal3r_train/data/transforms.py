@@ -65,7 +65,7 @@ class Cover:
         ratio = max(target_hw[0] / height, target_hw[1] / width)
         resized = tuple(max(round(side * ratio / multiple), 1) * multiple for side in (height, width))
         top, left = ((have - want) // 2 for have, want in zip(resized, target_hw, strict=True))
-        assert top >= 0 and left >= 0, f"target {target_hw} is not a multiple of {multiple}"
+        assert min(top, left) >= 0, f"target {target_hw} is not a multiple of {multiple}"
         return cls(input_hw, (resized[0], resized[1]), top, left, target_hw)
 
     def pixel_map(self) -> PixelMap:
@@ -88,12 +88,13 @@ class Cover:
         for have, resized, start, want in zip(
             depth.shape, self.resized_hw, (self.top, self.left), self.target_hw, strict=True
         ):
-            index.append(np.minimum(((np.arange(want) + start + 0.5) * (have / resized)).astype(int), have - 1))
+            nearest = ((np.arange(want) + start + 0.5) * (have / resized)).astype(int)
+            index.append(np.minimum(nearest, have - 1))
         return depth[np.ix_(*index)]
 
 
 def half_pixel_intrinsics(intrinsics: np.ndarray, pixel_centre: str) -> Tensor:
-    """fx fy cx cy [S, 4] of a record -> matrices [S, 3, 3] float64 with pixel centres at half integers.
+    """Rows fx fy cx cy [S, 4] of a record -> matrices [S, 3, 3] float64 with pixel centres at half integers.
 
     pixel_centre: "half", or "integer" for sources that put the centre of the top-left pixel at (0, 0). The one
     place where conventions meet.
