@@ -90,7 +90,8 @@ class DinoPatchEncoder(nn.Module):
         """Return the positional embedding of cls and a grid of patches, [1, 1 + N, C], resampled when it differs."""
         if grid_height == grid_width == self.grid_size:
             return self.pos_embed
-        cls, patches = self.pos_embed[:, :1].float(), self.pos_embed[:, 1:].float()
+        stored = self.pos_embed.to(torch.promote_types(self.pos_embed.dtype, torch.float32))
+        cls, patches = stored[:, :1], stored[:, 1:]
         grid = patches.mT.unflatten(2, (self.grid_size, self.grid_size))
         if self.position_offset > 0:
             scale = [(side + self.position_offset) / self.grid_size for side in (grid_height, grid_width)]

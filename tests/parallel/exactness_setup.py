@@ -1,0 +1,148 @@
+"""What the ranks and the single reference process have in common: model, data, loss and the list of scenarios.
+
+Everything is a pure function of names and seeds, so no tensor has to travel from the test to the ranks.
+
+Shapes: K chunks of a sequence, S frames of a chunk, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
+
+WORLD_SIZE = 4
+IMAGE_HW = (28, 42)
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+HEADS = ("pose_encoding", "depth", "world_points")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Who holds which chunks.
+
+    Attributes:
+        name: how results are filed.
+        groups: for each context group, in rank order, how many chunks of the group's sequence each of its ranks holds.
+        num_frames: frames of each chunk of a sequence, by position in it.
+        padded_to: tensor input with this many chunks per rank, the surplus being masked padding; None: no padding,
+            tensor input when a rank's chunks are equally long, else nested lists.
+        patch_encoder: which encoder the model has.
+    """
+
+    name: str
+    groups: tuple[tuple[int, ...], ...]
+    num_frames: tuple[int, ...]
+    padded_to: int | None = None
+    patch_encoder: str = "conv"
+
+    def sequence_of(self, rank: int) -> tuple[int, int]:
+        """Return the sequence of a rank and the rank's place in its context group."""
+        start = 0
+        for sequence, counts in enumerate(self.groups):
+            if rank < start + len(counts):
+                return sequence, rank - start
+            start += len(counts)
+        raise AssertionError(rank)
+
+    def block_of(self, rank: int) -> range:
+        """Return the ranks of a rank's context group."""
+        sequence, place = self.sequence_of(rank)
+        return range(rank - place, rank - place + len(self.groups[sequence]))
+
+    def chunks_of(self, rank: int) -> range:
+        """Return which chunks of its sequence a rank holds."""
+        sequence, place = self.sequence_of(rank)
+        counts = self.groups[sequence]
+        return range(sum(counts[:place]), sum(counts[: place + 1]))
+
+
+SCENARIOS = (
+    Scenario("1x4", ((4,), (4,), (4,), (4,)), (3, 3, 3, 3)),
+    Scenario("2x2", ((2, 2), (2, 2)), (3, 3, 3, 3)),
+    Scenario("4x1", ((1, 1, 1, 1),), (3, 3, 3, 3)),
+    Scenario("4x1_dinov2", ((1, 1, 1, 1),), (3, 3, 3, 3), patch_encoder="dinov2"),
+    Scenario("mixed_2+1+1", ((2, 2), (2,), (2,)), (3, 3, 3, 3)),
+    Scenario("unequal_2131", ((2, 1, 3, 1),), (3, 2, 4, 3, 3, 1, 3)),
+    Scenario("unequal_mixed", ((2, 1), (3,), (1,)), (3, 2, 4)),
+    Scenario("padded_2131", ((2, 1, 3, 1),), (3, 3, 3, 3, 3, 3, 3), padded_to=3),
+)
+WRONG_ON = ("2x2", "4x1", "mixed_2+1+1", "unequal_2131")
+WRONG_VARIANTS = ("identity_backward", "mean_backward", "no_world_scale")
+DDP_ON = ("mixed_2+1+1", "padded_2131", "4x1_dinov2")
+
+
+def scenario(name: str) -> Scenario:
+    """Return a scenario by name."""
+    return next(one for one in SCENARIOS if one.name == name)
+
+
+def build_model(patch_encoder: str, dtype: torch.dtype, checkpointing: bool) -> Scal3RModel:
+    """Return a small network with two memories, every parameter random, so that nothing hides behind a zero."""
+    config = Scal3RConfig(
+        image_size=28,
+        hidden_size=32,
+        num_layers=4,
+        num_heads=4,
+        mlp_ratio=2.0,
+        num_register_tokens=2,
+        patch_encoder=patch_encoder,
+        encoder_layers=1,
+        encoder_heads=4,
+        tap_layers=[0, 1, 2, 3],
+        memory_layers=[1, 3],
+        memory_heads=2,
+        memory_expansion=2,
+        camera_heads=4,
+        camera_layers=1,
+        camera_iterations=2,
+        dpt_features=8,
+        dpt_channels=[8, 8, 8, 8],
+        dpt_refine_channels=8,
+    )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        model = Scal3RModel(config)
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model = model.to(dtype).train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    return model
+
+
+def chunk_images(scenario: Scenario, sequence: int, chunk: int, dtype: torch.dtype) -> Tensor:
+    """Return the pixels of one chunk, [S, 3, H, W]."""
+    generator = torch.Generator().manual_seed(100 * sequence + chunk)
+    shape = (scenario.num_frames[chunk], 3, *IMAGE_HW)
+    return torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def chunk_loss(prediction: dict[str, Tensor], sequence: int, chunk: int) -> Tensor:
+    """Return the loss of one chunk, summed over its frames."""
+    total = 0.0
+    for index, name in enumerate(HEADS):
+        generator = torch.Generator().manual_seed(10_000 + 1000 * index + 100 * sequence + chunk)
+        value = prediction[name]
+        target = torch.rand(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
+        total = total + (value - target).square().flatten(1).mean(1).sum()
+    return total
+
+
+def of_chunk(output: Scal3ROutput, column: int) -> dict[str, Tensor]:
+    """Return the predictions of one chunk of a call on one sequence, without leading axes."""
+    return {name: output[name][0][column] for name in HEADS}
+
+
+def gradient_vector(model: torch.nn.Module, memories_only: bool = False) -> Tensor:
+    """Return all gradients, or those of the memories, as one vector; parameters without gradient count as zero."""
+    parts = [
+        (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten()
+        for name, parameter in model.named_parameters()
+        if not memories_only or ".memory_units." in name
+    ]
+    return torch.cat(parts)
