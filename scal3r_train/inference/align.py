@@ -182,21 +182,17 @@ def chain(seams: Sequence[Seam]) -> list[Sim3]:
     return world_from_chunk
 
 
-def provider_chunk_of_frame(
-    num_frames: int, chunk_ranges: Sequence[tuple[int, int]], overlap: int
-) -> list[int]:
+def provider_chunk_of_frame(num_frames: int, chunk_ranges: Sequence[range], overlap: int) -> list[int]:
     """For each frame, the chunk whose prediction is kept (SPEC 8).
 
     That is the last chunk k >= 1 which starts at least floor(overlap / 2) frames earlier, else chunk 0, so
-    chunks meet in the middle of their overlap. `chunk_ranges` are [start, end) in order.
+    chunks meet in the middle of their overlap. `chunk_ranges` hold consecutive frames, in order.
     """
     providers, current = [], 0
     for frame in range(num_frames):
-        while current + 1 < len(chunk_ranges) and frame >= chunk_ranges[current + 1][0] + overlap // 2:
+        while current + 1 < len(chunk_ranges) and frame >= chunk_ranges[current + 1].start + overlap // 2:
             current += 1
-        assert chunk_ranges[current][0] <= frame < chunk_ranges[current][1], (
-            f"no chunk provides frame {frame}"
-        )
+        assert frame in chunk_ranges[current], f"no chunk provides frame {frame}"
         providers.append(current)
     return providers
 

@@ -1,0 +1,195 @@
+"""Trajectory files in TUM and KITTI format, and matching two of them pose by pose.
+
+TUM: `timestamp tx ty tz qx qy qz qw` (quaternion xyzw of any norm) a line; KITTI: the 12 numbers of a 3 x 4
+matrix, row by row, a line, frames in order and no times. Both state world_from_cam (OpenCV axes). Which one a
+file is shows in its number of columns. Empty lines and lines starting with `#` are skipped. Shapes: S poses,
+N matched pairs.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import roma
+import torch
+from torch import Tensor
+
+from scal3r_train.config import UserError, write_text_atomically
+
+NUM_TUM, NUM_KITTI = 8, 12
+MAX_ROTATION_ERROR = 1e-2  # of R R^T - I; files with few digits stay below, matrices with a scale do not
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """`world_from_cam` [S, 3, 4] float64; `timestamps` [S] float64 in order, or None (frame by frame)."""
+
+    world_from_cam: Tensor
+    timestamps: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.world_from_cam)
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedTrajectories:
+    """Pairs of poses: world_from_cam [N, 3, 4] of either side, and how many poses found no partner."""
+
+    estimate: Tensor
+    truth: Tensor
+    num_unmatched_estimate: int
+    num_unmatched_truth: int
+
+
+def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
+    """Read a TUM or KITTI file; poses come sorted by time, rotations orthonormal.
+
+    Raises UserError naming file and line for anything that is not a trajectory.
+    """
+    numbered_rows = _read_rows(Path(path))
+    line_numbers = [line for line, _ in numbered_rows]
+    rows = torch.tensor([row for _, row in numbered_rows], dtype=torch.float64)
+    if rows.shape[1] == NUM_KITTI:
+        world_from_cam = rows.reshape(-1, 3, 4)
+        rotation = _orthonormal(world_from_cam[:, :, :3], path, line_numbers)
+        return Trajectory(torch.cat([rotation, world_from_cam[:, :, 3:]], dim=-1), None)
+    norm = rows[:, 4:].norm(dim=1, keepdim=True)
+    if not (norm > 0).all():
+        line = line_numbers[int(norm[:, 0].argmin())]
+        raise UserError(
+            f"{path}, line {line}: a quaternion of zeros is no rotation; repair or remove the line"
+        )
+    rotation = roma.unitquat_to_rotmat(rows[:, 4:] / norm)
+    order = rows[:, 0].argsort(stable=True)
+    return Trajectory(torch.cat([rotation, rows[:, 1:4, None]], dim=-1)[order], rows[order, 0])
+
+
+def write_trajectory(
+    path: str | os.PathLike[str], trajectory: Trajectory, file_format: Literal["tum", "kitti"]
+) -> None:
+    """Write all poses, atomically and so that every number reads back to the same float64.
+
+    TUM without timestamps gets frame numbers 0, 1, ..; KITTI drops timestamps.
+    """
+    poses = trajectory.world_from_cam.double()
+    if file_format == "kitti":
+        rows = poses.flatten(1)
+    else:
+        timestamps = trajectory.timestamps
+        if timestamps is None:
+            timestamps = torch.arange(len(poses), dtype=torch.float64)
+        quaternion_xyzw = roma.rotmat_to_unitquat(poses[..., :3])
+        rows = torch.cat([timestamps[:, None], poses[..., 3], quaternion_xyzw], dim=1)
+    lines = [" ".join(map(repr, row)) + "\n" for row in rows.tolist()]
+    write_text_atomically(Path(path), "".join(lines))
+
+
+def match_trajectories(
+    estimate: Trajectory, truth: Trajectory, max_time_difference: float
+) -> MatchedTrajectories:
+    """Pair poses by time (TUM, `match_timestamps`) or by frame (KITTI).
+
+    Raises UserError when one trajectory has times and the other has none, when frame counts differ, or when
+    nothing matches within `max_time_difference` seconds.
+    """
+    if (estimate.timestamps is None) != (truth.timestamps is None):
+        kitti, tum = "ground truth", "estimate"
+        if estimate.timestamps is None:
+            kitti, tum = tum, kitti
+        raise UserError(
+            f"the {kitti} is in KITTI format (no timestamps), the {tum} in TUM format; give both in one format"
+        )
+    if estimate.timestamps is None or truth.timestamps is None:
+        if len(estimate) != len(truth):
+            raise UserError(
+                f"the estimate has {len(estimate)} poses, the ground truth {len(truth)}, and KITTI files carry no "
+                "timestamps; give both files one line for every frame"
+            )
+        return MatchedTrajectories(estimate.world_from_cam, truth.world_from_cam, 0, 0)
+    index_estimate, index_truth = match_timestamps(estimate.timestamps, truth.timestamps, max_time_difference)
+    if not len(index_estimate):
+        raise UserError(
+            f"no timestamps match within {max_time_difference:g} s (estimate {_span(estimate.timestamps)}, "
+            f"ground truth {_span(truth.timestamps)}); check the clocks or raise --max-time-difference"
+        )
+    return MatchedTrajectories(
+        estimate.world_from_cam[index_estimate],
+        truth.world_from_cam[index_truth],
+        len(estimate) - len(index_estimate.unique()),
+        len(truth) - len(index_truth.unique()),
+    )
+
+
+def match_timestamps(estimate: Tensor, truth: Tensor, max_difference: float) -> tuple[Tensor, Tensor]:
+    """Indices (into the estimate, into the truth) of pairs at most `max_difference` apart; both series sorted.
+
+    Every pose of the series with fewer poses (the estimate when they are equal) goes with its nearest in the other,
+    as in the tools that published numbers come from. So no pose of the smaller series is used twice; one of the
+    larger series is where that has a gap narrower than twice `max_difference`.
+    """
+    if len(truth) < len(estimate):
+        index_truth, index_estimate = match_timestamps(truth, estimate, max_difference)
+        return index_estimate, index_truth
+    after = torch.searchsorted(truth, estimate).clamp(max=len(truth) - 1)
+    before = (after - 1).clamp(min=0)
+    nearest = torch.where((estimate - truth[before]).abs() <= (estimate - truth[after]).abs(), before, after)
+    chosen = ((estimate - truth[nearest]).abs() <= max_difference).nonzero()[:, 0]
+    return chosen, nearest[chosen]
+
+
+def _span(timestamps: Tensor) -> str:
+    """First and last time, for messages."""
+    return f"{timestamps[0].item():.3f}..{timestamps[-1].item():.3f}"
+
+
+def _read_rows(path: Path) -> list[tuple[int, list[float]]]:
+    """(line number, numbers) of all lines that hold any; all of one length, 8 or 12, all finite."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read as a trajectory ({type(error).__name__}); check the path"
+        ) from None
+    rows: list[tuple[int, list[float]]] = []
+    for line_number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            num_expected = len(rows[0][1]) if rows else None
+            rows.append((line_number, _parse_row(line, f"{path}, line {line_number}", num_expected)))
+    if not rows:
+        raise UserError(f"{path} has no poses; give a trajectory in TUM or KITTI format")
+    return rows
+
+
+def _parse_row(line: str, where: str, num_expected: int | None) -> list[float]:
+    """The numbers of one line."""
+    try:
+        row = [float(word) for word in line.split()]
+    except ValueError:
+        raise UserError(
+            f"{where}: not a line of numbers separated by spaces; give TUM or KITTI format"
+        ) from None
+    if len(row) not in (NUM_TUM, NUM_KITTI):
+        raise UserError(
+            f"{where}: {len(row)} numbers, but TUM has {NUM_TUM} and KITTI {NUM_KITTI}; convert the file"
+        )
+    if num_expected not in (None, len(row)):
+        raise UserError(
+            f"{where}: {len(row)} numbers after lines of {num_expected}; repair or remove the line"
+        )
+    if not all(map(math.isfinite, row)):
+        raise UserError(f"{where}: a number is not finite; repair or remove the line")
+    return row
+
+
+def _orthonormal(rotation: Tensor, path: str | os.PathLike[str], line_numbers: list[int]) -> Tensor:
+    """The rotations [S, 3, 3] without the rounding of the file; UserError where one is no rotation at all."""
+    deviation = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs().amax(dim=(1, 2))
+    bad = (deviation > MAX_ROTATION_ERROR) | (torch.linalg.det(rotation) < 0)
+    if bad.any():
+        line = line_numbers[int(bad.int().argmax())]
+        raise UserError(
+            f"{path}, line {line}: the 3 x 3 block is no rotation; remove any scale from the matrices"
+        )
+    return roma.special_procrustes(rotation)
