@@ -1,0 +1,81 @@
+"""Loading a trained model for reconstruction, or one line saying why it cannot be loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from scal3r_train.config import StrictModel, UserError
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+
+HASH_BLOCK_BYTES = 1 << 20
+
+
+class ModelSettings(StrictModel):
+    """Which network predicts, and how."""
+
+    checkpoint: Path | None = Field(
+        None, description="Folder written by training, by `scal3r convert` or by save_pretrained."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the encoder and the attention blocks; memories and heads stay in float32."
+    )
+
+
+def load_model(checkpoint: Path | None, device: torch.device) -> Scal3RModel:
+    """Return the checkpoint's model on `device`, in evaluation mode and without gradients.
+
+    Raises:
+        UserError: no folder is given, it does not exist, or it does not hold exactly this model's weights in
+            safetensors files.
+    """
+    folder = _checkpoint_folder(checkpoint)
+    loaded: Any  # transformers annotates the model alone
+    try:
+        loaded = Scal3RModel.from_pretrained(
+            folder, output_loading_info=True, use_safetensors=True, local_files_only=True
+        )
+    except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"checkpoint {folder} cannot be loaded: {reason}") from error
+    model: Scal3RModel
+    model, loading = loaded
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if loading[what]:
+            example = sorted(str(key) for key in loading[what])[0]
+            kind = what.removesuffix("_keys")
+            raise UserError(
+                f"checkpoint {folder} does not fit its config.json: {len(loading[what])} {kind} tensors, "
+                f"such as {example}; convert or save it again"
+            )
+    return model.requires_grad_(requires_grad=False).eval().to(device)
+
+
+def checkpoint_sha256(checkpoint: Path | None) -> str:
+    """Return one hash over a checkpoint's configuration and weights; names the model in what it predicts."""
+    folder = _checkpoint_folder(checkpoint)
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        with path.open("rb") as file:
+            while block := file.read(HASH_BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _checkpoint_folder(checkpoint: Path | None) -> Path:
+    """Return the folder after checking that it looks like a checkpoint of ours."""
+    if checkpoint is None:
+        raise UserError("no checkpoint is given; add model.checkpoint=FOLDER or name it in the recipe")
+    if checkpoint.is_file():
+        raise UserError(f"checkpoint {checkpoint} is a file; turn it into a folder with `scal3r convert`")
+    if not checkpoint.is_dir():
+        raise UserError(f"checkpoint folder {checkpoint} does not exist; check model.checkpoint")
+    if not (checkpoint / "config.json").is_file():
+        raise UserError(f"checkpoint folder {checkpoint} has no config.json; give a save_pretrained folder")
+    if not any(checkpoint.glob("*.safetensors")):
+        raise UserError(f"checkpoint folder {checkpoint} has no .safetensors file; pickles are not read")
+    return checkpoint

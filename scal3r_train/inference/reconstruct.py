@@ -1,0 +1,258 @@
+"""From a video to a scene folder: `scal3r reconstruct`, on one process or on several under torchrun.
+
+Every process reads, predicts, joins and places its own consecutive chunks. Between processes travel the memories'
+gradient sums (inside the model), the first overlap of each process's first chunk, the seams, and in the end the
+cameras and thinned points, which the main process writes. With depth maps on request, each process writes its own
+into the scene folder, which all of them must then reach.
+
+Shapes: S frames.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scal3r_train import __version__
+from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
+from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.data.source import open_source
+from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.load_model import checkpoint_sha256, load_model
+from scal3r_train.inference.progress import Stages
+from scal3r_train.inference.scene import (
+    Scene,
+    SceneInfo,
+    discard_scene_folder,
+    load_scene,
+    load_scene_info,
+    partial_folder,
+    publish_scene_folder,
+    refuse_occupied,
+    start_scene_folder,
+    write_scene,
+)
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.inference.share import (
+    Placement,
+    PointSieve,
+    Share,
+    join_chunks,
+    place_share,
+    predict_share,
+    voxel_size_of,
+)
+from scal3r_train.inference.video import Video
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.collectives import gather_to_all
+from scal3r_train.parallel.process import current_process, joined_processes
+from scal3r_train.parallel.world import gather_to_main, same_fate
+
+
+def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequence[str]) -> int:
+    """Reconstruct `source` into the folder `output` and return the exit code.
+
+    Raises:
+        UserError: on the main process, for whatever the user can mend; nothing new is left at `output` then.
+    """
+    with joined_processes() as process:
+        try:
+            recipe = load_config(ReconstructionRecipe, recipe_path, overrides)
+            outcome = _reconstruct_unless_done(source, output, recipe)
+        except UserError:
+            if process.is_main:
+                raise
+            return EXIT_USER_ERROR
+        if process.is_main:
+            sys.stdout.write(f"{outcome}\n")
+    return 0
+
+
+def reconstruct(
+    source: str | PathLike[str] | SequenceRecord,
+    model: Scal3RModel,
+    recipe: ReconstructionRecipe,
+    output: Path,
+    model_sha256: str | None = None,
+) -> Scene | None:
+    """Reconstruct a video and write its scene folder.
+
+    Every process of the run must call this. The model's memories are connected over all of them and stay so.
+
+    Args:
+        source: an image folder, INDEX.parquet#sequence_id, or a row of an index.
+        model: in evaluation mode, on the device that it shall run on; `recipe.model.checkpoint` is not read.
+        recipe: all settings.
+        output: the scene folder; when it exists it is complete.
+        model_sha256: names the checkpoint in scene.json.
+
+    Returns:
+        The scene on the main process, None on the others.
+
+    Raises:
+        UserError: input, output or model cannot be used, or a prediction is not finite; raised on all processes,
+            and nothing new is left at `output`.
+    """
+    process = current_process()
+    stages = Stages(visible=process.is_main)
+    with same_fate():
+        if process.is_main:
+            refuse_occupied(output, overwrite=recipe.export.overwrite)
+        _refuse_missing_heads(model, recipe)
+        record = source if isinstance(source, SequenceRecord) else open_source(source)
+        video = Video.choose(record, recipe.input, model.config.patch_size)
+        layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
+    mine = layout.assignment[process.rank]
+    with stages.stage("read"), same_fate():
+        part = video.read(layout.frames_of(mine), stages.track) if mine else None
+    with stages.stage("predict"):
+        predictions = predict_share(model, part, mine, layout, recipe)
+    with stages.stage("align"):
+        placement = join_chunks(predictions, layout, recipe)
+    with _growing_scene(output):
+        folder = partial_folder(output)
+        with stages.stage("place"), same_fate():
+            share = place_share(predictions, part, layout, placement, recipe, folder, stages.track)
+        shares = gather_to_main(share)
+        with same_fate():
+            if process.is_main:
+                info = _scene_info(video, layout, placement, recipe, shares, model_sha256, stages)
+                _write(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
+    return load_scene(output) if process.is_main else None
+
+
+def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRecipe) -> str:
+    """Load what the recipe names, reconstruct unless that has been done, and return a line that says so."""
+    process = current_process()
+    with same_fate():
+        record = open_source(source)
+        model = load_model(recipe.model.checkpoint, process.device)
+        video = Video.choose(record, recipe.input, model.config.patch_size)
+        model_sha256 = checkpoint_sha256(recipe.model.checkpoint) if process.is_main else None
+        is_done = process.is_main and _is_done(output, recipe, video, model_sha256)
+    if any(gather_to_all(is_done)):
+        return f"{output}: complete for this input, recipe and checkpoint; export.overwrite=true runs it again"
+    scene = reconstruct(record, model, recipe, output, model_sha256)
+    return "" if scene is None else _outcome(output, scene.info)
+
+
+def _is_done(output: Path, recipe: ReconstructionRecipe, video: Video, model_sha256: str | None) -> bool:
+    """Return whether `output` holds a scene of the same recipe, checkpoint and input, and may stay."""
+    if recipe.export.overwrite or not output.is_dir():
+        return False
+    try:
+        info = load_scene_info(output)
+    except UserError:
+        return False
+    wanted = recipe.model_dump(mode="json"), model_sha256, video.describe()
+    return (_with_overwrite_off(info.recipe), info.checkpoint_sha256, info.input) == wanted
+
+
+def _with_overwrite_off(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {**recipe, "export": {**recipe["export"], "overwrite": False}}
+
+
+def _refuse_missing_heads(model: Scal3RModel, recipe: ReconstructionRecipe) -> None:
+    """Raise a UserError when the model cannot predict what the recipe needs."""
+    config = model.config
+    needed = {"camera": config.camera_head, "depth": config.depth_head}
+    if recipe.points == "head":
+        needed["point"] = config.point_head
+    for name, present in needed.items():
+        if not present:
+            raise UserError(f"the model has no {name} head, which this reconstruction needs; use another model")
+
+
+@contextmanager
+def _growing_scene(output: Path) -> Iterator[None]:
+    """Run the body with the partial folder of `output` in place; remove it when anything fails."""
+    is_main = current_process().is_main
+    try:
+        with same_fate():
+            if is_main:
+                start_scene_folder(output)
+        yield
+    except BaseException:
+        if is_main:
+            discard_scene_folder(output)
+        raise
+
+
+def _write(
+    output: Path,
+    video: Video,
+    info: SceneInfo,
+    shares: Sequence[Share],
+    recipe: ReconstructionRecipe,
+    voxel_size: float,
+) -> None:
+    """Put the shares of all processes together, write the scene and give it its name."""
+    cloud = PointSieve(voxel_size, recipe.export.max_points, recipe.export.seed)
+    for share in shares:
+        cloud.add(share.points)
+    points = cloud.result()
+    write_scene(
+        partial_folder(output),
+        info.model_copy(update={"num_points": len(points)}),
+        video.timestamps,
+        torch.cat([share.world_from_cam for share in shares]),
+        torch.cat([share.intrinsics for share in shares]),
+        points,
+    )
+    publish_scene_folder(output)
+
+
+def _scene_info(
+    video: Video,
+    layout: Layout,
+    placement: Placement,
+    recipe: ReconstructionRecipe,
+    shares: Sequence[Share],
+    model_sha256: str | None,
+    stages: Stages,
+) -> SceneInfo:
+    """Return scene.json but for the number of points, which is not known yet."""
+    kinds = {kind for share in shares for kind in share.peak_memory_bytes}
+    return SceneInfo(
+        code_version=__version__,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        input=video.describe(),
+        num_frames=video.num_frames,
+        frame_indices=video.frame_indices,
+        processed_hw=video.image_hw,
+        chunks=tuple((chunk.start, chunk.stop) for chunk in layout.ranges),
+        provided_frames=tuple((frames.start, frames.stop) for frames in layout.provided),
+        world_from_chunk=tuple(
+            tuple(tuple(row) for row in sim3.matrix().tolist()) for sim3 in placement.world_from_chunk
+        ),
+        seams=tuple(seam.quality.as_dict() for seam in placement.seams),
+        num_points=0,
+        voxel_size=voxel_size_of(recipe, placement),
+        recipe=recipe.model_dump(mode="json"),
+        checkpoint_sha256=model_sha256,
+        num_processes=len(shares),
+        timings_s={name: round(seconds, 3) for name, seconds in stages.timings_s.items()},
+        peak_memory_bytes={
+            kind: max(share.peak_memory_bytes.get(kind, 0) for share in shares) for kind in sorted(kinds)
+        },
+    )
+
+
+def _outcome(output: Path, info: SceneInfo) -> str:
+    """Return the line that tells the user what was made, and where to look twice."""
+    doubtful = [number + 1 for number, seam in enumerate(info.seams) if not seam["trusted"]]
+    line = (
+        f"{output}: {info.num_frames} frames in {len(info.chunks)} chunks, {info.num_points} points, "
+        f"{sum(info.timings_s.values()):.1f} s"
+    )
+    if doubtful:
+        some = ", ".join(map(str, doubtful[:5])) + (", ..." if len(doubtful) > 5 else "")
+        line += f"; {len(doubtful)} of {len(info.seams)} seams are not trusted (before chunk {some}; scene.json)"
+    return line

@@ -1,0 +1,228 @@
+"""The scene folder: what a reconstruction leaves behind, written whole or not at all, and its reader.
+
+scene.json (`SceneInfo`), trajectory.tum, intrinsics.txt, points.ply and, on request, depth/NNNNNN.npz. World
+coordinates are those of the first frame's camera (OpenCV: x right, y down, z forward) in the units that chunk 0
+was predicted in. Shapes: S frames, N points, H W pixels.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import roma
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from scal3r_train.config import StrictModel, UserError, write_text_atomically
+from scal3r_train.inference.ply import read_ply, write_ply
+from scal3r_train.inference.point_cloud import PointCloud
+
+INFO_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAME = (
+    "scene.json",
+    "trajectory.tum",
+    "intrinsics.txt",
+    "points.ply",
+    "depth",
+)
+
+
+class SceneInfo(StrictModel):
+    """scene.json. Lengths are in `units`; timings in seconds; memory in bytes, the most of any process.
+
+    `chunks` are [start, stop) in frames of the scene and `provided_frames` those frames of each whose result
+    was kept; `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one
+    before it (`align.SeamQuality`).
+    """
+
+    format_version: Literal[1] = 1
+    code_version: str
+    created: str
+    input: dict[str, Any]
+    num_frames: int
+    frame_indices: tuple[int, ...]
+    processed_hw: tuple[int, int]
+    units: str = "model units"
+    scale_source: str = "prediction of chunk 0"
+    world_frame: str = "camera of the first frame, OpenCV axes"
+    chunks: tuple[tuple[int, int], ...]
+    provided_frames: tuple[tuple[int, int], ...]
+    world_from_chunk: tuple[tuple[tuple[float, ...], ...], ...]
+    seams: tuple[dict[str, Any], ...]
+    num_points: int
+    voxel_size: float
+    recipe: dict[str, Any]
+    checkpoint_sha256: str | None
+    num_processes: int
+    timings_s: dict[str, float]
+    peak_memory_bytes: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A scene in memory.
+
+    Attributes:
+        info: scene.json.
+        timestamps: [S] float64 seconds, or frame indices where the source has no times.
+        world_from_cam: [S, 3, 4] float64.
+        intrinsics: [S, 3, 3] float64 in pixels of the input images, centre of the top-left pixel (0.5, 0.5).
+        positions, colours: [N, 3] float32 and [N, 3] uint8 of the point cloud.
+    """
+
+    info: SceneInfo
+    timestamps: Tensor
+    world_from_cam: Tensor
+    intrinsics: Tensor
+    positions: np.ndarray
+    colours: np.ndarray
+
+
+def write_scene(
+    folder: Path,
+    info: SceneInfo,
+    timestamps: Tensor,
+    world_from_cam: Tensor,
+    intrinsics: Tensor,
+    points: PointCloud,
+) -> None:
+    """Write everything but depth into a folder; scene.json comes last. Arguments as in `Scene`."""
+    write_ply(folder / POINTS_NAME, points.positions, points.colours)
+    columns = "timestamp tx ty tz qx qy qz qw (world_from_cam)"
+    _write_table(folder / TRAJECTORY_NAME, columns, _tum_rows(timestamps, world_from_cam))
+    columns = "fx fy cx cy (pixels of the input image, centre of the top-left pixel at 0.5 0.5)"
+    entries = [intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 2], intrinsics[:, 1, 2]]
+    _write_table(folder / INTRINSICS_NAME, columns, torch.stack(entries, dim=-1))
+    write_text_atomically(folder / INFO_NAME, info.model_dump_json(indent=1) + "\n")
+
+
+def write_depth(folder: Path, frame: int, depth: np.ndarray, confidence: np.ndarray) -> None:
+    """Write one frame's z-depth [H, W] in world units and its confidence [H, W], both float32."""
+    path = depth_path(folder, frame)
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, depth=depth.astype(np.float32), confidence=confidence.astype(np.float32))
+
+
+def depth_path(folder: Path, frame: int) -> Path:
+    """Return where the depth of a frame of the scene lies."""
+    return folder / DEPTH_NAME / f"{frame:06d}.npz"
+
+
+def load_scene(folder: Path) -> Scene:
+    """Return a scene that `write_scene` wrote.
+
+    Raises:
+        UserError: the folder or one of its files is missing, damaged, or its parts disagree.
+    """
+    info = load_scene_info(folder)
+    trajectory = _read_table(folder / TRAJECTORY_NAME, 8)
+    intrinsics = _read_table(folder / INTRINSICS_NAME, 4)
+    positions, colours = read_ply(folder / POINTS_NAME)
+    counts = {len(trajectory), len(intrinsics), info.num_frames, len(info.frame_indices)}
+    if len(counts) > 1 or len(positions) != info.num_points:
+        raise UserError(f"scene {folder} is damaged: its files disagree on the counts; reconstruct it again")
+    rotation = roma.unitquat_to_rotmat(torch.nn.functional.normalize(trajectory[:, 4:], dim=-1))
+    return Scene(
+        info=info,
+        timestamps=trajectory[:, 0],
+        world_from_cam=torch.cat([rotation, trajectory[:, 1:4, None]], dim=-1),
+        intrinsics=_intrinsics_matrices(intrinsics),
+        positions=positions,
+        colours=colours,
+    )
+
+
+def load_scene_info(folder: Path) -> SceneInfo:
+    """Return scene.json of a folder; UserError when it is none of ours."""
+    path = folder / INFO_NAME
+    try:
+        return SceneInfo.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no scene folder: it has no {INFO_NAME}; check the path") from None
+    except (OSError, UnicodeDecodeError, ValidationError):
+        raise UserError(f"{path} is damaged or of another version; reconstruct the scene again") from None
+
+
+def partial_folder(output: Path) -> Path:
+    """Return the folder beside `output` in which a scene grows until it is complete."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def refuse_occupied(output: Path, *, overwrite: bool) -> None:
+    """Raise a UserError when a scene may not be written at `output`; before hours of work, not after.
+
+    Only an empty folder, or with `overwrite` an older scene, is ever replaced.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / INFO_NAME).is_file():
+        raise UserError(f"output {output} exists and is no scene folder; choose another name")
+    if not overwrite:
+        raise UserError(
+            f"output {output} holds another scene; choose another name, or add export.overwrite=true"
+        )
+
+
+def start_scene_folder(output: Path) -> None:
+    """Make the partial folder anew, without what an interrupted run may have left in it."""
+    partial = partial_folder(output)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"output folder {partial} cannot be made: {error.strerror}; check the path") from None
+
+
+def discard_scene_folder(output: Path) -> None:
+    """Remove the partial folder of a run that failed."""
+    shutil.rmtree(partial_folder(output), ignore_errors=True)
+
+
+def publish_scene_folder(output: Path) -> None:
+    """Rename the partial folder to `output`; an older scene there goes once the new one is in place."""
+    partial = partial_folder(output)
+    if output.exists():
+        old = output.with_name(f"{output.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        output.rename(old)
+        partial.rename(output)
+        shutil.rmtree(old)
+    else:
+        partial.rename(output)
+
+
+def _tum_rows(timestamps: Tensor, world_from_cam: Tensor) -> Tensor:
+    """Return [S, 8] rows: time, camera centre, orientation as an xyzw quaternion with w >= 0."""
+    quaternion_xyzw = roma.rotmat_to_unitquat(world_from_cam[:, :, :3])
+    quaternion_xyzw = torch.where(quaternion_xyzw[:, 3:] < 0, -quaternion_xyzw, quaternion_xyzw)
+    return torch.cat([timestamps[:, None], world_from_cam[:, :, 3], quaternion_xyzw], dim=-1)
+
+
+def _intrinsics_matrices(entries: Tensor) -> Tensor:
+    """Return matrices [S, 3, 3] from rows fx fy cx cy."""
+    matrices = torch.eye(3, dtype=torch.float64).repeat(len(entries), 1, 1)
+    matrices[:, 0, 0], matrices[:, 1, 1] = entries[:, 0], entries[:, 1]
+    matrices[:, :2, 2] = entries[:, 2:]
+    return matrices
+
+
+def _write_table(path: Path, header: str, rows: Tensor) -> None:
+    """Write rows of numbers under a comment line; every float64 reads back to the same bits."""
+    lines = [" ".join(map(repr, row)) for row in rows.double().tolist()]
+    write_text_atomically(path, "\n".join([f"# {header}", *lines]) + "\n")
+
+
+def _read_table(path: Path, num_columns: int) -> Tensor:
+    """Return the numbers of a table with comment lines, [S, num_columns] float64."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [[float(word) for word in line.split()] for line in lines if not line.startswith("#")]
+    except (OSError, ValueError):
+        raise UserError(f"{path} is missing or damaged; reconstruct the scene again") from None
+    if any(len(row) != num_columns for row in rows):
+        raise UserError(f"{path} must have {num_columns} numbers in every row; reconstruct the scene again")
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, num_columns)

@@ -1,0 +1,173 @@
+"""One process's share of a reconstruction: its chunks predicted, joined to their neighbours, placed in the world.
+
+Shapes: S frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.inference.align import Seam
+from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.point_cloud import PointCloud, thin
+from scal3r_train.inference.predict import ChunkPrediction, predict_chunks, refuse_non_finite
+from scal3r_train.inference.scene import write_depth
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.inference.stitch import (
+    PlacedFrames,
+    align_neighbours,
+    coloured_points,
+    overlap_head,
+    place_chunks,
+    place_frames,
+)
+from scal3r_train.inference.video import VideoPart
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.collectives import gather_to_all
+from scal3r_train.parallel.context_groups import connect_memories
+from scal3r_train.parallel.world import same_fate, world_group
+
+VOXELS_PER_MEDIAN_DEPTH = 500
+BYTES_PER_KIB = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where all chunks lie.
+
+    Attributes:
+        world_from_chunk: of every chunk.
+        seams: how each chunk but the first joins the one before it.
+        median_depth: of chunk 0, in world units: the size of what the camera sees.
+    """
+
+    world_from_chunk: list[Sim3]
+    seams: list[Seam]
+    median_depth: float
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What one process contributes to the scene, frames ascending.
+
+    Attributes:
+        world_from_cam: [S, 3, 4] float64.
+        intrinsics: [S, 3, 3] float64 in pixels of the input images.
+        points: thinned.
+        peak_memory_bytes: most memory used, by kind.
+    """
+
+    world_from_cam: Tensor
+    intrinsics: Tensor
+    points: PointCloud
+    peak_memory_bytes: dict[str, int]
+
+
+def predict_share(
+    model: Scal3RModel, part: VideoPart | None, chunks: range, layout: Layout, recipe: ReconstructionRecipe
+) -> dict[int, ChunkPrediction]:
+    """Return the predictions of this process's chunks, remembering those of all processes.
+
+    Raises:
+        UserError: on all processes, when a prediction on any of them is not finite.
+    """
+    connect_memories(model, world_group())
+    images = {} if part is None else {k: part.images_of(layout.ranges[k]) for k in chunks}
+    predictions = predict_chunks(model, images, recipe.points, recipe.model.precision)
+    with same_fate():
+        refuse_non_finite(predictions, layout.ranges)
+    return predictions
+
+
+def join_chunks(
+    predictions: Mapping[int, ChunkPrediction], layout: Layout, recipe: ReconstructionRecipe
+) -> Placement:
+    """Align all neighbouring chunks, each pair on the process that holds the earlier one.
+
+    Every process receives the first overlap of every other's first chunk: 8 bytes for each pixel of `overlap`
+    frames (16 more with the point head's map) times the number of processes.
+    """
+    first = min(predictions, default=0)
+    head = {first: overlap_head(predictions[first], first, layout.ranges)} if first > 0 else {}
+    heads = {number: found for others in gather_to_all(head) for number, found in others.items()}
+    with same_fate():
+        seams = align_neighbours(predictions, heads, layout.ranges, recipe.alignment, recipe.points)
+    origin = None
+    if 0 in predictions:
+        origin = predictions[0].extrinsics[0], float(predictions[0].depth.median())
+    findings = gather_to_all((seams, origin))
+    all_seams = {number: seam for found, _ in findings for number, seam in found.items()}
+    ordered = [all_seams[number] for number in range(len(layout.ranges) - 1)]
+    first_extrinsics, median_depth = next(origin for _, origin in findings if origin is not None)
+    return Placement(place_chunks(ordered, first_extrinsics), ordered, median_depth)
+
+
+def place_share(
+    predictions: Mapping[int, ChunkPrediction],
+    part: VideoPart | None,
+    layout: Layout,
+    placement: Placement,
+    recipe: ReconstructionRecipe,
+    folder: Path,
+    track: Callable[[Iterable[int]], Iterable[int]],
+) -> Share:
+    """Return the cameras and points that this process's chunks provide; writes depth into `folder` if wanted."""
+    cloud = PointSieve(voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed)
+    cameras = [torch.zeros(0, 3, 4, dtype=torch.float64)]
+    intrinsics = [torch.zeros(0, 3, 3, dtype=torch.float64)]
+    for number in track(predictions):
+        assert part is not None
+        frames, world = layout.provided[number], placement.world_from_chunk[number]
+        placed = place_frames(predictions[number], layout.ranges[number], frames, world, recipe.points)
+        cameras.append(placed.world_from_cam)
+        intrinsics.append(part.input_intrinsics(frames, placed.intrinsics))
+        cloud.add(coloured_points(placed, part.images_of(frames), recipe.export.min_confidence_ratio))
+        if recipe.export.save_depth:
+            _write_depths(folder, placed)
+    return Share(torch.cat(cameras), torch.cat(intrinsics), cloud.result(), _peak_memory())
+
+
+def voxel_size_of(recipe: ReconstructionRecipe, placement: Placement) -> float:
+    """Return the edge of the voxels that thin the points, in world units."""
+    chosen = recipe.export.voxel_size
+    return placement.median_depth / VOXELS_PER_MEDIAN_DEPTH if chosen is None else chosen
+
+
+class PointSieve:
+    """Collects clouds and keeps few points of them, in memory bounded by the sieve's size and one cloud."""
+
+    def __init__(self, voxel_size: float, max_points: int, seed: int) -> None:
+        """Thin as `point_cloud.thin` does with these arguments."""
+        self._thinning = (voxel_size, max_points, seed)
+        self._clouds: list[PointCloud] = []
+        self._max_points = max_points
+
+    def add(self, cloud: PointCloud) -> None:
+        """Take in a cloud."""
+        self._clouds.append(thin(cloud, *self._thinning))
+        if sum(map(len, self._clouds)) > 2 * self._max_points:
+            self._clouds = [self.result()]
+
+    def result(self) -> PointCloud:
+        """Return what is kept of all clouds together, ordered by source."""
+        return thin(PointCloud.join(self._clouds), *self._thinning)
+
+
+def _write_depths(folder: Path, placed: PlacedFrames) -> None:
+    for row, frame in enumerate(placed.frames):
+        write_depth(folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
+
+
+def _peak_memory() -> dict[str, int]:
+    """Return the most bytes that this process has used on the host and, if there is one, on its device."""
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_KIB}
+    if torch.cuda.is_available():
+        peak["device"] = torch.cuda.max_memory_allocated()
+    return peak

@@ -1,0 +1,135 @@
+"""From chunks in their own coordinates to one world: seams, cameras and points.
+
+World: the camera of frame 0 (OpenCV axes) in the units of chunk 0. The reference release uses chunk 0's middle
+frame; a user who opens a trajectory expects it to start at the origin.
+
+Shapes: S frames, H W pixels, N points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.inference.align import AlignmentSettings, Seam, align_chunks, chain
+from scal3r_train.inference.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.point_cloud import PointCloud
+from scal3r_train.inference.predict import ChunkPrediction, PointSource
+
+
+def overlap_head(prediction: ChunkPrediction, number: int, ranges: Sequence[range]) -> ChunkPrediction:
+    """Return the frames of chunk `number` that the chunk before it has too."""
+    return prediction.frames(slice(0, ranges[number - 1].stop - ranges[number].start))
+
+
+def align_neighbours(
+    predictions: Mapping[int, ChunkPrediction],
+    heads: Mapping[int, ChunkPrediction],
+    ranges: Sequence[range],
+    settings: AlignmentSettings,
+    source: PointSource,
+) -> dict[int, Seam]:
+    """Return for every given chunk but the last of the video the seam that joins its successor to it.
+
+    Args:
+        predictions: this process's chunks by number.
+        heads: `overlap_head` of chunks that follow one of them and are held elsewhere.
+        ranges: frames of all chunks.
+        settings: of the alignment.
+        source: which prediction gives the points.
+    """
+    seams = {}
+    for number, prediction in predictions.items():
+        later_number = number + 1
+        if later_number == len(ranges):
+            continue
+        if later_number in predictions:
+            later = overlap_head(predictions[later_number], later_number, ranges)
+        else:
+            later = heads[later_number]
+        shared = range(ranges[later_number].start, ranges[number].stop)
+        earlier = prediction.frames(slice(shared.start - ranges[number].start, None))
+        seams[number] = align_chunks(
+            chunk_geometry(earlier, shared, source), chunk_geometry(later, shared, source), settings
+        )
+    return seams
+
+
+def chunk_geometry(prediction: ChunkPrediction, frames: range, source: PointSource) -> ChunkGeometry:
+    """Return what alignment needs of a prediction of `frames`; every pixel with positive depth is valid."""
+    points, confidence = prediction.points(source)
+    return ChunkGeometry(frames, points, confidence, prediction.depth > 0, prediction.extrinsics)
+
+
+def place_chunks(seams: Sequence[Seam], first_extrinsics: Tensor) -> list[Sim3]:
+    """Return world_from_chunk of all chunks.
+
+    Args:
+        seams: in order, one fewer than chunks.
+        first_extrinsics: [3, 4] cam_from_chunk of frame 0 in chunk 0; its camera becomes the world.
+    """
+    world_from_first_chunk = Sim3.from_rigid(first_extrinsics)
+    return [world_from_first_chunk @ first_from_chunk for first_from_chunk in chain(seams)]
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedFrames:
+    """Consecutive frames of one chunk in the world.
+
+    Attributes:
+        frames: their numbers.
+        world_from_cam: [S, 3, 4] float64.
+        intrinsics: [S, 3, 3] float64, in the pixels that the prediction was in.
+        depth: [S, H, W] float32 z-depth in world units.
+        points: [S, H, W, 3] float64 in the world.
+        confidence: [S, H, W] float32 of the points; `depth_conf` that of the depth.
+    """
+
+    frames: range
+    world_from_cam: Tensor
+    intrinsics: Tensor
+    depth: Tensor
+    depth_conf: Tensor
+    points: Tensor
+    confidence: Tensor
+
+
+def place_frames(
+    prediction: ChunkPrediction, chunk: range, frames: range, world_from_chunk: Sim3, source: PointSource
+) -> PlacedFrames:
+    """Return some frames of a chunk that covers the frames `chunk`, moved into the world."""
+    part = prediction.frames(slice(frames.start - chunk.start, frames.stop - chunk.start))
+    points, confidence = part.points(source)
+    return PlacedFrames(
+        frames=frames,
+        world_from_cam=world_from_chunk.apply_to_world_from_cam(invert_extrinsics(part.extrinsics)),
+        intrinsics=part.intrinsics,
+        depth=part.depth * world_from_chunk.scale.to(part.depth.dtype),
+        depth_conf=part.depth_conf,
+        points=world_from_chunk.apply(points),
+        confidence=confidence,
+    )
+
+
+def coloured_points(placed: PlacedFrames, images: Tensor, min_confidence_ratio: float) -> PointCloud:
+    """Return the confident points of some frames with the colours of their images [S, 3, H, W] uint8.
+
+    A pixel counts when its depth is positive and its confidence reaches `min_confidence_ratio` times the mean
+    confidence of its frame.
+    """
+    num_pixels = placed.depth[0].numel()
+    mean = placed.confidence.flatten(1).mean(dim=1)[:, None, None]
+    keep = ((placed.depth > 0) & (placed.confidence >= min_confidence_ratio * mean)).flatten()
+    source = torch.arange(placed.frames.start * num_pixels, placed.frames.stop * num_pixels)
+    return PointCloud(
+        positions=placed.points.reshape(-1, 3)[keep].numpy(),
+        colours=images.movedim(1, -1).reshape(-1, 3)[keep].numpy(),
+        confidence=placed.confidence.flatten()[keep].numpy().astype(np.float32),
+        source=source[keep].numpy(),
+    )
