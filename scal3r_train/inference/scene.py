@@ -7,6 +7,7 @@ was predicted in. Shapes: S frames, N points, H W pixels.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,8 @@ def write_scene(
     columns = "fx fy cx cy (pixels of the input image, centre of the top-left pixel at 0.5 0.5)"
     entries = [intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 2], intrinsics[:, 1, 2]]
     _write_table(folder / INTRINSICS_NAME, columns, torch.stack(entries, dim=-1))
-    write_text_atomically(folder / INFO_NAME, info.model_dump_json(indent=1) + "\n")
+    fields = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in info.model_dump(mode="json").items()]
+    write_text_atomically(folder / INFO_NAME, "{\n" + ",\n".join(fields) + "\n}\n")
 
 
 def write_depth(folder: Path, frame: int, depth: np.ndarray, confidence: np.ndarray) -> None:

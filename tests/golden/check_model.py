@@ -6,6 +6,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.geometry.sim3_fit import REFERENCE_FIT
+from scal3r_train.inference.align import AlignmentSettings
+from scal3r_train.inference.chunking import ScheduleSettings
+from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.predict import predict_chunks
+from scal3r_train.inference.stitch import align_neighbours, place_chunks
 from scal3r_train.model import fast_weight
 from scal3r_train.model.aggregator import Aggregator, AggregatorBlock
 from scal3r_train.model.amu import AdaptiveMemoryUnit
@@ -406,4 +413,30 @@ def _run_full_model(golden: Golden, label: str, dtype: str) -> dict[str, Tensor]
         out[f"mid.chunk{index}.src_inds"] = torch.tensor(
             [config["chunk_ranges"][index][0] + i for i in reference_first_order(len(chunks[index]))]
         )
+    out |= {f"out.{label}.final.{name}": value for name, value in _reconstruct(golden, model).items()}
     return {key: value for key, value in out.items() if key in golden.tensors}
+
+
+REFERENCE_ALIGNMENT = AlignmentSettings(confidence_floor=0, min_points=3, robust=REFERENCE_FIT)
+
+
+def _reconstruct(golden: Golden, model: Scal3RModel) -> dict[str, Tensor]:
+    """Cameras of all frames as reconstruction finds them: c2w with the chunk's scale, in chunk 0's coordinates."""
+    frames = golden["in.frames_u8"].movedim(-1, 1)
+    settings = ScheduleSettings(
+        chunk_size=golden.config["block_size"], overlap=golden.config["overlap_size"]
+    )
+    layout = Layout.plan(len(frames), settings, num_processes=1)
+    assert [[chunk.start, chunk.stop] for chunk in layout.ranges] == golden.config["chunk_ranges"]
+    images = {k: frames[chunk.start : chunk.stop] for k, chunk in enumerate(layout.ranges)}
+    predictions = predict_chunks(model, images)
+    seams = align_neighbours(predictions, {}, layout.ranges, REFERENCE_ALIGNMENT, "depth")
+    worlds = place_chunks([seams[k] for k in sorted(seams)], torch.eye(3, 4))
+    c2w, ixt = [], []
+    for k, provided in enumerate(layout.provided):
+        part = predictions[k].frames(slice(provided.start - layout.ranges[k].start, None))
+        chunk_from_cam = torch.eye(4, dtype=torch.float64).repeat(len(provided), 1, 1)
+        chunk_from_cam[:, :3] = invert_extrinsics(part.extrinsics[: len(provided)])
+        c2w.append(worlds[k].matrix() @ chunk_from_cam)
+        ixt.append(part.intrinsics[: len(provided)])
+    return {"c2w": torch.cat(c2w), "ixt": torch.cat(ixt)}
