@@ -146,22 +146,23 @@ def test_plan_refuses_counts_that_are_none(capsys: pytest.CaptureFixture[str], w
     assert "no positive whole number" in capsys.readouterr().err
 
 
-def run_scal3r(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "scal3r_train.cli", *arguments],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-    )
+def test_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "scal3r_train.cli", "score"]
+    finished = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("scal3r: error: ")
 
 
-def test_config_prints_a_resolved_recipe_that_loads_again(tmp_path: Path) -> None:
-    first = run_scal3r("config", "recipes/demo.yaml", "seed=41")
-    assert first.returncode == 0, first.stderr
-    assert "seed: 41\n" in first.stdout
+def test_config_prints_a_resolved_recipe_that_loads_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["config", str(PROJECT_ROOT / "recipes" / "demo.yaml"), "seed=41"]) == 0
+    first = capsys.readouterr().out
+    assert "seed: 41\n" in first
     resolved = tmp_path / "resolved.yaml"
-    resolved.write_text(first.stdout)
-    assert run_scal3r("config", str(resolved)).stdout == first.stdout
+    resolved.write_text(first)
+    assert cli.main(["config", str(resolved)]) == 0
+    assert capsys.readouterr().out == first
 
 
 @pytest.mark.parametrize(
@@ -169,13 +170,15 @@ def test_config_prints_a_resolved_recipe_that_loads_again(tmp_path: Path) -> Non
     [("modle: {}\n", "unknown key 'modle'"), ("seed: 1\nseed: 2\n", "bad.yaml:2: found duplicate key")],
 )
 @pytest.mark.parametrize("command", ["train", "plan", "config"])
-def test_bad_recipe_is_one_line_and_code_2(tmp_path: Path, command: str, text: str, expected: str) -> None:
+def test_bad_recipe_is_one_line_and_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, text: str, expected: str
+) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    finished = run_scal3r(command, str(path))
-    assert finished.returncode == 2
-    assert finished.stdout == ""
-    assert finished.stderr.startswith("scal3r: error: ")
-    assert finished.stderr.count("\n") == 1
-    assert expected in finished.stderr
+    assert cli.main([command, str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("scal3r: error: ")
+    assert captured.err.count("\n") == 1
+    assert expected in captured.err
     assert list(tmp_path.iterdir()) == [path]
