@@ -16,7 +16,7 @@ from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
 
 WORLD_SIZE = 4
-IMAGE_HW = (28, 42)
+IMAGE_HW = (16, 24)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 HEADS = ("pose_encoding", "depth", "world_points")
 
@@ -84,7 +84,8 @@ def scenario(name: str) -> Scenario:
 def build_model(patch_encoder: str, dtype: torch.dtype, checkpointing: bool) -> Scal3RModel:
     """Return a small network with two memories, every parameter random, so that nothing hides behind a zero."""
     config = Scal3RConfig(
-        image_size=28,
+        image_size=16,
+        patch_size=4,
         hidden_size=32,
         num_layers=4,
         num_heads=4,

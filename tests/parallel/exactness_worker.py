@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
 from scal3r_train.parallel import collectives
 from scal3r_train.parallel.collectives import total_over_group
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
@@ -124,12 +125,28 @@ def rank_loss(output: Scal3ROutput, case: Scenario, rank: int, group: collective
     return WORLD_SIZE / len(case.groups) * total / total_over_group(count, group).item()
 
 
+@cache
+def kept_model(patch_encoder: str, dtype: torch.dtype) -> Scal3RModel:
+    """Return the model that successive runs share."""
+    return build_model(patch_encoder, dtype, checkpointing=False)
+
+
+def fresh_model(case: Scenario, dtype: torch.dtype, is_wrapped: bool) -> Scal3RModel:
+    """Return a model without gradients; one that DDP will put its hooks on is not shared."""
+    if is_wrapped:
+        return build_model(case.patch_encoder, dtype, checkpointing=False)
+    model = kept_model(case.patch_encoder, dtype)
+    model.zero_grad()
+    return model
+
+
 def run(
     case: Scenario, dtype_name: str, checkpointing: bool, variant: str, groups: ContextGroups
 ) -> tuple[dict[str, Tensor], list[int]]:
     """Return this rank's predictions and the averaged gradient, and the sizes of the memories' collectives."""
     rank, dtype = dist.get_rank(), DTYPES[dtype_name]
-    model = build_model(case.patch_encoder, dtype, checkpointing)
+    model = fresh_model(case, dtype, variant == "ddp")
+    model.activation_checkpointing_enable() if checkpointing else model.activation_checkpointing_disable()
     group = groups[case.block_of(rank)]
     connect_memories(model, group)
     called = DistributedDataParallel(model) if variant == "ddp" else model

@@ -108,7 +108,7 @@ def test_wrong_variants_fail_the_comparison(ranks, name, variant):
     found = errors(ranks, scenario(name), "float64", f"float64/plain/{variant}")
     print(found)
     assert found["output"] <= TOLERANCES["float64"], "outputs do not betray a wrong gradient"
-    assert found["gradient"] > 1e-3, found
+    assert found["gradient"] > 1e-2, found
 
 
 @pytest.mark.parametrize("checkpointing", CHECKPOINTING)
