@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -44,6 +45,7 @@ def main(path: str | os.PathLike[str]) -> int:
 
     Raises UserError when the index itself cannot be read.
     """
+    torch.set_num_threads(1)  # many small tensors: threads would only wait for one another
     index = load_index(path)
     numbers = range(len(index))
     reports = [check_row(index, number) for number in progress(numbers, len(numbers), "check")]
