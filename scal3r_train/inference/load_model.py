@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from transformers.utils import logging
 
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.model.modeling_scal3r import Scal3RModel
@@ -36,9 +39,10 @@ def load_model(checkpoint: Path | None, device: torch.device) -> Scal3RModel:
     folder = _checkpoint_folder(checkpoint)
     loaded: Any  # transformers annotates the model alone
     try:
-        loaded = Scal3RModel.from_pretrained(
-            folder, output_loading_info=True, use_safetensors=True, local_files_only=True
-        )
+        with _quiet_transformers():
+            loaded = Scal3RModel.from_pretrained(
+                folder, output_loading_info=True, use_safetensors=True, local_files_only=True
+            )
     except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"checkpoint {folder} cannot be loaded: {reason}") from error
@@ -64,6 +68,20 @@ def checkpoint_sha256(checkpoint: Path | None) -> str:
             while block := file.read(HASH_BLOCK_BYTES):
                 digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers from writing bars and reports to stderr: what matters is checked and said here."""
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 def _checkpoint_folder(checkpoint: Path | None) -> Path:

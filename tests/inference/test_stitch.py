@@ -1,0 +1,92 @@
+"""Perfect predictions, each chunk in its own frame and scale, give the true world back."""
+
+import pytest
+import roma
+import torch
+from torch import Tensor
+
+from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
+from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.inference.align import AlignmentSettings
+from scal3r_train.inference.chunking import ScheduleSettings
+from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.predict import ChunkPrediction
+from scal3r_train.inference.stitch import align_neighbours, overlap_head, place_chunks, place_frames
+from scal3r_train.model.chunk_batch import reference_index
+
+NUM_FRAMES, HEIGHT, WIDTH = 23, 14, 28
+
+
+class Truth:
+    """A random smooth path with depth that is random in every pixel."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        steps = torch.randn(NUM_FRAMES, 6, dtype=torch.float64)
+        rotation = roma.rotvec_to_rotmat(0.2 * steps[:, :3].cumsum(0))
+        self.cam_from_world = torch.cat([rotation, 0.5 * steps[:, 3:].cumsum(0)[..., None]], dim=-1)
+        self.depth = (1 + 4 * torch.rand(NUM_FRAMES, HEIGHT, WIDTH)).to(dtype)
+        self.intrinsics = torch.tensor([[20.0, 0, 14], [0, 22, 7], [0, 0, 1]], dtype=torch.float64)
+
+    def prediction(self, chunk: range, scale: float) -> ChunkPrediction:
+        """What a perfect model says: relative to the chunk's reference camera, lengths times `scale`."""
+        frames = slice(chunk.start, chunk.stop)
+        world_from_chunk = invert_extrinsics(self.cam_from_world[chunk[reference_index(len(chunk))]])
+        extrinsics = compose_extrinsics(self.cam_from_world[frames], world_from_chunk)
+        extrinsics = torch.cat([extrinsics[..., :3], scale * extrinsics[..., 3:]], dim=-1)
+        depth = scale * self.depth[frames]
+        intrinsics = self.intrinsics.expand(len(chunk), 3, 3)
+        return ChunkPrediction(extrinsics, intrinsics, depth, torch.ones_like(depth))
+
+
+def reconstruct(truth: Truth, num_processes: int) -> tuple[Tensor, Tensor, list[float], Layout]:
+    """Cameras and points of all frames, the chunks' scales; chunks held by several processes."""
+    layout = Layout.plan(NUM_FRAMES, ScheduleSettings(chunk_size=8, overlap=3), num_processes)
+    scales = (0.3 + 3 * torch.rand(len(layout.ranges))).tolist()
+    predictions = {
+        k: truth.prediction(chunk, scale)
+        for k, (chunk, scale) in enumerate(zip(layout.ranges, scales, strict=True))
+    }
+    seams = {}
+    for chunks in layout.assignment:
+        held = {k: predictions[k] for k in chunks}
+        after = [k + 1 for k in chunks[-1:] if k + 1 < len(layout.ranges)]
+        heads = {k: overlap_head(predictions[k], k, layout.ranges) for k in after}
+        seams |= align_neighbours(held, heads, layout.ranges, AlignmentSettings(), "depth")
+    worlds = place_chunks([seams[k] for k in sorted(seams)], predictions[0].extrinsics[0])
+    placed = [
+        place_frames(predictions[k], layout.ranges[k], layout.provided[k], worlds[k], "depth")
+        for k in range(len(worlds))
+    ]
+    cameras = torch.cat([part.world_from_cam for part in placed])
+    return cameras, torch.cat([part.points for part in placed]), scales, layout
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 7])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
+def test_the_truth_comes_back(dtype: torch.dtype, tolerance: float, num_processes: int) -> None:
+    truth = Truth(dtype)
+    cameras, points, scales, layout = reconstruct(truth, num_processes)
+    assert len(layout.ranges) == 4
+    # The world is frame 0's camera, in chunk 0's units: no alignment to the truth is needed.
+    cam_from_first = compose_extrinsics(truth.cam_from_world, invert_extrinsics(truth.cam_from_world[0]))
+    first_from_cam = invert_extrinsics(cam_from_first)
+    expected = torch.cat([first_from_cam[..., :3], scales[0] * first_from_cam[..., 3:]], dim=-1)
+    extent = expected[..., 3].norm(dim=-1).max()
+    torch.testing.assert_close(cameras / extent, expected / extent, rtol=0, atol=tolerance)
+    first_points = world_points_from_depth(
+        truth.depth.double(), truth.intrinsics.expand(NUM_FRAMES, 3, 3), cam_from_first
+    )
+    torch.testing.assert_close(points / extent, scales[0] * first_points / extent, rtol=0, atol=tolerance)
+
+
+def test_depth_is_scaled_with_the_chunk() -> None:
+    truth = Truth(torch.float64)
+    layout = Layout.plan(NUM_FRAMES, ScheduleSettings(chunk_size=8, overlap=3), 1)
+    predictions = {
+        k: truth.prediction(chunk, 1.5 if k == 0 else 0.5) for k, chunk in enumerate(layout.ranges)
+    }
+    seams = align_neighbours(predictions, {}, layout.ranges, AlignmentSettings(), "depth")
+    worlds = place_chunks([seams[k] for k in sorted(seams)], predictions[0].extrinsics[0])
+    last = layout.provided[-1]
+    placed = place_frames(predictions[3], layout.ranges[3], last, worlds[3], "depth")
+    torch.testing.assert_close(placed.depth, 1.5 * truth.depth[last.start : last.stop])
