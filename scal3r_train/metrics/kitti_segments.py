@@ -2,16 +2,17 @@
 
 After the development kit: segments start at every 10th pose and end at the first pose farther along the true
 path than the segment's length; the error is that of the motion over the segment, divided by its nominal
-length; the mean is over all segments of all lengths. Shapes: S poses, G segments.
+length; the mean is over all segments of all lengths. Rotations are used as they come, inverted as general
+matrices and measured by their trace: files round to 7 digits, which shows in the fifth digit of published
+numbers (KITTI 00 by ORB-SLAM2: 0.25333 deg/100 m, but 0.25332 with rotations made orthonormal first).
+
+Shapes: S poses, G segments.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
-from scal3r_train.metrics.relative_pose import angle_between_rotations_deg
 
 SEGMENT_LENGTHS_M = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
 STEP = 10  # poses between starts
@@ -31,12 +32,12 @@ def segment_errors(estimate: Tensor, truth: Tensor) -> SegmentErrors | None:
     first, last, length = find_segments(truth[..., 3])
     if not len(first):
         return None
-    true_motion = compose_extrinsics(invert_extrinsics(truth[first]), truth[last])
-    motion = compose_extrinsics(invert_extrinsics(estimate[first]), estimate[last])
-    error = compose_extrinsics(invert_extrinsics(motion), true_motion)
-    angle = angle_between_rotations_deg(motion[..., :3], true_motion[..., :3])
+    motion, true_motion = _relative(estimate[first], estimate[last]), _relative(truth[first], truth[last])
+    error = _relative(motion, true_motion)
+    cosine = (error[..., :3].diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    angle_deg = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
     translation = 100 * (error[..., 3].norm(dim=-1) / length).mean()
-    rotation = 100 * (angle / length).mean()
+    rotation = 100 * (angle_deg / length).mean()
     return SegmentErrors(translation.item(), rotation.item(), len(first))
 
 
@@ -50,3 +51,9 @@ def find_segments(centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     fits = ends < len(centres)
     first = starts[:, None].expand_as(ends)[fits]
     return first, ends[fits], lengths.expand(ends.shape)[fits]
+
+
+def _relative(first: Tensor, last: Tensor) -> Tensor:
+    """first^-1 last of poses [G, 3, 4], whatever their 3 x 3 blocks."""
+    offset = torch.cat([last[..., :3], last[..., 3:] - first[..., 3:]], dim=-1)
+    return torch.linalg.solve(first[..., :3], offset)

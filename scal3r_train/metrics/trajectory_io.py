@@ -44,7 +44,7 @@ class MatchedTrajectories:
 
 
 def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
-    """Read a TUM or KITTI file; poses come sorted by time, rotations orthonormal.
+    """Read a TUM or KITTI file; poses come sorted by time, KITTI's matrices with the file's rounding.
 
     Raises UserError naming file and line for anything that is not a trajectory.
     """
@@ -53,8 +53,8 @@ def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
     rows = torch.tensor([row for _, row in numbered_rows], dtype=torch.float64)
     if rows.shape[1] == NUM_KITTI:
         world_from_cam = rows.reshape(-1, 3, 4)
-        rotation = _orthonormal(world_from_cam[:, :, :3], path, line_numbers)
-        return Trajectory(torch.cat([rotation, world_from_cam[:, :, 3:]], dim=-1), None)
+        _check_rotations(world_from_cam[:, :, :3], path, line_numbers)
+        return Trajectory(world_from_cam, None)
     norm = rows[:, 4:].norm(dim=1, keepdim=True)
     if not (norm > 0).all():
         line = line_numbers[int(norm[:, 0].argmin())]
@@ -125,9 +125,9 @@ def match_trajectories(
 def match_timestamps(estimate: Tensor, truth: Tensor, max_difference: float) -> tuple[Tensor, Tensor]:
     """Indices (into the estimate, into the truth) of pairs at most `max_difference` apart; both series sorted.
 
-    Every pose of the series with fewer poses (the estimate when they are equal) goes with its nearest in the other,
-    as in the tools that published numbers come from. So no pose of the smaller series is used twice; one of the
-    larger series is where that has a gap narrower than twice `max_difference`.
+    Every pose of the series with fewer poses (the estimate when they are equal) goes with its nearest in the
+    other, as in the tools that published numbers come from. So no pose of the smaller series is used twice;
+    one of the larger series is where that has a gap narrower than twice `max_difference`.
     """
     if len(truth) < len(estimate):
         index_truth, index_estimate = match_timestamps(truth, estimate, max_difference)
@@ -183,8 +183,8 @@ def _parse_row(line: str, where: str, num_expected: int | None) -> list[float]:
     return row
 
 
-def _orthonormal(rotation: Tensor, path: str | os.PathLike[str], line_numbers: list[int]) -> Tensor:
-    """The rotations [S, 3, 3] without the rounding of the file; UserError where one is no rotation at all."""
+def _check_rotations(rotation: Tensor, path: str | os.PathLike[str], line_numbers: list[int]) -> None:
+    """Raise UserError unless all matrices [S, 3, 3] are rotations but for the rounding of the file."""
     deviation = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs().amax(dim=(1, 2))
     bad = (deviation > MAX_ROTATION_ERROR) | (torch.linalg.det(rotation) < 0)
     if bad.any():
@@ -192,4 +192,3 @@ def _orthonormal(rotation: Tensor, path: str | os.PathLike[str], line_numbers: l
         raise UserError(
             f"{path}, line {line}: the 3 x 3 block is no rotation; remove any scale from the matrices"
         )
-    return roma.special_procrustes(rotation)

@@ -1,0 +1,62 @@
+"""`scal3r score trajectory` reproduces published numbers and refuses nonsense in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scal3r_eval.score import main, score_files
+from scal3r_train.config import UserError
+
+
+@pytest.fixture(scope="module")
+def trajectories(shared_dir: Path) -> Path:
+    return shared_dir / "data" / "trajectories"
+
+
+def test_kitti_00_orb(trajectories: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(trajectories / "KITTI_00_ORB.txt", trajectories / "KITTI_00_gt.txt") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    score = json.loads(lines[0])
+    assert score["ate_rmse_m"] == pytest.approx(0.93771, abs=5e-6)
+    assert score["rte_m_per_100m"] == pytest.approx(0.62771, abs=5e-6)
+    assert score["rre_deg_per_100m"] == pytest.approx(0.25333, abs=5e-6)
+    assert (score["num_poses"], score["align"], score["num_unmatched_estimate"]) == (4541, "sim3", 0)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0.01, 0.006123), (0.02, 0.006187)])
+def test_fr2_desk_orb(trajectories: Path, limit: float, expected: float) -> None:
+    score = score_files(
+        trajectories / "fr2_desk_ORB.txt", trajectories / "fr2_desk_groundtruth.txt", "sim3", limit
+    )
+    assert score["ate_rmse_m"] == pytest.approx(expected, abs=5e-7)
+    assert score["rre_deg_per_100m"] is None
+    assert score["rte_m_per_100m"] is None
+    assert score["num_poses"] + score["num_unmatched_estimate"] == 2893
+
+
+def test_the_order_of_arguments_is_estimate_then_truth(trajectories: Path) -> None:
+    files = (trajectories / "KITTI_00_ORB.txt", trajectories / "KITTI_00_gt.txt")
+    forth, back = score_files(*files), score_files(*reversed(files))
+    assert forth["scale"] * back["scale"] == pytest.approx(1, abs=1e-3)
+    assert forth["scale"] > 1.004
+
+
+def test_arguments_out_of_range_are_refused(tmp_path: Path) -> None:
+    for align, limit in (("affine", 0.01), ("sim3", -1.0), ("sim3", float("nan"))):
+        with pytest.raises(UserError):
+            score_files(tmp_path, tmp_path, align, limit)
+
+
+def test_a_malformed_file_ends_the_command_with_one_line_and_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_text("0 0 0 0 0 0 0 1\n1 2 3\n")
+    command = [sys.executable, "-m", "scal3r_train.cli", "score", "trajectory", str(path), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "bad.txt, line 2" in done.stderr

@@ -1,0 +1,191 @@
+"""Trajectory metrics against evo, against a plain twin of KITTI's definition, on known and on degenerate paths."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from evo.core import metrics as evo_metrics
+from evo.core.trajectory import PosePath3D
+from evo.core.units import Unit
+
+from scal3r_train.config import UserError
+from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.metrics.kitti_segments import SEGMENT_LENGTHS_M, find_segments, segment_errors
+from scal3r_train.metrics.trajectory import AlignMode, score_trajectory
+from tests.geometry.test_sim3 import random_sim3
+
+
+def drive(
+    num_poses: int, step: float, turn: float = 0.02, wobble: float = 0.0, seed: int = 0
+) -> torch.Tensor:
+    """world_from_cam [S, 3, 4] of a car that goes `step` and turns `turn` radians per pose, with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    pose, poses = torch.eye(4, dtype=torch.float64), []
+    for _ in range(num_poses):
+        poses.append(pose[:3])
+        angle = turn + wobble * torch.randn((), generator=generator, dtype=torch.float64).item()
+        motion = torch.eye(4, dtype=torch.float64)
+        motion[0, 0] = motion[2, 2] = math.cos(angle)
+        motion[0, 2], motion[2, 0] = math.sin(angle), -math.sin(angle)
+        noise = torch.randn(3, generator=generator, dtype=torch.float64)
+        motion[:3, 3] = step * (torch.tensor([0, 0, 1.0]) + wobble * noise)
+        pose = pose @ motion
+    return torch.stack(poses)
+
+
+def evo_path(world_from_cam: torch.Tensor) -> PosePath3D:
+    bottom = torch.tensor([0.0, 0, 0, 1], dtype=torch.float64).expand(len(world_from_cam), 1, 4)
+    return PosePath3D(poses_se3=list(torch.cat([world_from_cam, bottom], dim=1).numpy()))
+
+
+def evo_rms(metric: evo_metrics.PE, truth: PosePath3D, estimate: PosePath3D) -> float:
+    metric.process_data((truth, estimate))
+    return metric.get_statistic(evo_metrics.StatisticsType.rmse)
+
+
+@pytest.mark.parametrize("align", ["sim3", "se3", "none"])
+@pytest.mark.parametrize("seed", range(3))
+def test_ate_and_rpe_agree_with_evo(align: AlignMode, seed: int) -> None:
+    truth = drive(60, 1.5, wobble=0.05, seed=seed)
+    estimate = random_sim3(seed, 0.3).apply_to_world_from_cam(
+        drive(60, 1.4, 0.021, wobble=0.1, seed=seed + 50)
+    )
+    ours = score_trajectory(estimate, truth, align)
+    theirs, true_path = evo_path(estimate), evo_path(truth)
+    if align != "none":
+        theirs = copy.deepcopy(theirs)
+        theirs.align(true_path, correct_scale=align == "sim3")
+    ate = evo_rms(evo_metrics.APE(evo_metrics.PoseRelation.translation_part), true_path, theirs)
+    rpe = {
+        relation: evo_rms(evo_metrics.RPE(relation, 1, Unit.frames), true_path, theirs)
+        for relation in (
+            evo_metrics.PoseRelation.translation_part,
+            evo_metrics.PoseRelation.rotation_angle_deg,
+        )
+    }
+    assert ours.ate_rmse_m == pytest.approx(ate, rel=1e-9)
+    assert ours.rpe_translation_m == pytest.approx(rpe[evo_metrics.PoseRelation.translation_part], rel=1e-9)
+    assert ours.rpe_rotation_deg == pytest.approx(rpe[evo_metrics.PoseRelation.rotation_angle_deg], rel=1e-7)
+    assert ours.path_length_m == pytest.approx(true_path.path_length)
+    assert ours.ate_percent == pytest.approx(100 * ate / true_path.path_length)
+
+
+def kitti_twin(estimate: torch.Tensor, truth: torch.Tensor) -> tuple[float, float, int]:
+    """KITTI's errors by loops and 4 x 4 inverses."""
+    bottom = np.array([[0, 0, 0, 1.0]])
+    est = [np.vstack([pose, bottom]) for pose in estimate.numpy()]
+    gt = [np.vstack([pose, bottom]) for pose in truth.numpy()]
+    travelled = [0.0]
+    for a, b in zip(gt[:-1], gt[1:], strict=True):
+        travelled.append(travelled[-1] + float(np.linalg.norm(b[:3, 3] - a[:3, 3])))
+    translations, rotations = [], []
+    for first in range(0, len(gt), 10):
+        for length in range(100, 801, 100):
+            last = next((i for i in range(first, len(gt)) if travelled[i] > travelled[first] + length), None)
+            if last is None:
+                continue
+            error = np.linalg.inv(np.linalg.inv(est[first]) @ est[last]) @ (
+                np.linalg.inv(gt[first]) @ gt[last]
+            )
+            cosine = (np.trace(error[:3, :3]) - 1) / 2
+            rotations.append(math.acos(max(-1.0, min(1.0, cosine))) / length)
+            translations.append(float(np.linalg.norm(error[:3, 3])) / length)
+    return 100 * float(np.mean(translations)), 100 * math.degrees(float(np.mean(rotations))), len(rotations)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_segment_errors_agree_with_a_plain_twin(seed: int) -> None:
+    truth = drive(400, 2.4, 0.01, wobble=0.05, seed=seed)
+    estimate = drive(400, 2.3, 0.0105, wobble=0.05, seed=seed + 9)
+    ours = segment_errors(estimate, truth)
+    assert ours is not None
+    translation, rotation, count = kitti_twin(estimate, truth)
+    assert ours.num_segments == count
+    assert ours.translation_m_per_100m == pytest.approx(translation, rel=1e-9)
+    assert ours.rotation_deg_per_100m == pytest.approx(rotation, rel=1e-6)
+
+
+def test_segment_errors_of_a_known_drift() -> None:
+    """A straight road driven 3 % too short, with a steady turn of 0.5 degrees per 100 m that moves nothing."""
+    truth = drive(1000, 1.0, 0.0)
+    estimate = truth.clone()
+    estimate[:, :, 3] *= 0.97
+    angles = torch.deg2rad(torch.arange(1000) * 0.005).double()
+    estimate[:, :, :3] = torch.stack([Sim3.identity().rotation] * 1000)
+    estimate[:, 0, 0] = estimate[:, 1, 1] = angles.cos()  # about the direction of travel
+    estimate[:, 0, 1], estimate[:, 1, 0] = -angles.sin(), angles.sin()
+    score = score_trajectory(estimate, truth, "none")
+    assert score.rte_m_per_100m == pytest.approx(3.0, rel=0.01)  # segments end one pose late: 101 m, not 100
+    assert score.rre_deg_per_100m == pytest.approx(0.5, rel=0.01)
+    rescaled = score_trajectory(estimate, truth, "sim3")  # the same alignment goes into all errors
+    assert rescaled.rte_m_per_100m == pytest.approx(0, abs=1e-6)
+    assert rescaled.scale == pytest.approx(1 / 0.97)
+
+
+def test_segments_start_every_tenth_pose_and_end_beyond_their_length() -> None:
+    centres = torch.zeros(1000, 3, dtype=torch.float64)
+    centres[:, 0] = torch.arange(1000)
+    first, last, length = find_segments(centres)
+    assert set(first.tolist()) == set(range(0, 899, 10))
+    assert torch.equal((last - first).double(), length + 1)
+    assert sorted(set(length.tolist())) == list(SEGMENT_LENGTHS_M)
+
+
+@pytest.mark.parametrize(("num_poses", "expected"), [(101, False), (102, True)])
+def test_kitti_errors_are_none_on_short_paths(num_poses: int, expected: bool) -> None:
+    truth = drive(num_poses, 1.0, 0.0)
+    score = score_trajectory(truth, truth)
+    assert (score.rte_m_per_100m is not None) == expected
+    assert (score.rre_deg_per_100m is not None) == expected
+
+
+def test_any_similarity_of_the_truth_scores_zero_under_sim3() -> None:
+    truth, moved = drive(150, 1.2, wobble=0.05), random_sim3(3)
+    score = score_trajectory(moved.inverse().apply_to_world_from_cam(truth), truth)
+    assert score.scale == pytest.approx(moved.scale.item())
+    errors = (score.ate_rmse_m, score.rte_m_per_100m, score.rpe_translation_m, score.rpe_rotation_deg)
+    assert errors == pytest.approx((0, 0, 0, 0), abs=1e-9)
+    assert score.rre_deg_per_100m == pytest.approx(0, abs=2e-6)  # the resolution of the kit's arc cosine
+
+
+def test_a_static_estimate_scores_the_spread_of_the_truth() -> None:
+    truth = drive(200, 1.0, wobble=0.05)
+    static = torch.eye(3, 4, dtype=torch.float64).expand(200, 3, 4)
+    centred = truth[:, :, 3] - truth[:, :, 3].mean(0)
+    for offset in (0.0, 1e5):
+        pose = static.clone()
+        pose[:, :, 3] += offset
+        score = score_trajectory(pose, truth)
+        assert score.scale == 0
+        assert score.ate_rmse_m == pytest.approx(centred.square().sum(-1).mean().sqrt().item())
+
+
+def test_a_straight_estimate_is_well_defined() -> None:
+    truth, straight = drive(200, 1.0, wobble=0.05), drive(200, 0.9, 0.0)
+    once = score_trajectory(straight, truth)
+    spun = score_trajectory(random_sim3(4).apply_to_world_from_cam(straight), truth)
+    assert once.ate_rmse_m == pytest.approx(spun.ate_rmse_m)
+    assert once.ate_rmse_m > 1
+    assert score_trajectory(straight, straight).ate_rmse_m == pytest.approx(0, abs=1e-9)
+
+
+def test_a_truth_that_never_moves_has_no_percentage() -> None:
+    truth = torch.eye(3, 4, dtype=torch.float64).expand(10, 3, 4)
+    score = score_trajectory(drive(10, 1.0), truth)
+    assert score.ate_percent is None
+    assert score.ate_rmse_m == pytest.approx(0, abs=1e-12)  # shrunk onto it
+    assert score_trajectory(truth, truth, "se3").ate_rmse_m == 0
+
+
+def test_too_few_or_broken_poses_are_user_errors() -> None:
+    truth = drive(10, 1.0)
+    with pytest.raises(UserError, match="2 poses; scoring needs at least 3"):
+        score_trajectory(truth[:2], truth[:2])
+    broken = truth.clone()
+    broken[4, 1, 3] = math.nan
+    with pytest.raises(UserError, match="pose 4 of the estimate is not finite"):
+        score_trajectory(broken, truth)
+    with pytest.raises(UserError, match="pose 4 of the ground truth is not finite"):
+        score_trajectory(truth, broken)
