@@ -1,0 +1,100 @@
+"""Several processes under torchrun write the scene that one process writes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scal3r_train.config import load_config
+from scal3r_train.inference.reconstruct import reconstruct
+from scal3r_train.inference.scene import Scene, load_scene
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from tests.inference.conftest import NUM_FRAMES
+
+pytestmark = pytest.mark.exactness
+
+# Every pixel gives a point: which point of a voxel wins may hang on a rounding error.
+SETTINGS = ["input.resize.size=42", "export.voxel_size=0", "export.min_confidence_ratio=0"]
+CHUNKS = {
+    5: ["schedule.chunk_size=4", "schedule.overlap=2"],
+    2: ["schedule.chunk_size=7", "schedule.overlap=3"],
+}
+TOLERANCE = 1e-5
+
+
+def torchrun(project_root: Path, num_processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
+        *("-m", "scal3r_train.cli", "reconstruct", *map(str, arguments)),
+    ]
+    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project_root)}
+    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=280)
+
+
+def assert_same_scene(scene: Scene, expected: Scene) -> None:
+    extent = expected.world_from_cam[:, :, 3].norm(dim=-1).max()
+    assert extent > 1e-3
+    torch.testing.assert_close(
+        scene.world_from_cam[:, :, 3] / extent, expected.world_from_cam[:, :, 3] / extent, rtol=0, atol=TOLERANCE
+    )
+    torch.testing.assert_close(
+        scene.world_from_cam[:, :, :3], expected.world_from_cam[:, :, :3], rtol=0, atol=TOLERANCE
+    )
+    torch.testing.assert_close(scene.intrinsics, expected.intrinsics, rtol=TOLERANCE, atol=0)
+    reach = np.abs(expected.positions).max()
+    np.testing.assert_allclose(scene.positions / reach, expected.positions / reach, rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(scene.colours, expected.colours)
+
+
+@pytest.mark.parametrize(("num_processes", "num_chunks"), [(2, 5), (3, 2)])
+def test_processes_agree_with_one(
+    num_processes: int,
+    num_chunks: int,
+    project_root: Path,
+    image_folder: Path,
+    checkpoint: Path,
+    tiny_model: Scal3RModel,
+    tmp_path: Path,
+) -> None:
+    """Unequal shares (3 + 2 chunks); more processes than chunks (1 + 1 + 0)."""
+    settings = [*SETTINGS, *CHUNKS[num_chunks]]
+    recipe = load_config(ReconstructionRecipe, None, settings)
+    expected = reconstruct(image_folder, tiny_model, recipe, tmp_path / "one")
+    assert expected is not None
+    assert len(expected.info.chunks) == num_chunks
+    done = torchrun(
+        project_root, num_processes, image_folder, tmp_path / "many", f"model.checkpoint={checkpoint}", *settings
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count(f"{NUM_FRAMES} frames in {num_chunks} chunks") == 1
+    scene = load_scene(tmp_path / "many")
+    assert scene.info.num_processes == num_processes
+    assert scene.info.seams[0]["num_points"] == expected.info.seams[0]["num_points"]
+    assert_same_scene(scene, expected)
+
+
+def test_an_error_on_one_process_ends_all_with_one_line(
+    project_root: Path, image_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Only the second process reads the last image."""
+    (tmp_path / "in").mkdir()
+    for path in image_folder.iterdir():
+        content = path.read_bytes()
+        last = path.name == f"{NUM_FRAMES - 1:03d}.png"
+        (tmp_path / "in" / path.name).write_bytes(content[: len(content) // 2] if last else content)
+    settings = [*SETTINGS, *CHUNKS[5]]
+    done = torchrun(
+        project_root, 2, tmp_path / "in", tmp_path / "out", f"model.checkpoint={checkpoint}", *settings
+    )
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if "scal3r: error:" in line]
+    assert len(lines) == 1, done.stderr[-3000:]
+    assert "010.png cannot be read" in lines[0]
+    assert "Traceback (most recent call last):\n  File \"" + str(project_root) not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
