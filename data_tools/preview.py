@@ -42,7 +42,7 @@ def main(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> int:
         record = index[int(row)]
         block.suptitle(f"{record.dataset} / {record.sequence_id}: {record.num_frames} frames", fontsize=10)
         grid = block.add_gridspec(2, NUM_FRAMES + 1, width_ratios=[1.0] * NUM_FRAMES + [1.6])
-        shown = np.linspace(0, record.num_frames - 1, NUM_FRAMES).astype(int)
+        shown = _shown_frames(record)
         _draw_frames(
             record, shown, [[block.add_subplot(grid[r, c]) for c in range(NUM_FRAMES)] for r in (0, 1)]
         )
@@ -78,6 +78,12 @@ def colour_depth(depth: np.ndarray) -> np.ndarray:
     share = np.clip((inverse - low) / max(high - low, 1e-12), 0, 1)
     colour = SHADES(1 - share)[..., :3] * valid[..., None]
     return (colour * 255 + 0.5).astype(np.uint8)
+
+
+def _shown_frames(record: SequenceRecord) -> np.ndarray:
+    """NUM_FRAMES frames spread over a sequence, out of those with depth when only some have it."""
+    choice = np.array([i for i, name in enumerate(record.depth) if name] or range(record.num_frames))
+    return choice[np.linspace(0, len(choice) - 1, NUM_FRAMES).astype(int)]
 
 
 def _draw_frames(record: SequenceRecord, shown: np.ndarray, axes: list[list[Axes]]) -> None:

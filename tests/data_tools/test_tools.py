@@ -1,0 +1,204 @@
+"""synth, index, check and preview on small towns, and what check must not let pass."""
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scal3r_data_tools import check, index, preview, synth
+from scal3r_data_tools.preview import path_from_above
+from scal3r_train.config import UserError
+from scal3r_train.data.frame_io import read_frames
+from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.data.synthetic import TownSettings, render_town
+
+SIZE = ["num_frames=24", "height=28", "width=42", "num_workers=1", "fog_share=0"]
+
+
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "towns"
+    assert synth.main(folder, [*SIZE, "num_sequences=2"]) == 0
+    return folder
+
+
+@pytest.fixture
+def record(towns: Path) -> SequenceRecord:
+    return load_index(towns / "index.parquet")[0]
+
+
+def test_files_hold_what_is_rendered(towns: Path, record: SequenceRecord) -> None:
+    assert sorted(path.name for path in towns.iterdir()) == [
+        "index.parquet", "town_000_00000", "town_000_00001", "towns.yaml",
+    ]  # fmt: skip
+    expected = render_town(TownSettings(num_frames=24, height=28, width=42, fog_share=0.0), 0)
+    got = read_frames(record, range(24), (28, 42))
+    assert torch.equal(got.images, expected.images)
+    assert got.depth is not None and expected.depth is not None
+    assert got.extrinsics is not None and expected.extrinsics is not None
+    assert got.intrinsics is not None and expected.intrinsics is not None
+    assert (got.depth - expected.depth).abs().max() < 0.0051  # stored in centimetres
+    assert torch.equal(got.extrinsics, expected.extrinsics)
+    assert torch.equal(got.intrinsics, expected.intrinsics)
+    assert record.is_metric and record.is_synthetic
+
+
+def test_workers_do_not_change_the_result(towns: Path, tmp_path: Path) -> None:
+    assert synth.main(tmp_path / "again", [*SIZE, "num_sequences=2", "num_workers=2"]) == 0
+    name = "town_000_00001/rgb/000011.png"
+    assert (tmp_path / "again" / name).read_bytes() == (towns / name).read_bytes()
+
+
+def test_synth_does_its_work_once_and_overwrites_nothing(towns: Path, tmp_path: Path) -> None:
+    before = (towns / "index.parquet").stat().st_mtime_ns
+    assert synth.main(towns, [*SIZE, "num_sequences=2"]) == 0
+    assert (towns / "index.parquet").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="holds something else"):
+        synth.main(towns, [*SIZE, "num_sequences=3"])
+    with pytest.raises(UserError, match="num_sequences"):
+        synth.main(tmp_path / "new", ["num_sequences=0"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(synth, "write_index", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        synth.main(tmp_path / "towns", [*SIZE, "num_sequences=1"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_passes_good_towns(towns: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(towns / "index.parquet") == 0
+    assert "2 sequences, 48 frames: 0 sequences with problems" in capsys.readouterr().out
+
+
+def inverted(record: SequenceRecord) -> SequenceRecord:
+    assert record.cam_from_world is not None
+    rotation = record.cam_from_world[:, :, :3].transpose(0, 2, 1)
+    position = -rotation @ record.cam_from_world[:, :, 3:]
+    return dataclasses.replace(record, cam_from_world=np.concatenate([rotation, position], -1))
+
+
+def reflected(record: SequenceRecord) -> SequenceRecord:
+    assert record.cam_from_world is not None
+    return dataclasses.replace(record, cam_from_world=record.cam_from_world * np.array([1, -1, 1])[:, None])
+
+
+def backwards_in_time(record: SequenceRecord) -> SequenceRecord:
+    return dataclasses.replace(record, timestamp=record.timestamp[::-1].copy())
+
+
+def shifted_poses(record: SequenceRecord) -> SequenceRecord:
+    assert record.cam_from_world is not None
+    return dataclasses.replace(record, cam_from_world=np.roll(record.cam_from_world, 4, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (inverted, "they agree .* with inverted poses"),
+        (
+            lambda record: dataclasses.replace(record, depth_codec="uint16_mm"),
+            "translations times 0.1 .wrong unit",
+        ),
+        (lambda record: dataclasses.replace(record, depth_codec="uint16_256ths"), "depth and poses"),
+        (reflected, "is not a rigid transform"),
+        (shifted_poses, "depth and poses disagree"),
+        (backwards_in_time, "timestamp of frame 1"),
+        (lambda record: dataclasses.replace(record, image_size=record.image_size + 1), "the index says"),
+        (lambda record: dataclasses.replace(record, intrinsics=record.intrinsics * -1), "implausible"),
+    ],
+)
+def test_check_fails_wrong_data(
+    record: SequenceRecord,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[SequenceRecord], SequenceRecord],
+    message: str,
+) -> None:
+
+    write_index(tmp_path / "index.parquet", [spoil(record)])
+    assert check.main(tmp_path / "index.parquet") == 1
+    assert re.search(message, capsys.readouterr().out)
+
+
+def test_check_names_bad_files(towns: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(towns, folder)
+    (folder / "town_000_00000/rgb/000003.png").unlink()
+    cut = folder / "town_000_00000/depth/000004.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    Image.fromarray(np.zeros((28, 42), np.uint16)).save(folder / "town_000_00000/depth/000005.png")
+    assert check.main(folder / "index.parquet") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any("rgb/000003.png does not exist" in line for line in lines)
+    assert any("depth/000004.png cannot be read" in line for line in lines)
+    assert any("depth/000005.png: no valid depth" in line for line in lines)
+    assert lines[-1].endswith("1 sequences with problems")
+
+
+def test_check_notes_repeated_pictures(
+    towns: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(towns, folder)
+    for name in ("000007", "000008"):
+        shutil.copy(folder / "town_000_00001/rgb/000006.png", folder / f"town_000_00001/rgb/{name}.png")
+    assert check.main(folder / "index.parquet") == 0  # cameras do that
+    assert "note: 2 frames repeat an earlier picture, first " in capsys.readouterr().out
+
+
+def test_preview_is_a_picture(towns: Path, tmp_path: Path) -> None:
+    assert preview.main(towns / "index.parquet", tmp_path / "sheet.png") == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert pixels.shape[0] > 400
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000
+    with pytest.raises(UserError, match="must end in .png"):
+        preview.main(towns / "index.parquet", tmp_path / "sheet.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_seen_from_above_left_turns_are_left(record: SequenceRecord) -> None:
+    """The view is not mirrored: towns have z up, so the signed area of the path seen from above keeps its sign."""
+    assert record.cam_from_world is not None
+    rotation = record.cam_from_world[:, :, :3]
+    position = -np.einsum("sji,sj->si", rotation, record.cam_from_world[:, :, 3])
+
+    def signed_area(xy: np.ndarray) -> float:
+        xy = xy - xy[0]
+        return float((xy[:-1, 0] * xy[1:, 1] - xy[1:, 0] * xy[:-1, 1]).sum())
+
+    expected = signed_area(position[:, :2])
+    assert abs(expected) > 1
+    assert signed_area(path_from_above(record.cam_from_world)) == pytest.approx(expected, rel=0.1)
+
+
+def test_index_refuses_what_it_does_not_know(tmp_path: Path, towns: Path) -> None:
+    with pytest.raises(UserError, match="dataset 'kitty' is unknown; known are game_loop, images"):
+        index.main("kitty", towns, tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="is not a folder"):
+        index.main("towns", towns / "nowhere", tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="must end in .parquet"):
+        index.main("towns", towns, tmp_path / "x.txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no sequence in the layout of towns"):
+        index.main("towns", tmp_path / "empty", tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="holds no images"):
+        index.main("images", tmp_path / "empty", tmp_path / "x.parquet")
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_towns_can_be_indexed_again(towns: Path, tmp_path: Path) -> None:
+    assert index.main("towns", towns, tmp_path / "x.parquet") == 0
+    assert load_index(tmp_path / "x.parquet").sequence_ids == ["town_000_00000", "town_000_00001"]
