@@ -54,9 +54,10 @@ class Golden:
         """Return the keys that start with `prefix`."""
         return [key for key in self.tensors if key.startswith(prefix)]
 
-    def weights(self, prefix: str = "w.") -> dict[str, Tensor]:
-        """Return the tensors under `prefix` with it cut off: a state dict."""
-        return {key.removeprefix(prefix): self.tensors[key] for key in self.keys(prefix)}
+    def weights(self, prefix: str = "") -> dict[str, Tensor]:
+        """Return the weights of the module called `prefix` ("amu.", all by default), as its state dict."""
+        start = f"w.{prefix}"
+        return {key.removeprefix(start): self.tensors[key] for key in self.keys(start)}
 
     def tolerance(self, key: str) -> tuple[float, float]:
         """Return (rel_rms, max_abs_over_rms) allowed for `key`: those of the longest prefix given."""

@@ -34,6 +34,7 @@ def golden(tmp_path: Path) -> Golden:
 def test_reads_config_and_weights(golden: Golden) -> None:
     assert golden.config == {"kind": "amu"}
     assert list(golden.weights()) == ["block.weight"]
+    assert list(golden.weights("block.")) == ["weight"]
     assert golden.keys("out.loose") == ["out.loose", "out.loose.tight"]
 
 
