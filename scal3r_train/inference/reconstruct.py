@@ -110,14 +110,14 @@ def reconstruct(
         video = Video.choose(record, recipe.input, model.config.patch_size)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
     mine = layout.assignment[process.rank]
-    with stages.stage("read"), same_fate():
-        part = video.read(layout.frames_of(mine), stages.track) if mine else None
-    with stages.stage("predict"):
-        predictions = predict_share(model, part, mine, layout, recipe)
-    with stages.stage("align"):
-        placement = join_chunks(predictions, layout, recipe)
     with _growing_scene(output):
         folder = partial_folder(output)
+        with stages.stage("read"), same_fate():
+            part = video.read(layout.frames_of(mine), stages.track) if mine else None
+        with stages.stage("predict"):
+            predictions = predict_share(model, part, mine, layout, recipe)
+        with stages.stage("align"):
+            placement = join_chunks(predictions, layout, recipe)
         with stages.stage("place"), same_fate():
             share = place_share(predictions, part, layout, placement, recipe, folder, stages.track)
         shares = gather_to_main(share)
@@ -138,7 +138,9 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint) if process.is_main else None
         is_done = process.is_main and _is_done(output, recipe, video, model_sha256)
     if any(gather_to_all(is_done)):
-        return f"{output}: complete for this input, recipe and checkpoint; export.overwrite=true runs it again"
+        return (
+            f"{output}: complete for this input, recipe and checkpoint; export.overwrite=true runs it again"
+        )
     scene = reconstruct(record, model, recipe, output, model_sha256)
     return "" if scene is None else _outcome(output, scene.info)
 
@@ -167,12 +169,17 @@ def _refuse_missing_heads(model: Scal3RModel, recipe: ReconstructionRecipe) -> N
         needed["point"] = config.point_head
     for name, present in needed.items():
         if not present:
-            raise UserError(f"the model has no {name} head, which this reconstruction needs; use another model")
+            raise UserError(
+                f"the model has no {name} head, which this reconstruction needs; use another model"
+            )
 
 
 @contextmanager
 def _growing_scene(output: Path) -> Iterator[None]:
-    """Run the body with the partial folder of `output` in place; remove it when anything fails."""
+    """Run the body with the partial folder of `output` in place; remove it when anything fails.
+
+    It is made before the work, so that a path that cannot be written is found first.
+    """
     is_main = current_process().is_main
     try:
         with same_fate():
@@ -254,5 +261,7 @@ def _outcome(output: Path, info: SceneInfo) -> str:
     )
     if doubtful:
         some = ", ".join(map(str, doubtful[:5])) + (", ..." if len(doubtful) > 5 else "")
-        line += f"; {len(doubtful)} of {len(info.seams)} seams are not trusted (before chunk {some}; scene.json)"
+        line += (
+            f"; {len(doubtful)} of {len(info.seams)} seams are not trusted (before chunk {some}; scene.json)"
+        )
     return line

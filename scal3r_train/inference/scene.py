@@ -98,7 +98,9 @@ def write_scene(
     columns = "fx fy cx cy (pixels of the input image, centre of the top-left pixel at 0.5 0.5)"
     entries = [intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 2], intrinsics[:, 1, 2]]
     _write_table(folder / INTRINSICS_NAME, columns, torch.stack(entries, dim=-1))
-    fields = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in info.model_dump(mode="json").items()]
+    fields = [
+        f" {json.dumps(key)}: {json.dumps(value)}" for key, value in info.model_dump(mode="json").items()
+    ]
     write_text_atomically(folder / INFO_NAME, "{\n" + ",\n".join(fields) + "\n}\n")
 
 

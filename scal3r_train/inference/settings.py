@@ -38,7 +38,9 @@ class InputSettings(StrictModel):
         """Return which frames of a video of `num_frames` frames are used; UserError when none is."""
         chosen = range(self.start, min(self.stop or num_frames, num_frames), self.stride)[: self.max_frames]
         if not chosen:
-            raise UserError(f"input.start = {self.start} lies beyond the video's {num_frames} frames; lower it")
+            raise UserError(
+                f"input.start = {self.start} lies beyond the video's {num_frames} frames; lower it"
+            )
         return list(chosen)
 
 
@@ -49,7 +51,9 @@ class ExportSettings(StrictModel):
         0.75, ge=0, description="Pixels below this share of their frame's mean confidence give no point."
     )
     voxel_size: float | None = Field(
-        None, ge=0, description="Points closer than about this merge; null: 1/500 of chunk 0's median depth; 0: off."
+        None,
+        ge=0,
+        description="Points closer than about this merge; null: 1/500 of chunk 0's median depth; 0: off.",
     )
     max_points: int = Field(5_000_000, ge=1, description="Bound on points.ply.")
     seed: int = Field(0, ge=0, description="Of the choice when there are more points.")

@@ -47,7 +47,9 @@ class VideoPart:
         """Return intrinsics [S, 3, 3] of some frames' processed images in pixels of the input images."""
         part = slice(frames.start - self.frames.start, frames.stop - self.frames.start)
         whole = self.pixel_map
-        return PixelMap(whole.scale[part], whole.offset[part], whole.input_hw[part]).input_intrinsics(intrinsics)
+        return PixelMap(whole.scale[part], whole.offset[part], whole.input_hw[part]).input_intrinsics(
+            intrinsics
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,9 @@ def test_every_frame_is_provided_once_and_every_chunk_held_once(
     for number, (chunk, frames) in enumerate(zip(layout.ranges, layout.provided, strict=True)):
         assert set(frames) <= set(chunk)
         for frame in frames:
-            started = [k for k in range(1, len(layout.ranges)) if frame >= layout.ranges[k].start + overlap // 2]
+            started = [
+                k for k in range(1, len(layout.ranges)) if frame >= layout.ranges[k].start + overlap // 2
+            ]
             assert number == max(started, default=0)
     assert [k for chunks in layout.assignment for k in chunks] == list(range(len(layout.ranges)))
     for chunks in layout.assignment:

@@ -41,7 +41,10 @@ def assert_same_scene(scene: Scene, expected: Scene) -> None:
     extent = expected.world_from_cam[:, :, 3].norm(dim=-1).max()
     assert extent > 1e-3
     torch.testing.assert_close(
-        scene.world_from_cam[:, :, 3] / extent, expected.world_from_cam[:, :, 3] / extent, rtol=0, atol=TOLERANCE
+        scene.world_from_cam[:, :, 3] / extent,
+        expected.world_from_cam[:, :, 3] / extent,
+        rtol=0,
+        atol=TOLERANCE,
     )
     torch.testing.assert_close(
         scene.world_from_cam[:, :, :3], expected.world_from_cam[:, :, :3], rtol=0, atol=TOLERANCE
@@ -69,7 +72,12 @@ def test_processes_agree_with_one(
     assert expected is not None
     assert len(expected.info.chunks) == num_chunks
     done = torchrun(
-        project_root, num_processes, image_folder, tmp_path / "many", f"model.checkpoint={checkpoint}", *settings
+        project_root,
+        num_processes,
+        image_folder,
+        tmp_path / "many",
+        f"model.checkpoint={checkpoint}",
+        *settings,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count(f"{NUM_FRAMES} frames in {num_chunks} chunks") == 1
@@ -96,5 +104,5 @@ def test_an_error_on_one_process_ends_all_with_one_line(
     lines = [line for line in done.stderr.splitlines() if "scal3r: error:" in line]
     assert len(lines) == 1, done.stderr[-3000:]
     assert "010.png cannot be read" in lines[0]
-    assert "Traceback (most recent call last):\n  File \"" + str(project_root) not in done.stderr
+    assert 'Traceback (most recent call last):\n  File "' + str(project_root) not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]

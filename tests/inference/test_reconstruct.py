@@ -57,7 +57,9 @@ def test_the_scene_folder_is_complete(run: Reconstruct, tmp_path: Path) -> None:
     assert info["processed_hw"] == [28, 42]
     assert set(info["timings_s"]) == {"read", "predict", "align", "place"}
     assert info["peak_memory_bytes"]["host"] > 10**7
-    assert len(independent_ply(tmp_path / "scene/points.ply")) == info["num_points"] == len(scene.positions) > 0
+    assert (
+        len(independent_ply(tmp_path / "scene/points.ply")) == info["num_points"] == len(scene.positions) > 0
+    )
 
 
 def test_the_world_is_the_first_camera(run: Reconstruct, tmp_path: Path) -> None:
@@ -72,7 +74,9 @@ def test_the_world_is_the_first_camera(run: Reconstruct, tmp_path: Path) -> None
     assert np.linalg.norm(rows[-1, 1:4]) > 1e-3
 
 
-def test_intrinsics_are_in_input_pixels(run: Reconstruct, tiny_model: Scal3RModel, image_folder: Path) -> None:
+def test_intrinsics_are_in_input_pixels(
+    run: Reconstruct, tiny_model: Scal3RModel, image_folder: Path
+) -> None:
     """63 x 90 is resized to 29 x 42, then the 29th row is cut off."""
     scene = run("schedule.chunk_size=60", "schedule.overlap=30")
     recipe = load_config(ReconstructionRecipe, None, SETTINGS)
@@ -103,7 +107,9 @@ def test_points_come_from_the_providing_chunk_and_lie_where_depth_says(
         cx, cy = scene.intrinsics[frame, :2, 2].tolist()
         camera = np.stack([(x - cx) / fx * depth, (y - cy) / fy * depth, depth], axis=-1)
         pose = scene.world_from_cam[frame].numpy()
-        np.testing.assert_allclose(positions[frame], camera @ pose[:, :3].T + pose[:, 3], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            positions[frame], camera @ pose[:, :3].T + pose[:, 3], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_colours_are_those_of_the_images(run: Reconstruct, image_folder: Path) -> None:
@@ -135,6 +141,22 @@ def test_the_point_head_runs_only_when_asked_for(run: Reconstruct, tiny_model: S
     finally:
         hook.remove()
     assert scene.info.num_points > 0
+
+
+def test_half_precision_predicts_about_the_same(tiny_model: Scal3RModel) -> None:
+    images = {0: torch.randint(0, 256, (4, 3, 28, 42), dtype=torch.uint8)}
+    exact = predict_chunks(tiny_model, images)[0].depth
+    rounded = predict_chunks(tiny_model, images, precision="bfloat16")[0].depth
+    assert 0 < ((exact - rounded).abs() / exact).mean() < 0.05
+
+
+def test_a_path_that_cannot_be_written_is_found_before_the_work(
+    tiny_model: Scal3RModel, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(Scal3RModel, "forward", None)
+    with pytest.raises(UserError, match="cannot be made"):
+        reconstruct(image_folder, tiny_model, ReconstructionRecipe(), tmp_path / "file" / "scene")
 
 
 def test_chosen_frames_keep_their_times(run: Reconstruct) -> None:
@@ -204,7 +226,11 @@ class TestCommand:
         return call
 
     def test_it_says_what_it_wrote_and_does_not_do_it_twice(
-        self, command: Callable[..., tuple[int, str, str]], image_folder: Path, tmp_path: Path, checkpoint: Path
+        self,
+        command: Callable[..., tuple[int, str, str]],
+        image_folder: Path,
+        tmp_path: Path,
+        checkpoint: Path,
     ) -> None:
         code, out, _ = command(image_folder)
         assert code == 0

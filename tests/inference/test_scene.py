@@ -39,7 +39,12 @@ def folder(tmp_path: Path) -> Path:
         np.arange(NUM_POINTS),
     )
     intrinsics = torch.eye(3, dtype=torch.float64).repeat(NUM_FRAMES, 1, 1)
-    intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 2], intrinsics[:, 1, 2] = 100 / 3, 77.7, 4.1, 5.2
+    intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 2], intrinsics[:, 1, 2] = (
+        100 / 3,
+        77.7,
+        4.1,
+        5.2,
+    )
     start_scene_folder(tmp_path / "scene")
     write_scene(
         partial_folder(tmp_path / "scene"),
@@ -102,7 +107,9 @@ def test_a_damaged_scene_is_refused(folder: Path, name: str, damage: str) -> Non
     if damage == "cut":
         path.write_bytes(content[: len(content) * 2 // 3])
     elif damage == "one row less":
-        path.write_bytes(content[:-15] if name == "points.ply" else content.rstrip().rpartition(b"\n")[0] + b"\n")
+        path.write_bytes(
+            content[:-15] if name == "points.ply" else content.rstrip().rpartition(b"\n")[0] + b"\n"
+        )
     with pytest.raises(UserError) as caught:
         load_scene(folder)
     assert str(folder) in str(caught.value)
