@@ -37,7 +37,7 @@ def main(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> int:
     rows = np.unique(np.linspace(0, len(index) - 1, min(MAX_SEQUENCES, len(index))).astype(int))
     figure = Figure(figsize=(2.2 * (NUM_FRAMES + 1.6), 3.4 * len(rows)), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    blocks = np.atleast_1d(figure.subfigures(len(rows), 1))
+    blocks = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for block, row in progress(zip(blocks, rows, strict=True), len(rows), "preview"):
         record = index[int(row)]
         block.suptitle(f"{record.dataset} / {record.sequence_id}: {record.num_frames} frames", fontsize=10)

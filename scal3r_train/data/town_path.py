@@ -61,8 +61,8 @@ def make_path(rng: np.random.Generator, settings: TownSettings, max_yaw: float) 
 
     max_yaw: fastest turn in radians a frame; where the path bends more sharply the car drives more slowly.
     """
-    speed = rng.uniform(settings.min_speed_m, settings.max_speed_m)
-    speed = speed * (1 + 0.3 * smooth_noise(rng, settings.num_frames, 25, 70))
+    mean_speed = rng.uniform(settings.min_speed_m, settings.max_speed_m)
+    speed = mean_speed * (1 + 0.3 * smooth_noise(rng, settings.num_frames, 25, 70))
     speed = np.clip(speed, settings.min_speed_m, settings.max_speed_m)
     if rng.random() < settings.closed_share:
         return _closed_path(rng, speed, max_yaw)

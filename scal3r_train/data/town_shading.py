@@ -19,6 +19,7 @@ WAVES = ((1.3, 0.9, 0.5), (-1.1, 3.1, 0.45), (4.1, 1.7, 0.4), (-6.3, 6.9, 0.35),
 GROUND_WAVES = ((0.8, 0.35, 0.45), (-0.6, 1.5, 0.4), (2.9, 1.1, 0.45), (-2.3, 4.1, 0.4), (7.9, 2.7, 0.35))
 SKY_WAVES = ((2.0, 3.0, 0.6), (-5.0, 4.0, 0.5), (9.0, 6.0, 0.4))
 HAZE_M = 90.0
+DARK_GLASS, LIGHT_GLASS = np.array([[0.12, 0.14, 0.2], [0.85, 0.88, 0.92]], np.float32)
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,16 @@ def shade(
     if np.isfinite(air.fog_m):
         clear *= np.exp(-t / np.float32(air.fog_m))
         clear[sky] = np.maximum(0.25, clear[sky])
-    colour = air.horizon.astype(np.float32) + clear[:, None] * (colour - air.horizon.astype(np.float32))
-    return colour.reshape(*depth.shape, 3).mean(0)
+    fog_colour = air.horizon.astype(np.float32)
+    mixed = fog_colour + clear[:, None] * (colour - fog_colour)
+    return mixed.reshape(*depth.shape, 3).mean(0)
 
 
 def _waves(
     waves: tuple[tuple[float, float, float], ...],
     u: np.ndarray,
     v: np.ndarray,
-    phase: np.ndarray,
+    phase: np.ndarray | np.float32,
     width: np.ndarray,
 ) -> np.ndarray:
     """Sum of band-limited waves at surface coordinates u, v (metres) [P]; width: the footprint [P] in metres."""
@@ -157,7 +159,7 @@ def _solid(
     material = town.material[number]
     pane = _pulse(u, period_u, 0.45, width) * _pulse(v + 0.4, period_v, 0.5, width)
     pane = pane * ((material == WALL) & ~is_cap)
-    glass = np.where((phase > 25)[:, None], np.float32([0.12, 0.14, 0.2]), np.float32([0.85, 0.88, 0.92]))
+    glass = np.where((phase > 25)[:, None], DARK_GLASS, LIGHT_GLASS)
     colour += 0.85 * pane[:, None] * (glass - colour)
     light += np.where(material == FOLIAGE, 0.25 * (z - low) / (high - low) - 0.12, 0)
     return np.clip(colour * light[:, None], 0, 1)
