@@ -131,29 +131,60 @@ class Scal3RConfig(PreTrainedConfig):
         return 1 + self.num_register_tokens
 
     def _check(self) -> None:
+        is_dense = self.depth_head or self.point_head
         rules = [
             (self.hidden_size % self.num_heads == 0, "hidden_size must be a multiple of num_heads"),
             (self.hidden_size % self.memory_heads == 0, "hidden_size must be a multiple of memory_heads"),
-            (2 * self.hidden_size % self.camera_heads == 0, "2*hidden_size must be a multiple of camera_heads"),
+            (
+                2 * self.hidden_size % self.camera_heads == 0,
+                "2*hidden_size must be a multiple of camera_heads",
+            ),
             (self.memory_expansion >= 1, "memory_expansion must be at least 1"),
             (self.memory_base_lr > 0, "memory_base_lr must be positive"),
-            (self.patch_encoder in ("dinov2", "conv", "correlation"), "patch_encoder is not one of dinov2, conv, "
-             "correlation"),
-            (self.newton_schulz_dtype in ("working", "bfloat16"), "newton_schulz_dtype is not working or bfloat16"),
-            (all(0 <= layer < self.num_layers for layer in [*self.tap_layers, *self.memory_layers]),
-             f"tap_layers and memory_layers must lie in 0..{self.num_layers - 1}"),
+            (
+                self.patch_encoder in ("dinov2", "conv", "correlation"),
+                "patch_encoder is not one of dinov2, conv, correlation",
+            ),
+            (
+                self.newton_schulz_dtype in ("working", "bfloat16"),
+                "newton_schulz_dtype is not working or bfloat16",
+            ),
+            (
+                all(0 <= layer < self.num_layers for layer in [*self.tap_layers, *self.memory_layers]),
+                f"tap_layers and memory_layers must lie in 0..{self.num_layers - 1}",
+            ),
             (sorted(set(self.memory_layers)) == self.memory_layers, "memory_layers must increase"),
-            (len(self.tap_layers) == 4 or not (self.depth_head or self.point_head),
-             "the dense heads read exactly four tap_layers"),
-            (len(self.tap_layers) > 0 and self.tap_layers[-1] == self.num_layers - 1,
-             "the last of tap_layers must be the last layer"),
-            (self.rope_frequency == 0 or self.hidden_size // self.num_heads % 4 == 0,
-             "rotary embeddings need a head size (hidden_size / num_heads) that is a multiple of 4"),
-            (self.rope_frequency == 0 or self.hidden_size // self.memory_heads % 4 == 0,
-             "rotary embeddings need hidden_size / memory_heads to be a multiple of 4"),
+            (
+                len(self.tap_layers) == 4 or not is_dense,
+                "the dense heads read exactly four tap_layers",
+            ),
+            (
+                len(self.tap_layers) > 0 and self.tap_layers[-1] == self.num_layers - 1,
+                "the last of tap_layers must be the last layer",
+            ),
+            (
+                self.rope_frequency == 0 or self.hidden_size // self.num_heads % 4 == 0,
+                "rotary embeddings need a head size (hidden_size / num_heads) that is a multiple of 4",
+            ),
+            (
+                self.rope_frequency == 0 or self.hidden_size // self.memory_heads % 4 == 0,
+                "rotary embeddings need hidden_size / memory_heads to be a multiple of 4",
+            ),
             (self.image_size % self.patch_size == 0, "image_size must be a multiple of patch_size"),
-            (self.patch_encoder != "correlation" or self.patch_size % self.correlation_stride == 0,
-             "patch_size must be a multiple of correlation_stride"),
+            (
+                self.patch_encoder != "correlation" or self.patch_size % self.correlation_stride == 0,
+                "patch_size must be a multiple of correlation_stride",
+            ),
+            (
+                self.patch_encoder != "dinov2" or self.hidden_size % self.encoder_heads == 0,
+                "hidden_size must be a multiple of encoder_heads",
+            ),
+            (
+                not is_dense
+                or (len(self.dpt_channels) == 4 and not any(width % 4 for width in self.dpt_channels)),
+                "dpt_channels must be four multiples of 4",
+            ),
+            (not is_dense or self.dpt_features % 8 == 0, "dpt_features must be a multiple of 8"),
         ]
         broken = [message for holds, message in rules if not holds]
         if broken:

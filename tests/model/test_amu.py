@@ -1,0 +1,226 @@
+"""The Adaptive Memory Unit: what enters the summed gradient, what leaves, and in which precision.
+
+Shapes: B sequences, K chunks, S frames, P tokens of a frame (special first), C channels.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from scal3r_train.model.amu import AdaptiveMemoryUnit
+from scal3r_train.model.chunk_batch import ChunkBatch
+from scal3r_train.model.fast_weight import FastWeights
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.rope import token_positions
+from tests.model.tiny import tiny_config, tiny_model
+
+GRID = (2, 3)
+NUM_SPECIAL = 3
+
+
+def make_unit(dtype: torch.dtype = torch.float64, **changes: object) -> AdaptiveMemoryUnit:
+    config = tiny_config(memory_layers=[3], **changes)
+    return next(iter(tiny_model(dtype, **config.to_diff_dict()).aggregator.memory_units.values()))
+
+
+def make_tokens(*leading: int, grid: tuple[int, int] = GRID, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*leading, NUM_SPECIAL + grid[0] * grid[1], 16)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def chunk_batch(
+    tokens: Tensor,
+    grid: tuple[int, int] = GRID,
+    sequences: tuple[int, ...] | None = None,
+    mask: Tensor | None = None,
+) -> ChunkBatch:
+    sequences = tuple(range(len(tokens))) if sequences is None else sequences
+    return ChunkBatch(tokens, token_positions(*grid, NUM_SPECIAL, tokens.device), sequences, mask)
+
+
+def assert_weights_close(found: FastWeights, expected: FastWeights) -> None:
+    for value, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-12, atol=1e-12)
+
+
+def test_chunks_of_a_sequence_write_as_one_long_chunk():
+    unit, tokens = make_unit(), make_tokens(1, 4, 2)
+    together = unit.summed_gradient([chunk_batch(tokens.reshape(1, 1, 8, *tokens.shape[3:]))], 1)
+    assert_weights_close(unit.summed_gradient([chunk_batch(tokens)], 1), together)
+    apart = [chunk_batch(tokens[:, k : k + 1], sequences=(0,)) for k in range(4)]
+    assert_weights_close(unit.summed_gradient(apart, 1), together)
+
+
+def test_sequences_do_not_mix():
+    unit, tokens = make_unit(), make_tokens(3, 2, 2)
+    together = unit.summed_gradient([chunk_batch(tokens)], 3)
+    # The same three as unequal batches in disorder: sequence 2 in two pieces, 0 and 1 in one.
+    pieces = [
+        chunk_batch(tokens[2:, :1], sequences=(2,)),
+        chunk_batch(tokens[:2].flip(0), sequences=(1, 0)),
+        chunk_batch(tokens[2:, 1:], sequences=(2,)),
+    ]
+    assert_weights_close(unit.summed_gradient(pieces, 3), together)
+    for row in range(3):
+        alone = unit.summed_gradient([chunk_batch(tokens[row : row + 1])], 1)
+        assert_weights_close(FastWeights(*(matrix[row : row + 1] for matrix in together)), alone)
+
+
+def test_each_sequence_reads_its_own_weights():
+    unit, tokens = make_unit(), make_tokens(2, 1, 2)
+    rows = [chunk_batch(tokens[row : row + 1], sequences=(row,)) for row in range(2)]
+    (together,) = unit([chunk_batch(tokens)], 2)
+    apart = unit(rows, 2)
+    for row in range(2):
+        torch.testing.assert_close(apart[row].tokens[0], together.tokens[row], rtol=1e-11, atol=1e-12)
+
+
+def test_padding_chunks_write_exactly_nothing():
+    unit, real = make_unit(), make_tokens(1, 2, 2)
+    mask = torch.tensor([[True, False, True]])
+    gradients = []
+    for seed in (1, 2):
+        padding = 5 * make_tokens(1, 1, 2, seed=seed)
+        tokens = torch.cat([real[:, :1], padding, real[:, 1:]], dim=1).requires_grad_()
+        gradient = unit.chunk_gradient(chunk_batch(tokens, mask=mask))
+        sum(matrix.sin().sum() for matrix in gradient).backward()
+        assert torch.equal(tokens.grad[:, 1], torch.zeros_like(tokens.grad[:, 1]))
+        assert tokens.grad[:, 0, :, NUM_SPECIAL:].abs().min() > 0
+        gradients.append(gradient)
+    for value, other in zip(*gradients, strict=True):
+        assert torch.equal(value, other)
+    assert_weights_close(gradients[0], unit.chunk_gradient(chunk_batch(real)))
+    only_padding = chunk_batch(real, mask=torch.tensor([[False, False]]))
+    assert all(not matrix.any() for matrix in unit.chunk_gradient(only_padding))
+
+
+def test_special_tokens_neither_write_nor_change():
+    unit, tokens = make_unit(), make_tokens(1, 2, 2)
+    other = tokens.clone()
+    other[..., :NUM_SPECIAL, :] = 7
+    for value, same in zip(
+        unit.chunk_gradient(chunk_batch(tokens)), unit.chunk_gradient(chunk_batch(other)), strict=True
+    ):
+        assert torch.equal(value, same)
+    (result,) = unit([chunk_batch(tokens)], 1)
+    assert torch.equal(result.tokens[..., :NUM_SPECIAL, :], tokens[..., :NUM_SPECIAL, :])
+    assert (result.tokens - tokens)[..., NUM_SPECIAL:, :].abs().min() > 0
+
+
+def test_fewer_patches_than_special_tokens():
+    """The reference cuts its zeros for special tokens out of the patches (flaw A10)."""
+    tokens = make_tokens(1, 2, 2, grid=(1, 1))
+    (result,) = make_unit()([chunk_batch(tokens, grid=(1, 1))], 1)
+    assert result.tokens.shape == tokens.shape
+
+
+def test_without_rotary_embedding_positions_do_not_matter():
+    """The reference fails without it (flaw A14); with it a transposed grid is another input."""
+    tokens = make_tokens(1, 2, 2)
+    for frequency, is_same in ((0, True), (100.0, False)):
+        unit = make_unit(rope_frequency=frequency)
+        (wide,), (tall,) = unit([chunk_batch(tokens)], 1), unit([chunk_batch(tokens, grid=GRID[::-1])], 1)
+        assert torch.allclose(wide.tokens, tall.tokens) == is_same
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_the_same_input_twice_gives_the_same_output(is_training):
+    """The reference keeps fast weights from call to call and cannot train (flaws A13, A17)."""
+    unit, batch = make_unit().train(is_training), chunk_batch(make_tokens(1, 2, 2))
+    before = {name: value.clone() for name, value in unit.state_dict().items()}
+    (first,), (second,) = unit([batch], 1), unit([batch], 1)
+    assert torch.equal(first.tokens, second.tokens)
+    after = unit.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_every_parameter_learns():
+    unit, batch = make_unit().train(), chunk_batch(make_tokens(1, 2, 2))
+    unit([batch], 1)[0].tokens.sin().sum().backward()
+    for name, parameter in unit.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_the_sum_over_the_context_sees_one_fused_tensor_per_call():
+    unit, batch = make_unit(), chunk_batch(make_tokens(2, 2, 2))
+    seen = []
+
+    def double(gradient: Tensor) -> Tensor:
+        seen.append(gradient.shape)
+        return 2 * gradient
+
+    alone = unit.summed_gradient([batch], 2)
+    unit.sum_over_context = double
+    assert_weights_close(unit.summed_gradient([batch], 2), FastWeights(*(2 * matrix for matrix in alone)))
+    assert seen == [(2, sum(matrix.numel() for matrix in (unit.w0, unit.w1, unit.w2)))]
+
+
+def test_a_sequence_held_elsewhere_still_takes_part():
+    """A process without chunks contributes zeros and makes the same call."""
+    unit, shapes = make_unit(), []
+    unit.sum_over_context = lambda gradient: shapes.append(gradient.shape) or gradient
+    assert unit([], 1) == []
+    assert unit([chunk_batch(make_tokens(1, 1, 2), sequences=(1,))], 2)[0].tokens.isfinite().all()
+    assert [shape[0] for shape in shapes] == [1, 2]
+
+
+def test_token_rates_start_at_the_base_rate():
+    """softplus(0 + c) = base_lr, c = base_lr + ln(1 - exp(-base_lr)) (SPEC 4.2)."""
+    unit = make_unit(memory_base_lr=0.01)
+    with torch.no_grad():
+        unit.lrs.weight.zero_()
+        unit.lrs.bias.zero_()
+    batch = chunk_batch(make_tokens(1, 2, 2))
+    rates = unit._token_rates(unit._patch_tokens(batch), batch)
+    for rate in rates:
+        assert rate.shape == (1, 1, 2 * 2 * math.prod(GRID))
+        torch.testing.assert_close(rate, torch.full_like(rate, 0.01))
+
+
+def test_autocast_leaves_the_memory_in_float32():
+    unit, batch = make_unit(torch.float32), chunk_batch(make_tokens(1, 2, 2).float())
+    plain = unit([batch], 1)[0].tokens
+    dtypes = []
+    unit.sum_over_context = lambda gradient: dtypes.append(gradient.dtype) or gradient
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = unit([batch], 1)[0].tokens
+    assert dtypes == [torch.float32]
+    assert torch.equal(cast, plain)
+
+
+def test_bfloat16_weights_and_tokens_are_widened():
+    unit = make_unit(torch.bfloat16)
+    batch = chunk_batch(make_tokens(1, 2, 2).bfloat16())
+    (result,) = unit([batch], 1)
+    assert result.tokens.dtype == torch.bfloat16
+    wide_unit = make_unit(torch.float32)
+    wide_unit.load_state_dict({name: value.float() for name, value in unit.state_dict().items()})
+    (wide,) = wide_unit([chunk_batch(batch.tokens.float())], 1)
+    change = (wide.tokens - batch.tokens.float())[..., NUM_SPECIAL:, :]
+    error = (result.tokens.float() - wide.tokens)[..., NUM_SPECIAL:, :]
+    assert error.abs().max() <= 2**-8 * wide.tokens.abs().max()  # the rounding of the result alone
+    assert change.norm() > 10 * error.norm()
+
+
+def test_bfloat16_newton_schulz_is_a_setting():
+    batch = chunk_batch(make_tokens(1, 2, 2))
+    exact, rounded = (
+        make_unit(newton_schulz_dtype=dtype)([batch], 1)[0].tokens for dtype in ("working", "bfloat16")
+    )
+    difference = (exact - rounded).norm() / (exact - batch.tokens).norm()
+    assert 1e-4 < difference < 0.5
+
+
+@pytest.mark.parametrize("gate", [0.0, 0.1])
+def test_the_initial_memory_adds_its_gate_times_unit_variance(gate):
+    """SPEC 4.1: with projection weights zero the output is gate * LayerNorm, so gate 0 is neutral."""
+    model = Scal3RModel(tiny_config(memory_gate_init=gate))
+    unit = model.aggregator.memory_units["3"]
+    batch = chunk_batch(make_tokens(1, 2, 2).float())
+    change = (unit([batch], 1)[0].tokens - batch.tokens)[..., NUM_SPECIAL:, :]
+    spread = change.std(dim=-1, unbiased=False)
+    torch.testing.assert_close(spread, torch.full_like(spread, gate), rtol=1e-2, atol=1e-7)
