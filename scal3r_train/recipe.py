@@ -70,10 +70,12 @@ class TrainingRecipe(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> TrainingRecipe:
         if self.model.network is not None:
-            patch = self.model.network.patch_size
+            patch = self.model.network.model_dump()["patch_size"]
             for size in (*self.curriculum.resolution, *self.validation.curriculum.resolution):
                 if size.height % patch or size.width % patch:
-                    raise ValueError(f"resolution {size.height}x{size.width} must be a multiple of patch_size {patch}")
+                    raise ValueError(
+                        f"resolution {size.height}x{size.width} must be a multiple of patch_size {patch}"
+                    )
         return self
 
 

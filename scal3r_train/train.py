@@ -1,6 +1,6 @@
 """Train a recipe: what `accelerate launch`, torchrun and `scal3r train` start.
 
-    torchrun --nproc-per-node 2 -m scal3r_train.train recipes/demo.yaml [key=value ...]
+torchrun --nproc-per-node 2 -m scal3r_train.train recipes/demo.yaml [key=value ...]
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def build_model(settings: ModelSettings) -> Scal3RModel:
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
     elif not (Path(settings.checkpoint) / "config.json").is_file():
-        raise UserError(f"model.checkpoint {settings.checkpoint} holds no config.json; give a save_pretrained folder")
+        raise UserError(
+            f"model.checkpoint {settings.checkpoint} holds no config.json; give a save_pretrained folder"
+        )
     else:
         model = Scal3RModel.from_pretrained(settings.checkpoint)
     if settings.gradient_checkpointing:

@@ -29,16 +29,27 @@ class CurriculumSettings(StrictModel):
     """
 
     group_size: dict[PositiveInt, Weight] = Field(
-        default={1: 1.0}, description="ranks that share a sequence: share of the ranks per (power of two) group size"
+        default={1: 1.0},
+        description="ranks that share a sequence: share of the ranks per (power of two) group size",
     )
-    sequences_per_group: PositiveInt = Field(default=1, description="sequences a context group sees side by side")
-    chunks_per_rank: dict[PositiveInt, Weight] = Field(default={1: 1.0}, description="chunks of a sequence per rank")
+    sequences_per_group: PositiveInt = Field(
+        default=1, description="sequences a context group sees side by side"
+    )
+    chunks_per_rank: dict[PositiveInt, Weight] = Field(
+        default={1: 1.0}, description="chunks of a sequence per rank"
+    )
     chunk_size: dict[PositiveInt, Weight] = Field(default={16: 1.0}, description="frames of a chunk")
-    overlap: dict[NonNegativeInt, Weight] = Field(default={8: 1.0}, description="frames shared by adjacent chunks")
+    overlap: dict[NonNegativeInt, Weight] = Field(
+        default={8: 1.0}, description="frames shared by adjacent chunks"
+    )
     stride: dict[PositiveInt, Weight] = Field(default={1: 1.0}, description="step between consecutive frames")
     resolution: tuple[Resolution, ...] = Field(default=(Resolution(height=56, width=84),), min_length=1)
-    reverse_probability: float = Field(default=0.5, ge=0, le=1, description="how often a window runs backwards")
-    colour_jitter: float = Field(default=0.0, ge=0, lt=1, description="relative change of brightness and contrast")
+    reverse_probability: float = Field(
+        default=0.5, ge=0, le=1, description="how often a window runs backwards"
+    )
+    colour_jitter: float = Field(
+        default=0.0, ge=0, lt=1, description="relative change of brightness and contrast"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> CurriculumSettings:
@@ -47,7 +58,11 @@ class CurriculumSettings(StrictModel):
                 raise ValueError(f"{name} needs at least one value with a positive weight")
         odd = [size for size in self.group_size if size & (size - 1)]
         if odd:
-            raise ValueError(f"group_size {odd[0]} is no power of two; context groups are aligned blocks of 2^n ranks")
+            raise ValueError(
+                f"group_size {odd[0]} is no power of two; context groups are aligned blocks of 2^n ranks"
+            )
         if max(self.overlap) >= min(self.chunk_size):
-            raise ValueError(f"overlap {max(self.overlap)} must be below every chunk_size ({min(self.chunk_size)})")
+            raise ValueError(
+                f"overlap {max(self.overlap)} must be below every chunk_size ({min(self.chunk_size)})"
+            )
         return self

@@ -6,7 +6,7 @@ Shapes: B sequences, K chunks, S frames, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from scal3r_train.data.index import SequenceIndex, load_index
 from scal3r_train.data.plan import RankPlan, Source, Window
 from scal3r_train.data.sequence import Frames, SequenceBatch
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
+from scal3r_train.model.chunk_batch import reference_index
 
 
 class SourceSettings(StrictModel):
@@ -61,13 +62,17 @@ def _refuse_untrainable(name: str, index: SequenceIndex) -> None:
     first = index[0]
     for field, value in (("poses", first.cam_from_world), ("intrinsics", first.intrinsics)):
         if value is None:
-            raise UserError(f"data source {name}: sequence {first.sequence_id!r} has no {field}; it cannot be trained on")
+            raise UserError(
+                f"data source {name}: sequence {first.sequence_id!r} has no {field}; it cannot be trained on"
+            )
 
 
 class StepDataset(Dataset):
     """Maps a step to this rank's batch; steps can be asked for in any order, by any worker process."""
 
-    def __init__(self, indexes: Sequence[SequenceIndex], plan_of_step: Callable[[int], RankPlan], jitter: float) -> None:
+    def __init__(
+        self, indexes: Sequence[SequenceIndex], plan_of_step: Callable[[int], RankPlan], jitter: float
+    ) -> None:
         """Read from `indexes` what `plan_of_step` asks for, with relative colour `jitter`."""
         self.indexes = indexes
         self.plan_of_step = plan_of_step
@@ -77,7 +82,7 @@ class StepDataset(Dataset):
         """Return the chunks of a step, or why they could not be read."""
         plan = self.plan_of_step(step)
         try:
-            return _stack([self._read_window(plan, window) for window in plan.group.windows])
+            return _join([self._read_window(plan, window) for window in plan.group.windows], axis=0)
         except UserError as error:
             return FailedBatch(str(error))
 
@@ -86,47 +91,58 @@ class StepDataset(Dataset):
         size = (plan.shape.resolution.height, plan.shape.resolution.width)
         chunks = [plan.chunk_frames(window, chunk) for chunk in plan.chunks]
         wanted = sorted({frame for chunk in chunks if chunk is not None for frame in chunk})
-        frames = read_frames(record, wanted, size) if wanted else None
         places = {frame: place for place, frame in enumerate(wanted)}
         jitter = _colour_jitter(window.seed, self.jitter)
-        return _stack_chunks([
-            _padding_chunk(plan.shape.chunk_size, size)
-            if chunk is None
-            else _chunk(frames, [places[frame] for frame in chunk], jitter)
-            for chunk in chunks
-        ], record.sequence_id)
+        frames = read_frames(record, wanted, size) if wanted else None
+        parts = [_padding(plan.shape.chunk_size, size)] * len(chunks)
+        for place, chunk in enumerate(chunks):
+            if chunk is not None and frames is not None:
+                parts[place] = _chunk(frames, [places[frame] for frame in chunk], jitter)
+        return _join([replace(part, sequence_ids=(record.sequence_id,)) for part in parts], axis=1)
 
 
-ChunkFields = tuple[Tensor, Tensor, Tensor, Tensor, bool]
-
-
-def _chunk(frames: Frames, places: list[int], jitter: Callable[[Tensor], Tensor]) -> ChunkFields:
-    """Return images, depth, extrinsics relative to the reference frame, intrinsics of a chunk, and True."""
+def _chunk(frames: Frames, places: list[int], jitter: Callable[[Tensor], Tensor]) -> SequenceBatch:
+    """Return one chunk, B = K = 1, with extrinsics relative to its reference frame."""
+    assert frames.extrinsics is not None, "refused when the source was opened"
+    assert frames.intrinsics is not None, "refused when the source was opened"
     extrinsics = frames.extrinsics[places]
-    reference = (len(places) + 1) // 2 - 1
-    relative = compose_extrinsics(extrinsics, invert_extrinsics(extrinsics[reference]).expand_as(extrinsics))
+    world_from_reference = invert_extrinsics(extrinsics[reference_index(len(places))])
     images = jitter(frames.images[places])
-    depth = torch.zeros_like(images[:, 0]) if frames.depth is None else frames.depth[places]
-    return images, depth, relative.float(), frames.intrinsics[places].float(), True
+    return SequenceBatch(
+        images=images[None, None],
+        depth=(torch.zeros_like(images[:, 0]) if frames.depth is None else frames.depth[places])[None, None],
+        extrinsics=compose_extrinsics(extrinsics, world_from_reference.expand_as(extrinsics)).float()[
+            None, None
+        ],
+        intrinsics=frames.intrinsics[places].float()[None, None],
+        chunk_mask=torch.ones(1, 1, dtype=torch.bool),
+        sequence_ids=(),
+    )
 
 
-def _padding_chunk(num_frames: int, size: tuple[int, int]) -> ChunkFields:
-    """Return a chunk that only keeps the work equal; nothing of it counts."""
-    extrinsics = torch.eye(4)[:3].expand(num_frames, 3, 4)
-    images = torch.zeros(num_frames, 3, *size)
-    return images, torch.zeros(num_frames, *size), extrinsics, torch.eye(3).expand(num_frames, 3, 3), False
+def _padding(num_frames: int, size: tuple[int, int]) -> SequenceBatch:
+    """Return a chunk, B = K = 1, that only keeps the work equal; nothing of it counts."""
+    return SequenceBatch(
+        images=torch.zeros(1, 1, num_frames, 3, *size),
+        depth=torch.zeros(1, 1, num_frames, *size),
+        extrinsics=torch.eye(4)[:3].expand(1, 1, num_frames, 3, 4),
+        intrinsics=torch.eye(3).expand(1, 1, num_frames, 3, 3),
+        chunk_mask=torch.zeros(1, 1, dtype=torch.bool),
+        sequence_ids=(),
+    )
 
 
-def _stack_chunks(chunks: list[ChunkFields], sequence_id: str) -> SequenceBatch:
-    images, depth, extrinsics, intrinsics, is_real = zip(*chunks, strict=True)
-    fields = (torch.stack(field)[None] for field in (images, depth, extrinsics, intrinsics))
-    return SequenceBatch(*fields, torch.tensor([is_real]), (sequence_id,))
-
-
-def _stack(sequences: list[SequenceBatch]) -> SequenceBatch:
-    names = ("images", "depth", "extrinsics", "intrinsics", "chunk_mask")
-    fields = (torch.cat([getattr(sequence, name) for sequence in sequences]) for name in names)
-    return SequenceBatch(*fields, tuple(name for sequence in sequences for name in sequence.sequence_ids))
+def _join(parts: Sequence[SequenceBatch], axis: int) -> SequenceBatch:
+    """Return the parts side by side: sequences along axis 0, or chunks of the same sequences along axis 1."""
+    names = [name for part in parts for name in part.sequence_ids] if axis == 0 else parts[0].sequence_ids
+    return SequenceBatch(
+        images=torch.cat([part.images for part in parts], axis),
+        depth=torch.cat([part.depth for part in parts], axis),
+        extrinsics=torch.cat([part.extrinsics for part in parts], axis),
+        intrinsics=torch.cat([part.intrinsics for part in parts], axis),
+        chunk_mask=torch.cat([part.chunk_mask for part in parts], axis),
+        sequence_ids=tuple(names),
+    )
 
 
 def _colour_jitter(seed: int, strength: float) -> Callable[[Tensor], Tensor]:
@@ -138,7 +154,9 @@ def _colour_jitter(seed: int, strength: float) -> Callable[[Tensor], Tensor]:
     return lambda images: ((images - 0.5) * gain + 0.5 + offset).clamp(0, 1)
 
 
-def step_loader(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[SequenceBatch | FailedBatch]:
+def step_loader(
+    dataset: StepDataset, steps: range, num_workers: int
+) -> Iterator[SequenceBatch | FailedBatch]:
     """Iterate over the batches of consecutive steps, reading ahead in `num_workers` processes."""
     loader = DataLoader(
         dataset,

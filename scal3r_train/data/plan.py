@@ -6,9 +6,11 @@ resuming is starting at the next step, and the plan of 1,024 ranks can be printe
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -191,6 +193,7 @@ def _draw_row(source: Source, span: int, chunk_size: int, draw: float) -> int:
         rows = source.rows_with(needed)
         if len(rows) > 0:
             return int(rows[min(int(draw * len(rows)), len(rows) - 1)])
+    assert source.num_frames is not None
     longest = int(max(source.num_frames, default=0))
     raise UserError(
         f"data source {source.name}: its longest sequence has {longest} frames, a chunk needs {chunk_size}; "
@@ -204,5 +207,5 @@ def _draw(weights: Mapping[int, float], generator: np.random.Generator) -> int:
 
 
 def _draw_index(weights: Sequence[float], generator: np.random.Generator) -> int:
-    cumulative = np.cumsum(np.asarray(weights, dtype=np.float64))
-    return int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))
+    cumulative = list(accumulate(weights))
+    return bisect_right(cumulative, generator.random() * cumulative[-1], hi=len(cumulative) - 1)

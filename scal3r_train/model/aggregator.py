@@ -37,7 +37,12 @@ class AggregatorBlock(Block, GradientCheckpointingLayer):
     def __init__(self, config: Scal3RConfig) -> None:
         """Build with qk-norm and the configured LayerScale."""
         super().__init__(
-            config.hidden_size, config.num_heads, config.mlp_ratio, config.layer_scale_init, True, AGGREGATOR_NORM_EPS
+            config.hidden_size,
+            config.num_heads,
+            config.mlp_ratio,
+            config.layer_scale_init,
+            qk_norm=True,
+            norm_eps=AGGREGATOR_NORM_EPS,
         )
 
 
@@ -85,7 +90,9 @@ class Aggregator(nn.Module):
             memory = str(layers[-1])
             if memory in self.memory_units:
                 read = self.memory_units[memory]([state.batch for state in states], num_sequences)
-                states = [_after_memory(state, batch, layers[-1]) for state, batch in zip(states, read, strict=True)]
+                states = [
+                    _after_memory(state, batch, layers[-1]) for state, batch in zip(states, read, strict=True)
+                ]
         return [state.taps for state in states]
 
     def segments(self) -> list[range]:
@@ -98,7 +105,9 @@ class Aggregator(nn.Module):
         """Return the tokens of a batch of images in [0, 1], frames reordered reference first (SPEC 2, 3.3)."""
         height, width = batch.images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"image size {height}x{width} must be a multiple of the patch size {self.patch_size}")
+            raise ValueError(
+                f"image size {height}x{width} must be a multiple of the patch size {self.patch_size}"
+            )
         patches = self.patch_embed(normalize_images(batch.images.to(self.camera_token.dtype)))
         patches = patches[:, :, reference_first_order(patches.shape[2])]
         special = torch.cat([self.camera_token, self.register_token], dim=2)[0].to(patches.dtype)
@@ -109,7 +118,9 @@ class Aggregator(nn.Module):
         positions = token_positions(*grid, self.num_special_tokens, patches.device)
         return ChunkBatch(torch.cat([special, patches], dim=3), positions, batch.sequences, batch.chunk_mask)
 
-    def run_segment(self, state: AggregatorState, layers: range, tap_layers: Sequence[int]) -> AggregatorState:
+    def run_segment(
+        self, state: AggregatorState, layers: range, tap_layers: Sequence[int]
+    ) -> AggregatorState:
         """Pass one chunk batch through consecutive layers, before the memory of the last one."""
         x, taps, pending = state.batch.tokens, dict(state.taps), None
         num_frames = x.shape[2]
@@ -124,7 +135,9 @@ class Aggregator(nn.Module):
                 taps[j] = torch.cat([frame_half, x], dim=-1)
         return AggregatorState(state.batch.with_tokens(x), taps, pending)
 
-    def _rotary_tables(self, batch: ChunkBatch, num_frames: int) -> tuple[RotaryTable | None, RotaryTable | None]:
+    def _rotary_tables(
+        self, batch: ChunkBatch, num_frames: int
+    ) -> tuple[RotaryTable | None, RotaryTable | None]:
         if self.rope_frequency == 0:
             return None, None
         table = rotary_table(batch.positions, self.head_dim, self.rope_frequency, batch.tokens.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,14 @@ from scal3r_train.model import fast_weight
 from scal3r_train.model.chunk_batch import ChunkBatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights, TokenRates
-from scal3r_train.model.rope import RotaryTable, rotate, rotary_table
+from scal3r_train.model.rope import RotaryTable, rotary_table, rotate
 
 QK_NORM_EPS = float(torch.finfo(torch.float32).eps)
 OUTPUT_NORM_EPS = 1e-5
 MODULATION_NORM_EPS = 1e-6
 
 GradientSum = Callable[[Tensor], Tensor]
+Result = TypeVar("Result")
 
 
 def keep_local(gradient: Tensor) -> Tensor:
@@ -40,6 +42,7 @@ class AdaptiveMemoryUnit(nn.Module):
     """
 
     gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Any]  # set by gradient_checkpointing_enable
 
     def __init__(self, config: Scal3RConfig) -> None:
         """Build the memory with the sizes of `config`; values are set by the model's weight initialisation."""
@@ -71,7 +74,7 @@ class AdaptiveMemoryUnit(nn.Module):
         Every process that shares a sequence must call this the same number of times, also when it is alone.
         """
         weights = self.updated_weights(self.summed_gradient(batches, num_sequences))
-        return [self._checkpointed(self.apply, batch, weights) for batch in batches]
+        return [self._checkpointed(self.apply_weights, batch, weights) for batch in batches]
 
     def summed_gradient(self, batches: Sequence[ChunkBatch], num_sequences: int) -> FastWeights:
         """Return the gradient of each sequence over all of its chunks, here and elsewhere, [B, E, ...] (SPEC 4.4)."""
@@ -107,7 +110,9 @@ class AdaptiveMemoryUnit(nn.Module):
             keys, values = keys_values.movedim(-3, 0)
             keys = self._rotate(self.k_norm(keys), batch)
             weights = FastWeights(*(w.to(x.dtype) for w in (self.w0, self.w1, self.w2)))
-            return fast_weight.ascent_gradient(weights, _merge(keys), _merge(values), self._token_rates(x, batch))
+            return fast_weight.ascent_gradient(
+                weights, _merge(keys), _merge(values), self._token_rates(x, batch)
+            )
 
     def updated_weights(self, gradient: FastWeights) -> FastWeights:
         """Return the fast weights of each sequence after one update, [B, E, ...] (SPEC 4.5, 4.6)."""
@@ -117,7 +122,7 @@ class AdaptiveMemoryUnit(nn.Module):
             iteration_dtype = torch.bfloat16 if self.newton_schulz_dtype == "bfloat16" else dtype
             return fast_weight.update(weights, gradient, self.num_steps, iteration_dtype)
 
-    def apply(self, batch: ChunkBatch, weights: FastWeights) -> ChunkBatch:
+    def apply_weights(self, batch: ChunkBatch, weights: FastWeights) -> ChunkBatch:
         """Return the batch with the memory's output added to its patch tokens; special tokens stay as they are."""
         y = self.output(batch, weights).to(batch.tokens.dtype)
         special, patches = batch.tokens.tensor_split([self.num_special_tokens], dim=-2)
@@ -171,7 +176,7 @@ class AdaptiveMemoryUnit(nn.Module):
         parts = fused.split([math.prod(shape) for shape in shapes], dim=1)
         return FastWeights(*(part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)))
 
-    def _checkpointed(self, function: Callable, *inputs: object) -> object:
+    def _checkpointed(self, function: Callable[..., Result], *inputs: object) -> Result:
         """Call `function`, recomputing it in backward when activation checkpointing is on.
 
         The sum over the context stays outside, so recomputation never repeats a collective.
@@ -184,4 +189,3 @@ class AdaptiveMemoryUnit(nn.Module):
 def _merge(x: Tensor) -> Tensor:
     """Return [B, K, S, N, E, D] as [B, E, K * S * N, D]."""
     return x.flatten(1, 3).transpose(1, 2)
-

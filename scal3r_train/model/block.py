@@ -43,7 +43,7 @@ class Mlp(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention with optional qk-norm and rotary embedding."""
 
-    def __init__(self, dim: int, num_heads: int, qk_norm: bool) -> None:
+    def __init__(self, dim: int, num_heads: int, *, qk_norm: bool) -> None:
         """Split `dim` into `num_heads`; qk_norm adds a LayerNorm per head to queries and keys."""
         super().__init__()
         self.num_heads = num_heads
@@ -69,12 +69,19 @@ class Block(nn.Module):
     """Pre-norm attention and MLP branches, each with a LayerScale."""
 
     def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, layer_scale_init: float, qk_norm: bool, norm_eps: float
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        layer_scale_init: float,
+        *,
+        qk_norm: bool,
+        norm_eps: float,
     ) -> None:
         """Build the block; `norm_eps` is 1e-6 in the encoder and 1e-5 elsewhere."""
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads, qk_norm)
+        self.attn = Attention(dim, num_heads, qk_norm=qk_norm)
         self.ls1 = LayerScale(dim, layer_scale_init)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))

@@ -95,7 +95,9 @@ def _batch_sequence(sequence: int, chunks: Sequence[Tensor]) -> list[ImageBatch]
     places_by_shape: dict[torch.Size, list[int]] = {}
     for place, chunk in enumerate(chunks):
         if chunk.dim() != 4 or chunk.shape[1] != 3 or 0 in chunk.shape:
-            raise ValueError(f"sequence {sequence} chunk {place} must be [S, 3, H, W], got {list(chunk.shape)}")
+            raise ValueError(
+                f"sequence {sequence} chunk {place} must be [S, 3, H, W], got {list(chunk.shape)}"
+            )
         places_by_shape.setdefault(chunk.shape, []).append(place)
     return [
         ImageBatch(

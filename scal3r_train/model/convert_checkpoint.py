@@ -99,7 +99,9 @@ def checkpoint_kind(keys: Iterable[str]) -> CheckpointKind:
     if any(name.startswith("aggregator.frame_blocks.") for name in names):
         return "vggt"
     example = names[0] if names else "no tensor at all"
-    raise UserError(f"checkpoint is neither official Scal3R nor VGGT (it holds {example}); pass one of these two")
+    raise UserError(
+        f"checkpoint is neither official Scal3R nor VGGT (it holds {example}); pass one of these two"
+    )
 
 
 def translate(state: Mapping[str, Tensor], kind: CheckpointKind) -> dict[str, Tensor]:
@@ -114,7 +116,9 @@ def translate(state: Mapping[str, Tensor], kind: CheckpointKind) -> dict[str, Te
         try:
             ours = rename(key)
         except KeyError:
-            raise UserError(f"checkpoint has an unknown tensor {key!r}; expected a {kind} checkpoint") from None
+            raise UserError(
+                f"checkpoint has an unknown tensor {key!r}; expected a {kind} checkpoint"
+            ) from None
         if ours is not None:
             translated[ours] = value
     return translated
@@ -134,7 +138,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is not a plain tensor file ({reason}); only weights are loaded") from None
+        raise UserError(
+            f"checkpoint {path} is not a plain tensor file ({reason}); only weights are loaded"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"checkpoint {path} must hold a flat dict of tensors; save its state_dict alone")
     return state
@@ -146,19 +152,27 @@ def build_on_meta(config: Scal3RConfig) -> Scal3RModel:
         return Scal3RModel(config)
 
 
-def check_strict(state: Mapping[str, Tensor], model: Scal3RModel, may_lack_memory: bool) -> None:
+def check_strict(state: Mapping[str, Tensor], model: Scal3RModel, *, may_lack_memory: bool) -> None:
     """Check that names and shapes fit the model one to one.
 
     Raises:
         UserError: the first missing, surplus or wrongly shaped tensor.
     """
     expected = model.state_dict()
-    missing = [key for key in expected if key not in state and not (may_lack_memory and OUR_MEMORY.match(key))]
+    missing = [
+        key for key in expected if key not in state and not (may_lack_memory and OUR_MEMORY.match(key))
+    ]
     surplus = [key for key in state if key not in expected]
     misshaped = [key for key in state if key in expected and state[key].shape != expected[key].shape]
-    for keys, problem in ((missing, "lacks"), (surplus, "has a surplus"), (misshaped, "has a wrong shape for")):
+    for keys, problem in (
+        (missing, "lacks"),
+        (surplus, "has a surplus"),
+        (misshaped, "has a wrong shape for"),
+    ):
         if keys:
-            raise UserError(f"checkpoint {problem} {keys[0]!r} ({len(keys)} such tensors); it does not fit the model")
+            raise UserError(
+                f"checkpoint {problem} {keys[0]!r} ({len(keys)} such tensors); it does not fit the model"
+            )
 
 
 def convert(source: Path, config: Scal3RConfig | None = None) -> Scal3RModel:

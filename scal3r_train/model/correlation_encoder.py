@@ -21,14 +21,18 @@ def local_correlation(features: Tensor, previous: Tensor, radius: int) -> Tensor
 
     Displacements run row-major over (dy, dx); outside of the image the product is zero.
     """
-    height, width = features.shape[-2:]
-    padded = F.pad(previous, (radius, radius, radius, radius))
-    planes = [
-        (features * padded[..., dy : dy + height, dx : dx + width]).mean(dim=1)
-        for dy in range(2 * radius + 1)
-        for dx in range(2 * radius + 1)
-    ]
-    return torch.stack(planes, dim=1)
+    num_maps, channels, height, width = features.shape
+    reach, padded_width = 2 * radius + 1, width + 2 * radius
+    # One matrix product per image row against the `reach` rows around it, then the band |dx| <= radius of each.
+    rows = F.pad(previous, (radius, radius, radius, radius)).unfold(2, reach, 1)
+    rows = rows.permute(0, 2, 1, 4, 3).reshape(num_maps * height, channels, reach * padded_width)
+    products = features.permute(0, 2, 3, 1).reshape(num_maps * height, width, channels) @ rows
+    row_stride, pixel_stride = products.stride()[:2]
+    band = products.as_strided(
+        (num_maps * height, width, reach, reach), (row_stride, pixel_stride + 1, padded_width, 1)
+    )
+    planes = band.reshape(num_maps, height, width, reach * reach).permute(0, 3, 1, 2)
+    return planes / channels
 
 
 class CorrelationPatchEncoder(nn.Module):
@@ -46,7 +50,7 @@ class CorrelationPatchEncoder(nn.Module):
         pool = config.patch_size // config.correlation_stride
         self.stem = nn.Conv2d(3, channels, 5, stride=config.correlation_stride, padding=2)
         self.features = nn.Conv2d(channels, channels, 3, padding=1)
-        self.mix = nn.Conv2d(channels + num_planes + 1, 2 * channels, 3, padding=1)
+        self.mix = nn.Conv2d(channels + num_planes + 1, 2 * channels, 1)
         self.pool = nn.Conv2d(2 * channels, dim, kernel_size=pool, stride=pool)
         self.refine = nn.Conv2d(dim, dim, 3, padding=1)
 
@@ -56,7 +60,9 @@ class CorrelationPatchEncoder(nn.Module):
         local = self.features(F.gelu(self.stem(images.flatten(0, -4))))
         sequence = F.normalize(local, dim=1).unflatten(0, (-1, leading[-1]))
         previous = torch.cat([sequence[:, :1], sequence[:, :-1]], dim=1)
-        planes = local_correlation(sequence.flatten(0, 1), previous.flatten(0, 1), self.radius) * local.shape[1]
+        planes = (
+            local_correlation(sequence.flatten(0, 1), previous.flatten(0, 1), self.radius) * local.shape[1]
+        )
         is_first = torch.zeros_like(sequence[:, :, :1])
         is_first[:, 0] = 1
         x = F.gelu(self.mix(torch.cat([local, planes, is_first.flatten(0, 1)], dim=1)))

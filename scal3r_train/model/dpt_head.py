@@ -6,6 +6,7 @@ Shapes: A frames, N = h w patches, C = 2 * hidden size channels, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -33,7 +34,9 @@ def position_map(channels: int, height: int, width: int, aspect: float, device: 
 
     def axis(size: int, extent: float) -> tuple[Tensor, Tensor]:
         limit = extent * (size - 1) / size
-        angles = torch.linspace(-limit, limit, size, dtype=torch.float64, device=device)[:, None] * frequencies
+        angles = (
+            torch.linspace(-limit, limit, size, dtype=torch.float64, device=device)[:, None] * frequencies
+        )
         return angles.sin().T, angles.cos().T
 
     sin_u, cos_u = (table[:, None, :].expand(-1, height, -1) for table in axis(width, aspect / diagonal))
@@ -59,7 +62,7 @@ class ResidualConvUnit(nn.Module):
 class FusionBlock(nn.Module):
     """Add a lateral map to the coarser one, refine and resize to the next finer map."""
 
-    def __init__(self, features: int, has_lateral: bool) -> None:
+    def __init__(self, features: int, *, has_lateral: bool) -> None:
         """Build; the coarsest level has no coarser map to add."""
         super().__init__()
         if has_lateral:
@@ -111,6 +114,7 @@ class DPTHead(nn.Module):
     """Predict a dense map and its confidence per frame; frames are independent."""
 
     gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Tensor]  # set by gradient_checkpointing_enable
 
     def __init__(self, config: Scal3RConfig, out_channels: int, activation: DenseActivation) -> None:
         """Build; the last of `out_channels` is the confidence."""
@@ -121,12 +125,14 @@ class DPTHead(nn.Module):
         self.activation = activation
         self.norm = nn.LayerNorm(dim, eps=HEAD_NORM_EPS)
         self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in channels)
-        self.resize_layers = nn.ModuleList([
-            nn.ConvTranspose2d(channels[0], channels[0], kernel_size=4, stride=4),
-            nn.ConvTranspose2d(channels[1], channels[1], kernel_size=2, stride=2),
-            nn.Identity(),
-            nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
-        ])
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(channels[0], channels[0], kernel_size=4, stride=4),
+                nn.ConvTranspose2d(channels[1], channels[1], kernel_size=2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
+            ]
+        )
         self.scratch = Scratch(channels, config.dpt_features, config.dpt_refine_channels, out_channels)
 
     def forward(self, taps: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -134,7 +140,8 @@ class DPTHead(nn.Module):
 
         Frames pass `dpt_frames_per_pass` at a time, which bounds the memory of the full-resolution maps.
         """
-        passes = [self._pass(parts, grid) for parts in zip(*(tap.split(self.frames_per_pass) for tap in taps))]
+        splits = [tap.split(self.frames_per_pass) for tap in taps]
+        passes = [self._pass(parts, grid) for parts in zip(*splits, strict=True)]
         raw = torch.cat(passes).movedim(1, -1)
         return self._activate(raw[..., :-1]), 1 + raw[..., -1].exp()
 

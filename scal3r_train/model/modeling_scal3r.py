@@ -25,6 +25,8 @@ from scal3r_train.model.patch_encoder import DinoPatchEncoder
 
 SPECIAL_TOKEN_STD = 1e-6
 ENCODER_INIT_STD = 0.02
+CAMERA_OUTPUT_STD = 0.02
+QUATERNION_W = 6  # place of the quaternion's real part in a pose encoding; the fields of view follow
 
 PerChunk = Tensor | list[list[Tensor]]
 
@@ -58,7 +60,7 @@ class Scal3RPreTrainedModel(PreTrainedModel):
     config_class = Scal3RConfig
     base_model_prefix = "scal3r"
     main_input_name = "images"
-    input_modalities = ("image",)
+    input_modalities = "image"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
@@ -80,7 +82,7 @@ class Scal3RPreTrainedModel(PreTrainedModel):
         elif isinstance(module, DinoPatchEncoder):
             _init_encoder(module)
         elif isinstance(module, CameraHead):
-            init.zeros_(module.empty_pose_tokens)
+            _init_camera_head(module)
         elif isinstance(module, Aggregator):
             init.normal_(module.camera_token, std=SPECIAL_TOKEN_STD)
             init.normal_(module.register_token, std=SPECIAL_TOKEN_STD)
@@ -98,7 +100,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         self.point_head = DPTHead(config, 4, "inverse_log") if config.point_head else None
         self.post_init()
 
-    def get_input_embeddings(self) -> None:
+    def get_input_embeddings(self) -> None:  # type: ignore[override]
         """Return None: images have no embedding table (accelerate's FSDP2 asks)."""
 
     def get_output_embeddings(self) -> None:
@@ -135,10 +137,14 @@ class Scal3RModel(Scal3RPreTrainedModel):
             fields["pose_encoding_stages"] = (
                 every_stage.movedim(2, 0) if isinstance(every_stage, Tensor) else every_stage
             )
-        for name, head, value in (("depth", self.depth_head, "depth"), ("points", self.point_head, "world_points")):
+        dense_heads = (("depth", self.depth_head, "depth"), ("points", self.point_head, "world_points"))
+        for name, dense_head, value in dense_heads:
             if name not in wanted:
                 continue
-            dense_maps = [self._dense(head, batch, tap) for batch, tap in zip(batches, taps, strict=True)]
+            assert dense_head is not None
+            dense_maps = [
+                self._dense(dense_head, batch, tap) for batch, tap in zip(batches, taps, strict=True)
+            ]
             fields[value] = unbatch([values for values, _ in dense_maps], batches, num_sequences)
             fields[f"{value}_conf"] = unbatch([conf for _, conf in dense_maps], batches, num_sequences)
         return Scal3ROutput(**fields)
@@ -160,13 +166,13 @@ class Scal3RModel(Scal3RPreTrainedModel):
         stages = stages[:, :, temporal_order(tokens.shape[2])]
         return stages.unflatten(1, tokens.shape[:2]).movedim(0, 2)
 
-    def _dense(self, head: nn.Module, batch: ImageBatch, taps: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+    def _dense(self, head: DPTHead, batch: ImageBatch, taps: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return a dense head's values and confidence in temporal order; one-channel values lose the last axis."""
         leading, size = batch.images.shape[:3], self.config.patch_size
         grid = batch.images.shape[-2] // size, batch.images.shape[-1] // size
         special = self.config.num_special_tokens
         weight = head.norm.weight
-        with torch.autocast(weight.device.type, enabled=False):
+        with torch.autocast(str(weight.device.type), enabled=False):
             patches = [
                 _in_dtype_of(weight, taps[j][..., special:, :].flatten(0, 2)) for j in self.config.tap_layers
             ]
@@ -199,6 +205,18 @@ def _init_memory(memory: AdaptiveMemoryUnit) -> None:
     bias = torch.zeros_like(memory.proj.bias)
     bias[2 * len(bias) // 3 :] = memory.gate_init
     init.copy_(memory.proj.bias, bias)
+
+
+def _init_camera_head(head: CameraHead) -> None:
+    """Start near no rotation and a field of view of 1 rad, spread over the iterations, which add up.
+
+    An unlucky start has negative fields of view, where the ReLU gives no gradient, and never learns them.
+    """
+    init.zeros_(head.empty_pose_tokens)
+    init.normal_(head.pose_branch.fc2.weight, std=CAMERA_OUTPUT_STD)
+    bias = torch.zeros_like(head.pose_branch.fc2.bias)
+    bias[QUATERNION_W:] = 1 / head.num_iterations
+    init.copy_(head.pose_branch.fc2.bias, bias)
 
 
 def _init_encoder(encoder: DinoPatchEncoder) -> None:

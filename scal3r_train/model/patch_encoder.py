@@ -37,7 +37,9 @@ class EncoderBlock(Block, GradientCheckpointingLayer):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         """Build with LayerScale 1, no qk-norm and the encoder's epsilon."""
-        super().__init__(dim, num_heads, mlp_ratio, layer_scale_init=1.0, qk_norm=False, norm_eps=ENCODER_NORM_EPS)
+        super().__init__(
+            dim, num_heads, mlp_ratio, layer_scale_init=1.0, qk_norm=False, norm_eps=ENCODER_NORM_EPS
+        )
 
 
 class DinoPatchEncoder(nn.Module):
@@ -97,7 +99,9 @@ class DinoPatchEncoder(nn.Module):
             scale = [(side + self.position_offset) / self.grid_size for side in (grid_height, grid_width)]
             grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", antialias=self.antialias)
         else:
-            grid = F.interpolate(grid, size=(grid_height, grid_width), mode="bicubic", antialias=self.antialias)
+            grid = F.interpolate(
+                grid, size=(grid_height, grid_width), mode="bicubic", antialias=self.antialias
+            )
         return torch.cat([cls, grid.flatten(2).mT], dim=1)
 
 

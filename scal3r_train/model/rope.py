@@ -35,7 +35,9 @@ class RotaryTable:
         return RotaryTable(self.cos[num_special_tokens:], self.sin[num_special_tokens:])
 
 
-def token_positions(grid_height: int, grid_width: int, num_special_tokens: int, device: torch.device) -> Tensor:
+def token_positions(
+    grid_height: int, grid_width: int, num_special_tokens: int, device: torch.device
+) -> Tensor:
     """Return the (row, column) of every token of a frame, [num_special_tokens + N_patches, 2] int64.
 
     Special tokens sit at (0, 0), where the rotation is the identity; patches count from (1, 1) (SPEC 3.3).

@@ -42,7 +42,9 @@ def all_blocks(world_size: int) -> list[range]:
     return blocks
 
 
-def draw_partition(world_size: int, weights: Mapping[int, float], generator: np.random.Generator) -> list[range]:
+def draw_partition(
+    world_size: int, weights: Mapping[int, float], generator: np.random.Generator
+) -> list[range]:
     """Cut the world at random into context groups; pure in the generator's state.
 
     Going down from the largest blocks, a block of n ranks is kept with probability weights[n] / sum of weights[m] for

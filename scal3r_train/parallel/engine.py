@@ -25,7 +25,8 @@ class ParallelSettings(StrictModel):
     """The `parallel` section of a training recipe; the engine itself is chosen by how the run is launched."""
 
     precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="bf16 runs encoder and attention in autocast; memories and heads stay fp32"
+        default="fp32",
+        description="bf16 runs encoder and attention in autocast; memories and heads stay fp32",
     )
 
 
@@ -40,7 +41,9 @@ class Engine:
             gradient_accumulation_steps=accumulation_steps,
             step_scheduler_with_optimizer=False,
         )
-        self.process = Process(self._accelerator.process_index, self._accelerator.num_processes, local_device())
+        self.process = Process(
+            self._accelerator.process_index, self._accelerator.num_processes, local_device()
+        )
         self.model: nn.Module
         self.optimizer: torch.optim.Optimizer
 
@@ -56,7 +59,7 @@ class Engine:
         return self._accelerator.unwrap_model(self.model)
 
     @contextmanager
-    def micro_step(self, is_last: bool) -> Iterator[None]:
+    def micro_step(self, *, is_last: bool) -> Iterator[None]:
         """Run forward and backward of one micro-step; gradients are exchanged in the last one only."""
         if is_last:
             yield
@@ -101,7 +104,10 @@ class Engine:
         """Write the bare model as a `save_pretrained` folder from the main process; all ranks call this."""
         state = self._accelerator.get_state_dict(self.model)
         self.bare_model.save_pretrained(  # type: ignore[operator]
-            folder, state_dict=state, is_main_process=self.process.is_main, save_function=self._accelerator.save
+            folder,
+            state_dict=state,
+            is_main_process=self.process.is_main,
+            save_function=self._accelerator.save,
         )
         self._accelerator.wait_for_everyone()
 

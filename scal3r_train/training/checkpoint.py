@@ -23,7 +23,9 @@ FORMAT_VERSION = 1
 class CheckpointSettings(StrictModel):
     """The `checkpoint` section of a training recipe."""
 
-    every: int = Field(default=500, ge=1, description="steps between checkpoints; the last step is always saved")
+    every: int = Field(
+        default=500, ge=1, description="steps between checkpoints; the last step is always saved"
+    )
     keep_last: int = Field(default=2, ge=1, description="how many to keep")
 
 
@@ -59,7 +61,9 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """Return the newest complete checkpoint, None when there is none."""
-        complete = [path for path in sorted(self.folder.glob("step_????????")) if (path / "manifest.json").is_file()]
+        complete = [
+            path for path in sorted(self.folder.glob("step_????????")) if (path / "manifest.json").is_file()
+        ]
         return complete[-1] if complete else None
 
     def restore(self, engine: Engine, path: Path) -> int:
@@ -70,11 +74,13 @@ class Checkpoints:
         """
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT_VERSION:
-            raise UserError(f"checkpoint {path} has format {manifest['format']}, this version reads {FORMAT_VERSION}")
+            raise UserError(
+                f"checkpoint {path} has format {manifest['format']}, this version reads {FORMAT_VERSION}"
+            )
         if manifest["world_size"] != engine.process.world_size:
             raise UserError(
                 f"checkpoint {path} was written by {manifest['world_size']} processes, this run has "
-                f"{engine.process.world_size}; start as many, or train from its weights with model.checkpoint={path}/model"
+                f"{engine.process.world_size}; start as many, or begin a new run with model.checkpoint={path}/model"
             )
         engine.load_state(path / "state")
         return int(manifest["step"])

@@ -17,12 +17,16 @@ class OptimSettings(StrictModel):
     """The `optim` section of a training recipe."""
 
     num_steps: int = Field(default=1000, ge=1, description="optimizer steps")
-    memory_lr: float = Field(default=1e-4, gt=0, description="peak learning rate of the Adaptive Memory Units")
+    memory_lr: float = Field(
+        default=1e-4, gt=0, description="peak learning rate of the Adaptive Memory Units"
+    )
     backbone_lr: float = Field(default=1e-5, gt=0, description="peak learning rate of everything else")
     weight_decay: float = Field(default=0.05, ge=0, description="of matrices; vectors are not decayed")
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_steps: int = Field(default=0, ge=0, description="linear warm-up from zero")
-    min_lr_ratio: float = Field(default=0.0, ge=0, le=1, description="end of the cosine, relative to the peak")
+    min_lr_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="end of the cosine, relative to the peak"
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="maximum norm of the whole gradient")
     accumulation_steps: int = Field(default=1, ge=1, description="step plans per optimizer step")
 

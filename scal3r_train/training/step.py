@@ -67,12 +67,13 @@ def train_step(
     averages = {key: float(torch.stack([log[key] for log in logs]).mean()) for key in logs[0]}
     grad_norm = engine.clip_gradients(clip_norm)
     values = {**averages, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}
-    blamed = vote(math.isfinite(averages["loss"]) and math.isfinite(grad_norm), batches, engine.process.device)
+    is_finite = math.isfinite(averages["loss"]) and math.isfinite(grad_norm)
+    blamed = vote(batches, engine.process.device, is_finite=is_finite)
     if blamed:
         engine.skip_update()
-        return StepResult(values, False, blamed)
+        return StepResult(values, is_applied=False, blamed=blamed)
     engine.update()
-    return StepResult(values, True)
+    return StepResult(values, is_applied=True)
 
 
 def forward_loss(
@@ -96,7 +97,13 @@ def forward_loss(
     targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
     terms = compute_terms(output, targets, objective)
     return reduce_terms(
-        terms, objective.average, over_group, batch.chunk_mask, process.world_size, total_over_world, num_averaged
+        terms,
+        objective.average,
+        over_group,
+        batch.chunk_mask,
+        process.world_size,
+        total_over_world,
+        num_averaged,
     )
 
 
@@ -128,7 +135,7 @@ def _reason_against(batch: SequenceBatch) -> str:
     return ""
 
 
-def vote(is_finite: bool, batches: Sequence[SequenceBatch], device: torch.device) -> tuple[str, ...]:
+def vote(batches: Sequence[SequenceBatch], device: torch.device, *, is_finite: bool) -> tuple[str, ...]:
     """Return the sequences to blame if any rank's loss or gradient is not finite, the same tuple on every rank."""
     num_bad = total_over_world(torch.tensor([0.0 if is_finite else 1.0], device=device))
     if float(num_bad) == 0:

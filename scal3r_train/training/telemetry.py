@@ -19,7 +19,9 @@ class TelemetrySettings(StrictModel):
     """The `telemetry` section of a training recipe."""
 
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
-    wandb: Literal["off", "offline", "online"] = Field(default="off", description="also log to Weights & Biases")
+    wandb: Literal["off", "offline", "online"] = Field(
+        default="off", description="also log to Weights & Biases"
+    )
     project: str = "scal3r"
 
 
@@ -27,7 +29,14 @@ class Telemetry:
     """Writes a run's metrics; on ranks other than the main one it does nothing."""
 
     def __init__(
-        self, settings: TelemetrySettings, folder: Path, is_main: bool, num_steps: int, first_step: int, name: str
+        self,
+        settings: TelemetrySettings,
+        folder: Path,
+        *,
+        is_main: bool,
+        num_steps: int,
+        first_step: int,
+        name: str,
     ) -> None:
         """Open `folder`/metrics.jsonl for appending, dropping what a killed run wrote after `first_step`."""
         self.settings = settings
@@ -39,10 +48,17 @@ class Telemetry:
         _drop_lines_after(self._path, first_step)
         console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[summary]}"), console=console, disable=not console.is_terminal,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[summary]}"),
+            console=console,
+            disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(f"train {name}", total=num_steps, completed=first_step, summary="")
+        self._task = self._progress.add_task(
+            f"train {name}", total=num_steps, completed=first_step, summary=""
+        )
         if settings.wandb != "off":
             self._wandb = _start_wandb(settings, folder, name)
 
@@ -61,11 +77,13 @@ class Telemetry:
             if self._wandb is not None:
                 self._wandb.finish()
 
-    def log(self, step: int, values: dict[str, float], always: bool = False) -> None:
+    def log(self, step: int, values: dict[str, float], *, always: bool = False) -> None:
         """Record the metrics of a step if it is due; non-finite values are written as null."""
         if not self.is_main:
             return
-        summary = " ".join(f"{key} {values[key]:.4g}" for key in ("loss", "val/rotation_deg") if key in values)
+        summary = " ".join(
+            f"{key} {values[key]:.4g}" for key in ("loss", "val/rotation_deg") if key in values
+        )
         self._progress.update(self._task, completed=step, summary=summary)
         if not always and step % self.settings.log_every != 0:
             return
@@ -78,7 +96,7 @@ class Telemetry:
     def say(self, message: str) -> None:
         """Print one line above the progress bar, on the main process."""
         if self.is_main:
-            self._progress.console.print(message, highlight=False)
+            self._progress.console.print(message, highlight=False, soft_wrap=True)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
@@ -103,5 +121,9 @@ def _start_wandb(settings: TelemetrySettings, folder: Path, name: str) -> Any:
     try:
         import wandb  # noqa: PLC0415  imported only by runs that ask for it
     except ImportError:
-        raise UserError("telemetry.wandb needs the package wandb; pip install wandb or set telemetry.wandb=off") from None
-    return wandb.init(project=settings.project, name=name, dir=str(folder), mode=settings.wandb, resume="allow")
+        raise UserError(
+            "telemetry.wandb needs the package wandb; pip install wandb or set telemetry.wandb=off"
+        ) from None
+    return wandb.init(
+        project=settings.project, name=name, dir=str(folder), mode=settings.wandb, resume="allow"
+    )

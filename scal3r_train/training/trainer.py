@@ -9,7 +9,7 @@ from pathlib import Path
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
-from scal3r_train.data.plan import Source, StepPlan, plan_step
+from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import wait_for_everyone
@@ -57,12 +57,14 @@ class PlannedData:
         return plan_step(self.curriculum, self.sources, self.seed, step, self.world_size)
 
 
-def plan_data(settings: DataSettings, curriculum: CurriculumSettings, seed: int, engine: Engine) -> PlannedData:
+def plan_data(
+    settings: DataSettings, curriculum: CurriculumSettings, seed: int, engine: Engine
+) -> PlannedData:
     """Open the sources and tie them to this rank's part of every step's plan."""
     indexes, sources = open_sources(settings)
     process = engine.process
 
-    def plan_of_rank(step: int):  # noqa: ANN202
+    def plan_of_rank(step: int) -> RankPlan:
         return plan_step(curriculum, sources, seed, step, process.world_size).for_rank(process.rank)
 
     dataset = StepDataset(indexes, plan_of_rank, curriculum.colour_jitter)
@@ -90,20 +92,33 @@ class Trainer:
         num_steps, num_skipped = settings.optim.num_steps, 0
         micro_steps = self._micro_steps(step, num_steps)
         with Telemetry(
-            settings.telemetry, settings.output_dir, engine.process.is_main, num_steps, step, settings.name
+            settings.telemetry,
+            settings.output_dir,
+            is_main=engine.process.is_main,
+            num_steps=num_steps,
+            first_step=step,
+            name=settings.name,
         ) as telemetry:
             if step == 0:
                 self._validate(telemetry, step)
             engine.model.train()
             while step < num_steps:
-                result = train_step(engine, self.groups, next(micro_steps), settings.losses, settings.optim.clip_norm)
+                result = train_step(
+                    engine, self.groups, next(micro_steps), settings.losses, settings.optim.clip_norm
+                )
                 step += 1
-                telemetry.log(step, {**result.logs, **{f"lr/{k}": v for k, v in engine.learning_rates.items()}})
+                telemetry.log(
+                    step, {**result.logs, **{f"lr/{k}": v for k, v in engine.learning_rates.items()}}
+                )
                 if not result.is_applied:
                     num_skipped += 1
-                    telemetry.say(f"step {step} skipped: loss or gradient not finite in {', '.join(result.blamed)}")
+                    telemetry.say(
+                        f"step {step} skipped: loss or gradient not finite in {', '.join(result.blamed)}"
+                    )
                     if num_skipped >= MAX_SKIPPED_STEPS:
-                        raise UserError(f"stopped after {num_skipped} skipped steps; last: {', '.join(result.blamed)}")
+                        raise UserError(
+                            f"stopped after {num_skipped} skipped steps; last: {', '.join(result.blamed)}"
+                        )
                 if self._is_validation_due(step):
                     self._validate(telemetry, step)
                 if self.checkpoints.is_due(step, num_steps):
@@ -156,8 +171,11 @@ class Trainer:
 
 def freeze_untrained_heads(model: Scal3RModel, losses: ObjectiveSettings) -> None:
     """Freeze heads whose loss has no weight: engines wait for the gradient of every trainable parameter."""
-    weights = ((model.camera_head, losses.camera.weight), (model.depth_head, losses.depth.weight),
-               (model.point_head, losses.points.weight))
+    weights = (
+        (model.camera_head, losses.camera.weight),
+        (model.depth_head, losses.depth.weight),
+        (model.point_head, losses.points.weight),
+    )
     for head, weight in weights:
         if head is not None and weight == 0:
             head.requires_grad_(False)

@@ -28,14 +28,22 @@ AUC_THRESHOLDS_DEG = (5, 30)
 class ValidationSettings(StrictModel):
     """The `validation` section of a training recipe."""
 
-    every: int = Field(default=0, ge=0, description="steps between validations, the first before step 0; 0: never")
-    num_windows: int = Field(default=4, ge=1, description="step plans per validation; the same ones every time")
+    every: int = Field(
+        default=0, ge=0, description="steps between validations, the first before step 0; 0: never"
+    )
+    num_windows: int = Field(
+        default=4, ge=1, description="step plans per validation; the same ones every time"
+    )
     sources: tuple[SourceSettings, ...] = ()
     curriculum: CurriculumSettings = CurriculumSettings()
 
 
 def validate(
-    engine: Engine, groups: ContextGroups, plan_of: Callable[[int], StepPlan], dataset: StepDataset, num_windows: int
+    engine: Engine,
+    groups: ContextGroups,
+    plan_of: Callable[[int], StepPlan],
+    dataset: StepDataset,
+    num_windows: int,
 ) -> dict[str, float]:
     """Return mean pose and depth errors over all chunks of the validation windows; all ranks call this."""
     was_training = engine.model.training
@@ -44,7 +52,9 @@ def validate(
     with torch.no_grad():
         for window in range(num_windows):
             batch = checked_batch(dataset[window])
-            connect_memories(engine.bare_model, groups[plan_of(window).for_rank(engine.process.rank).group.ranks])
+            connect_memories(
+                engine.bare_model, groups[plan_of(window).for_rank(engine.process.rank).group.ranks]
+            )
             batch = batch.to(engine.process.device)
             rows += chunk_errors(engine.bare_model(batch.images, batch.chunk_mask), batch)
     engine.model.train(was_training)
@@ -63,7 +73,9 @@ def chunk_errors(output: Scal3ROutput, batch: SequenceBatch) -> list[dict[str, T
             row = {"val/rotation_deg": rotation.mean(), "val/direction_deg": direction.nanmean()}
             row |= {f"val/auc_{limit}": pose_auc(rotation, direction, limit) for limit in AUC_THRESHOLDS_DEG}
         if isinstance(output.depth, Tensor):
-            row["val/abs_rel"] = abs_rel_after_median(output.depth[sequence, chunk], batch.depth[sequence, chunk])
+            row["val/abs_rel"] = abs_rel_after_median(
+                output.depth[sequence, chunk], batch.depth[sequence, chunk]
+            )
         rows.append(row)
     return rows
 
@@ -71,7 +83,10 @@ def chunk_errors(output: Scal3ROutput, batch: SequenceBatch) -> list[dict[str, T
 def _mean_over_world(rows: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, float]:
     """Return the mean of each key over all ranks' rows; values that are NaN on their own chunk are left out."""
     keys = [
-        "val/rotation_deg", "val/direction_deg", *(f"val/auc_{limit}" for limit in AUC_THRESHOLDS_DEG), "val/abs_rel"
+        "val/rotation_deg",
+        "val/direction_deg",
+        *(f"val/auc_{limit}" for limit in AUC_THRESHOLDS_DEG),
+        "val/abs_rel",
     ]
     sums = torch.zeros(len(keys), 2, dtype=torch.float64, device=device)
     for row in rows:
@@ -80,4 +95,3 @@ def _mean_over_world(rows: Sequence[dict[str, Tensor]], device: torch.device) ->
                 sums[place] += torch.stack([row[key].double(), row[key].new_ones(()).double()])
     totals = total_over_world(sums)
     return {key: float(total / count) for key, (total, count) in zip(keys, totals, strict=True) if count > 0}
-

@@ -1,0 +1,128 @@
+"""`make demo`: make towns, train a small Scal3R on two ranks, reconstruct videos it never saw, score them.
+
+Everything goes through the commands a user has: `scal3r data synth`, torchrun of `scal3r_train.train`,
+`reconstruct`, `score`. The table and runs/demo/results.json compare with guesses that know the true mean speed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from scal3r_eval.baselines import BASELINES
+from scal3r_eval.trajectory_plot import plot_trajectories
+from scal3r_train.config import UserError, load_config, run_command, write_text_atomically
+from scal3r_train.data.index import load_index
+from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.inference.load_model import load_model
+from scal3r_train.inference.reconstruct import reconstruct
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.metrics.trajectory import score_trajectory
+from scal3r_train.recipe import load_training_recipe
+
+RECIPE = Path("recipes/demo.yaml")
+RECONSTRUCTION_RECIPE = Path("recipes/reconstruct/demo.yaml")
+FOLDER = Path("runs/demo")
+NUM_RANKS = 2
+TRAIN_TOWNS = ("num_sequences=96", "num_frames=96", "seed=1")
+HELD_OUT_TOWNS = ("num_sequences=16", "num_frames=96", "seed=1000")
+
+
+def main(console: Console) -> int:
+    """Run the demo in runs/demo; finished stages are not repeated."""
+    started = time.perf_counter()
+    console.rule("1/4 making towns")
+    _command("scal3r_train.cli", "data", "synth", str(FOLDER / "towns"), *TRAIN_TOWNS)
+    _command("scal3r_train.cli", "data", "synth", str(FOLDER / "held_out"), *HELD_OUT_TOWNS)
+    console.rule(f"2/4 training on {NUM_RANKS} ranks ({RECIPE})")
+    checkpoint = load_training_recipe(RECIPE).model.checkpoint
+    if checkpoint is not None:
+        console.print(f"starting from the shipped checkpoint {checkpoint}, trained by the recipe beside it")
+    launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={NUM_RANKS}", "-m")
+    _command(*launcher, "scal3r_train.train", str(RECIPE))
+    console.rule("3/4 reconstructing videos it has not seen")
+    index = load_index(FOLDER / "held_out" / "index.parquet")
+    records = [index[row] for row in range(len(index))]
+    estimates = reconstruct_all(records, console)
+    console.rule("4/4 scoring")
+    results, scores = score_all(records, estimates)
+    results["seconds"] = round(time.perf_counter() - started, 1)
+    write_text_atomically(FOLDER / "results.json", json.dumps(results, indent=1) + "\n")
+    plot_trajectories(FOLDER / "trajectories.png", [_truth(record) for record in records], estimates, scores)
+    _print_results(console, results)
+    return 0
+
+
+def reconstruct_all(records: Sequence[SequenceRecord], console: Console) -> list[torch.Tensor]:
+    """Reconstruct each video with the trained model and return its world_from_cam [S, 3, 4]."""
+    recipe = load_config(ReconstructionRecipe, RECONSTRUCTION_RECIPE, ["export.overwrite=true"])
+    model = load_model(FOLDER / "model", torch.device("cpu"))
+    estimates = []
+    for record in records:
+        scene = reconstruct(record, model, recipe, FOLDER / "scenes" / record.sequence_id)
+        assert scene is not None, "the demo reconstructs in one process"
+        estimates.append(scene.world_from_cam)
+        console.print(f"  {FOLDER / 'scenes' / record.sequence_id}: {len(scene.world_from_cam)} frames")
+    return estimates
+
+
+def score_all(
+    records: Sequence[SequenceRecord], estimates: Sequence[torch.Tensor]
+) -> tuple[dict[str, object], list[float]]:
+    """Return the results, means over the sequences, and our ate_percent of each sequence."""
+    methods: dict[str, list[float]] = {"ours": []}
+    for record, estimate in zip(records, estimates, strict=True):
+        truth = _truth(record)
+        methods["ours"].append(ate_percent(estimate, truth))
+        for name, baseline in BASELINES.items():
+            methods.setdefault(name, []).append(ate_percent(baseline(truth), truth))
+    results: dict[str, object] = {"num_sequences": len(records)}
+    for name, values in methods.items():
+        results[name] = {"ate_percent": sum(values) / len(values)}
+    return results, methods["ours"]
+
+
+def ate_percent(estimate: torch.Tensor, truth: torch.Tensor) -> float:
+    """Return the ATE after Sim(3) alignment in percent of the true path length; world_from_cam [S, 3, 4] each."""
+    percent = score_trajectory(estimate, truth, "sim3").ate_percent
+    assert percent is not None, "towns are driven through"
+    return percent
+
+
+def _truth(record: SequenceRecord) -> torch.Tensor:
+    assert record.cam_from_world is not None, "towns have exact poses"
+    return invert_extrinsics(torch.from_numpy(record.cam_from_world))
+
+
+def _command(module: str, *arguments: str) -> None:
+    """Run a command of the project with its progress shown."""
+    command = [sys.executable, "-m", module, *arguments]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UserError(f"the demo's step `{' '.join(command[1:])}` failed; its message is above")
+
+
+def _print_results(console: Console, results: dict[str, object]) -> None:
+    table = Table(title=f"{results['num_sequences']} held-out videos: position error after Sim(3) alignment")
+    table.add_column("method")
+    table.add_column("ATE, % of path", justify="right")
+    for name in ("ours", *BASELINES):
+        entry = results[name]
+        assert isinstance(entry, dict)
+        table.add_row(
+            name.replace("_", " "), f"{entry['ate_percent']:.2f}", style="bold" if name == "ours" else ""
+        )
+    console.print(table)
+    console.print(f"{results['seconds']} s; {FOLDER}/results.json, trajectories.png, scenes/*/points.ply")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: main(Console())))

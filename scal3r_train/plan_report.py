@@ -1,0 +1,138 @@
+"""`scal3r plan`: what the steps of a recipe will look like on a world of any size, printed without training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from scal3r_train.config import UserError
+from scal3r_train.data.dataset import DataSettings, open_sources
+from scal3r_train.data.plan import Source, StepPlan, plan_step
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.convert_checkpoint import build_on_meta
+from scal3r_train.recipe import ModelSettings, TrainingRecipe, load_training_recipe
+
+ADAMW_BYTES_PER_PARAMETER = 16  # fp32 weight, gradient and two moments
+ACTIVATIONS_PER_TOKEN_AND_BLOCK = 16  # values of `hidden_size` that a block keeps for its backward
+GIB = 2**30
+
+
+def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps: int) -> int:
+    """Print the plan of the first `num_steps` steps on `world_size` ranks."""
+    if world_size < 1 or num_steps < 1:
+        raise UserError(f"world_size={world_size} steps={num_steps}: both must be at least 1")
+    recipe = load_training_recipe(recipe_path, overrides)
+    console = Console()
+    sources, is_known = plannable_sources(recipe.data)
+    if not is_known:
+        console.print(
+            "an index does not exist yet: its sequences are taken as long enough, so no chunk is padding"
+        )
+    plans = [
+        plan_step(recipe.curriculum, sources, recipe.seed, step, world_size) for step in range(num_steps)
+    ]
+    console.print(f"{recipe_path}: {num_steps} steps on {world_size} ranks")
+    _print_groups(console, plans)
+    _print_lengths(console, plans)
+    _print_work(console, plans, recipe, world_size)
+    return 0
+
+
+def plannable_sources(settings: DataSettings) -> tuple[list[Source], bool]:
+    """Return the mixture with the lengths of its sequences, and whether all of them are known."""
+    missing = [source.index for source in settings.sources if not Path(source.index).exists()]
+    if not missing:
+        return open_sources(settings)[1], True
+    return [Source(source.index, source.weight, None) for source in settings.sources], False
+
+
+def rank_work(plan: StepPlan, patch_size: int, num_special_tokens: int) -> int:
+    """Return the tokens each rank passes through the network in a step, equal for all ranks by construction."""
+    shape = plan.shape
+    patches = (shape.resolution.height // patch_size) * (shape.resolution.width // patch_size)
+    num_sequences = len(plan.groups[0].windows)
+    return num_sequences * shape.chunks_per_rank * shape.chunk_size * (patches + num_special_tokens)
+
+
+def estimated_bytes(
+    config: Scal3RConfig, num_parameters: int, num_tokens: int, *, is_checkpointed: bool
+) -> int:
+    """Return a rough peak of device memory per rank under AdamW in fp32; issue B measures it.
+
+    Weights, gradients and moments, plus what every block keeps for its backward (one input when checkpointed).
+    """
+    num_blocks = 2 * config.num_layers
+    per_block = 1 if is_checkpointed else ACTIVATIONS_PER_TOKEN_AND_BLOCK
+    activations = (
+        4 * num_tokens * config.hidden_size * (num_blocks * per_block + ACTIVATIONS_PER_TOKEN_AND_BLOCK)
+    )
+    return ADAMW_BYTES_PER_PARAMETER * num_parameters + activations
+
+
+def _print_groups(console: Console, plans: Sequence[StepPlan]) -> None:
+    sizes = Counter(len(group.ranks) for plan in plans for group in plan.groups for _ in group.ranks)
+    total = sum(sizes.values())
+    table = Table(title="context groups: share of ranks", title_justify="left")
+    table.add_column("ranks in group", justify="right")
+    table.add_column("share", justify="right")
+    for size in sorted(sizes):
+        table.add_row(str(size), f"{100 * sizes[size] / total:.1f} %")
+    console.print(table)
+
+
+def _print_lengths(console: Console, plans: Sequence[StepPlan]) -> None:
+    chunks: Counter[int] = Counter()
+    frames: dict[int, set[int]] = {}
+    for plan in plans:
+        for window in (window for group in plan.groups for window in group.windows):
+            chunks[window.num_chunks] += 1
+            frames.setdefault(window.num_chunks, set()).add(plan.shape.window_frames(window.num_chunks))
+    most = max(chunks.values())
+    table = Table(title="effective lengths (sequences)", title_justify="left")
+    for name in ("chunks", "frames", "sequences"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for count in sorted(chunks):
+        span = sorted(frames[count])
+        shown = str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}"
+        table.add_row(str(count), shown, str(chunks[count]), "#" * max(1, round(40 * chunks[count] / most)))
+    console.print(table)
+
+
+def _print_work(console: Console, plans: Sequence[StepPlan], recipe: TrainingRecipe, world_size: int) -> None:
+    config = _network_of(recipe.model)
+    tokens = np.array([rank_work(plan, config.patch_size, config.num_special_tokens) for plan in plans])
+    slots = sum(plan.shape.chunks_per_rank * len(plan.groups[0].windows) * world_size for plan in plans)
+    padding = 1 - sum(plan.num_real_chunks for plan in plans) / slots
+    parameters = dict(build_on_meta(config).named_parameters())
+    num_parameters = sum(parameter.numel() for parameter in parameters.values())
+    is_checkpointed = recipe.model.gradient_checkpointing
+    memory = estimated_bytes(config, num_parameters, int(tokens.max()), is_checkpointed=is_checkpointed)
+    num_memories = len(config.memory_layers)
+    fused = sum(weight.numel() for name, weight in parameters.items() if name.endswith((".w0", ".w1", ".w2")))
+    console.print(
+        f"work: every rank does the same in a step: {tokens.min():,}-{tokens.max():,} tokens "
+        f"(mean {tokens.mean():,.0f}); padding {100 * padding:.2f} % of chunks",
+        f"model: {num_parameters / 1e6:.2f} M parameters; estimated memory {memory / GIB:.2f} GiB per rank "
+        "(AdamW, fp32; an estimate, not measured)",
+        f"memory sync: {num_memories} all-reduces of {4 * fused / max(1, num_memories) / 2**20:.2f} MiB per "
+        "sequence in forward, as many in backward",
+        sep="\n",
+        soft_wrap=True,
+    )
+
+
+def _network_of(settings: ModelSettings) -> Scal3RConfig:
+    if settings.network is not None:
+        return Scal3RConfig(**settings.network.model_dump())
+    assert settings.checkpoint is not None
+    if not (Path(settings.checkpoint) / "config.json").is_file():
+        raise UserError(
+            f"model.checkpoint {settings.checkpoint} holds no config.json; give a save_pretrained folder"
+        )
+    return Scal3RConfig.from_pretrained(settings.checkpoint)
