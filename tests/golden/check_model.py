@@ -423,9 +423,7 @@ REFERENCE_ALIGNMENT = AlignmentSettings(confidence_floor=0, min_points=3, robust
 def _reconstruct(golden: Golden, model: Scal3RModel) -> dict[str, Tensor]:
     """Cameras of all frames as reconstruction finds them: c2w with the chunk's scale, in chunk 0's coordinates."""
     frames = golden["in.frames_u8"].movedim(-1, 1)
-    settings = ScheduleSettings(
-        chunk_size=golden.config["block_size"], overlap=golden.config["overlap_size"]
-    )
+    settings = ScheduleSettings(chunk_size=golden.config["block_size"], overlap=golden.config["overlap_size"])
     layout = Layout.plan(len(frames), settings, num_processes=1)
     assert [[chunk.start, chunk.stop] for chunk in layout.ranges] == golden.config["chunk_ranges"]
     images = {k: frames[chunk.start : chunk.stop] for k, chunk in enumerate(layout.ranges)}
