@@ -200,7 +200,7 @@ def test_gradients_equal_finite_differences(model):
 def test_heads_switched_off_leave_none(switches, missing):
     model = tiny_model(**switches)
     output = model(random_images(1, 1, 2))
-    assert {name for name in FIELDS if output[name] is None} == missing
+    assert {name for name in FIELDS if getattr(output, name) is None} == missing
     names = {"point_head": "points", "depth_head": "depth", "camera_head": "camera"}
     (absent,) = (names[name] for name in switches)
     with pytest.raises(ValueError, match=f"the model has no '{absent}' head; it has "):
