@@ -15,15 +15,15 @@ with a gate of zero, so that the converted model's output equals VGGT's.
 
 from __future__ import annotations
 
-import pickle
+import copy
 import re
 import shutil
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -135,9 +135,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        # The format before torch 1.6 is no zip archive and cannot be mapped into memory.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # bytes that are no checkpoint end anywhere in the two parsers
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
             f"checkpoint {path} is not a plain tensor file ({reason}); only weights are loaded"
         ) from None
@@ -188,7 +189,7 @@ def convert(source: Path, config: Scal3RConfig | None = None) -> Scal3RModel:
     raw = read_tensors(source)
     kind = checkpoint_kind(raw)
     state = translate(raw, kind)
-    config = Scal3RConfig() if config is None else config
+    config = Scal3RConfig() if config is None else copy.deepcopy(config)
     if kind == "vggt":
         config.memory_gate_init = 0.0
     model = build_on_meta(config)
@@ -204,6 +205,9 @@ def main(source: str, output: str) -> int:
     model = convert(Path(source))
     temporary = target.with_name(target.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    temporary.rename(target)
+    try:
+        model.save_pretrained(temporary)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return 0
