@@ -139,7 +139,9 @@ def test_newton_schulz_ignores_scale_and_treats_tall_as_transposed(dtype):
     result = fast_weight.newton_schulz(gradient, 5, dtype)
     assert result.dtype == gradient.dtype
     # A power of two is exact in every dtype; the 1e-7 beside the norm is what remains.
-    torch.testing.assert_close(fast_weight.newton_schulz(1024 * gradient, 5, dtype), result, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        fast_weight.newton_schulz(1024 * gradient, 5, dtype), result, rtol=0, atol=1e-5
+    )
     assert torch.equal(fast_weight.newton_schulz(gradient.mT, 5, dtype), result.mT)
 
 

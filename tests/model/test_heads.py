@@ -10,7 +10,9 @@ from scal3r_train.model.dpt_head import DPTHead, ResidualConvUnit, position_map
 from tests.model.tiny import randomized, tiny_config
 
 
-@pytest.mark.parametrize(("channels", "hw", "aspect"), [(8, (2, 3), 1.5), (16, (5, 4), 0.8), (4, (1, 1), 1.0)])
+@pytest.mark.parametrize(
+    ("channels", "hw", "aspect"), [(8, (2, 3), 1.5), (16, (5, 4), 0.8), (4, (1, 1), 1.0)]
+)
 def test_position_map_equals_its_definition(channels, hw, aspect):
     """E of SPEC 3.7, number by number."""
     height, width = hw

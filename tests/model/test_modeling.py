@@ -15,7 +15,9 @@ from tests.model.tiny import FIELDS, IMAGE_HW, random_images, scalar, tiny_model
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 
-def assert_chunk_close(output: Scal3ROutput, place: tuple[int, int], other: Scal3ROutput, there: tuple[int, int]):
+def assert_chunk_close(
+    output: Scal3ROutput, place: tuple[int, int], other: Scal3ROutput, there: tuple[int, int]
+):
     for name in FIELDS:
         found, expected = chunk_of(output, name, place), chunk_of(other, name, there)
         torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}", **CLOSE)
@@ -109,7 +111,9 @@ def test_outputs_are_in_temporal_order(model, num_frames):
     (tap,) = model.aggregator(batch_images(images, None), 1, taps)
     poses = model.camera_head(tap[3][0, :, :, 0])
     for position, frame in enumerate(order):
-        torch.testing.assert_close(poses[:, :, position], expected.pose_encoding_stages[:, 0, :, frame], **CLOSE)
+        torch.testing.assert_close(
+            poses[:, :, position], expected.pose_encoding_stages[:, 0, :, frame], **CLOSE
+        )
         patches = [tap[j][0, :, position, model.config.num_special_tokens :] for j in taps]
         depth, _ = model.depth_head(patches, (2, 3))
         torch.testing.assert_close(depth[..., 0], expected.depth[0, :, frame], **CLOSE)
@@ -250,7 +254,9 @@ def test_autocast_keeps_fast_weights_and_heads_in_float32(memory_dtypes):
     model = tiny_model(torch.float32, patch_encoder="dinov2").train()
     images = random_images(1, 2, 2, dtype=torch.float32)
     block_dtypes, head_dtypes = [], []
-    model.aggregator.frame_blocks[0].mlp.fc1.register_forward_hook(lambda _m, _i, y: block_dtypes.append(y.dtype))
+    model.aggregator.frame_blocks[0].mlp.fc1.register_forward_hook(
+        lambda _m, _i, y: block_dtypes.append(y.dtype)
+    )
     model.depth_head.projects[0].register_forward_hook(lambda _m, _i, y: head_dtypes.append(y.dtype))
     model.camera_head.trunk[0].register_forward_hook(lambda _m, _i, y: head_dtypes.append(y.dtype))
     with torch.autocast("cpu", torch.bfloat16):

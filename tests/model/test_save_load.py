@@ -91,7 +91,11 @@ def test_initial_weights_follow_the_specification():
         if isinstance(module, nn.LayerNorm):
             assert module.weight.eq(1).all(), name
             assert module.bias.eq(0).all(), name
-        elif isinstance(module, nn.Linear) and "memory_units" not in name and name != "camera_head.pose_branch.fc2":
+        elif (
+            isinstance(module, nn.Linear)
+            and "memory_units" not in name
+            and name != "camera_head.pose_branch.fc2"
+        ):
             bound = module.in_features**-0.5
             assert 0.8 * bound < module.weight.abs().max() <= bound, name
 
@@ -146,7 +150,9 @@ def count_calls(model: Scal3RModel) -> dict[str, int]:
     for kind in ("frame_blocks", "global_blocks"):
         for index, block in enumerate(getattr(model.aggregator, kind)):
 
-            def count(_module: nn.Module, inputs: tuple, _output: object, name: str = f"{kind}{index}") -> None:
+            def count(
+                _module: nn.Module, inputs: tuple, _output: object, name: str = f"{kind}{index}"
+            ) -> None:
                 key = f"{name}/{tuple(inputs[0].shape)}"
                 calls[key] = calls.get(key, 0) + 1
 

@@ -119,9 +119,7 @@ def rank_loss(output: Scal3ROutput, case: Scenario, rank: int, group: collective
     sequence, _ = case.sequence_of(rank)
     chunks = case.chunks_of(rank)
     count = torch.tensor(float(sum(case.num_frames[chunk] for chunk in chunks)), dtype=torch.float64)
-    total = sum(
-        chunk_loss(of_chunk(output, column), sequence, chunk) for column, chunk in enumerate(chunks)
-    )
+    total = sum(chunk_loss(of_chunk(output, column), sequence, chunk) for column, chunk in enumerate(chunks))
     return WORLD_SIZE / len(case.groups) * total / total_over_group(count, group).item()
 
 
