@@ -70,13 +70,18 @@ class TrainingRecipe(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> TrainingRecipe:
         if self.model.network is not None:
-            patch = self.model.network.model_dump()["patch_size"]
-            for size in (*self.curriculum.resolution, *self.validation.curriculum.resolution):
-                if size.height % patch or size.width % patch:
-                    raise ValueError(
-                        f"resolution {size.height}x{size.width} must be a multiple of patch_size {patch}"
-                    )
+            require_whole_patches(self, self.model.network.model_dump()["patch_size"])
         return self
+
+
+def require_whole_patches(recipe: TrainingRecipe, patch_size: int) -> None:
+    """Raise UserError unless every resolution is a multiple of the patch size, which a checkpoint tells late."""
+    for curriculum in (recipe.curriculum, recipe.validation.curriculum):
+        for size in curriculum.resolution:
+            if size.height % patch_size or size.width % patch_size:
+                raise UserError(
+                    f"resolution {size.height}x{size.width} must be a multiple of patch_size {patch_size}"
+                )
 
 
 Recipe = TrainingRecipe | ReconstructionRecipe

@@ -6,32 +6,45 @@ torchrun --nproc-per-node 2 -m scal3r_train.train recipes/demo.yaml [key=value .
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from accelerate.utils import set_seed
+from transformers.utils import logging
 
 from scal3r_train.config import UserError, dump_yaml, run_command
+from scal3r_train.inference.load_model import load_model
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.engine import Engine
-from scal3r_train.recipe import ModelSettings, TrainingRecipe, load_training_recipe
+from scal3r_train.recipe import (
+    ModelSettings,
+    TrainingRecipe,
+    load_training_recipe,
+    require_whole_patches,
+)
 from scal3r_train.training.trainer import Trainer, TrainerSettings
 
 
 def build_model(settings: ModelSettings) -> Scal3RModel:
-    """Return the model a recipe asks for: loaded, or initialised from the current random state."""
+    """Return the model a recipe asks for: loaded, or initialised from the current random state.
+
+    Raises:
+        UserError: the checkpoint cannot be loaded completely.
+    """
     if settings.checkpoint is None:
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
-    elif not (Path(settings.checkpoint) / "config.json").is_file():
-        raise UserError(
-            f"model.checkpoint {settings.checkpoint} holds no config.json; give a save_pretrained folder"
-        )
     else:
-        model = Scal3RModel.from_pretrained(settings.checkpoint)
+        model = load_model(Path(settings.checkpoint), torch.device("cpu")).requires_grad_(True).train()
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        with (
+            warnings.catch_warnings()
+        ):  # late releases of transformers 5 rename it, early ones lack the new name
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
 
 
@@ -57,10 +70,13 @@ def main(argv: Sequence[str]) -> int:
     if not argv:
         raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
     recipe = load_training_recipe(argv[0], argv[1:])
+    logging.disable_progress_bar()  # of transformers, for every small file it writes
     engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
     try:
         set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
-        Trainer(trainer_settings(recipe), engine, build_model(recipe.model)).fit()
+        model = build_model(recipe.model)
+        require_whole_patches(recipe, model.config.patch_size)
+        Trainer(trainer_settings(recipe), engine, model).fit()
     finally:
         engine.close()
     return 0

@@ -33,3 +33,15 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"shared data not found at {folder} (set SCAL3R_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def towns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the index of four tiny procedural towns: 20 frames of 28 x 42 pixels with depth and poses."""
+    from scal3r_data_tools import synth
+
+    folder = tmp_path_factory.mktemp("data") / "towns"
+    synth.main(
+        folder, ["num_sequences=4", "num_frames=20", "height=28", "width=42", "seed=1", "num_workers=1"]
+    )
+    return folder / "index.parquet"

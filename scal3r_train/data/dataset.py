@@ -57,13 +57,12 @@ def open_sources(settings: DataSettings) -> tuple[list[SequenceIndex], list[Sour
 
 
 def _refuse_untrainable(name: str, index: SequenceIndex) -> None:
-    if len(index) == 0:
-        raise UserError(f"data source {name} has no sequences; index it again")
-    first = index[0]
-    for field, value in (("poses", first.cam_from_world), ("intrinsics", first.intrinsics)):
-        if value is None:
+    for field, column in (("poses", "cam_from_world"), ("intrinsics", "intrinsics")):
+        lacking = index.rows_without(column)
+        if lacking:
             raise UserError(
-                f"data source {name}: sequence {first.sequence_id!r} has no {field}; it cannot be trained on"
+                f"data source {name}: sequence {index.sequence_ids[lacking[0]]!r} has no {field}; it cannot be "
+                "trained on"
             )
 
 

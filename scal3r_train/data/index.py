@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from scal3r_train.config import UserError, atomic_output
@@ -83,6 +84,11 @@ class SequenceIndex:
             raise UserError(f"{self.path} {problem} named '{sequence_id}'; it holds {some}")
         return self[found[0]]
 
+    def rows_without(self, name: str) -> list[int]:
+        """Rows that know nothing of a per-frame column such as cam_from_world; reads no values."""
+        lengths = pyarrow.compute.list_value_length(self._rows.data.column(name))
+        return np.flatnonzero(lengths.to_numpy() == 0).tolist()
+
     def _column(self, name: str) -> list[Any]:
         return self._rows.data.column(name).to_pylist()
 
@@ -104,10 +110,12 @@ def load_index(path: str | os.PathLike[str], cache_dir: Path | None = None) -> S
     `datasets` unpacks Parquet once into an Arrow file under cache_dir (default: a folder of this user in the
     system's temporary folder), keyed by path and modification time and guarded by a file lock, so that any number
     of ranks may load at once and share its pages. Nothing is fetched from the network.
-    Raises UserError when the file is missing, is no Parquet file, or lacks a column.
+    Raises UserError when the file is missing, is no Parquet file, lacks a column, or has no rows.
     """
     path = Path(path).absolute()
     _check_schema(path)
+    if pyarrow.parquet.read_metadata(path).num_rows == 0:
+        raise UserError(f"index {path} has no sequences; write it again with `scal3r data index`")
     if cache_dir is None:
         cache_dir = Path(tempfile.gettempdir()) / f"scal3r_index_{os.getuid()}"
     cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -40,7 +40,9 @@ def relative_pose_errors_deg(estimate: Tensor, truth: Tensor) -> tuple[Tensor, T
     first, second = torch.triu_indices(num_frames, num_frames, offset=1, device=truth.device)
 
     def relative(extrinsics: Tensor) -> Tensor:
-        return compose_extrinsics(extrinsics[..., second, :, :], invert_extrinsics(extrinsics[..., first, :, :]))
+        return compose_extrinsics(
+            extrinsics[..., second, :, :], invert_extrinsics(extrinsics[..., first, :, :])
+        )
 
     ours, true = relative(estimate), relative(truth)
     rotation = angle_between_rotations_deg(ours[..., :3], true[..., :3])

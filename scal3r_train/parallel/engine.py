@@ -49,9 +49,8 @@ class Engine:
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> None:
         """Place and wrap what is trained."""
-        self.model, self.optimizer = self._accelerator.prepare(model, optimizer)
-        self._scheduler = scheduler
-        self._accelerator.register_for_checkpointing(scheduler)
+        # Prepared, not registered for checkpointing: registered objects are read back as arbitrary pickles.
+        self.model, self.optimizer, self._scheduler = self._accelerator.prepare(model, optimizer, scheduler)
 
     @property
     def bare_model(self) -> nn.Module:

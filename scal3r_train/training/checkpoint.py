@@ -18,6 +18,7 @@ from scal3r_train.parallel.collectives import wait_for_everyone
 from scal3r_train.parallel.engine import Engine
 
 FORMAT_VERSION = 1
+MAX_REASON = 200  # characters of torch's message about weights that do not fit
 
 
 class CheckpointSettings(StrictModel):
@@ -70,7 +71,7 @@ class Checkpoints:
         """Load a checkpoint into the engine and return its step; all ranks call this.
 
         Raises:
-            UserError: written by another number of processes or another format.
+            UserError: written by another number of processes, in another format or for another network.
         """
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT_VERSION:
@@ -82,7 +83,13 @@ class Checkpoints:
                 f"checkpoint {path} was written by {manifest['world_size']} processes, this run has "
                 f"{engine.process.world_size}; start as many, or begin a new run with model.checkpoint={path}/model"
             )
-        engine.load_state(path / "state")
+        try:
+            engine.load_state(path / "state")
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:MAX_REASON]
+            raise UserError(
+                f"checkpoint {path} is damaged or of another recipe; remove it or name another output_dir ({reason})"
+            ) from error
         return int(manifest["step"])
 
     def _prune(self) -> None:

@@ -59,16 +59,19 @@ def train_step(
     batches = [checked_batch(micro_step.batch) for micro_step in micro_steps]
     num_averaged = mean_count([micro_step.plan for micro_step in micro_steps], objective)
     logs: list[dict[str, Tensor]] = []
+    culprits: list[str] = []
     for place, (micro_step, batch) in enumerate(zip(micro_steps, batches, strict=True)):
         with engine.micro_step(is_last=place == len(micro_steps) - 1):
             loss, terms = forward_loss(engine, groups, micro_step.plan, batch, objective, num_averaged)
             engine.backward(loss)
             logs.append(terms)
+            if not math.isfinite(float(loss.detach())):
+                culprits += batch.sequence_ids
     averages = {key: float(torch.stack([log[key] for log in logs]).mean()) for key in logs[0]}
     grad_norm = engine.clip_gradients(clip_norm)
     values = {**averages, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}
     is_finite = math.isfinite(averages["loss"]) and math.isfinite(grad_norm)
-    blamed = vote(batches, engine.process.device, is_finite=is_finite)
+    blamed = vote(batches, culprits, engine.process.device, is_finite=is_finite)
     if blamed:
         engine.skip_update()
         return StepResult(values, is_applied=False, blamed=blamed)
@@ -135,10 +138,18 @@ def _reason_against(batch: SequenceBatch) -> str:
     return ""
 
 
-def vote(batches: Sequence[SequenceBatch], device: torch.device, *, is_finite: bool) -> tuple[str, ...]:
-    """Return the sequences to blame if any rank's loss or gradient is not finite, the same tuple on every rank."""
+def vote(
+    batches: Sequence[SequenceBatch], culprits: Sequence[str], device: torch.device, *, is_finite: bool
+) -> tuple[str, ...]:
+    """Return the sequences to blame if any rank's loss or gradient is not finite, the same tuple on every rank.
+
+    To blame are the `culprits`, whose own loss is not finite, on any rank; when every loss is finite and only the
+    gradient is not, all sequences of the step.
+    """
     num_bad = total_over_world(torch.tensor([0.0 if is_finite else 1.0], device=device))
     if float(num_bad) == 0:
         return ()
-    mine = [name for batch in batches for name in batch.sequence_ids]
-    return tuple(sorted({name for names in gather_to_all(mine) for name in names}))
+    present = [name for batch in batches for name in batch.sequence_ids]
+    answers = gather_to_all((list(culprits), present))
+    guilty = {name for names, _ in answers for name in names}
+    return tuple(sorted(guilty or {name for _, names in answers for name in names}))

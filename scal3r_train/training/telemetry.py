@@ -38,14 +38,14 @@ class Telemetry:
         first_step: int,
         name: str,
     ) -> None:
-        """Open `folder`/metrics.jsonl for appending, dropping what a killed run wrote after `first_step`."""
+        """Open `folder`/metrics.jsonl for appending, dropping the lines that this run will write again."""
         self.settings = settings
         self.is_main = is_main
         self._path = folder / "metrics.jsonl"
         self._wandb: Any = None
         if not is_main:
             return
-        _drop_lines_after(self._path, first_step)
+        _forget_lines(self._path, first_step)
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -99,11 +99,12 @@ class Telemetry:
             self._progress.console.print(message, highlight=False, soft_wrap=True)
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Forget metrics that the resumed run will write again."""
+def _forget_lines(path: Path, first_step: int) -> None:
+    """Drop what a killed run wrote after its checkpoint of `first_step`; without one (step 0) that is everything."""
     if not path.exists():
         return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    known = path.read_text(encoding="utf-8").splitlines() if first_step > 0 else []
+    lines = [line for line in known if _step_of(line) <= first_step]
     temporary = path.with_suffix(".partial")
     temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     temporary.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from scal3r_train.config import UserError, write_text_atomically
@@ -12,9 +13,9 @@ from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, s
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.collectives import wait_for_everyone
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.world import same_fate
 from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.step import MicroStep, train_step
@@ -62,13 +63,17 @@ def plan_data(
 ) -> PlannedData:
     """Open the sources and tie them to this rank's part of every step's plan."""
     indexes, sources = open_sources(settings)
-    process = engine.process
-
-    def plan_of_rank(step: int) -> RankPlan:
-        return plan_step(curriculum, sources, seed, step, process.world_size).for_rank(process.rank)
-
+    rank, world_size = engine.process.rank, engine.process.world_size
+    # A partial, not a closure: it has to travel to reading processes where those are not forked.
+    plan_of_rank = partial(_plan_of_rank, curriculum, sources, seed, world_size, rank)
     dataset = StepDataset(indexes, plan_of_rank, curriculum.colour_jitter)
-    return PlannedData(sources, curriculum, seed, process.world_size, dataset)
+    return PlannedData(sources, curriculum, seed, world_size, dataset)
+
+
+def _plan_of_rank(
+    curriculum: CurriculumSettings, sources: list[Source], seed: int, world_size: int, rank: int, step: int
+) -> RankPlan:
+    return plan_step(curriculum, sources, seed, step, world_size).for_rank(rank)
 
 
 class Trainer:
@@ -127,12 +132,18 @@ class Trainer:
 
     def _prepare_run(self) -> int:
         """Make the output folder, restore the newest checkpoint and return the completed steps."""
-        if self.engine.process.is_main:
-            self.settings.output_dir.mkdir(parents=True, exist_ok=True)
-            write_text_atomically(self.settings.output_dir / "recipe.yaml", self.settings.recipe_yaml)
-        wait_for_everyone()
+        with same_fate():
+            if self.engine.process.is_main:
+                self._write_recipe()
         newest = self.checkpoints.newest()
         return 0 if newest is None else self.checkpoints.restore(self.engine, newest)
+
+    def _write_recipe(self) -> None:
+        folder = self.settings.output_dir
+        try:
+            write_text_atomically(folder / "recipe.yaml", self.settings.recipe_yaml)
+        except OSError as error:
+            raise UserError(f"output_dir {folder} cannot be written: {error.strerror}") from None
 
     def _micro_steps(self, first_step: int, num_steps: int) -> Iterator[list[MicroStep]]:
         """Yield the plans and data of each optimizer step."""

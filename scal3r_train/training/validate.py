@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from scal3r_train.config import StrictModel
@@ -36,6 +36,12 @@ class ValidationSettings(StrictModel):
     )
     sources: tuple[SourceSettings, ...] = ()
     curriculum: CurriculumSettings = CurriculumSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> ValidationSettings:
+        if self.every > 0 and not self.sources:
+            raise ValueError(f"every {self.every} needs sources to validate on, or 0 for no validation")
+        return self
 
 
 def validate(
