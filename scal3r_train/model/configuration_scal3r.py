@@ -172,8 +172,9 @@ class Scal3RConfig(PreTrainedConfig):
             ),
             (self.image_size % self.patch_size == 0, "image_size must be a multiple of patch_size"),
             (
-                self.patch_encoder != "correlation" or self.patch_size % self.correlation_stride == 0,
-                "patch_size must be a multiple of correlation_stride",
+                self.patch_encoder != "correlation"
+                or (self.correlation_stride % 2 == 0 and self.patch_size % self.correlation_stride == 0),
+                "correlation_stride must be even and divide patch_size",
             ),
             (
                 self.patch_encoder != "dinov2" or self.hidden_size % self.encoder_heads == 0,

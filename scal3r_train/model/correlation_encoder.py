@@ -1,8 +1,10 @@
 """A small patch encoder that sees motion: convolutions plus a local cost volume against the previous frame.
 
-Per-frame patch tokens of a small network learn no rotation within a few hundred steps; the correlation of local
-features with the temporally previous frame makes image motion explicit (the cost volume of optical flow networks,
-e.g. Dosovitskiy et al., FlowNet, ICCV 2015). For models trained from scratch on small budgets.
+Per-frame patch tokens of a small network learn no rotation within a few hundred steps. Two things make it easy: the
+correlation of local features with the temporally previous frame makes image motion explicit (the cost volume of
+optical flow networks, e.g. Dosovitskiy et al., FlowNet, ICCV 2015), and its sum over time, counted from the chunk's
+reference frame, makes motion since the reference explicit, since small motions add and attention knows no frame
+index. For models trained from scratch on small budgets.
 
 Shapes: S frames in temporal order, F feature channels, h w feature pixels, R = (2 radius + 1)^2 displacements.
 """
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scal3r_train.model.chunk_batch import reference_index
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
 
@@ -36,7 +39,7 @@ def local_correlation(features: Tensor, previous: Tensor, radius: int) -> Tensor
 
 
 class CorrelationPatchEncoder(nn.Module):
-    """Local features, their correlation with the temporally previous frame, pooled to patches.
+    """Local features and their correlation with the temporally previous frame, pooled to patches, summed over time.
 
     A chunk's first frame is correlated with itself and marked by a flag channel.
     """
@@ -48,11 +51,12 @@ class CorrelationPatchEncoder(nn.Module):
         self.radius = config.correlation_radius
         num_planes = (2 * self.radius + 1) ** 2
         pool = config.patch_size // config.correlation_stride
-        self.stem = nn.Conv2d(3, channels, 5, stride=config.correlation_stride, padding=2)
-        self.features = nn.Conv2d(channels, channels, 3, padding=1)
+        self.stem = nn.Conv2d(3, channels, 5, stride=config.correlation_stride // 2, padding=2)
+        self.features = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.mix = nn.Conv2d(channels + num_planes + 1, 2 * channels, 1)
         self.pool = nn.Conv2d(2 * channels, dim, kernel_size=pool, stride=pool)
         self.refine = nn.Conv2d(dim, dim, 3, padding=1)
+        self.motion = nn.Linear(dim, dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images, [..., S, 3, H, W] in temporal order, to [..., S, N, C]."""
@@ -68,4 +72,13 @@ class CorrelationPatchEncoder(nn.Module):
         x = F.gelu(self.mix(torch.cat([local, planes, is_first.flatten(0, 1)], dim=1)))
         x = F.gelu(self.pool(x))
         x = x + self.refine(x)
-        return x.flatten(2).mT.unflatten(0, leading)
+        tokens = x.flatten(2).mT.unflatten(0, leading)
+        return tokens + self._motion_since_reference(tokens)
+
+    def _motion_since_reference(self, tokens: Tensor) -> Tensor:
+        """Return the sum of each patch's motion from the reference frame to its own, [..., S, N, C], signed."""
+        motion = self.motion(tokens)
+        first, later = motion.tensor_split([1], dim=-3)
+        since_first = torch.cat([torch.zeros_like(first), later], dim=-3).cumsum(dim=-3)
+        reference = reference_index(tokens.shape[-3])
+        return since_first - since_first[..., reference : reference + 1, :, :]
