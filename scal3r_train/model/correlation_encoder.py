@@ -1,8 +1,8 @@
 """A small patch encoder that sees motion: convolutions plus a local cost volume against the previous frame.
 
 Per-frame patch tokens of a small network learn no rotation within a few hundred steps. Two things make it easy: the
-correlation of local features with the temporally previous frame makes image motion explicit (the cost volume of
-optical flow networks, e.g. Dosovitskiy et al., FlowNet, ICCV 2015), and its sum over time, counted from the chunk's
+correlation of local features with the temporally previous frame and its soft-argmax make image motion explicit (the cost volume of
+optical flow networks, e.g. Dosovitskiy et al., FlowNet, ICCV 2015), and the sum over time, counted from the chunk's
 reference frame, makes motion since the reference explicit, since small motions add and attention knows no frame
 index. For models trained from scratch on small budgets.
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from scal3r_train.model.chunk_batch import reference_index
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+
+INITIAL_SHARPNESS = 15.0
 
 
 def local_correlation(features: Tensor, previous: Tensor, radius: int) -> Tensor:
@@ -56,29 +58,37 @@ class CorrelationPatchEncoder(nn.Module):
         self.mix = nn.Conv2d(channels + num_planes + 1, 2 * channels, 1)
         self.pool = nn.Conv2d(2 * channels, dim, kernel_size=pool, stride=pool)
         self.refine = nn.Conv2d(dim, dim, 3, padding=1)
-        self.motion = nn.Linear(dim, dim)
+        self.sharpness = nn.Parameter(torch.tensor(INITIAL_SHARPNESS))
+        self.motion = nn.Linear(dim + 2, dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images, [..., S, 3, H, W] in temporal order, to [..., S, N, C]."""
         leading = images.shape[:-3]
         local = self.features(F.gelu(self.stem(images.flatten(0, -4))))
-        sequence = F.normalize(local, dim=1).unflatten(0, (-1, leading[-1]))
-        previous = torch.cat([sequence[:, :1], sequence[:, :-1]], dim=1)
-        planes = (
-            local_correlation(sequence.flatten(0, 1), previous.flatten(0, 1), self.radius) * local.shape[1]
-        )
+        # Centred, so that what all places share does not drown what tells them apart.
+        contrast = F.normalize(local - local.mean(dim=(-2, -1), keepdim=True), dim=1)
+        sequence = contrast.unflatten(0, (-1, leading[-1]))
+        previous = torch.cat([sequence[:, :1], sequence[:, :-1]], dim=1).flatten(0, 1)
+        planes = local_correlation(contrast, previous, self.radius) * local.shape[1]
         is_first = torch.zeros_like(sequence[:, :, :1])
         is_first[:, 0] = 1
         x = F.gelu(self.mix(torch.cat([local, planes, is_first.flatten(0, 1)], dim=1)))
         x = F.gelu(self.pool(x))
         x = x + self.refine(x)
-        tokens = x.flatten(2).mT.unflatten(0, leading)
-        return tokens + self._motion_since_reference(tokens)
+        flow = F.adaptive_avg_pool2d(self._expected_displacement(planes), x.shape[-2:])
+        tokens, flow = (maps.flatten(2).mT.unflatten(0, leading) for maps in (x, flow))
+        return tokens + self._sum_from_reference(self.motion(torch.cat([tokens, flow], dim=-1)))
 
-    def _motion_since_reference(self, tokens: Tensor) -> Tensor:
+    def _expected_displacement(self, planes: Tensor) -> Tensor:
+        """Return the soft-argmax of correlation planes [A, R, h, w]: dx, dy in units of the radius, [A, 2, h, w]."""
+        steps = torch.linspace(-1, 1, 2 * self.radius + 1, device=planes.device, dtype=planes.dtype)
+        displacements = torch.cartesian_prod(steps, steps).flip(-1)
+        weights = torch.softmax(self.sharpness * planes, dim=1)
+        return torch.einsum("arhw,rd->adhw", weights, displacements)
+
+    def _sum_from_reference(self, motion: Tensor) -> Tensor:
         """Return the sum of each patch's motion from the reference frame to its own, [..., S, N, C], signed."""
-        motion = self.motion(tokens)
         first, later = motion.tensor_split([1], dim=-3)
         since_first = torch.cat([torch.zeros_like(first), later], dim=-3).cumsum(dim=-3)
-        reference = reference_index(tokens.shape[-3])
+        reference = reference_index(motion.shape[-3])
         return since_first - since_first[..., reference : reference + 1, :, :]
