@@ -30,7 +30,10 @@ from tests.model.tiny import tiny_config
         ({"num_heads": 8}, "head size"),
         ({"memory_heads": 8}, "hidden_size / memory_heads to be a multiple of 4"),
         ({"image_size": 10}, "image_size must be a multiple of patch_size"),
-        ({"patch_encoder": "correlation", "correlation_stride": 3}, "multiple of correlation_stride"),
+        (
+            {"patch_encoder": "correlation", "correlation_stride": 3},
+            "correlation_stride must be even and divide",
+        ),
         ({"dpt_channels": [4, 4, 8]}, "dpt_channels"),
         ({"dpt_channels": [4, 6, 8, 8]}, "dpt_channels"),
         ({"dpt_features": 12}, "dpt_features"),

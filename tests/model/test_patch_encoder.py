@@ -131,36 +131,66 @@ def test_local_correlation_peaks_where_the_image_moved():
     assert (peak // 7 - 3, peak % 7 - 3) == (-2, 1)
 
 
-def test_correlation_encoder_sees_the_previous_frame_only():
-    """Changing a frame changes its own tokens and those of the next frame, nothing else."""
-    encoder = randomized(CorrelationPatchEncoder(tiny_config(patch_encoder="correlation")))
-    images = torch.rand(2, 4, 3, 8, 12)
+def make_correlation_encoder() -> CorrelationPatchEncoder:
+    torch.manual_seed(1)
+    return randomized(CorrelationPatchEncoder(tiny_config(patch_encoder="correlation"))).double()
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (0, [True, True, False, False]),
+        (1, [True, True, True, True]),
+        (2, [False, False, True, True]),
+        (3, [False, False, False, True]),
+    ],
+)
+def test_correlation_encoder_sums_motion_from_the_reference(frame, expected):
+    """The second of four frames is the reference: whose motion passes the changed frame changes, nobody else."""
+    encoder, images = make_correlation_encoder(), torch.rand(2, 4, 3, 8, 12, dtype=torch.float64)
     other = images.clone()
-    other[0, 1] += 0.3
-    changed = (encoder(images) - encoder(other)).abs().amax(dim=(2, 3)) > 1e-6
-    assert changed.tolist() == [[False, True, True, False], [False] * 4]
+    other[0, frame] = 1 - other[0, frame].square()
+    changed = (encoder(images) - encoder(other)).abs().amax(dim=(2, 3)) > 1e-9
+    assert changed.tolist() == [expected, [False] * 4]
+
+
+@pytest.mark.parametrize(("num_frames", "reference"), [(1, 0), (2, 0), (3, 1), (5, 2)])
+def test_motion_adds_up_from_the_reference_both_ways(num_frames, reference):
+    motion = torch.randn(num_frames, 2, 3, dtype=torch.float64)
+    found = make_correlation_encoder()._sum_from_reference(motion)
+    for frame in range(num_frames):
+        after, before = motion[reference + 1 : frame + 1], motion[frame + 1 : reference + 1]
+        torch.testing.assert_close(found[frame], after.sum(0) - before.sum(0))
+
+
+def test_expected_displacement_points_at_a_clear_peak():
+    """Units of the radius, x before y."""
+    encoder = make_correlation_encoder()
+    planes = torch.full((1, 9, 1, 1), -1e3, dtype=torch.float64)
+    planes[0, 2] = 1e3  # row -1, column +1
+    found = encoder._expected_displacement(planes)[0, :, 0, 0]
+    torch.testing.assert_close(found, torch.tensor([1.0, -1.0], dtype=torch.float64))
+    flat = encoder._expected_displacement(torch.zeros_like(planes))
+    torch.testing.assert_close(flat, torch.zeros_like(flat))
 
 
 def test_correlation_encoder_marks_the_first_frame():
-    """A still image: every later frame looks like the one before, the first one is told apart."""
-    encoder = randomized(CorrelationPatchEncoder(tiny_config(patch_encoder="correlation")))
-    still = torch.rand(1, 3, 8, 12).expand(4, -1, -1, -1)
-    tokens = encoder(still)
-    torch.testing.assert_close(tokens[1], tokens[3])
-    assert not torch.allclose(tokens[0], tokens[1], atol=1e-4)
+    """In a still image the same motion is added with every frame; the first frame alone has another token."""
+    tokens = make_correlation_encoder()(torch.rand(1, 3, 8, 12, dtype=torch.float64).expand(4, -1, -1, -1))
+    steps = tokens[1:] - tokens[:-1]
+    torch.testing.assert_close(steps[1], steps[2])
+    assert not torch.allclose(steps[0], steps[1], atol=1e-4)
 
 
 def test_correlation_encoder_orders_its_patches_row_major():
-    """What changes in one corner of a wide image reaches the tokens around that corner."""
-    encoder = randomized(CorrelationPatchEncoder(tiny_config(patch_encoder="correlation")))
-    images = torch.zeros(1, 3, 24, 48)
+    """What changes in one corner of a wide image changes the tokens around that corner most."""
+    encoder = make_correlation_encoder()
+    images = torch.rand(1, 3, 24, 48, dtype=torch.float64)
     lit = images.clone()
-    lit[..., 20:, 44:] = 1
-    changed = (encoder(lit) - encoder(images)).abs().amax(dim=(0, 2)) > 1e-6
-    rows, columns = changed.unflatten(0, (6, 12)).nonzero().unbind(1)
-    assert changed[-1]
-    assert rows.min() >= 2
-    assert columns.min() >= 8
+    lit[..., 16:, 40:] = 1
+    row, column = divmod((encoder(lit) - encoder(images))[0].norm(dim=-1).argmax().item(), 12)
+    assert row >= 3
+    assert column >= 9
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "conv"])
