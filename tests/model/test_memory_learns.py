@@ -16,7 +16,7 @@ from scal3r_train.model.chunk_batch import ImageBatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 
-NUM_STEPS = 120
+NUM_STEPS = 80
 BATCH_SIZE = 16
 LEARNING_RATE = 3e-3
 NUM_CHUNKS = 3
