@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
-from transformers.utils import logging
 
 from scal3r_train.config import UserError, dump_yaml, run_command
 from scal3r_train.inference.load_model import load_model
@@ -70,7 +69,6 @@ def main(argv: Sequence[str]) -> int:
     if not argv:
         raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
     recipe = load_training_recipe(argv[0], argv[1:])
-    logging.disable_progress_bar()  # of transformers, for every small file it writes
     engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
     try:
         set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights

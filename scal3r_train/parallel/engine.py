@@ -5,6 +5,7 @@ What differs between single process, DDP and (later) sharding engines lives here
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from accelerate import Accelerator
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
+from transformers.utils import logging
 
 from scal3r_train.config import StrictModel
 from scal3r_train.parallel.process import Process, local_device
@@ -35,6 +37,7 @@ class Engine:
 
     def __init__(self, settings: ParallelSettings, accumulation_steps: int) -> None:
         """Join the peers that torchrun or `accelerate launch` started."""
+        logging.disable_progress_bar()  # transformers shows one for every checkpoint it writes
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
@@ -83,7 +86,9 @@ class Engine:
     def skip_update(self) -> None:
         """Drop the gradients of this step; the schedule still advances."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._scheduler.step()
+        with warnings.catch_warnings():  # torch asks why no update came before the schedule's first step
+            warnings.simplefilter("ignore", UserWarning)
+            self._scheduler.step()
 
     @property
     def learning_rates(self) -> dict[str, float]:

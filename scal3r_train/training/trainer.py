@@ -108,13 +108,12 @@ class Trainer:
                 self._validate(telemetry, step)
             engine.model.train()
             while step < num_steps:
+                rates = {f"lr/{name}": rate for name, rate in engine.learning_rates.items()}
                 result = train_step(
                     engine, self.groups, next(micro_steps), settings.losses, settings.optim.clip_norm
                 )
                 step += 1
-                telemetry.log(
-                    step, {**result.logs, **{f"lr/{k}": v for k, v in engine.learning_rates.items()}}
-                )
+                telemetry.log(step, result.logs | rates)
                 if not result.is_applied:
                     num_skipped += 1
                     telemetry.say(

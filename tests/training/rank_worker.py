@@ -1,0 +1,138 @@
+"""One of two ranks: trains what the tests compare with one process, and notes what happened to it.
+
+Started by conftest.py:  torchrun --nproc-per-node 2 tests/training/rank_worker.py TOWNS_INDEX OUTPUT_FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from scal3r_train.config import UserError
+from scal3r_train.data.plan import GroupPlan, StepPlan, plan_step
+from scal3r_train.losses.targets import Targets
+from scal3r_train.training import step as step_module
+from scal3r_train.training import trainer
+from tests.training import tiny
+
+SHARED = {"curriculum.group_size": {"2": 1.0}, "curriculum.chunks_per_rank": {"2": 1.0}}
+
+
+def one_sequence_per_rank(curriculum: Any, sources: Any, seed: int, step: int, world_size: int) -> StepPlan:
+    """Give each of two ranks one of the two sequences that a single process would see side by side."""
+    plan = plan_step(curriculum, sources, seed, step, 1)
+    windows = plan.groups[0].windows
+    if len(windows) != 2:  # validation
+        return plan_step(curriculum, sources, seed, step, world_size)
+    groups = (GroupPlan(range(1), windows[:1]), GroupPlan(range(1, 2), windows[1:]))
+    return StepPlan(step, plan.shape, groups)
+
+
+@contextmanager
+def noted_steps() -> Iterator[list[dict[str, Any]]]:
+    """Note for each step whether it was applied, whom it blamed, and what this rank had read."""
+    notes: list[dict[str, Any]] = []
+    original = trainer.train_step
+
+    def step(engine: Any, groups: Any, micro_steps: Any, *rest: Any) -> Any:
+        before = torch.cat([p.detach().flatten().clone() for p in engine.model.parameters()])
+        result = original(engine, groups, micro_steps, *rest)
+        after = torch.cat([p.detach().flatten() for p in engine.model.parameters()])
+        notes.append(
+            {
+                "is_applied": result.is_applied,
+                "blamed": list(result.blamed),
+                "has_moved": not torch.equal(before, after),
+                "sequences": [name for micro in micro_steps for name in micro.batch.sequence_ids],
+                "lr": next(iter(engine.learning_rates.values())),
+            }
+        )
+        return result
+
+    with tiny.replaced("train_step", step):
+        yield notes
+
+
+@contextmanager
+def poisoned_targets(rank: int, calls: range) -> Iterator[None]:
+    """Put a NaN into the depth targets of one rank in some of its steps."""
+    original, count = step_module.build_targets, 0
+
+    def build(*arguments: Any, **kwargs: Any) -> Targets:
+        nonlocal count
+        targets = original(*arguments, **kwargs)
+        count += 1
+        if dist.get_rank() != rank or count - 1 not in calls:
+            return targets
+        return replace(targets, pose_encoding=targets.pose_encoding * float("nan"))
+
+    step_module.build_targets = build
+    try:
+        yield
+    finally:
+        step_module.build_targets = original
+
+
+def error_of(recipe: Any) -> str:
+    """Return the line with which a run ends on this rank."""
+    try:
+        tiny.train(recipe, close=False)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def main(towns: Path, folder: Path) -> None:
+    """Run all scenarios."""
+    notes: dict[str, Any] = {}
+
+    def run(name: str, changes: dict[str, Any], index: Path = towns) -> None:
+        tiny.train(tiny.recipe(index, folder / name, SHARED | changes), close=False)
+
+    run("shared", {})
+    rank = dist.get_rank()
+    run("checkpointed", {"model.gradient_checkpointing": True})
+    run("accumulated", {"optim.accumulation_steps": 2, "optim.num_steps": 3})
+
+    with tiny.killed_after(3):
+        run("resumed", {})
+    run("resumed", {})
+
+    if rank == 0:
+        tiny.write_uneven_towns(towns, folder / "uneven.parquet")
+        tiny.write_broken_town(towns, folder)
+    dist.barrier()
+    separate = {"curriculum.sequences_per_group": 2, "curriculum.chunks_per_rank": {"4": 1.0}}
+    with tiny.replaced("plan_step", one_sequence_per_rank):
+        for average in ("chunk", "sequence"):
+            changes = separate | {"losses.average": average, "losses.normalization": average}
+            run(f"separate_{average}", changes, folder / "uneven.parquet")
+        with poisoned_targets(1, range(1, 2)), noted_steps() as notes["poisoned_once"]:
+            run("poisoned_once", separate)
+        always = tiny.recipe(towns, folder / "poisoned", SHARED | separate | {"optim.num_steps": 20})
+        with poisoned_targets(1, range(99)), noted_steps() as notes["poisoned_steps"]:
+            notes["poisoned"] = error_of(always)
+
+    one_chunk = {
+        "curriculum.chunks_per_rank": {"1": 1.0},
+        "curriculum.reverse_probability": 0.0,
+        "validation.every": 0,
+    }
+    notes["truncated"] = error_of(
+        tiny.recipe(folder / "index.parquet", folder / "truncated", SHARED | one_chunk)
+    )
+    notes["unwritable"] = error_of(tiny.recipe(towns, folder / "index.parquet" / "run", SHARED))
+    (folder / f"rank{rank}.json").write_text(json.dumps(notes))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,178 @@
+"""A tiny training run, alone or on ranks, and what can be read from its folder. Shared by tests and rank worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import set_seed
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scal3r_train.config import validate_mapping
+from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.parallel.engine import Engine
+from scal3r_train.recipe import TrainingRecipe
+from scal3r_train.train import build_model, trainer_settings
+from scal3r_train.training import trainer
+
+NETWORK = {
+    "image_size": 28,
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "mlp_ratio": 2.0,
+    "layer_scale_init": 0.3,
+    "patch_encoder": "conv",
+    "tap_layers": [0, 0, 1, 1],
+    "memory_layers": [0, 1],
+    "memory_expansion": 2,
+    "camera_heads": 2,
+    "camera_layers": 1,
+    "camera_iterations": 2,
+    "dpt_features": 8,
+    "dpt_channels": [8, 8, 8, 8],
+    "dpt_refine_channels": 8,
+    "point_head": False,
+}
+RESOLUTION = [{"height": 28, "width": 42}]
+NUM_STEPS = 5
+
+
+class Killed(BaseException):
+    """The run was ended from outside."""
+
+
+def recipe(index: Path, output_dir: Path, changes: dict[str, Any] | None = None) -> TrainingRecipe:
+    """Return a recipe of a few steps; `changes` replaces values by dotted path."""
+    mapping: dict[str, Any] = {
+        "name": "tiny",
+        "seed": 3,
+        "output_dir": str(output_dir),
+        "model": {"network": NETWORK},
+        "data": {"sources": [{"index": str(index)}]},
+        "curriculum": {
+            "chunks_per_rank": {"4": 1.0},
+            "chunk_size": {"4": 1.0},
+            "overlap": {"1": 1.0},
+            "resolution": RESOLUTION,
+        },
+        "losses": {"points": {"weight": 0.0}},
+        "optim": {"num_steps": NUM_STEPS, "memory_lr": 1e-3, "backbone_lr": 1e-3, "warmup_steps": 2},
+        "validation": {
+            "every": 3,
+            "num_windows": 1,
+            "sources": [{"index": str(index)}],
+            "curriculum": {"chunk_size": {"4": 1.0}, "overlap": {"1": 1.0}, "resolution": RESOLUTION},
+        },
+        "checkpoint": {"every": 2},
+        "telemetry": {"log_every": 1},
+    }
+    for path, value in (changes or {}).items():
+        *parents, last = path.split(".")
+        node = mapping
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = value
+    return validate_mapping(TrainingRecipe, mapping, "test")
+
+
+def train(recipe: TrainingRecipe, *, close: bool = True) -> None:
+    """Train as `scal3r_train.train` does; without `close` the ranks stay together for another run."""
+    AcceleratorState._reset_state()  # one process, several runs: the precision may change between them
+    GradientState._reset_state()
+    engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
+    try:
+        set_seed(recipe.seed)
+        trainer.Trainer(trainer_settings(recipe), engine, build_model(recipe.model)).fit()
+    finally:
+        if close:
+            engine.close()
+
+
+@contextmanager
+def replaced(name: str, value: Any) -> Iterator[None]:
+    """Put another function in a place that the trainer looks at."""
+    original = getattr(trainer, name)
+    setattr(trainer, name, value)
+    try:
+        yield
+    finally:
+        setattr(trainer, name, original)
+
+
+@contextmanager
+def killed_after(num_steps: int) -> Iterator[None]:
+    """Let the process die when it begins one more step, and survive that."""
+    count, original = 0, trainer.train_step
+
+    def step(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > num_steps:
+            raise Killed
+        return original(*arguments)
+
+    with replaced("train_step", step):
+        try:
+            yield
+        except Killed:
+            return
+    raise AssertionError("the run ended before it was killed")
+
+
+def cut(record: SequenceRecord, num_frames: int) -> SequenceRecord:
+    """Return the first frames of a sequence."""
+    names = ("image", "image_size", "timestamp", "depth", "intrinsics", "distortion", "cam_from_world")
+    values = {name: getattr(record, name) for name in names}
+    return replace(record, **{name: None if v is None else v[:num_frames] for name, v in values.items()})
+
+
+def write_uneven_towns(towns: Path, path: Path) -> Path:
+    """Write an index of the same towns cut to unequal lengths, so that windows of 4 chunks hold 1 to 3."""
+    index = load_index(towns)
+    lengths = (4, 7, 10, 8)
+    write_index(path, [cut(index[row], length) for row, length in enumerate(lengths)])
+    return path
+
+
+def write_broken_town(towns: Path, folder: Path) -> Path:
+    """Write an index of one town of 7 frames whose last image is cut short: only the last rank reads it."""
+    record = cut(load_index(towns)[0], 7)
+    broken = folder / "broken.png"
+    whole = (record.root / record.image[-1]).read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    images = (*record.image[:-1], str(broken))
+    write_index(folder / "index.parquet", [replace(record, image=images)])
+    return folder / "index.parquet"
+
+
+def metrics(folder: Path, prefix: str = "") -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl without the time they took; only keys with `prefix` beside the step."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key != "seconds" and key.startswith((prefix, "step"))}
+        for line in lines
+    ]
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of training steps."""
+    return [line for line in metrics(folder) if "loss" in line]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """Return the final weights of a run."""
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def optimizer_state(checkpoint: Path) -> dict[str, Any]:
+    """Return AdamW's state in a checkpoint."""
+    return torch.load(checkpoint / "state" / "optimizer.bin", weights_only=True)
