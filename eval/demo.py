@@ -33,20 +33,25 @@ RECIPE = Path("recipes/demo.yaml")
 RECONSTRUCTION_RECIPE = Path("recipes/reconstruct/demo.yaml")
 FOLDER = Path("runs/demo")
 NUM_RANKS = 2
-TRAIN_TOWNS = ("num_sequences=96", "num_frames=96", "seed=1")
-HELD_OUT_TOWNS = ("num_sequences=16", "num_frames=96", "seed=1000")
+TOWN_SIZE = ("height=48", "width=72")
+TOWNS = {
+    "towns": ("num_sequences=48", "num_frames=64", "seed=11"),
+    "validation": ("num_sequences=4", "num_frames=48", "seed=12"),
+    "held_out": ("num_sequences=16", "num_frames=96", "seed=13"),
+}
 
 
 def main(console: Console) -> int:
     """Run the demo in runs/demo; finished stages are not repeated."""
     started = time.perf_counter()
     console.rule("1/4 making towns")
-    _command("scal3r_train.cli", "data", "synth", str(FOLDER / "towns"), *TRAIN_TOWNS)
-    _command("scal3r_train.cli", "data", "synth", str(FOLDER / "held_out"), *HELD_OUT_TOWNS)
+    for name, settings in TOWNS.items():
+        console.print(f"  {FOLDER / name}: {' '.join(settings)}")
+        _command("scal3r_train.cli", "data", "synth", str(FOLDER / name), *settings, *TOWN_SIZE)
     console.rule(f"2/4 training on {NUM_RANKS} ranks ({RECIPE})")
     checkpoint = load_training_recipe(RECIPE).model.checkpoint
     if checkpoint is not None:
-        console.print(f"starting from the shipped checkpoint {checkpoint}, trained by the recipe beside it")
+        console.print(f"going on from the shipped checkpoint {checkpoint}, which its README.md says how to make")
     launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={NUM_RANKS}", "-m")
     _command(*launcher, "scal3r_train.train", str(RECIPE))
     console.rule("3/4 reconstructing videos it has not seen")

@@ -1,10 +1,10 @@
 """A small patch encoder that sees motion: convolutions plus a local cost volume against the previous frame.
 
-Per-frame patch tokens of a small network learn no rotation within a few hundred steps. Two things make it easy: the
-correlation of local features with the temporally previous frame and its soft-argmax make image motion explicit (the cost volume of
-optical flow networks, e.g. Dosovitskiy et al., FlowNet, ICCV 2015), and the sum over time, counted from the chunk's
-reference frame, makes motion since the reference explicit, since small motions add and attention knows no frame
-index. For models trained from scratch on small budgets.
+Per-frame patch tokens of a small network learn no rotation within a few hundred steps. Two things make it easy. The
+correlation of local features with the temporally previous frame, and its soft-argmax, make image motion explicit
+(the cost volume of optical flow networks, e.g. Dosovitskiy et al., FlowNet, ICCV 2015). And the sum of that motion
+over time, counted from the chunk's reference frame, makes the motion since the reference explicit: small motions
+add, and attention knows no frame index. For models trained from scratch on small budgets.
 
 Shapes: S frames in temporal order, F feature channels, h w feature pixels, R = (2 radius + 1)^2 displacements.
 """
@@ -58,7 +58,7 @@ class CorrelationPatchEncoder(nn.Module):
         self.mix = nn.Conv2d(channels + num_planes + 1, 2 * channels, 1)
         self.pool = nn.Conv2d(2 * channels, dim, kernel_size=pool, stride=pool)
         self.refine = nn.Conv2d(dim, dim, 3, padding=1)
-        self.sharpness = nn.Parameter(torch.tensor(INITIAL_SHARPNESS))
+        self.sharpness = nn.Parameter(torch.full((1,), INITIAL_SHARPNESS))
         self.motion = nn.Linear(dim + 2, dim)
 
     def forward(self, images: Tensor) -> Tensor:

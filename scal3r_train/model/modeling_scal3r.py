@@ -20,6 +20,7 @@ from scal3r_train.model.block import LayerScale
 from scal3r_train.model.camera_head import CameraHead
 from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, temporal_order, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.correlation_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.patch_encoder import DinoPatchEncoder
 
@@ -81,6 +82,8 @@ class Scal3RPreTrainedModel(PreTrainedModel):
             _init_memory(module)
         elif isinstance(module, DinoPatchEncoder):
             _init_encoder(module)
+        elif isinstance(module, CorrelationPatchEncoder):
+            init.constant_(module.sharpness, INITIAL_SHARPNESS)
         elif isinstance(module, CameraHead):
             _init_camera_head(module)
         elif isinstance(module, Aggregator):

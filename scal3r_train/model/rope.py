@@ -22,17 +22,9 @@ class RotaryTable:
     cos: Tensor
     sin: Tensor
 
-    def to(self, dtype: torch.dtype) -> RotaryTable:
-        """Return the table in another dtype."""
-        return RotaryTable(self.cos.to(dtype), self.sin.to(dtype))
-
     def tile(self, num_frames: int) -> RotaryTable:
         """Return the table of `num_frames` frames that all have these positions."""
         return RotaryTable(self.cos.repeat(num_frames, 1), self.sin.repeat(num_frames, 1))
-
-    def patches(self, num_special_tokens: int) -> RotaryTable:
-        """Return the table of the patch tokens alone."""
-        return RotaryTable(self.cos[num_special_tokens:], self.sin[num_special_tokens:])
 
 
 def token_positions(
