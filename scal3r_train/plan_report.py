@@ -15,7 +15,7 @@ from scal3r_train.data.dataset import DataSettings, open_sources
 from scal3r_train.data.plan import Source, StepPlan, plan_step
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.convert_checkpoint import build_on_meta
-from scal3r_train.recipe import ModelSettings, TrainingRecipe, load_training_recipe
+from scal3r_train.recipe import ModelSettings, load_training_recipe
 
 ADAMW_BYTES_PER_PARAMETER = 16  # fp32 weight, gradient and two moments
 ACTIVATIONS_PER_TOKEN_AND_BLOCK = 16  # values of `hidden_size` that a block keeps for its backward
@@ -27,19 +27,21 @@ def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps:
     if world_size < 1 or num_steps < 1:
         raise UserError(f"world_size={world_size} steps={num_steps}: both must be at least 1")
     recipe = load_training_recipe(recipe_path, overrides)
+    config = _network_of(recipe.model)
     console = Console()
     sources, is_known = plannable_sources(recipe.data)
     if not is_known:
         console.print(
-            "an index does not exist yet: its sequences are taken as long enough, so no chunk is padding"
+            "an index does not exist yet: its sequences are taken as long enough, so no chunk is padding",
+            soft_wrap=True,
         )
     plans = [
         plan_step(recipe.curriculum, sources, recipe.seed, step, world_size) for step in range(num_steps)
     ]
-    console.print(f"{recipe_path}: {num_steps} steps on {world_size} ranks")
+    console.print(f"{recipe_path}: {num_steps} steps on {world_size} ranks", soft_wrap=True)
     _print_groups(console, plans)
     _print_lengths(console, plans)
-    _print_work(console, plans, recipe, world_size)
+    _print_work(console, plans, config, world_size, is_checkpointed=recipe.model.gradient_checkpointing)
     return 0
 
 
@@ -77,7 +79,8 @@ def estimated_bytes(
 def _print_groups(console: Console, plans: Sequence[StepPlan]) -> None:
     sizes = Counter(len(group.ranks) for plan in plans for group in plan.groups for _ in group.ranks)
     total = sum(sizes.values())
-    table = Table(title="context groups: share of ranks", title_justify="left")
+    console.print("context groups: share of ranks")
+    table = Table()
     table.add_column("ranks in group", justify="right")
     table.add_column("share", justify="right")
     for size in sorted(sizes):
@@ -93,7 +96,8 @@ def _print_lengths(console: Console, plans: Sequence[StepPlan]) -> None:
             chunks[window.num_chunks] += 1
             frames.setdefault(window.num_chunks, set()).add(plan.shape.window_frames(window.num_chunks))
     most = max(chunks.values())
-    table = Table(title="effective lengths (sequences)", title_justify="left")
+    console.print("effective lengths")
+    table = Table()
     for name in ("chunks", "frames", "sequences"):
         table.add_column(name, justify="right")
     table.add_column("")
@@ -104,14 +108,19 @@ def _print_lengths(console: Console, plans: Sequence[StepPlan]) -> None:
     console.print(table)
 
 
-def _print_work(console: Console, plans: Sequence[StepPlan], recipe: TrainingRecipe, world_size: int) -> None:
-    config = _network_of(recipe.model)
+def _print_work(
+    console: Console,
+    plans: Sequence[StepPlan],
+    config: Scal3RConfig,
+    world_size: int,
+    *,
+    is_checkpointed: bool,
+) -> None:
     tokens = np.array([rank_work(plan, config.patch_size, config.num_special_tokens) for plan in plans])
     slots = sum(plan.shape.chunks_per_rank * len(plan.groups[0].windows) * world_size for plan in plans)
     padding = 1 - sum(plan.num_real_chunks for plan in plans) / slots
     parameters = dict(build_on_meta(config).named_parameters())
     num_parameters = sum(parameter.numel() for parameter in parameters.values())
-    is_checkpointed = recipe.model.gradient_checkpointing
     memory = estimated_bytes(config, num_parameters, int(tokens.max()), is_checkpointed=is_checkpointed)
     num_memories = len(config.memory_layers)
     fused = sum(weight.numel() for name, weight in parameters.items() if name.endswith((".w0", ".w1", ".w2")))

@@ -1,0 +1,77 @@
+"""What the trainer puts together: data that can travel to other processes, telemetry, starting weights."""
+
+import json
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import pytest
+
+from scal3r_train.config import UserError
+from scal3r_train.parallel.engine import Engine, ParallelSettings
+from scal3r_train.recipe import ModelSettings, require_whole_patches
+from scal3r_train.train import build_model, main
+from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
+from scal3r_train.training.trainer import plan_data
+from tests.training import tiny
+
+
+def test_reading_processes_need_not_be_forked(towns: Path) -> None:
+    """Python 3.14 and macOS start them afresh: the data set has to be sent."""
+    recipe = tiny.recipe(towns, towns)
+    data = plan_data(recipe.data, recipe.curriculum, 0, Engine(ParallelSettings(), 1))
+    assert len(ForkingPickler.dumps(data.dataset)) > 0
+
+
+def test_telemetry_writes_due_steps_and_forgets_what_comes_again(tmp_path: Path) -> None:
+    def write(first_step: int, steps: range) -> None:
+        settings = TelemetrySettings(log_every=2)
+        with Telemetry(
+            settings, tmp_path, is_main=True, num_steps=9, first_step=first_step, name="t"
+        ) as telemetry:
+            for step in steps:
+                telemetry.log(step, {"loss": float("nan") if step == 4 else step / 2})
+            telemetry.log(steps[-1], {"val/x": 1.0}, always=True)
+
+    write(0, range(1, 6))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 2, "loss": 1.0}, {"step": 4, "loss": None}, {"step": 5, "val/x": 1.0}]
+    write(3, range(4, 7))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6, 6]
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    with Telemetry(
+        TelemetrySettings(), tmp_path, is_main=False, num_steps=9, first_step=0, name="t"
+    ) as telemetry:
+        telemetry.log(10, {"loss": 1.0}, always=True)
+        telemetry.say("nothing")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        build_model(ModelSettings(checkpoint=str(tmp_path / "absent")))
+
+
+def test_a_loaded_model_can_be_trained(tmp_path: Path) -> None:
+    model = build_model(ModelSettings.model_validate({"network": tiny.NETWORK}))
+    model.save_pretrained(tmp_path / "model")
+    again = build_model(ModelSettings(checkpoint=str(tmp_path / "model"), gradient_checkpointing=True))
+    assert again.training
+    assert any(vars(module).get("gradient_checkpointing") for module in again.modules())
+    assert not any(vars(module).get("gradient_checkpointing") for module in model.modules())
+    assert all(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_resolution_is_checked_against_a_checkpoint_too(towns: Path, tmp_path: Path) -> None:
+    resolution = [{"height": 30, "width": 42}]
+    changes = {"model": {"checkpoint": "x"}, "curriculum.resolution": resolution}
+    recipe = tiny.recipe(towns, tmp_path, changes)
+    with pytest.raises(UserError, match="resolution 30x42 must be a multiple of patch_size 14"):
+        require_whole_patches(recipe, 14)
+
+
+def test_no_recipe_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="no recipe given"):
+        main([])
