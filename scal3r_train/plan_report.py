@@ -7,18 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from scal3r_train.config import UserError
 from scal3r_train.data.dataset import DataSettings, open_sources
 from scal3r_train.data.plan import Source, StepPlan, plan_step
+from scal3r_train.model.aggregator import Aggregator
+from scal3r_train.model.camera_head import CameraHead
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.convert_checkpoint import build_on_meta
+from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.recipe import ModelSettings, load_training_recipe
 
 ADAMW_BYTES_PER_PARAMETER = 16  # fp32 weight, gradient and two moments
 ACTIVATIONS_PER_TOKEN_AND_BLOCK = 16  # values of `hidden_size` that a block keeps for its backward
+FAST_WEIGHTS = (".w0", ".w1", ".w2")
 GIB = 2**30
 
 
@@ -59,6 +64,20 @@ def rank_work(plan: StepPlan, patch_size: int, num_special_tokens: int) -> int:
     patches = (shape.resolution.height // patch_size) * (shape.resolution.width // patch_size)
     num_sequences = len(plan.groups[0].windows)
     return num_sequences * shape.chunks_per_rank * shape.chunk_size * (patches + num_special_tokens)
+
+
+def count_parameters(config: Scal3RConfig) -> tuple[int, int]:
+    """Return the parameters of a model and how many of them are fast weights; nothing is allocated.
+
+    Its parts are built without the `Scal3RModel` around them, whose base class takes seconds to import.
+    """
+    with torch.device("meta"):
+        parts: list[nn.Module] = [Aggregator(config)]
+        parts += [CameraHead(config)] if config.camera_head else []
+        parts += [DPTHead(config, 2, "exp")] if config.depth_head else []
+        parts += [DPTHead(config, 4, "inverse_log")] if config.point_head else []
+    sizes = [(name, parameter.numel()) for part in parts for name, parameter in part.named_parameters()]
+    return sum(size for _, size in sizes), sum(size for name, size in sizes if name.endswith(FAST_WEIGHTS))
 
 
 def estimated_bytes(
@@ -119,17 +138,15 @@ def _print_work(
     tokens = np.array([rank_work(plan, config.patch_size, config.num_special_tokens) for plan in plans])
     slots = sum(plan.shape.chunks_per_rank * len(plan.groups[0].windows) * world_size for plan in plans)
     padding = 1 - sum(plan.num_real_chunks for plan in plans) / slots
-    parameters = dict(build_on_meta(config).named_parameters())
-    num_parameters = sum(parameter.numel() for parameter in parameters.values())
+    num_parameters, num_fast_weights = count_parameters(config)
     memory = estimated_bytes(config, num_parameters, int(tokens.max()), is_checkpointed=is_checkpointed)
     num_memories = len(config.memory_layers)
-    fused = sum(weight.numel() for name, weight in parameters.items() if name.endswith((".w0", ".w1", ".w2")))
     console.print(
         f"work: every rank does the same in a step: {tokens.min():,}-{tokens.max():,} tokens "
         f"(mean {tokens.mean():,.0f}); padding {100 * padding:.2f} % of chunks",
         f"model: {num_parameters / 1e6:.2f} M parameters; estimated memory {memory / GIB:.2f} GiB per rank "
         "(AdamW, fp32; an estimate, not measured)",
-        f"memory sync: {num_memories} all-reduces of {4 * fused / max(1, num_memories) / 2**20:.2f} MiB per "
+        f"memory sync: {num_memories} all-reduces of {4 * num_fast_weights / max(1, num_memories) / 2**20:.2f} MiB per "
         "sequence in forward, as many in backward",
         sep="\n",
         soft_wrap=True,

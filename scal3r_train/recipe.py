@@ -5,14 +5,13 @@ from __future__ import annotations
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, create_model, model_validator
 
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings
-from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.parallel.engine import ParallelSettings
@@ -20,6 +19,13 @@ from scal3r_train.training.checkpoint import CheckpointSettings
 from scal3r_train.training.optim import OptimSettings
 from scal3r_train.training.telemetry import TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings
+
+if TYPE_CHECKING:
+    from scal3r_train.inference.settings import ReconstructionRecipe
+
+    Recipe: TypeAlias = "TrainingRecipe | ReconstructionRecipe"
+
+TASKS = ("train", "reconstruct")
 
 
 def _network_fields() -> dict[str, Any]:
@@ -84,9 +90,6 @@ def require_whole_patches(recipe: TrainingRecipe, patch_size: int) -> None:
                 )
 
 
-Recipe = TrainingRecipe | ReconstructionRecipe
-
-
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a file, of the kind its `task` names (train when it names none).
 
@@ -95,10 +98,18 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     mapping = load_mapping(path, overrides)
     task = mapping.get("task", "train")
-    kinds: dict[str, type[Recipe]] = {"train": TrainingRecipe, "reconstruct": ReconstructionRecipe}
-    if task not in kinds:
-        raise UserError(f"{path}: task = {task!r}: it should be one of {', '.join(kinds)}")
-    return validate_mapping(kinds[task], mapping, str(path))
+    if task not in TASKS:
+        raise UserError(f"{path}: task = {task!r}: it should be one of {', '.join(TASKS)}")
+    return validate_mapping(_recipe_class(task), mapping, str(path))
+
+
+def _recipe_class(task: str) -> type[Recipe]:
+    if task == "train":
+        return TrainingRecipe
+    # Not at the top: reconstruction brings transformers' models along, which takes seconds.
+    from scal3r_train.inference.settings import ReconstructionRecipe  # noqa: PLC0415
+
+    return ReconstructionRecipe
 
 
 def load_training_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRecipe:

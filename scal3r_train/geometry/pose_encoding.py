@@ -3,10 +3,10 @@
 [t_x, t_y, t_z, q_x, q_y, q_z, q_w, fov_h, fov_w]: translation and xyzw quaternion of cam_from_world (OpenCV
 axes) and the full vertical and horizontal opening angles in radians. The principal point is taken as the
 image centre, so an encoding forgets any other. Leading dimensions are free; dtype and device are kept; both
-ways are differentiable.
+ways are differentiable. roma is imported on use: it brings torch._dynamo, two seconds that reading a recipe can
+do without.
 """
 
-import roma
 import torch
 from torch import Tensor
 
@@ -19,6 +19,8 @@ def encode_pose(extrinsics: Tensor, intrinsics: Tensor, image_hw: tuple[int, int
     The quaternion has unit norm and q_w >= 0, which makes the encoding unique except at rotations by exactly
     180 degrees (there both signs state the same rotation).
     """
+    import roma  # noqa: PLC0415
+
     quaternion_xyzw = roma.rotmat_to_unitquat(extrinsics[..., :3])
     quaternion_xyzw = torch.where(quaternion_xyzw[..., 3:] < 0, -quaternion_xyzw, quaternion_xyzw)
     fov_hw = fov_from_intrinsics(intrinsics, image_hw)
@@ -31,6 +33,8 @@ def decode_pose(pose_encoding: Tensor, image_hw: tuple[int, int]) -> tuple[Tenso
     The quaternion may have any norm: the head's output is not normalised. A quaternion of norm zero states no
     rotation and decodes to NaN, which the training step's finiteness check reports.
     """
+    import roma  # noqa: PLC0415
+
     translation, quaternion_xyzw, fov_hw = pose_encoding.split([3, 4, 2], dim=-1)
     unit_quaternion_xyzw = quaternion_xyzw / quaternion_xyzw.norm(dim=-1, keepdim=True)
     rotation = roma.unitquat_to_rotmat(unit_quaternion_xyzw)

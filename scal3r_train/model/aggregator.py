@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.block import Block
+from scal3r_train.model.block import CheckpointedBlock
 from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, reference_first_order
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.patch_encoder import build_patch_encoder
@@ -31,7 +30,7 @@ def normalize_images(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-class AggregatorBlock(Block, GradientCheckpointingLayer):
+class AggregatorBlock(CheckpointedBlock):
     """A transformer block with the aggregator's settings."""
 
     def __init__(self, config: Scal3RConfig) -> None:

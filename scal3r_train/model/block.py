@@ -5,6 +5,8 @@ Shapes: A independent sequences (frames or chunks), N tokens, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,3 +93,20 @@ class Block(nn.Module):
         """Update x, [A, N, C]."""
         x = x + self.ls1(self.attn(self.norm1(x), rotary))
         return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class CheckpointedBlock(Block):
+    """A block that computes its activations again in backward once `gradient_checkpointing_enable` has been called.
+
+    The two attributes are transformers' protocol. Its base class for them is not used because importing it takes
+    seconds, which `scal3r plan` has no use for.
+    """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Tensor]
+
+    def forward(self, x: Tensor, rotary: RotaryTable | None = None) -> Tensor:
+        """Update x, [A, N, C]."""
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(super().forward, x, rotary)
+        return super().forward(x, rotary)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from scal3r_train.model.block import Block, Mlp
+from scal3r_train.model.block import CheckpointedBlock, Mlp
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
 POSE_SIZE = 9
@@ -18,7 +17,7 @@ CAMERA_NORM_EPS = 1e-5
 MODULATION_NORM_EPS = 1e-6
 
 
-class CameraBlock(Block, GradientCheckpointingLayer):
+class CameraBlock(CheckpointedBlock):
     """A transformer block with the camera head's settings."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layer_scale_init: float) -> None:

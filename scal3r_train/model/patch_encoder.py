@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from scal3r_train.model.block import Block
+from scal3r_train.model.block import CheckpointedBlock
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.correlation_encoder import CorrelationPatchEncoder
 
@@ -32,7 +31,7 @@ class ConvPatchEncoder(nn.Module):
         return tokens.unflatten(0, images.shape[:-3])
 
 
-class EncoderBlock(Block, GradientCheckpointingLayer):
+class EncoderBlock(CheckpointedBlock):
     """A transformer block with the encoder's settings."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field, model_validator
@@ -16,11 +17,13 @@ from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.metrics.depth import abs_rel_after_median
 from scal3r_train.metrics.relative_pose import pose_auc, relative_pose_errors_deg
-from scal3r_train.model.modeling_scal3r import Scal3ROutput
 from scal3r_train.parallel.collectives import total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.step import checked_batch
+
+if TYPE_CHECKING:  # recipes hold these settings, and importing transformers' models takes seconds
+    from scal3r_train.model.modeling_scal3r import Scal3ROutput
 
 AUC_THRESHOLDS_DEG = (5, 30)
 

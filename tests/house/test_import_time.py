@@ -34,3 +34,13 @@ def test_package_itself_imports_no_torch() -> None:
 def test_help_imports_neither_torch_nor_pydantic() -> None:
     held = modules_after("from scal3r_train.cli import build_parser\nbuild_parser().format_help()")
     assert not held & {*OPTIONAL, "torch", "transformers", "numpy", "pydantic"}
+
+
+def test_planning_loads_neither_models_of_transformers_nor_the_compiler() -> None:
+    """They take more than half of the time in which a plan must be printed."""
+    code = "import sys, scal3r_train.plan_report\nsys.exit(str(set(sys.argv[1:]) & set(sys.modules) or ''))"
+    heavy = ("transformers.modeling_utils", "torch._dynamo")
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *heavy], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
+    assert finished.stderr.strip() == ""

@@ -9,6 +9,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.curriculum import Resolution
 from scal3r_train.data.plan import StepShape, plan_step
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.convert_checkpoint import build_on_meta
 from tests.training import tiny
 
 
@@ -39,7 +40,7 @@ def test_numbers_of_a_known_plan(towns: Path, tmp_path: Path, capsys: pytest.Cap
     assert f"{4 * (6 + 5)}-{4 * (6 + 5)} tokens" in out
     assert "100.0 %" in out  # all ranks are in groups of two
     row = next(line for line in out.splitlines() if "####" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")][:3] == ["2", "7", "20"]
+    assert [cell.strip() for cell in row.split("\u2502")][1:4] == ["2", "7", "20"]
     assert "padding 0.00 %" in out
     assert "does not exist" not in out
 
@@ -62,6 +63,18 @@ def test_work_of_a_rank_counts_all_tokens() -> None:
     step = plan_step(recipe.curriculum, sources, 0, 0, 4)
     assert step.shape == StepShape(4, 1, 4, Resolution(height=28, width=42))
     assert plan_report.rank_work(step, 14, 5) == 3 * 4 * 4 * (6 + 5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"point_head": True}, {"depth_head": False, "camera_head": False}])
+@pytest.mark.parametrize("patch_encoder", ["conv", "correlation", "dinov2"])
+def test_parameters_are_those_of_the_model(patch_encoder: str, changes: dict[str, bool]) -> None:
+    config = Scal3RConfig(**tiny.NETWORK | {"patch_encoder": patch_encoder, "encoder_heads": 2} | changes)
+    parameters = dict(build_on_meta(config).named_parameters())
+    fast = [parameter for name, parameter in parameters.items() if name[-3:] in (".w0", ".w1", ".w2")]
+    assert plan_report.count_parameters(config) == (
+        sum(parameter.numel() for parameter in parameters.values()),
+        sum(parameter.numel() for parameter in fast),
+    )
 
 
 def test_checkpointed_activations_need_less_memory() -> None:
