@@ -37,6 +37,8 @@ class Engine:
 
     def __init__(self, settings: ParallelSettings, accumulation_steps: int) -> None:
         """Join the peers that torchrun or `accelerate launch` started."""
+        # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         logging.disable_progress_bar()  # transformers shows one for every checkpoint it writes
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
