@@ -107,7 +107,7 @@ def reconstruct(
             refuse_occupied(output, overwrite=recipe.export.overwrite)
         _refuse_missing_heads(model, recipe)
         record = source if isinstance(source, SequenceRecord) else open_source(source)
-        video = Video.choose(record, recipe.input, model.config.patch_size)
+        video = Video.choose(record, recipe.input, model.config)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
     mine = layout.assignment[process.rank]
     with _growing_scene(output):
@@ -134,7 +134,7 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
     with same_fate():
         record = open_source(source)
         model = load_model(recipe.model.checkpoint, process.device)
-        video = Video.choose(record, recipe.input, model.config.patch_size)
+        video = Video.choose(record, recipe.input, model.config)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint) if process.is_main else None
         is_done = process.is_main and _is_done(output, recipe, video, model_sha256)
     if any(gather_to_all(is_done)):

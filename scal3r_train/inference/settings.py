@@ -17,9 +17,12 @@ from scal3r_train.inference.predict import PointSource
 class InputSettings(StrictModel):
     """Which frames of the input are used, and at which size."""
 
-    resize: ResizeRule = ResizeRule()
+    resize: ResizeRule | None = Field(
+        None,
+        description="How the size follows from the first image; null: the model's image_size is its long side.",
+    )
     image_hw: tuple[int, int] | None = Field(
-        None, description="Exact height and width to process at, instead of the rule; multiples of 14."
+        None, description="Exact height and width to process at, instead of the rule."
     )
     start: int = Field(0, ge=0, description="First frame.")
     stop: int | None = Field(None, gt=0, description="Frame to stop before; null: the end.")

@@ -17,7 +17,9 @@ from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import read_frames
 from scal3r_train.data.pixel_map import PixelMap
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.data.transforms import ResizeRule
 from scal3r_train.inference.settings import InputSettings
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
 FRAMES_PER_READ = 8
 MAX_UINT8 = 255
@@ -67,18 +69,19 @@ class Video:
     image_hw: tuple[int, int]
 
     @staticmethod
-    def choose(record: SequenceRecord, settings: InputSettings, patch_size: int) -> Video:
+    def choose(record: SequenceRecord, settings: InputSettings, model: Scal3RConfig) -> Video:
         """Return the frames and the size that the settings ask for.
 
         Raises:
             UserError: no frame is left, or the size is no multiple of the model's patch size.
         """
         first_hw = int(record.image_size[0, 0]), int(record.image_size[0, 1])
-        image_hw = settings.image_hw or settings.resize.target_hw(first_hw)
-        if any(side % patch_size for side in image_hw):
+        rule = settings.resize or ResizeRule(size=model.image_size, multiple=model.patch_size)
+        image_hw = settings.image_hw or rule.target_hw(first_hw)
+        if any(side % model.patch_size for side in image_hw):
             raise UserError(
                 f"images would be processed at {image_hw[0]}x{image_hw[1]}, which is no multiple of the model's "
-                f"patch size {patch_size}; change input.image_hw or input.resize.multiple"
+                f"patch size {model.patch_size}; change input.image_hw or input.resize.multiple"
             )
         return Video(record, tuple(settings.frame_indices(record.num_frames)), image_hw)
 

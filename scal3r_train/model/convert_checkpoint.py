@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -135,8 +136,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # The format before torch 1.6 is no zip archive and cannot be mapped into memory.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
+            # The format before torch 1.6 is no zip archive and cannot be mapped into memory.
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # bytes that are no checkpoint end anywhere in the two parsers
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UserError(

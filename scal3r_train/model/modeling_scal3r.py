@@ -94,6 +94,8 @@ class Scal3RPreTrainedModel(PreTrainedModel):
 class Scal3RModel(Scal3RPreTrainedModel):
     """VGGT-style backbone with Global Context Memory, and its heads."""
 
+    config: Scal3RConfig
+
     def __init__(self, config: Scal3RConfig) -> None:
         """Build the network of `config`; memories keep to this process until `parallel` connects them."""
         super().__init__(config)

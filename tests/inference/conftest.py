@@ -34,8 +34,9 @@ def make_tiny_model(**sizes: object) -> Scal3RModel:
     }
     model = Scal3RModel(Scal3RConfig(**{**defaults, **sizes}))
     with torch.no_grad():
-        bias = model.camera_head.pose_branch.fc2.bias
-        bias += torch.tensor([0, 0, 0, 0, 0, 0, 1.0, 0.5, 0.7])
+        output = model.camera_head.pose_branch.fc2  # own values: not the initialisation's small motions
+        torch.nn.init.normal_(output.weight, std=0.1)
+        output.bias.copy_(torch.tensor([0, 0, 0, 0, 0, 0, 1.0, 0.5, 0.7]))
         for memory in model.aggregator.memory_units.values():
             torch.nn.init.normal_(memory.proj.weight, std=0.3)
     return model.eval()
