@@ -51,7 +51,9 @@ def main(console: Console) -> int:
     console.rule(f"2/4 training on {NUM_RANKS} ranks ({RECIPE})")
     checkpoint = load_training_recipe(RECIPE).model.checkpoint
     if checkpoint is not None:
-        console.print(f"going on from the shipped checkpoint {checkpoint}, which its README.md says how to make")
+        console.print(
+            f"going on from the shipped checkpoint {checkpoint}, which its README.md says how to make"
+        )
     launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={NUM_RANKS}", "-m")
     _command(*launcher, "scal3r_train.train", str(RECIPE))
     console.rule("3/4 reconstructing videos it has not seen")

@@ -94,11 +94,10 @@ class Scal3RPreTrainedModel(PreTrainedModel):
 class Scal3RModel(Scal3RPreTrainedModel):
     """VGGT-style backbone with Global Context Memory, and its heads."""
 
-    config: Scal3RConfig
-
     def __init__(self, config: Scal3RConfig) -> None:
         """Build the network of `config`; memories keep to this process until `parallel` connects them."""
         super().__init__(config)
+        self.config: Scal3RConfig = config
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(config) if config.camera_head else None
         self.depth_head = DPTHead(config, 2, "exp") if config.depth_head else None
