@@ -1,1 +1,1 @@
-"""What is measured, without files and without other processes."""
+"""What is measured, without other processes; the only files are trajectories (TUM, KITTI)."""
