@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
@@ -26,6 +27,8 @@ class Fsdp2Engine(Engine):
     """Blocks, memories and the rest of the model as sharded units."""
 
     def _place(self) -> None:
+        # Nothing here works in place on the model's outputs.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         mesh = init_device_mesh(self.process.device.type, (self.process.world_size,))
         reshard = launched_reshard_after_forward()
         for module in units(self.bare_model):

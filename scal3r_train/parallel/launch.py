@@ -14,6 +14,13 @@ from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from scal3r_train.config import UserError
 from scal3r_train.parallel.settings import EngineName
 
+# What an accelerate config may ask of FSDP and this project does otherwise.
+REFUSED_FSDP = {
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "it would load weights on rank 0 alone",
+    "FSDP_OFFLOAD_PARAMS": "to keep parameters on the host use recipes/accelerate/zero3_offload.yaml",
+    "FSDP_ACTIVATION_CHECKPOINTING": "the recipe's model section says what is recomputed",
+}
+
 
 def launched_engine() -> EngineName | None:
     """Return the sharding engine that `accelerate launch` set up; None when the launcher left it open.
@@ -27,11 +34,9 @@ def launched_engine() -> EngineName | None:
     if _is_set("ACCELERATE_USE_FSDP"):
         if os.environ.get("FSDP_VERSION", "1") != "2":
             raise UserError("FSDP version 1 is not supported: set fsdp_version: 2 in the accelerate config")
-        if _is_set("FSDP_CPU_RAM_EFFICIENT_LOADING"):
-            raise UserError(
-                "fsdp_cpu_ram_efficient_loading would load weights on rank 0 alone: set it to false in the "
-                "accelerate config"
-            )
+        for variable, instead in REFUSED_FSDP.items():
+            if _is_set(variable):
+                raise UserError(f"{variable.lower()} in the accelerate config: set it to false; {instead}")
         return "fsdp2"
     return None
 
