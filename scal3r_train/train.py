@@ -17,6 +17,7 @@ from scal3r_train.config import UserError, dump_yaml, run_command
 from scal3r_train.inference.load_model import load_model
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.ending import ending_together
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.recipe import (
     ModelSettings,
@@ -24,6 +25,7 @@ from scal3r_train.recipe import (
     load_training_recipe,
     require_whole_patches,
 )
+from scal3r_train.training.agreement import require_agreement
 from scal3r_train.training.trainer import Trainer, TrainerSettings
 
 
@@ -68,14 +70,15 @@ def main(argv: Sequence[str]) -> int:
     """Train the recipe `argv[0]` with the overrides that follow; every rank runs this."""
     if not argv:
         raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
-    recipe = load_training_recipe(argv[0], argv[1:])
-    engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
-    try:
+    with ending_together():
+        recipe = load_training_recipe(argv[0], argv[1:])
+        engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
+        sources = recipe.data.sources + recipe.validation.sources
+        require_agreement(recipe.model_dump(mode="json"), [source.index for source in sources])
         set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
         model = build_model(recipe.model)
         require_whole_patches(recipe, model.config.patch_size)
         Trainer(trainer_settings(recipe), engine, model).fit()
-    finally:
         engine.close()
     return 0
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -30,6 +32,9 @@ class ParallelSettings(StrictModel):
         default="fp32",
         description="bf16 runs encoder and attention in autocast; memories and heads stay fp32",
     )
+    timeout_minutes: float = Field(
+        default=10.0, gt=0, description="how long a process waits for the others before the run ends"
+    )
 
 
 class Engine:
@@ -40,11 +45,13 @@ class Engine:
         # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         logging.disable_progress_bar()  # transformers shows one for every checkpoint it writes
+        self.timeout = timedelta(minutes=settings.timeout_minutes)
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
             gradient_accumulation_steps=accumulation_steps,
             step_scheduler_with_optimizer=False,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=self.timeout)],
         )
         self.process = Process(
             self._accelerator.process_index, self._accelerator.num_processes, local_device()

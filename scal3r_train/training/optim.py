@@ -29,6 +29,9 @@ class OptimSettings(StrictModel):
     )
     clip_norm: float = Field(default=1.0, gt=0, description="maximum norm of the whole gradient")
     accumulation_steps: int = Field(default=1, ge=1, description="step plans per optimizer step")
+    max_skipped_steps: int = Field(
+        default=5, ge=1, description="steps in a row without finite loss and gradient that end the run"
+    )
 
 
 def parameter_groups(model: nn.Module, settings: OptimSettings) -> list[dict[str, object]]:

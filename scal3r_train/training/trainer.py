@@ -11,18 +11,19 @@ from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
+from scal3r_train.data.reading_process import deaths_named
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.world import same_fate
 from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.step import MicroStep, train_step
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings, validate
 
-MAX_SKIPPED_STEPS = 5
 VALIDATION_SEED_OFFSET = 1_000_003
 
 
@@ -83,8 +84,17 @@ class Trainer:
         """Open the data, build the optimizer, wrap the model."""
         self.settings = settings
         self.engine = engine
-        self.groups = ContextGroups()
+        self.groups = ContextGroups(engine.timeout)
         self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
+        self.faults = DataFaults(
+            settings.data,
+            settings.curriculum,
+            self.data.sources,
+            settings.seed,
+            self.data.dataset,
+            engine.process,
+            settings.output_dir,
+        )
         self.validation = self._plan_validation()
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(model, *build_optimizer(model, settings.optim))
@@ -96,32 +106,37 @@ class Trainer:
         step = self._prepare_run()
         num_steps, num_skipped = settings.optim.num_steps, 0
         micro_steps = self._micro_steps(step, num_steps)
-        with Telemetry(
-            settings.telemetry,
-            settings.output_dir,
-            is_main=engine.process.is_main,
-            num_steps=num_steps,
-            first_step=step,
-            name=settings.name,
-        ) as telemetry:
+        with (
+            deaths_named(),
+            Telemetry(
+                settings.telemetry,
+                settings.output_dir,
+                is_main=engine.process.is_main,
+                num_steps=num_steps,
+                first_step=step,
+                name=settings.name,
+            ) as telemetry,
+        ):
             if step == 0:
                 self._validate(telemetry, step)
             engine.model.train()
             while step < num_steps:
                 rates = {f"lr/{name}": rate for name, rate in engine.learning_rates.items()}
-                result = train_step(
-                    engine, self.groups, next(micro_steps), settings.losses, settings.optim.clip_norm
-                )
+                readable = self.faults.mended(step + 1, next(micro_steps), telemetry.say)
+                result = train_step(engine, self.groups, readable, settings.losses, settings.optim.clip_norm)
                 step += 1
-                telemetry.log(step, result.logs | rates)
+                telemetry.log(
+                    step, result.logs | rates | {"data/fallbacks": float(self.faults.num_fallbacks)}
+                )
+                num_skipped = 0 if result.is_applied else num_skipped + 1
                 if not result.is_applied:
-                    num_skipped += 1
                     telemetry.say(
                         f"step {step} skipped: loss or gradient not finite in {', '.join(result.blamed)}"
                     )
-                    if num_skipped >= MAX_SKIPPED_STEPS:
+                    if num_skipped >= settings.optim.max_skipped_steps:
                         raise UserError(
-                            f"stopped after {num_skipped} skipped steps; last: {', '.join(result.blamed)}"
+                            f"stopped after {num_skipped} skipped steps in a row (optim.max_skipped_steps); "
+                            f"last: {', '.join(result.blamed)}"
                         )
                 if self._is_validation_due(step):
                     self._validate(telemetry, step)
@@ -135,7 +150,9 @@ class Trainer:
             if self.engine.process.is_main:
                 self._write_recipe()
         newest = self.checkpoints.newest()
-        return 0 if newest is None else self.checkpoints.restore(self.engine, newest)
+        step = 0 if newest is None else self.checkpoints.restore(self.engine, newest)
+        self.faults.resume(step)
+        return step
 
     def _write_recipe(self) -> None:
         folder = self.settings.output_dir
