@@ -21,7 +21,7 @@ EXIT_FAILURE = 1
 RAISED_BY_READER = "in DataLoader worker process"
 MAX_MESSAGE = 500  # characters of another library's message
 START_TIMEOUT = timedelta(minutes=10)  # for the store to appear
-ANSWER_TIMEOUT = timedelta(seconds=30)  # for the store to answer
+ANSWER_TIMEOUT = timedelta(minutes=2)  # for the store to answer
 
 
 @contextmanager
@@ -61,16 +61,14 @@ def _end(watch: PeerWatch, error: BaseException) -> NoReturn:
         # in the middle of anything. Neither may cut the cause short.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        own = Cause(watch.rank, describe(error), code)
-        is_echo = is_lost_connection(error)
-        cause = (watch.find_cause() if is_echo else None) or watch.report(own)
-        code = cause.code
+        own, is_echo = Cause(watch.rank, describe(error), code), is_lost_connection(error)
         if not is_echo and not isinstance(error, UserError | KeyboardInterrupt):
             traceback.print_exception(error)
-        elif not is_echo and own.message != cause.message:
+        cause = (watch.find_cause() if is_echo else None) or watch.report(own)
+        code = cause.code
+        if not is_echo and own.message != cause.message:
             _print(own)
         _print(cause)
-        watch.say_farewell()
     finally:
         _exit(code)
 

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import torch.distributed as dist
@@ -24,9 +25,11 @@ GRACE_S = 10.0  # from hearing of a failure to leaving by force
 SILENCE_S = (
     120.0  # silence that tells it without one; some writers of large files stop all threads for that long
 )
-FAREWELL_S = 3.0  # how long the process that keeps the store waits for its readers
+FAREWELL_S = (
+    3.0  # for the others to read what is in the store, before the process that wrote or keeps it leaves
+)
 CAUSE, BEAT, IDENTITY = "cause", "beat", "identity"
-LEFT = "left"
+HEARD, LEFT = "heard", "left"  # instead of the number of a beat
 LAUNCHER_IS_GONE = "the launcher or the first process is gone: the store they keep does not answer"
 
 
@@ -75,6 +78,7 @@ class PeerWatch:
         self._next_beat, self._next_beat_at = "", time.monotonic()
         self._num_beats = 0
         self._cause: Cause | None = None
+        self._heard, self._lock = threading.Event(), threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peer watch", daemon=True)
         self._store.set(_key(IDENTITY, rank), f"process {os.getpid()} on {socket.gethostname()}")
@@ -85,30 +89,29 @@ class PeerWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop watching and tell the peers that this process left in order."""
+        """Stop watching and tell the peers that this process left in order; the keeper of the store leaves last."""
         self._stopped.set()
         self._thread.join()
-        self.say_farewell()
-
-    def say_farewell(self) -> None:
-        """Mark this process as leaving; the process that keeps the store stays until the others read it."""
         try:
             self._store.set(_key(BEAT, self.rank), LEFT)
-            deadline = time.monotonic() + FAREWELL_S
-            while self._keeps_store and time.monotonic() < deadline:
-                if all(beat == LEFT for beat in self._beats()):
-                    return
-                time.sleep(BEAT_S / 10)
+            if self._keeps_store:
+                self._wait_for_all(LEFT, [])
         except dist.DistError:
             return  # the store went first: nobody is left to tell
 
     def report(self, cause: Cause) -> Cause:
-        """Write why this process fails; return the run's cause, which is another if some process was first."""
+        """Write why this process fails; return the run's cause, which is another if some process was first.
+
+        Returns once all processes have read it: the store may go when this process does.
+        """
         try:
             answer = self._store.compare_set(CAUSE, "", json.dumps(asdict(cause)))
+            self._hear(Cause(**json.loads(answer)))
+            if self._cause == cause:
+                self._wait_for_all(HEARD, [cause.rank, self.rank])
         except dist.DistError:
-            return cause
-        self._cause = Cause(**json.loads(answer))
+            self._hear(cause)
+        assert self._cause is not None
         return self._cause
 
     def find_cause(self) -> Cause | None:
@@ -117,23 +120,34 @@ class PeerWatch:
         None when all processes are there and none has reported.
         """
         try:
-            before, deadline = self._beats(), time.monotonic() + SEARCH_S
-            while time.monotonic() < deadline:
-                if self._store.check([CAUSE]):
-                    return self._read_cause()
-                time.sleep(BEAT_S / 10)
-            pairs = zip(before, self._beats(), strict=True)
-            silent = [rank for rank, (first, last) in enumerate(pairs) if first == last != LEFT]
-            return self.report(self._missing(silent[0])) if silent else None
+            before = self._beats()
+            if not self._heard.wait(SEARCH_S):
+                pairs = enumerate(zip(before, self._beats(), strict=True))
+                silent = [rank for rank, (first, last) in pairs if first == last and last.isdigit()]
+                if silent:
+                    self.report(self._missing(silent[0]))
         except dist.DistError:
-            return Cause(0, LAUNCHER_IS_GONE, 1)
+            self._hear(Cause(0, LAUNCHER_IS_GONE, 1))
+        return self._cause
+
+    def _hear(self, cause: Cause) -> None:
+        """Note the run's cause; the first one stays."""
+        with self._lock:
+            self._cause = self._cause or cause
+        self._heard.set()
+
+    def _wait_for_all(self, state: str, others_than: list[int]) -> None:
+        """Return when all processes, with exceptions, have come to `state` or left, or after FAREWELL_S."""
+        deadline = time.monotonic() + FAREWELL_S
+        while time.monotonic() < deadline:
+            beats = [beat for rank, beat in enumerate(self._beats()) if rank not in others_than]
+            if all(beat in (state, LEFT) for beat in beats):
+                return
+            time.sleep(BEAT_S / 10)
 
     def _beats(self) -> list[str]:
         beats = self._store.multi_get([_key(BEAT, rank) for rank in self._ranks])
         return [beat.decode() for beat in beats]
-
-    def _read_cause(self) -> Cause:
-        return Cause(**json.loads(self._store.get(CAUSE)))
 
     def _missing(self, rank: int) -> Cause:
         identity = self._store.get(_key(IDENTITY, rank)).decode()
@@ -141,13 +155,16 @@ class PeerWatch:
         return Cause(rank, line, 1)
 
     def _run(self) -> None:
-        while self._cause is None:
+        while not self._heard.is_set():
             if self._stopped.wait(BEAT_S):
                 return
             try:
                 self._beat()
             except dist.DistError:
-                self._cause = Cause(0, LAUNCHER_IS_GONE, 1)
+                self._hear(Cause(0, LAUNCHER_IS_GONE, 1))
+        assert self._cause is not None
+        with suppress(dist.DistError):
+            self._store.set(_key(BEAT, self.rank), HEARD)
         # The process now has to leave by itself; whatever it waits for will not come.
         if not self._stopped.wait(GRACE_S):
             self._leave(self._cause)
@@ -156,7 +173,7 @@ class PeerWatch:
         self._num_beats += 1
         self._store.set(_key(BEAT, self.rank), str(self._num_beats))
         if self._store.check([CAUSE]):
-            self._cause = self._read_cause()
+            self._hear(Cause(**json.loads(self._store.get(CAUSE))))
         elif self._store.check([_key(BEAT, self._next)]):  # it may not have started yet
             beat, now = self._store.get(_key(BEAT, self._next)).decode(), time.monotonic()
             if beat != self._next_beat or beat == LEFT:
