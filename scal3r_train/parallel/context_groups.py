@@ -7,6 +7,7 @@ groups, created once in the same order everywhere, serve every partition (DISTRI
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 
 import numpy as np
@@ -74,15 +75,18 @@ def draw_partition(
 class ContextGroups:
     """The process groups of all blocks, created once; afterwards only looked up."""
 
-    def __init__(self) -> None:
-        """Create the groups. Every process must call this at the same point."""
+    def __init__(self, timeout: timedelta | None = None) -> None:
+        """Create the groups. Every process must call this at the same point.
+
+        timeout: how long a collective waits for a peer (None: as long as torch thinks); groups do not inherit it.
+        """
         self._groups: dict[range, dist.ProcessGroup] = {}
         if not dist.is_initialized():
             return
         for block in all_blocks(dist.get_world_size()):
             if len(block) == 1:
                 continue
-            group = dist.new_group(list(block))
+            group = dist.new_group(list(block), timeout=timeout)
             if dist.get_rank() in block:
                 self._warm_up(group)
                 self._groups[block] = group

@@ -11,6 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeAlias
 
 import torch
@@ -33,6 +34,7 @@ class Engine(ABC):
         name: which engine this is.
         process: who this process is.
         bare_model: the model without wrapper; its parameters may be pieces. Call `forward`, not the model.
+        timeout: how long a collective waits for a peer.
         optimizer: torch's AdamW, whose parameter groups carry a `name` and the current learning rate.
     """
 
@@ -43,6 +45,7 @@ class Engine(ABC):
         self.name: EngineName = name
         self.settings = settings
         self.process = process
+        self.timeout = timedelta(minutes=settings.timeout_minutes)
         self.accumulation_steps = accumulation_steps
         self.bare_model: Scal3RModel
         self.optimizer: torch.optim.Optimizer

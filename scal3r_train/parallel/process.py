@@ -57,7 +57,8 @@ def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     """Join the peers that a launcher started, if any, and leave them at the end.
 
     Under plain `python` nothing is started. A group that already exists is used and left alone. `timeout`: how long
-    a collective waits for a peer before it fails.
+    a collective waits for a peer before it fails. After an error in the body the peers are not told goodbye: that
+    may wait for one that is gone, and this process is about to end.
     """
     owns_group = is_launched() and not dist.is_initialized()
     if owns_group:
@@ -65,8 +66,6 @@ def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-    try:
-        yield current_process()
-    finally:
-        if owns_group:
-            dist.destroy_process_group()
+    yield current_process()
+    if owns_group:
+        dist.destroy_process_group()

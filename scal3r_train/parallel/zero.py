@@ -30,7 +30,9 @@ class ZeroEngine(Engine):
 
     def _wrap(self) -> None:
         # DeepSpeed calls what newer torch has renamed.
-        warnings.filterwarnings("ignore", message=".*is deprecated", category=FutureWarning, module="torch.distributed")
+        warnings.filterwarnings(
+            "ignore", message=".*is deprecated", category=FutureWarning, module="torch.distributed"
+        )
         if self.process.device.type == "cpu":
             # An optional shared-memory operator that DeepSpeed would compile for a minute.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

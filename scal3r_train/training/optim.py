@@ -32,6 +32,9 @@ class OptimSettings(StrictModel):
         default=None, gt=0, lt=1, description="also keep a moving average of the weights (model_ema/)"
     )
     accumulation_steps: int = Field(default=1, ge=1, description="step plans per optimizer step")
+    max_skipped_steps: int = Field(
+        default=5, ge=1, description="steps in a row without finite loss and gradient that end the run"
+    )
 
 
 def parameter_groups(model: nn.Module, settings: OptimSettings) -> list[dict[str, object]]:

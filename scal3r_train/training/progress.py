@@ -13,8 +13,10 @@ class Progress:
         step: optimizer steps, skipped ones included; the plan continues with this one.
         num_updates: updates that were made.
         num_skipped: steps that the vote skipped.
+        num_skipped_in_a_row: how many of them were the last ones.
     """
 
     step: int = 0
     num_updates: int = 0
     num_skipped: int = 0
+    num_skipped_in_a_row: int = 0

@@ -12,7 +12,8 @@ import torch
 def random_state() -> dict[str, Any]:
     """Return the state of every generator that a training run may draw from."""
     version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002  the global one
+    numpy_state: Any = np.random.get_state(legacy=True)  # noqa: NPY002  the global one
+    _, keys, position, has_gauss, cached = numpy_state
     state = {
         "python": [version, list(words), gauss],
         "numpy": [keys.tolist(), position, has_gauss, cached],

@@ -54,9 +54,12 @@ def train_step(
     micro_steps: Sequence[MicroStep],
     objective: ObjectiveSettings,
 ) -> StepResult:
-    """Make one optimizer step; every rank calls it with the same plans and takes the same decision."""
+    """Make one optimizer step; every rank calls it with the same plans and takes the same decision.
+
+    The batches have to be readable: `DataFaults.mended` sees to it.
+    """
     started = time.perf_counter()
-    batches = [checked_batch(micro_step.batch) for micro_step in micro_steps]
+    batches = [readable(micro_step.batch) for micro_step in micro_steps]
     num_averaged = mean_count([micro_step.plan for micro_step in micro_steps], objective)
     logs: list[dict[str, Tensor]] = []
     culprits: list[str] = []
@@ -122,8 +125,16 @@ def mean_count(plans: Sequence[StepPlan], objective: ObjectiveSettings) -> float
     return sum(counts) / len(counts)
 
 
+def readable(batch: SequenceBatch | FailedBatch) -> SequenceBatch:
+    """Return the batch, which must not have failed."""
+    assert isinstance(batch, SequenceBatch), batch
+    return batch
+
+
 def checked_batch(batch: SequenceBatch | FailedBatch) -> SequenceBatch:
     """Return the batch if every rank has a readable, finite one; otherwise all ranks raise the same error.
+
+    For validation, whose numbers only compare on the same windows every time.
 
     Raises:
         UserError: the first rank's reason.
@@ -132,8 +143,7 @@ def checked_batch(batch: SequenceBatch | FailedBatch) -> SequenceBatch:
     reasons = [reason for reason in gather_to_all(message) if reason]
     if reasons:
         raise UserError(reasons[0])
-    assert isinstance(batch, SequenceBatch)
-    return batch
+    return readable(batch)
 
 
 def _reason_against(batch: SequenceBatch) -> str:

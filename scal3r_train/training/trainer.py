@@ -12,12 +12,14 @@ from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
+from scal3r_train.data.reading_process import deaths_named
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.world import same_fate
 from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.ema import MovingAverage
 from scal3r_train.training.export import replace_folder
 from scal3r_train.training.optim import OptimSettings, build_optimizer
@@ -27,7 +29,6 @@ from scal3r_train.training.stop import StopRequest, listening_for_signals
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings, validate
 
-MAX_SKIPPED_STEPS = 5
 VALIDATION_SEED_OFFSET = 1_000_003
 
 
@@ -88,8 +89,17 @@ class Trainer:
         """Open the data, build the optimizer, wrap the model."""
         self.settings = settings
         self.engine = engine
-        self.groups = ContextGroups()
+        self.groups = ContextGroups(engine.timeout)
         self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
+        self.faults = DataFaults(
+            settings.data,
+            settings.curriculum,
+            self.data.sources,
+            settings.seed,
+            self.data.dataset,
+            engine.process,
+            settings.output_dir,
+        )
         self.validation = self._plan_validation()
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(
@@ -107,7 +117,7 @@ class Trainer:
         """
         settings, engine = self.settings, self.engine
         stop = StopRequest(settings.checkpoint.max_hours)
-        with listening_for_signals(stop):
+        with listening_for_signals(stop), deaths_named():
             progress = self._prepare_run()
             micro_steps = self._micro_steps(progress.step, settings.optim.num_steps)
             with Telemetry(
@@ -151,19 +161,25 @@ class Trainer:
     def _step(self, progress: Progress, micro_steps: list[MicroStep], telemetry: Telemetry) -> Progress:
         """Make one optimizer step and tell of it."""
         rates = {f"lr/{name}": rate for name, rate in self.engine.learning_rates.items()}
-        result = train_step(self.engine, self.groups, micro_steps, self.settings.losses)
         step = progress.step + 1
-        telemetry.log(step, result.logs | rates)
+        readable = self.faults.mended(step, micro_steps, telemetry.say)
+        result = train_step(self.engine, self.groups, readable, self.settings.losses)
+        faults = {"data/fallbacks": float(self.faults.num_fallbacks)}
+        telemetry.log(step, result.logs | rates | faults)
         if result.is_applied:
             if self.average is not None:
                 self.average.update(self.engine.shards())
-            return replace(progress, step=step, num_updates=progress.num_updates + 1)
+            return replace(progress, step=step, num_updates=progress.num_updates + 1, num_skipped_in_a_row=0)
         blamed = ", ".join(result.blamed)
         telemetry.say(f"step {step} skipped: loss or gradient not finite in {blamed}")
-        num_skipped = progress.num_skipped + 1
-        if num_skipped >= MAX_SKIPPED_STEPS:
-            raise UserError(f"stopped after {num_skipped} skipped steps; last: {blamed}")
-        return replace(progress, step=step, num_skipped=num_skipped)
+        in_a_row = progress.num_skipped_in_a_row + 1
+        if in_a_row >= self.settings.optim.max_skipped_steps:
+            raise UserError(
+                f"stopped after {in_a_row} skipped steps in a row (optim.max_skipped_steps); last: {blamed}"
+            )
+        return replace(
+            progress, step=step, num_skipped=progress.num_skipped + 1, num_skipped_in_a_row=in_a_row
+        )
 
     def _prepare_run(self) -> Progress:
         """Make the output folder, restore the newest intact checkpoint and return how far the run is."""
@@ -171,9 +187,11 @@ class Trainer:
             if self.engine.process.is_main:
                 self._write_recipe()
         newest = self.checkpoints.newest(self.engine, self._say)
-        if newest is None:
-            return Progress()
-        return self.checkpoints.restore(self.engine, newest, self.average, self._say)
+        progress = Progress()
+        if newest is not None:
+            progress = self.checkpoints.restore(self.engine, newest, self.average, self._say)
+        self.faults.resume(progress.step)
+        return progress
 
     def _say(self, line: str) -> None:
         if self.engine.process.is_main:
