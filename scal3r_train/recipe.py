@@ -15,7 +15,7 @@ from scal3r_train.data.dataset import DataSettings
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.parallel.engine import ParallelSettings
+from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.training.checkpoint import CheckpointSettings
 from scal3r_train.training.optim import OptimSettings
 from scal3r_train.training.telemetry import TelemetrySettings

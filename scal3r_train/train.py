@@ -16,13 +16,15 @@ from scal3r_train.config import UserError, dump_yaml, run_command
 from scal3r_train.inference.load_model import load_model
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.build_engine import build_engine
+from scal3r_train.parallel.process import joined_processes
 from scal3r_train.recipe import (
     ModelSettings,
     TrainingRecipe,
     load_training_recipe,
     require_whole_patches,
 )
+from scal3r_train.training.stop import EXIT_STOPPED
 from scal3r_train.training.trainer import Trainer, TrainerSettings
 
 
@@ -63,15 +65,16 @@ def main(argv: Sequence[str]) -> int:
     if not argv:
         raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
     recipe = load_training_recipe(argv[0], argv[1:])
-    engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
-    try:
+    with joined_processes() as process:
+        engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
         set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
         model = build_model(recipe.model)
         require_whole_patches(recipe, model.config.patch_size)
-        Trainer(trainer_settings(recipe), engine, model).fit()
-    finally:
-        engine.close()
-    return 0
+        try:
+            reason = Trainer(trainer_settings(recipe), engine, model).fit()
+        finally:
+            engine.close()
+    return EXIT_STOPPED if reason else 0
 
 
 if __name__ == "__main__":

@@ -164,5 +164,6 @@ def step_loader(
         num_workers=num_workers,
         prefetch_factor=2 if num_workers > 0 else None,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # it draws seeds for its processes: not from the run's random state
     )
     return iter(loader)

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.dataset import FailedBatch
 from scal3r_train.data.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
+from scal3r_train.losses.objective import ObjectiveSettings, Predictions, compute_terms, reduce_terms
 from scal3r_train.losses.targets import build_targets, require_finite
 from scal3r_train.parallel.collectives import gather_to_all, total_over_group, total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
@@ -52,7 +53,6 @@ def train_step(
     groups: ContextGroups,
     micro_steps: Sequence[MicroStep],
     objective: ObjectiveSettings,
-    clip_norm: float,
 ) -> StepResult:
     """Make one optimizer step; every rank calls it with the same plans and takes the same decision."""
     started = time.perf_counter()
@@ -68,14 +68,20 @@ def train_step(
             if not math.isfinite(float(loss.detach())):
                 culprits += batch.sequence_ids
     averages = {key: float(torch.stack([log[key] for log in logs]).mean()) for key in logs[0]}
-    grad_norm = engine.clip_gradients(clip_norm)
-    values = {**averages, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}
+    norms = engine.gradient_norms()
+    grad_norm = norms.pop("total")
+    values = {
+        **averages,
+        "grad_norm": grad_norm,
+        **{f"grad_norm/{part}": norm for part, norm in norms.items()},
+        "seconds": time.perf_counter() - started,
+    }
     is_finite = math.isfinite(averages["loss"]) and math.isfinite(grad_norm)
     blamed = vote(batches, culprits, engine.process.device, is_finite=is_finite)
     if blamed:
         engine.skip_update()
         return StepResult(values, is_applied=False, blamed=blamed)
-    engine.update()
+    engine.update(grad_norm)
     return StepResult(values, is_applied=True)
 
 
@@ -92,13 +98,13 @@ def forward_loss(
     group = groups[plan.for_rank(process.rank).group.ranks]
     connect_memories(engine.bare_model, group)
     batch = batch.to(process.device, non_blocking=True)
-    output = engine.model(batch.images, batch.chunk_mask)
+    output = engine.forward(batch.images, batch.chunk_mask)
 
     def over_group(x: Tensor) -> Tensor:
         return total_over_group(x, group)
 
     targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
-    terms = compute_terms(output, targets, objective)
+    terms = compute_terms(cast(Predictions, output), targets, objective)  # tensors in, tensors out
     return reduce_terms(
         terms,
         objective.average,
