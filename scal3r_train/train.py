@@ -6,7 +6,6 @@ torchrun --nproc-per-node 2 -m scal3r_train.train recipes/demo.yaml [key=value .
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -43,12 +42,7 @@ def build_model(settings: ModelSettings) -> Scal3RModel:
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
     else:
         model = load_model(Path(settings.checkpoint), torch.device("cpu")).requires_grad_(True).train()
-    if settings.gradient_checkpointing:
-        with (
-            warnings.catch_warnings()
-        ):  # late releases of transformers 5 rename it, early ones lack the new name
-            warnings.simplefilter("ignore", FutureWarning)
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.set_activation_checkpointing(settings.activation_checkpointing)
     return model
 
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from scal3r_train.model.amu import AdaptiveMemoryUnit, keep_local
-from scal3r_train.parallel.collectives import Group, sum_over_group
+from scal3r_train.parallel.collectives import Group, start_sum_over_group
 
 
 def largest_blocks(world_size: int) -> list[range]:
@@ -104,7 +104,7 @@ class ContextGroups:
 
 def connect_memories(model: nn.Module, group: Group) -> None:
     """Let every memory of the model sum its gradients over the group (None: over this process alone)."""
-    sum_gradient = keep_local if group is None else partial(sum_over_group, group=group)
+    sum_gradient = keep_local if group is None else partial(start_sum_over_group, group=group)
     for module in model.modules():
         if isinstance(module, AdaptiveMemoryUnit):
             module.sum_over_context = sum_gradient

@@ -106,7 +106,8 @@ def run_scenarios(towns: Path, folder: Path) -> None:
 
     run("shared", {})
     rank = dist.get_rank()
-    run("checkpointed", {"model.gradient_checkpointing": True})
+    for mode in ("blocks", "segments"):
+        run(mode, {"model.activation_checkpointing": mode})
     run("accumulated", {"optim.accumulation_steps": 2, "optim.num_steps": 3})
 
     with tiny.killed_after(3):

@@ -82,7 +82,7 @@ def test_a_failed_batch_is_a_user_error() -> None:
 
 def test_what_a_run_prints(towns: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One line per validation, no bars of libraries, no warnings."""
-    tiny.train(tiny.recipe(towns, tmp_path, {"model.gradient_checkpointing": True}))
+    tiny.train(tiny.recipe(towns, tmp_path, {"model.activation_checkpointing": "blocks"}))
     out, err = capfd.readouterr()
     assert out == ""
     lines = err.splitlines()

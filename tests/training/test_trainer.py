@@ -61,7 +61,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
 def test_a_loaded_model_can_be_trained(tmp_path: Path) -> None:
     model = build_model(ModelSettings.model_validate({"network": tiny.NETWORK}))
     model.save_pretrained(tmp_path / "model")
-    again = build_model(ModelSettings(checkpoint=str(tmp_path / "model"), gradient_checkpointing=True))
+    again = build_model(ModelSettings(checkpoint=str(tmp_path / "model"), activation_checkpointing="blocks"))
     assert again.training
     assert any(vars(module).get("gradient_checkpointing") for module in again.modules())
     assert not any(vars(module).get("gradient_checkpointing") for module in model.modules())
