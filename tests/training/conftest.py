@@ -14,7 +14,7 @@ import pytest
 
 from tests.training import tiny
 
-LIMIT_S = 280
+LIMIT_S = 900
 
 
 @dataclass(frozen=True)
