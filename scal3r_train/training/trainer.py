@@ -84,7 +84,8 @@ class Trainer:
         self.settings = settings
         self.engine = engine
         self.groups = ContextGroups()
-        self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
+        curriculum = settings.curriculum.in_plans(settings.optim.accumulation_steps)
+        self.data = plan_data(settings.data, curriculum, settings.seed, engine)
         self.validation = self._plan_validation()
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(model, *build_optimizer(model, settings.optim))
