@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -102,7 +103,9 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> tuple[torch.op
     groups = parameter_groups(model, settings)
     optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=1e-8)
     # Partials, not lambdas: the schedule can be sent to another process.
-    factors = [partial(learning_rate_factor, settings, _part_of(str(group["name"]))) for group in groups]
+    factors: list[Callable[[int], float]] = [
+        partial(learning_rate_factor, settings, _part_of(str(group["name"]))) for group in groups
+    ]
     return optimizer, LambdaLR(optimizer, factors)
 
 
