@@ -50,6 +50,7 @@ class AdaptiveMemoryUnit(nn.Module):
         dim = config.hidden_size
         head_dim = dim // config.memory_heads
         inner_dim = config.memory_expansion * head_dim
+        self.scope = config.memory_scope
         self.num_heads = config.memory_heads
         self.num_special_tokens = config.num_special_tokens
         self.rope_frequency = config.rope_frequency
@@ -73,8 +74,17 @@ class AdaptiveMemoryUnit(nn.Module):
 
         Every process that shares a sequence must call this the same number of times, also when it is alone.
         """
+        if self.scope == "chunk":
+            return [self._each_alone(batch) for batch in batches]
         weights = self.updated_weights(self.summed_gradient(batches, num_sequences))
         return [self._checkpointed(self.apply_weights, batch, weights) for batch in batches]
+
+    def _each_alone(self, batch: ChunkBatch) -> ChunkBatch:
+        """Return the batch with each chunk having written and read a memory of its own; nothing is communicated."""
+        rows = batch.one_row_per_chunk()
+        weights = self.updated_weights(self._checkpointed(self.chunk_gradient, rows))
+        read = self._checkpointed(self.apply_weights, rows, weights)
+        return batch.with_tokens(read.tokens.reshape(batch.tokens.shape))
 
     def summed_gradient(self, batches: Sequence[ChunkBatch], num_sequences: int) -> FastWeights:
         """Return the gradient of each sequence over all of its chunks, here and elsewhere, [B, E, ...] (SPEC 4.4)."""

@@ -34,6 +34,12 @@ class ChunkBatch:
         """Return the batch with other tokens."""
         return replace(self, tokens=tokens)
 
+    def one_row_per_chunk(self) -> ChunkBatch:
+        """Return the batch as if each chunk were a sequence of its own, tokens [B * K, 1, S, P, C]."""
+        tokens = self.tokens.flatten(0, 1)[:, None]
+        mask = None if self.chunk_mask is None else self.chunk_mask.flatten()[:, None]
+        return ChunkBatch(tokens, self.positions, tuple(range(len(tokens))), mask)
+
 
 @dataclass(frozen=True)
 class ImageBatch:
