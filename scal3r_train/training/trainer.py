@@ -10,6 +10,7 @@ from pathlib import Path
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
+from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
@@ -84,8 +85,10 @@ class Trainer:
         self.settings = settings
         self.engine = engine
         self.groups = ContextGroups()
+        needed = settings.validation.sources if settings.validation.every > 0 else ()
+        self.available_data = available_data(settings.data, needed)
         curriculum = settings.curriculum.in_plans(settings.optim.accumulation_steps)
-        self.data = plan_data(settings.data, curriculum, settings.seed, engine)
+        self.data = plan_data(self.available_data, curriculum, settings.seed, engine)
         self.validation = self._plan_validation()
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(model, *build_optimizer(model, settings.optim))
@@ -105,6 +108,8 @@ class Trainer:
             first_step=step,
             name=settings.name,
         ) as telemetry:
+            if skipped := skipped_message(settings.data, self.available_data):
+                telemetry.say(skipped)
             if step == 0:
                 self._validate(telemetry, step)
             engine.model.train()
@@ -132,15 +137,16 @@ class Trainer:
 
     def _prepare_run(self) -> int:
         """Make the output folder, restore the newest checkpoint and return the completed steps."""
+        newest = self.checkpoints.newest()
         with same_fate():
             if self.engine.process.is_main:
-                self._write_recipe()
-        newest = self.checkpoints.newest()
+                self._write_recipe(is_resumed=newest is not None)
         return 0 if newest is None else self.checkpoints.restore(self.engine, newest)
 
-    def _write_recipe(self) -> None:
+    def _write_recipe(self, *, is_resumed: bool) -> None:
         folder = self.settings.output_dir
         try:
+            check_mixture(folder, self.available_data, self.data.dataset.indexes, is_resumed=is_resumed)
             write_text_atomically(folder / "recipe.yaml", self.settings.recipe_yaml)
         except OSError as error:
             raise UserError(f"output_dir {folder} cannot be written: {error.strerror}") from None
