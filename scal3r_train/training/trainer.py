@@ -11,6 +11,7 @@ from pathlib import Path
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
+from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
 from scal3r_train.data.reading_process import deaths_named
 from scal3r_train.losses.objective import ObjectiveSettings
@@ -90,10 +91,13 @@ class Trainer:
         self.settings = settings
         self.engine = engine
         self.groups = ContextGroups(engine.timeout)
-        self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
+        needed = settings.validation.sources if settings.validation.every > 0 else ()
+        self.available_data = available_data(settings.data, needed)
+        curriculum = settings.curriculum.in_plans(settings.optim.accumulation_steps)
+        self.data = plan_data(self.available_data, curriculum, settings.seed, engine)
         self.faults = DataFaults(
             settings.data,
-            settings.curriculum,
+            curriculum,
             self.data.sources,
             settings.seed,
             self.data.dataset,
@@ -128,6 +132,8 @@ class Trainer:
                 first_step=progress.step,
                 name=settings.name,
             ) as telemetry:
+                if skipped := skipped_message(settings.data, self.available_data):
+                    telemetry.say(skipped)
                 reason = self._train(progress, micro_steps, telemetry, stop)
         if not reason:
             self._export_final()
@@ -183,10 +189,10 @@ class Trainer:
 
     def _prepare_run(self) -> Progress:
         """Make the output folder, restore the newest intact checkpoint and return how far the run is."""
+        newest = self.checkpoints.newest(self.engine, self._say)
         with same_fate():
             if self.engine.process.is_main:
-                self._write_recipe()
-        newest = self.checkpoints.newest(self.engine, self._say)
+                self._write_recipe(is_resumed=newest is not None)
         progress = Progress()
         if newest is not None:
             progress = self.checkpoints.restore(self.engine, newest, self.average, self._say)
@@ -197,9 +203,10 @@ class Trainer:
         if self.engine.process.is_main:
             sys.stderr.write(f"{line}\n")
 
-    def _write_recipe(self) -> None:
+    def _write_recipe(self, *, is_resumed: bool) -> None:
         folder = self.settings.output_dir
         try:
+            check_mixture(folder, self.available_data, self.data.dataset.indexes, is_resumed=is_resumed)
             write_text_atomically(folder / "recipe.yaml", self.settings.recipe_yaml)
         except OSError as error:
             raise UserError(f"output_dir {folder} cannot be written: {error.strerror}") from None

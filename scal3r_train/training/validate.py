@@ -44,6 +44,8 @@ class ValidationSettings(StrictModel):
     def _check(self) -> ValidationSettings:
         if self.every > 0 and not self.sources:
             raise ValueError(f"every {self.every} needs sources to validate on, or 0 for no validation")
+        if self.curriculum.stages:
+            raise ValueError("curriculum.stages: validation sees the same windows every time, without stages")
         return self
 
 
