@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,16 @@ MODULATION_NORM_EPS = 1e-6
 
 GradientSum = Callable[[Tensor], Tensor]
 Result = TypeVar("Result")
+
+
+class MemoryObserver(Protocol):
+    """Is shown what a memory does, for logging; it must leave tensors and graph as they are."""
+
+    def saw_update(self, weights: FastWeights, gradient: FastWeights, updated: FastWeights) -> None:
+        """See the fast weights [E, ...], the summed gradient and the updated fast weights, [B, E, ...] each."""
+
+    def saw_gate(self, gate: Tensor, chunk_mask: Tensor | None) -> None:
+        """See the gate of a batch's patch tokens, [B, K, S, N, C]; chunk_mask [B, K] is False for padding."""
 
 
 def keep_local(gradient: Tensor) -> Tensor:
@@ -67,13 +77,17 @@ class AdaptiveMemoryUnit(nn.Module):
         self.o_norm = nn.RMSNorm(head_dim, eps=OUTPUT_NORM_EPS)
         self.proj = nn.Linear(dim, 3 * dim)
         self.sum_over_context: GradientSum = keep_local
+        self.observer: MemoryObserver | None = None
 
     def forward(self, batches: Sequence[ChunkBatch], num_sequences: int) -> list[ChunkBatch]:
         """Return the chunk batches with the memory's output added to their patch tokens.
 
         Every process that shares a sequence must call this the same number of times, also when it is alone.
         """
-        weights = self.updated_weights(self.summed_gradient(batches, num_sequences))
+        gradient = self.summed_gradient(batches, num_sequences)
+        weights = self.updated_weights(gradient)
+        if self.observer is not None:
+            self.observer.saw_update(FastWeights(self.w0, self.w1, self.w2), gradient, weights)
         return [self._checkpointed(self.apply_weights, batch, weights) for batch in batches]
 
     def summed_gradient(self, batches: Sequence[ChunkBatch], num_sequences: int) -> FastWeights:
@@ -131,7 +145,7 @@ class AdaptiveMemoryUnit(nn.Module):
     def output(self, batch: ChunkBatch, weights: FastWeights) -> Tensor:
         """Return what `weights`, [B, E, ...], answer to the batch's patch tokens, [B, K, S, N, C] (SPEC 4.7)."""
         with torch.autocast(batch.tokens.device.type, enabled=False):
-            return self._modulated(self._read(self._patch_tokens(batch), batch, weights))
+            return self._modulated(self._read(self._patch_tokens(batch), batch, weights), batch.chunk_mask)
 
     def _read(self, x: Tensor, batch: ChunkBatch, weights: FastWeights) -> Tensor:
         """Return the normalised fast-weight output for the queries of x, [B, K, S, N, C]."""
@@ -142,9 +156,11 @@ class AdaptiveMemoryUnit(nn.Module):
         output = self.o_norm(output.transpose(1, 2))
         return output.flatten(2).reshape(x.shape)
 
-    def _modulated(self, output: Tensor) -> Tensor:
+    def _modulated(self, output: Tensor, chunk_mask: Tensor | None) -> Tensor:
         """Return gate * (LN(output) * (1 + scale) + shift), all three predicted from the output."""
         shift, scale, gate = self._linear(output, self.proj, slice(None)).chunk(3, dim=-1)
+        if self.observer is not None:
+            self.observer.saw_gate(gate, chunk_mask)
         normed = F.layer_norm(output, output.shape[-1:], eps=MODULATION_NORM_EPS)
         return gate * (normed * (1 + scale) + shift)
 

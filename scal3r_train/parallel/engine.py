@@ -75,6 +75,17 @@ class Engine:
         """Add the gradient of the loss, divided by the number of accumulated micro-steps."""
         self._accelerator.backward(loss)
 
+    def gradient_norms(self) -> dict[str, float]:
+        """Return the norm of the whole gradient of each part, memory and backbone, before clipping.
+
+        All ranks call this between the last backward and `clip_gradients`.
+        """
+        parts: dict[str, list[Tensor]] = {}
+        for group in self.optimizer.param_groups:
+            gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+            parts.setdefault(str(group["name"]).split("_")[0], []).extend(gradients)
+        return {part: float(nn.utils.get_total_norm(gradients)) for part, gradients in parts.items()}
+
     def clip_gradients(self, max_norm: float) -> float:
         """Scale the whole gradient to at most `max_norm` and return its norm before."""
         return float(self._accelerator.clip_grad_norm_(self.model.parameters(), max_norm))

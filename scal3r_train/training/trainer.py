@@ -19,6 +19,7 @@ from scal3r_train.parallel.world import same_fate
 from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.step import MicroStep, train_step
+from scal3r_train.training.step_watch import StepWatch
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings, validate
 
@@ -86,6 +87,7 @@ class Trainer:
         self.groups = ContextGroups()
         self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
         self.validation = self._plan_validation()
+        self.config = model.config
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(model, *build_optimizer(model, settings.optim))
         self.checkpoints = Checkpoints(settings.output_dir / "checkpoints", settings.checkpoint)
@@ -96,26 +98,26 @@ class Trainer:
         step = self._prepare_run()
         num_steps, num_skipped = settings.optim.num_steps, 0
         micro_steps = self._micro_steps(step, num_steps)
-        with Telemetry(
-            settings.telemetry,
-            settings.output_dir,
-            is_main=engine.process.is_main,
-            num_steps=num_steps,
-            first_step=step,
-            name=settings.name,
-        ) as telemetry:
+        watch = StepWatch(engine, self.config)
+        with self._open_telemetry(step) as telemetry:
             if step == 0:
                 self._validate(telemetry, step)
             engine.model.train()
             while step < num_steps:
                 rates = {f"lr/{name}": rate for name, rate in engine.learning_rates.items()}
-                result = train_step(
-                    engine, self.groups, next(micro_steps), settings.losses, settings.optim.clip_norm
-                )
+                is_logged = telemetry.is_due(step + 1)
+                with watch.step(is_logged=is_logged):
+                    with watch.phase("data"):
+                        data = next(micro_steps)
+                    result = train_step(
+                        engine, self.groups, data, settings.losses, settings.optim.clip_norm, watch
+                    )
                 step += 1
-                telemetry.log(step, result.logs | rates)
+                num_skipped += not result.is_applied
+                counts = {"skipped_steps": num_skipped, "data_fallbacks": 0}
+                measured = watch.values() if is_logged else {}
+                telemetry.log(step, result.logs | rates | counts | measured)
                 if not result.is_applied:
-                    num_skipped += 1
                     telemetry.say(
                         f"step {step} skipped: loss or gradient not finite in {', '.join(result.blamed)}"
                     )
@@ -128,6 +130,18 @@ class Trainer:
                 if self.checkpoints.is_due(step, num_steps):
                     self.checkpoints.save(engine, step, settings.recipe_yaml)
         self._export_final()
+
+    def _open_telemetry(self, first_step: int) -> Telemetry:
+        settings, process = self.settings, self.engine.process
+        with same_fate():
+            return Telemetry(
+                settings.telemetry,
+                settings.output_dir,
+                is_main=process.is_main,
+                num_steps=settings.optim.num_steps,
+                first_step=first_step,
+                name=settings.name,
+            )
 
     def _prepare_run(self) -> int:
         """Make the output folder, restore the newest checkpoint and return the completed steps."""

@@ -99,6 +99,7 @@ def main(towns: Path, folder: Path) -> None:
 
     run("shared", {})
     rank = dist.get_rank()
+    run("silent", {"telemetry.log_every": 1000})
     run("checkpointed", {"model.gradient_checkpointing": True})
     run("accumulated", {"optim.accumulation_steps": 2, "optim.num_steps": 3})
 

@@ -23,12 +23,21 @@ def flat(weights: dict[str, Tensor]) -> Tensor:
     return torch.cat([weights[name].double().flatten() for name in sorted(weights)])
 
 
+def split(line: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a step's numbers without its context groups, and apart what the memories did."""
+    memories = {key: value for key, value in line.items() if key.startswith("amu/")}
+    shared = ("plan/groups", "plan/largest_group", *memories)
+    return {key: value for key, value in line.items() if key not in shared}, memories
+
+
 def assert_same_run(folder: Path, reference: Path, tolerance: float = TOLERANCE) -> None:
     """Every number of every step, and the final weights, to a relative tolerance."""
     lines, expected = tiny.steps(folder), tiny.steps(reference)
     assert len(lines) == len(expected) > 2
     for line, other in zip(lines, expected, strict=True):
-        assert line == pytest.approx(other, rel=tolerance, abs=1e-7)
+        (numbers, memories), (other_numbers, other_memories) = split(line), split(other)
+        assert numbers == pytest.approx(other_numbers, rel=tolerance, abs=1e-7)
+        assert memories == pytest.approx(other_memories, rel=10 * tolerance)  # sums of thousands in float32
     ours, theirs = flat(tiny.weights(folder)), flat(tiny.weights(reference))
     assert ((ours - theirs).norm() / theirs.norm()).item() < WEIGHT_TOLERANCE
 

@@ -44,6 +44,7 @@ NETWORK = {
 }
 RESOLUTION = [{"height": 28, "width": 42}]
 NUM_STEPS = 5
+MEASURED = ("seconds", "time/", "throughput/", "memory/")  # keys of metrics that differ from run to run
 
 
 class Killed(BaseException):
@@ -155,10 +156,14 @@ def write_broken_town(towns: Path, folder: Path) -> Path:
 
 
 def metrics(folder: Path, prefix: str = "") -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl without the time they took; only keys with `prefix` beside the step."""
+    """Return the repeatable values of metrics.jsonl; only keys with `prefix` beside the step."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
-        {key: value for key, value in line.items() if key != "seconds" and key.startswith((prefix, "step"))}
+        {
+            key: value
+            for key, value in line.items()
+            if not key.startswith(MEASURED) and key.startswith((prefix, "step"))
+        }
         for line in lines
     ]
 
