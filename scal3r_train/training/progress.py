@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -20,3 +20,14 @@ class Progress:
     num_updates: int = 0
     num_skipped: int = 0
     num_skipped_in_a_row: int = 0
+
+    def after_step(self, *, is_applied: bool) -> Progress:
+        """Return the counts after one more step, applied or skipped."""
+        if is_applied:
+            return replace(self, step=self.step + 1, num_updates=self.num_updates + 1, num_skipped_in_a_row=0)
+        return replace(
+            self,
+            step=self.step + 1,
+            num_skipped=self.num_skipped + 1,
+            num_skipped_in_a_row=self.num_skipped_in_a_row + 1,
+        )

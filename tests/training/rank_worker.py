@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from scal3r_train.config import UserError
+from scal3r_train.data import planned_data
 from scal3r_train.data.plan import GroupPlan, StepPlan, plan_step
 from scal3r_train.losses.targets import Targets
 from scal3r_train.parallel.process import joined_processes
@@ -112,6 +113,7 @@ def run_scenarios(towns: Path, folder: Path) -> None:
 
     run("shared", {})
     rank = dist.get_rank()
+    run("silent", {"telemetry.log_every": 1000})
     for mode in ("blocks", "segments"):
         run(mode, {"model.activation_checkpointing": mode})
     run("frozen", FROZEN)
@@ -126,7 +128,7 @@ def run_scenarios(towns: Path, folder: Path) -> None:
         tiny.write_broken_town(towns, folder)
     dist.barrier()
     separate = {"curriculum.sequences_per_group": 2, "curriculum.chunks_per_rank": {"4": 1.0}}
-    with tiny.replaced("plan_step", one_sequence_per_rank):
+    with tiny.replaced("plan_step", one_sequence_per_rank, planned_data):
         for average in ("chunk", "sequence"):
             changes = separate | {"losses.average": average, "losses.normalization": average}
             run(f"separate_{average}", changes, folder / "uneven.parquet")
