@@ -45,6 +45,16 @@ def keep_local(gradient: Tensor) -> StartedSum:
     return lambda: gradient
 
 
+class MemoryObserver(Protocol):
+    """Is shown what a memory does, for logging; it must leave tensors and graph as they are."""
+
+    def saw_update(self, weights: FastWeights, gradient: FastWeights, updated: FastWeights) -> None:
+        """See the fast weights [E, ...], the summed gradient and the updated fast weights, [B, E, ...] each."""
+
+    def saw_gate(self, gate: Tensor, chunk_mask: Tensor | None) -> None:
+        """See the gate of a batch's patch tokens, [B, K, S, N, C]; chunk_mask [B, K] is False for padding."""
+
+
 class RowLinear(nn.Linear):
     """A linear layer that can compute some of its output rows alone, in the input's dtype."""
 
@@ -203,23 +213,18 @@ class AdaptiveMemoryUnit(Recomputed):
     ) -> Tensor:
         queries = self._query(tokens, table) if queries is None else queries
         special, patches = tokens.tensor_split([self.num_special_tokens], dim=-2)
-        answers = self.answers(queries, FastWeights(*weights))
-        read = self.modulated(answers, lambda gate: self._show(gate.reshape(patches.shape), chunk_mask))
-        return torch.cat([special, patches + read.reshape(patches.shape).to(tokens.dtype)], dim=-2)
-
-    def _show(self, gate: Tensor, chunk_mask: Tensor | None) -> None:
-        if self.observer is not None:
-            self.observer.saw_gate(gate, chunk_mask)
+        answers = self.answers(queries, FastWeights(*weights)).reshape(patches.shape)
+        return torch.cat([special, patches + self.modulated(answers, chunk_mask).to(tokens.dtype)], dim=-2)
 
     def answers(self, queries: Tensor, weights: FastWeights) -> Tensor:
         """Return the normalised fast-weight output for queries [B, E, L, D], [B, L, C] (SPEC 4.7)."""
         return self.o_norm(fast_weight.forward(weights, queries).transpose(1, 2)).flatten(2)
 
-    def modulated(self, answers: Tensor, show_gate: Callable[[Tensor], None] | None = None) -> Tensor:
-        """Return gate * (LN(answers) * (1 + scale) + shift), all three predicted from the answers, [B, L, C]."""
+    def modulated(self, answers: Tensor, chunk_mask: Tensor | None = None) -> Tensor:
+        """Return gate * (LN(answers) * (1 + scale) + shift), all three predicted from the answers, [..., C]."""
         shift, scale, gate = self.proj(answers).chunk(3, dim=-1)
-        if show_gate is not None:
-            show_gate(gate)
+        if self.observer is not None:
+            self.observer.saw_gate(gate, chunk_mask)
         normed = F.layer_norm(answers, answers.shape[-1:], eps=MODULATION_NORM_EPS)
         return gate * (normed * (1 + scale) + shift)
 
