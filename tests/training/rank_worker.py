@@ -33,6 +33,8 @@ FROZEN = {
     "validation.every": 0,
 }
 
+BROKEN = {"seed": 4, "data.max_fallback_share": 1.0, "optim.num_steps": 8, "validation.every": 0}
+
 
 def one_sequence_per_rank(curriculum: Any, sources: Any, seed: int, step: int, world_size: int) -> StepPlan:
     """Give each of two ranks one of the two sequences that a single process would see side by side."""
@@ -126,6 +128,7 @@ def run_scenarios(towns: Path, folder: Path) -> None:
     if rank == 0:
         tiny.write_uneven_towns(towns, folder / "uneven.parquet")
         tiny.write_broken_town(towns, folder)
+        tiny.write_partly_broken_towns(towns, folder)
     dist.barrier()
     separate = {"curriculum.sequences_per_group": 2, "curriculum.chunks_per_rank": {"4": 1.0}}
     with tiny.replaced("plan_step", one_sequence_per_rank, planned_data):
@@ -137,6 +140,9 @@ def run_scenarios(towns: Path, folder: Path) -> None:
         always = tiny.recipe(towns, folder / "poisoned", SHARED | separate | {"optim.num_steps": 20})
         with poisoned_targets(1, range(99)), noted_steps() as notes["poisoned_steps"]:
             notes["poisoned"] = error_of(always)
+
+    run("partly_broken", BROKEN, folder / "partly.parquet")
+    run("partly_broken_alone", BROKEN | {"curriculum.group_size": {"1": 1.0}}, folder / "partly.parquet")
 
     one_chunk = {
         "curriculum.chunks_per_rank": {"1": 1.0},

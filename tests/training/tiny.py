@@ -155,6 +155,25 @@ def write_broken_town(towns: Path, folder: Path) -> Path:
     return folder / "index.parquet"
 
 
+def write_partly_broken_towns(towns: Path, folder: Path) -> Path:
+    """Write an index of the towns, one of which has no images from its frame 10 on."""
+    index = load_index(towns)
+    records = [index[row] for row in range(len(index))]
+    images = tuple(
+        name if place < 10 else str(folder / f"gone_{place}.png")
+        for place, name in enumerate(records[1].image)
+    )
+    records[1] = replace(records[1], image=images)
+    write_index(folder / "partly.parquet", records)
+    return folder / "partly.parquet"
+
+
+def faults(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of data_faults.jsonl."""
+    path = folder / "data_faults.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def metrics(folder: Path, prefix: str = "") -> list[dict[str, Any]]:
     """Return the repeatable values of metrics.jsonl; only keys with `prefix` beside the step."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
