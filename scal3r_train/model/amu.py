@@ -45,16 +45,6 @@ def keep_local(gradient: Tensor) -> StartedSum:
     return lambda: gradient
 
 
-class MemoryObserver(Protocol):
-    """Is shown what a memory does, for logging; it must leave tensors and graph as they are."""
-
-    def saw_update(self, weights: FastWeights, gradient: FastWeights, updated: FastWeights) -> None:
-        """See the fast weights [E, ...], the summed gradient and the updated fast weights, [B, E, ...] each."""
-
-    def saw_gate(self, gate: Tensor, chunk_mask: Tensor | None) -> None:
-        """See the gate of a batch's patch tokens, [B, K, S, N, C]; chunk_mask [B, K] is False for padding."""
-
-
 class RowLinear(nn.Linear):
     """A linear layer that can compute some of its output rows alone, in the input's dtype."""
 

@@ -73,7 +73,11 @@ def test_every_metric_is_documented_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"model.activation_checkpointing": "segments"}, {"optim.accumulation_steps": 2, "optim.num_steps": 3}],
+    [
+        {},
+        {"model.activation_checkpointing": "segments"},
+        {"optim.accumulation_steps": 2, "optim.num_steps": 3},
+    ],
     ids=["plain", "checkpointed", "accumulated"],
 )
 def test_logging_changes_nothing(one_process: OneProcess, changes: dict[str, Any]) -> None:
