@@ -117,7 +117,12 @@ class Engine:
         """Restore what `save_state` wrote; all ranks call this."""
         self._accelerator.load_state(str(folder))
 
-    def save_pretrained(self, folder: Path) -> None:
+    @property
+    def name(self) -> str:
+        """How the processes share the training."""
+        return "ddp" if self.process.world_size > 1 else "single"
+
+    def save_pretrained(self, folder: Path, max_shard_size: str) -> None:
         """Write the bare model as a `save_pretrained` folder from the main process; all ranks call this."""
         state = self._accelerator.get_state_dict(self.model)
         self.bare_model.save_pretrained(  # type: ignore[operator]
@@ -125,6 +130,7 @@ class Engine:
             state_dict=state,
             is_main_process=self.process.is_main,
             save_function=self._accelerator.save,
+            max_shard_size=max_shard_size,
         )
         self._accelerator.wait_for_everyone()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,17 @@ class CheckpointSettings(StrictModel):
         default=500, ge=1, description="steps between checkpoints; the last step is always saved"
     )
     keep_last: int = Field(default=2, ge=1, description="how many to keep")
+    max_shard_size: str = Field(
+        default="5GB", pattern="^[1-9][0-9]*(KB|MB|GB)$", description="largest file of exported weights"
+    )
+    licence: str = Field(
+        default="other",
+        min_length=1,
+        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
+    )
+
+
+Describe = Callable[[Path, int], None]  # writes the model card into a folder of weights after so many steps
 
 
 @dataclass(frozen=True)
@@ -36,13 +48,14 @@ class Checkpoints:
 
     folder: Path
     settings: CheckpointSettings
+    describe: Describe
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Return whether to save after `step` completed steps."""
         return step == num_steps or step % self.settings.every == 0
 
-    def save(self, engine: Engine, step: int, recipe_yaml: str) -> None:
-        """Write the checkpoint after `step` completed steps; all ranks call this."""
+    def save(self, engine: Engine, step: int, recipe_yaml: str, guard: Mapping[str, float | None]) -> None:
+        """Write the checkpoint after `step` completed steps, with the regression guard's state; all ranks call this."""
         final = self.folder / f"step_{step:08d}"
         partial = final.with_suffix(".partial")
         if engine.process.is_main:
@@ -50,15 +63,26 @@ class Checkpoints:
             partial.mkdir(parents=True)
         wait_for_everyone()
         engine.save_state(partial / "state")
-        engine.save_pretrained(partial / "model")
+        self.export(engine, partial / "model", step)
         if engine.process.is_main:
             write_text_atomically(partial / "recipe.yaml", recipe_yaml)
-            manifest = {"format": FORMAT_VERSION, "step": step, "world_size": engine.process.world_size}
+            manifest = {
+                "format": FORMAT_VERSION,
+                "step": step,
+                "world_size": engine.process.world_size,
+                "guard": dict(guard),
+            }
             write_text_atomically(partial / "manifest.json", json.dumps(manifest))
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
             self._prune()
         wait_for_everyone()
+
+    def export(self, engine: Engine, folder: Path, step: int) -> None:
+        """Write the weights after `step` steps as a `save_pretrained` folder with a card; all ranks call this."""
+        engine.save_pretrained(folder, self.settings.max_shard_size)
+        if engine.process.is_main:
+            self.describe(folder, step)
 
     def newest(self) -> Path | None:
         """Return the newest complete checkpoint, None when there is none."""
@@ -66,6 +90,10 @@ class Checkpoints:
             path for path in sorted(self.folder.glob("step_????????")) if (path / "manifest.json").is_file()
         ]
         return complete[-1] if complete else None
+
+    def guard_state(self, path: Path) -> dict[str, float | None]:
+        """Return the regression guard's state in a checkpoint; empty when it was written without."""
+        return json.loads((path / "manifest.json").read_text(encoding="utf-8")).get("guard", {})
 
     def restore(self, engine: Engine, path: Path) -> int:
         """Load a checkpoint into the engine and return its step; all ranks call this.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
+import torch
+
+from scal3r_train import __version__
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
+from scal3r_train.data.index_summary import DatasetSummary, summarize
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
@@ -17,7 +21,10 @@ from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.world import same_fate
 from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.export import write_card
+from scal3r_train.training.model_card import CardFacts
 from scal3r_train.training.optim import OptimSettings, build_optimizer
+from scal3r_train.training.regression_guard import RegressionGuard
 from scal3r_train.training.step import MicroStep, train_step
 from scal3r_train.training.step_watch import StepWatch
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
@@ -42,6 +49,8 @@ class TrainerSettings:
     checkpoint: CheckpointSettings
     telemetry: TelemetrySettings
     recipe_yaml: str
+    started_from: str | None
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -87,10 +96,14 @@ class Trainer:
         self.groups = ContextGroups()
         self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
         self.validation = self._plan_validation()
+        self.guard = RegressionGuard(settings.validation.guard)
         self.config = model.config
+        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(model, *build_optimizer(model, settings.optim))
-        self.checkpoints = Checkpoints(settings.output_dir / "checkpoints", settings.checkpoint)
+        self.checkpoints = Checkpoints(
+            settings.output_dir / "checkpoints", settings.checkpoint, self._describe
+        )
 
     def fit(self) -> None:
         """Train to the last step, from the newest complete checkpoint if the run has one."""
@@ -128,7 +141,7 @@ class Trainer:
                 if self._is_validation_due(step):
                     self._validate(telemetry, step)
                 if self.checkpoints.is_due(step, num_steps):
-                    self.checkpoints.save(engine, step, settings.recipe_yaml)
+                    self.checkpoints.save(engine, step, settings.recipe_yaml, self.guard.state())
         self._export_final()
 
     def _open_telemetry(self, first_step: int) -> Telemetry:
@@ -149,7 +162,10 @@ class Trainer:
             if self.engine.process.is_main:
                 self._write_recipe()
         newest = self.checkpoints.newest()
-        return 0 if newest is None else self.checkpoints.restore(self.engine, newest)
+        if newest is None:
+            return 0
+        self.guard.restore(self.checkpoints.guard_state(newest))
+        return self.checkpoints.restore(self.engine, newest)
 
     def _write_recipe(self) -> None:
         folder = self.settings.output_dir
@@ -185,12 +201,40 @@ class Trainer:
         telemetry.log(step, values, always=True)
         shown = "  ".join(f"{key.removeprefix('val/')} {value:.4g}" for key, value in values.items())
         telemetry.say(f"step {step:6d}  {shown}")
+        self.guard.check(step, values)
 
     def _export_final(self) -> None:
         """Leave the trained weights as output_dir/model."""
         newest = self.checkpoints.newest()
         assert newest is not None, "the last step is always saved"
-        self.engine.save_pretrained(self.settings.output_dir / "model")
+        self.checkpoints.export(
+            self.engine, self.settings.output_dir / "model", self.settings.optim.num_steps
+        )
+
+    @cached_property
+    def _data_summary(self) -> tuple[DatasetSummary, ...]:
+        return summarize(self.data.dataset.indexes)
+
+    def _describe(self, folder: Path, step: int) -> None:
+        """Write the model card of exported weights; the main rank alone calls this."""
+        settings, process = self.settings, self.engine.process
+        facts = CardFacts(
+            name=settings.name,
+            licence=settings.checkpoint.licence,
+            num_parameters=self.num_parameters,
+            started_from=settings.started_from,
+            data=self._data_summary,
+            resolutions=[(size.height, size.width) for size in settings.curriculum.resolution],
+            chunk_sizes=sorted(settings.curriculum.chunk_size),
+            num_steps=settings.optim.num_steps,
+            world_size=process.world_size,
+            engine=self.engine.name,
+            device=torch.cuda.get_device_name(process.device) if process.device.type == "cuda" else "CPU",
+            precision=settings.precision,
+            code_version=__version__,
+            deny_list="not applied",
+        )
+        write_card(folder, step, facts, settings.output_dir, settings.recipe_yaml)
 
 
 def freeze_untrained_heads(model: Scal3RModel, losses: ObjectiveSettings) -> None:

@@ -122,6 +122,13 @@ def main(towns: Path, folder: Path) -> None:
         with poisoned_targets(1, range(99)), noted_steps() as notes["poisoned_steps"]:
             notes["poisoned"] = error_of(always)
 
+    guarded = {
+        "optim.backbone_lr": 100.0,
+        "validation.every": 1,
+        "validation.guard": {"metric": "val/rotation_deg", "ratio": 1.0, "patience": 1},
+    }
+    notes["regressed"] = error_of(tiny.recipe(towns, folder / "regressed", SHARED | guarded))
+
     one_chunk = {
         "curriculum.chunks_per_rank": {"1": 1.0},
         "curriculum.reverse_probability": 0.0,
