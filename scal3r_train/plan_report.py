@@ -46,7 +46,9 @@ def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps:
     console.print(f"{recipe_path}: {num_steps} steps on {world_size} ranks", soft_wrap=True)
     _print_groups(console, plans)
     _print_lengths(console, plans)
-    _print_work(console, plans, config, world_size, is_checkpointed=recipe.model.gradient_checkpointing)
+    _print_work(
+        console, plans, config, world_size, is_checkpointed=recipe.model.activation_checkpointing != "none"
+    )
     return 0
 
 

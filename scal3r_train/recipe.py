@@ -13,8 +13,9 @@ from scal3r_train.config import StrictModel, UserError, load_mapping, validate_m
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings
 from scal3r_train.losses.objective import ObjectiveSettings
+from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.parallel.engine import ParallelSettings
+from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.training.checkpoint import CheckpointSettings
 from scal3r_train.training.optim import OptimSettings
 from scal3r_train.training.telemetry import TelemetrySettings
@@ -45,7 +46,10 @@ class ModelSettings(StrictModel):
 
     checkpoint: str | None = Field(default=None, description="save_pretrained folder to start from")
     network: NetworkSettings | None = Field(default=None, description="sizes, see Scal3RConfig")  # type: ignore[valid-type]
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations in backward")
+    activation_checkpointing: CheckpointingMode = Field(
+        default="none",
+        description="what backward recomputes: nothing, each block, or everything between two memories",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ModelSettings:

@@ -152,7 +152,7 @@ def plan_step(
         GroupPlan(
             ranks=ranks,
             windows=tuple(
-                _draw_window(sources, shape, len(ranks) * shape.chunks_per_rank, stride, settings, generator)
+                draw_window(sources, shape, len(ranks) * shape.chunks_per_rank, stride, settings, generator)
                 for _ in range(settings.sequences_per_group)
             ),
         )
@@ -161,7 +161,7 @@ def plan_step(
     return StepPlan(step, shape, groups)
 
 
-def _draw_window(
+def draw_window(
     sources: Sequence[Source],
     shape: StepShape,
     num_chunks: int,

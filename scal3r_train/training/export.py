@@ -1,48 +1,75 @@
-"""What lies beside exported weights: the model card and the resolved recipe."""
+"""From a checkpoint's pieces to a `save_pretrained` folder, on one process, whatever engine wrote them."""
 
 from __future__ import annotations
 
-import json
+import copy
+import math
+import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from scal3r_train.config import write_text_atomically
-from scal3r_train.model.checkpoint_files import folder_sha256
-from scal3r_train.training.model_card import CardFacts, model_card
+from huggingface_hub import save_torch_state_dict
+from pydantic import Field
 
-RECIPE_NAME = "recipe.yaml"
+from scal3r_train.config import StrictModel
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.training.checkpoint_files import WEIGHT, StateReader
+
+ARCHITECTURE = "Scal3RModel"
 
 
-def write_card(folder: Path, step: int, facts: CardFacts, run_folder: Path, recipe_yaml: str) -> None:
-    """Write README.md and recipe.yaml into a folder that holds the weights after `step` steps; one rank calls this.
+class ExportSettings(StrictModel):
+    """What the `checkpoint` section says of exported weights."""
 
-    Hash, step and validations, from the run's metrics.jsonl, are added to the facts.
-    """
-    first, last = validations(run_folder / "metrics.jsonl")
-    facts = replace(
-        facts,
-        step=step,
-        first_metrics=first,
-        last_metrics={key: value for key, value in last.items() if key != "step"},
-        last_metrics_step=int(last.get("step", 0)),
-        recipe_file=RECIPE_NAME,
-        checkpoint_sha256=folder_sha256(folder),
+    max_shard_size: str = Field(
+        default="5GB", pattern="^[1-9][0-9]*(KB|MB|GB)$", description="largest file of exported weights"
     )
-    write_text_atomically(folder / RECIPE_NAME, recipe_yaml)
-    write_text_atomically(folder / "README.md", model_card(facts))
+    licence: str = Field(
+        default="other",
+        min_length=1,
+        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
+    )
 
 
-def validations(metrics: Path) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Return what metrics.jsonl says of the validation before step 0 and of the last one, without what is null."""
-    if not metrics.is_file():
-        return {}, {}
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    known = [
-        {key: value for key, value in line.items() if value is not None}
-        for line in lines
-        if any(key.startswith("val/") for key in line)
-    ]
-    if not known:
-        return {}, {}
-    return (known[0] if known[0]["step"] == 0 else {}), known[-1]
+def export_model(
+    config: Scal3RConfig,
+    reader: StateReader,
+    parameters: Mapping[str, Any],
+    kind: str,
+    folder: Path,
+    max_shard_size: str,
+) -> None:
+    """Write the weights (`kind` weight or ema) of a checkpoint as a folder that `from_pretrained` reads.
+
+    transformers' own `save_pretrained` wants a live model, which under ZeRO-3 and FSDP2 no process has.
+
+    Args:
+        config: of the network.
+        reader: the checkpoint's tensors.
+        parameters: of every parameter, its `shape`.
+        kind: parameters without this kind (frozen ones have no average) are written as they are.
+        folder: to write.
+        max_shard_size: as "5GB"; larger weights go into several files and an index.
+    """
+    state = {}
+    for name, entry in parameters.items():
+        shape = entry["shape"]
+        found = kind if reader.has(kind, name) else WEIGHT
+        state[name] = reader.read(found, name, 0, math.prod(shape)).view(shape)
+    written = copy.deepcopy(config)
+    written.architectures = [ARCHITECTURE]
+    written.save_pretrained(folder)
+    save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a copy of a folder in the place of another, so that readers see the old one or the whole new one."""
+    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, partial)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -28,7 +28,13 @@ class OptimSettings(StrictModel):
         default=0.0, ge=0, le=1, description="end of the cosine, relative to the peak"
     )
     clip_norm: float = Field(default=1.0, gt=0, description="maximum norm of the whole gradient")
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="also keep a moving average of the weights (model_ema/)"
+    )
     accumulation_steps: int = Field(default=1, ge=1, description="step plans per optimizer step")
+    max_skipped_steps: int = Field(
+        default=5, ge=1, description="steps in a row without finite loss and gradient that end the run"
+    )
 
 
 def parameter_groups(model: nn.Module, settings: OptimSettings) -> list[dict[str, object]]:

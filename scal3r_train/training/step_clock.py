@@ -8,12 +8,11 @@ long as the device waits. On CPU the marks are readings of the wall clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 PHASES = ("data", "forward", "sync", "backward", "optimizer", "other")
 
@@ -93,33 +92,15 @@ class StepClock:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the time within as `name`, and not as the phase around it."""
-        self.enter(name)
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def enter(self, name: str) -> None:
-        """Begin a phase inside the present one."""
         assert name in PHASES
         self._open.append(name)
         self._spans.append((name, self._timer.mark()))
-
-    def leave(self) -> None:
-        """Go back to the phase around the present one."""
-        self._open.pop()
-        if self._open:
-            self._spans.append((self._open[-1], self._timer.mark()))
-
-    def timed_sum(self, sum_over_context: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return the sum of a memory with its time counted as `sync`, in forward and in backward."""
-
-        def timed(gradient: Tensor) -> Tensor:
-            with self.phase("sync"):
-                total = sum_over_context(_InBackward.apply(gradient, self.leave))
-            return _InBackward.apply(total, self._enter_sync)
-
-        return timed
+        try:
+            yield
+        finally:
+            self._open.pop()
+            if self._open:
+                self._spans.append((self._open[-1], self._timer.mark()))
 
     def take(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call; waits for the device to finish the last step."""
@@ -127,25 +108,8 @@ class StepClock:
         taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
         return taken
 
-    def _enter_sync(self) -> None:
-        self.enter("sync")
-
     def _add_up(self, *, wait: bool) -> None:
         while self._pending and self._timer.is_past(self._pending[0][-1][1], wait=wait):
             spans = self._pending.pop(0)
             for (name, begin), (_, end) in zip(spans[:-1], spans[1:], strict=True):
                 self._seconds[name] += self._timer.seconds(begin, end)
-
-
-class _InBackward(torch.autograd.Function):
-    """Identity that calls a function when the gradient passes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, call: Callable[[], None]) -> Tensor:
-        ctx.call = call
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        ctx.call()
-        return gradient, None

@@ -1,24 +1,20 @@
 """What is measured of training steps. Always: where the time goes and how much work was done. In logged steps also:
-what the memories did, errors on the training batch, gradient norms. Nothing of it changes a step.
+what the memories did and the errors on the training batch. Nothing of it changes a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import nn
 
 from scal3r_train.data.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.parallel.collectives import Group
-from scal3r_train.parallel.process import Process
+from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.chunk_errors import ERROR_NAMES, chunk_errors
-from scal3r_train.training.memory_probe import memory_keys, memory_units, watched_memories
+from scal3r_train.training.memory_probe import memory_keys, watched_memories
 from scal3r_train.training.memory_use import memory_use
 from scal3r_train.training.step_clock import PHASES, CudaTimer, StepClock, WallTimer
 from scal3r_train.training.step_work import StepFlops, peak_flops, step_work
@@ -27,26 +23,13 @@ from scal3r_train.training.world_means import WorldMeans
 SECONDS = "seconds of the window"
 
 
-class WatchedEngine(Protocol):
-    """What the watch needs of an engine."""
-
-    process: Process
-
-    @property
-    def bare_model(self) -> nn.Module:
-        """The model without the engine's wrapper."""
-
-    def gradient_norms(self) -> dict[str, float]:
-        """Norm of the gradient per part of the model; all ranks call this."""
-
-
 class StepWatch:
     """Measures the steps of a run; every rank has one and calls it alike."""
 
-    def __init__(self, engine: WatchedEngine, config: Scal3RConfig) -> None:
+    def __init__(self, engine: Engine) -> None:
         """Measure steps of an engine that is prepared."""
         self._engine = engine
-        self._config = config
+        self._config = engine.bare_model.config
         self._device = engine.process.device
         self._clock = StepClock(CudaTimer() if self._device.type == "cuda" else WallTimer())
         self._keys = [
@@ -60,7 +43,7 @@ class StepWatch:
         self._window: list[StepPlan] = []
         self._peak = peak_flops(self._device)
         parameters = engine.bare_model.named_parameters()
-        self._flops = StepFlops(config, [name for name, value in parameters if value.requires_grad])
+        self._flops = StepFlops(self._config, [name for name, value in parameters if value.requires_grad])
 
     @contextmanager
     def step(self, *, is_logged: bool) -> Iterator[None]:
@@ -80,12 +63,13 @@ class StepWatch:
         self._plans = list(plans)
         self._window += plans
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Return the phase in which a memory waits for the sum of its gradients, in forward and in backward."""
+        return self._clock.phase("sync")
+
     @contextmanager
-    def memories(self, group: Group, num_ranks: int) -> Iterator[None]:
+    def memories(self, num_ranks: int) -> Iterator[None]:
         """Watch the memories of a forward that is shared by the `num_ranks` of a context group."""
-        if group is not None:
-            for unit in memory_units(self._engine.bare_model).values():
-                unit.sum_over_context = self._clock.timed_sum(unit.sum_over_context)
         if self._means is None:
             yield
         else:
@@ -101,13 +85,6 @@ class StepWatch:
             for row in chunk_errors(output, batch, "train"):
                 for key, value in row.items():
                     self._means.add_unless_nan(key, value)
-
-    def gradient_norms(self) -> dict[str, float]:
-        """Return the norms before clipping in a logged step, else nothing; all ranks call this after backward."""
-        if self._means is None:
-            return {}
-        with self._clock.phase("other"):
-            return {f"grad_norm/{part}": norm for part, norm in self._engine.gradient_norms().items()}
 
     def values(self) -> dict[str, float]:
         """Return the metrics of the logged step that has just ended; all ranks call this.

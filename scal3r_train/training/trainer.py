@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -15,22 +16,27 @@ from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
 from scal3r_train.data.index_summary import DatasetSummary, summarize
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
+from scal3r_train.data.reading_process import deaths_named
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.world import same_fate
 from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
-from scal3r_train.training.export import write_card
+from scal3r_train.training.data_faults import DataFaults
+from scal3r_train.training.ema import MovingAverage
+from scal3r_train.training.export import replace_folder
 from scal3r_train.training.model_card import CardFacts
 from scal3r_train.training.optim import OptimSettings, build_optimizer
+from scal3r_train.training.progress import Progress
 from scal3r_train.training.regression_guard import RegressionGuard
 from scal3r_train.training.step import MicroStep, train_step
 from scal3r_train.training.step_watch import StepWatch
+from scal3r_train.training.stop import StopRequest, listening_for_signals
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings, validate
+from scal3r_train.training.write_card import write_card
 
-MAX_SKIPPED_STEPS = 5
 VALIDATION_SEED_OFFSET = 1_000_003
 
 
@@ -93,56 +99,47 @@ class Trainer:
         """Open the data, build the optimizer, wrap the model."""
         self.settings = settings
         self.engine = engine
-        self.groups = ContextGroups()
+        self.groups = ContextGroups(engine.timeout)
         self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
+        self.faults = DataFaults(
+            settings.data,
+            settings.curriculum,
+            self.data.sources,
+            settings.seed,
+            self.data.dataset,
+            engine.process,
+            settings.output_dir,
+        )
         self.validation = self._plan_validation()
         self.guard = RegressionGuard(settings.validation.guard)
-        self.config = model.config
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         freeze_untrained_heads(model, settings.losses)
-        engine.prepare(model, *build_optimizer(model, settings.optim))
+        engine.prepare(
+            model, lambda placed: build_optimizer(placed, settings.optim), settings.optim.clip_norm
+        )
+        decay = settings.optim.ema_decay
+        self.average = None if decay is None else MovingAverage(decay, engine.shards())
+        self.watch = StepWatch(engine)
         self.checkpoints = Checkpoints(
             settings.output_dir / "checkpoints", settings.checkpoint, self._describe
         )
 
-    def fit(self) -> None:
-        """Train to the last step, from the newest complete checkpoint if the run has one."""
+    def fit(self) -> str:
+        """Train to the last step, from the newest intact checkpoint if the run has one.
+
+        Returns:
+            Empty when the run is complete, else why it was saved and stopped before.
+        """
         settings, engine = self.settings, self.engine
-        step = self._prepare_run()
-        num_steps, num_skipped = settings.optim.num_steps, 0
-        micro_steps = self._micro_steps(step, num_steps)
-        watch = StepWatch(engine, self.config)
-        with self._open_telemetry(step) as telemetry:
-            if step == 0:
-                self._validate(telemetry, step)
-            engine.model.train()
-            while step < num_steps:
-                rates = {f"lr/{name}": rate for name, rate in engine.learning_rates.items()}
-                is_logged = telemetry.is_due(step + 1)
-                with watch.step(is_logged=is_logged):
-                    with watch.phase("data"):
-                        data = next(micro_steps)
-                    result = train_step(
-                        engine, self.groups, data, settings.losses, settings.optim.clip_norm, watch
-                    )
-                step += 1
-                num_skipped += not result.is_applied
-                counts = {"skipped_steps": num_skipped, "data_fallbacks": 0}
-                measured = watch.values() if is_logged else {}
-                telemetry.log(step, result.logs | rates | counts | measured)
-                if not result.is_applied:
-                    telemetry.say(
-                        f"step {step} skipped: loss or gradient not finite in {', '.join(result.blamed)}"
-                    )
-                    if num_skipped >= MAX_SKIPPED_STEPS:
-                        raise UserError(
-                            f"stopped after {num_skipped} skipped steps; last: {', '.join(result.blamed)}"
-                        )
-                if self._is_validation_due(step):
-                    self._validate(telemetry, step)
-                if self.checkpoints.is_due(step, num_steps):
-                    self.checkpoints.save(engine, step, settings.recipe_yaml, self.guard.state())
-        self._export_final()
+        stop = StopRequest(settings.checkpoint.max_hours)
+        with listening_for_signals(stop), deaths_named():
+            progress = self._prepare_run()
+            micro_steps = self._micro_steps(progress.step, settings.optim.num_steps)
+            with self._open_telemetry(progress.step) as telemetry:
+                reason = self._train(progress, micro_steps, telemetry, stop)
+        if not reason:
+            self._export_final()
+        return reason
 
     def _open_telemetry(self, first_step: int) -> Telemetry:
         settings, process = self.settings, self.engine.process
@@ -156,16 +153,80 @@ class Trainer:
                 name=settings.name,
             )
 
-    def _prepare_run(self) -> int:
-        """Make the output folder, restore the newest checkpoint and return the completed steps."""
+    def _train(
+        self,
+        progress: Progress,
+        micro_steps: Iterator[list[MicroStep]],
+        telemetry: Telemetry,
+        stop: StopRequest,
+    ) -> str:
+        """Make steps until the last one or until a stop is asked for; return why it stopped."""
+        engine, num_steps = self.engine, self.settings.optim.num_steps
+        if progress.step == 0:
+            self._validate(telemetry, 0)
+        engine.bare_model.train()
+        while progress.step < num_steps:
+            progress = self._step(progress, micro_steps, telemetry)
+            if self._is_validation_due(progress.step):
+                self._validate(telemetry, progress.step)
+            reason = stop.agreed(engine.process.device)
+            is_stopped = bool(reason) and progress.step < num_steps
+            if is_stopped or self.checkpoints.is_due(progress.step, num_steps):
+                progress = replace(progress, guard=self.guard.state())
+                self.checkpoints.save(engine, progress, self.settings.recipe_yaml, self.average)
+            if is_stopped:
+                telemetry.say(f"stopped after step {progress.step} ({reason}); the same command goes on")
+                return reason
+        return ""
+
+    def _step(
+        self, progress: Progress, micro_steps: Iterator[list[MicroStep]], telemetry: Telemetry
+    ) -> Progress:
+        """Make one optimizer step and tell of it."""
+        rates = {f"lr/{name}": rate for name, rate in self.engine.learning_rates.items()}
+        step = progress.step + 1
+        is_logged = telemetry.is_due(step)
+        with self.watch.step(is_logged=is_logged):
+            with self.watch.phase("data"):
+                readable = self.faults.mended(step, next(micro_steps), telemetry.say)
+            result = train_step(self.engine, self.groups, readable, self.settings.losses, self.watch)
+        counts = {
+            "skipped_steps": progress.num_skipped + (not result.is_applied),
+            "data/fallbacks": float(self.faults.num_fallbacks),
+        }
+        measured = self.watch.values() if is_logged else {}
+        telemetry.log(step, result.logs | rates | counts | measured)
+        if result.is_applied:
+            if self.average is not None:
+                self.average.update(self.engine.shards())
+            return replace(progress, step=step, num_updates=progress.num_updates + 1, num_skipped_in_a_row=0)
+        blamed = ", ".join(result.blamed)
+        telemetry.say(f"step {step} skipped: loss or gradient not finite in {blamed}")
+        in_a_row = progress.num_skipped_in_a_row + 1
+        if in_a_row >= self.settings.optim.max_skipped_steps:
+            raise UserError(
+                f"stopped after {in_a_row} skipped steps in a row (optim.max_skipped_steps); last: {blamed}"
+            )
+        return replace(
+            progress, step=step, num_skipped=progress.num_skipped + 1, num_skipped_in_a_row=in_a_row
+        )
+
+    def _prepare_run(self) -> Progress:
+        """Make the output folder, restore the newest intact checkpoint and return how far the run is."""
         with same_fate():
             if self.engine.process.is_main:
                 self._write_recipe()
-        newest = self.checkpoints.newest()
-        if newest is None:
-            return 0
-        self.guard.restore(self.checkpoints.guard_state(newest))
-        return self.checkpoints.restore(self.engine, newest)
+        newest = self.checkpoints.newest(self.engine, self._say)
+        progress = Progress()
+        if newest is not None:
+            progress = self.checkpoints.restore(self.engine, newest, self.average, self._say)
+            self.guard.restore(progress.guard)
+        self.faults.resume(progress.step)
+        return progress
+
+    def _say(self, line: str) -> None:
+        if self.engine.process.is_main:
+            sys.stderr.write(f"{line}\n")
 
     def _write_recipe(self) -> None:
         folder = self.settings.output_dir
@@ -205,18 +266,18 @@ class Trainer:
 
     def _export_final(self) -> None:
         """Leave the trained weights as output_dir/model."""
-        newest = self.checkpoints.newest()
-        assert newest is not None, "the last step is always saved"
-        self.checkpoints.export(
-            self.engine, self.settings.output_dir / "model", self.settings.optim.num_steps
-        )
+        with same_fate():
+            if self.engine.process.is_main:
+                last = self.checkpoints.folder / f"step_{self.settings.optim.num_steps:08d}"
+                for source in sorted(last.glob("model*")):
+                    replace_folder(source, self.settings.output_dir / source.name)
 
     @cached_property
     def _data_summary(self) -> tuple[DatasetSummary, ...]:
         return summarize(self.data.dataset.indexes)
 
     def _describe(self, folder: Path, step: int) -> None:
-        """Write the model card of exported weights; the main rank alone calls this."""
+        """Write the model card of exported weights; the main process alone calls this."""
         settings, process = self.settings, self.engine.process
         facts = CardFacts(
             name=settings.name,
