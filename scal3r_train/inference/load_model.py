@@ -12,8 +12,8 @@ from pydantic import Field
 from transformers.utils import logging
 
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.model.checkpoint_files import CONFIG_NAME, folder_sha256, weight_files
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.weight_files import CONFIG_NAME, folder_sha256, weight_files
 
 
 class ModelSettings(StrictModel):

@@ -40,7 +40,6 @@ from scal3r_train.training.random_state import random_state, restore_random_stat
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 Say = Callable[[str], None]
-Describe = Callable[[Path, int], None]  # writes the card of a folder of weights after so many steps
 
 
 class CheckpointSettings(ExportSettings):
@@ -64,7 +63,7 @@ class Checkpoints:
 
     folder: Path
     settings: CheckpointSettings
-    describe: Describe
+    describe: Callable[[Path, int], None]  # writes the card of a folder of weights after so many steps
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Return whether to save after `step` completed steps."""
@@ -179,11 +178,9 @@ class Checkpoints:
         parameters = {name: entry for part in parts for name, entry in part["parameters"].items()}
         write_text_atomically(folder / "recipe.yaml", recipe_yaml)
         reader = StateReader(folder, pieces)
-        for name, kind in (("model", WEIGHT), ("model_ema", EMA))[: 1 + has_average]:
-            target = folder / name
-            export_model(
-                engine.bare_model.config, reader, parameters, kind, target, self.settings.max_shard_size
-            )
+        for kind, target in ((WEIGHT, folder / "model"), (EMA, folder / "model_ema"))[: 1 + has_average]:
+            config, size = engine.bare_model.config, self.settings.max_shard_size
+            export_model(config, reader, parameters, kind, target, size)
             self.describe(target, progress.step)
         files = {name: entry for part in parts for name, entry in part["files"].items()}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -5,16 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from scal3r_train import __version__
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
-from scal3r_train.data.index_summary import DatasetSummary, summarize
+from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
 from scal3r_train.data.reading_process import deaths_named
 from scal3r_train.losses.objective import ObjectiveSettings
@@ -26,7 +23,7 @@ from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.ema import MovingAverage
 from scal3r_train.training.export import replace_folder
-from scal3r_train.training.model_card import CardFacts
+from scal3r_train.training.frozen_heads import freeze_untrained_heads
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.progress import Progress
 from scal3r_train.training.regression_guard import RegressionGuard
@@ -35,7 +32,7 @@ from scal3r_train.training.step_watch import StepWatch
 from scal3r_train.training.stop import StopRequest, listening_for_signals
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings, validate
-from scal3r_train.training.write_card import write_card
+from scal3r_train.training.write_card import CardWriter
 
 VALIDATION_SEED_OFFSET = 1_000_003
 
@@ -100,10 +97,13 @@ class Trainer:
         self.settings = settings
         self.engine = engine
         self.groups = ContextGroups(engine.timeout)
-        self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
+        needed = settings.validation.sources if settings.validation.every > 0 else ()
+        self.available_data = available_data(settings.data, needed)
+        curriculum = settings.curriculum.in_plans(settings.optim.accumulation_steps)
+        self.data = plan_data(self.available_data, curriculum, settings.seed, engine)
         self.faults = DataFaults(
             settings.data,
-            settings.curriculum,
+            curriculum,
             self.data.sources,
             settings.seed,
             self.data.dataset,
@@ -112,7 +112,7 @@ class Trainer:
         )
         self.validation = self._plan_validation()
         self.guard = RegressionGuard(settings.validation.guard)
-        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.card = CardWriter(settings, engine, model, self.data.dataset.indexes)
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(
             model, lambda placed: build_optimizer(placed, settings.optim), settings.optim.clip_norm
@@ -121,7 +121,7 @@ class Trainer:
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
         self.watch = StepWatch(engine)
         self.checkpoints = Checkpoints(
-            settings.output_dir / "checkpoints", settings.checkpoint, self._describe
+            settings.output_dir / "checkpoints", settings.checkpoint, self.card.describe
         )
 
     def fit(self) -> str:
@@ -130,12 +130,14 @@ class Trainer:
         Returns:
             Empty when the run is complete, else why it was saved and stopped before.
         """
-        settings, engine = self.settings, self.engine
+        settings = self.settings
         stop = StopRequest(settings.checkpoint.max_hours)
         with listening_for_signals(stop), deaths_named():
             progress = self._prepare_run()
             micro_steps = self._micro_steps(progress.step, settings.optim.num_steps)
             with self._open_telemetry(progress.step) as telemetry:
+                if skipped := skipped_message(settings.data, self.available_data):
+                    telemetry.say(skipped)
                 reason = self._train(progress, micro_steps, telemetry, stop)
         if not reason:
             self._export_final()
@@ -213,10 +215,10 @@ class Trainer:
 
     def _prepare_run(self) -> Progress:
         """Make the output folder, restore the newest intact checkpoint and return how far the run is."""
+        newest = self.checkpoints.newest(self.engine, self._say)
         with same_fate():
             if self.engine.process.is_main:
-                self._write_recipe()
-        newest = self.checkpoints.newest(self.engine, self._say)
+                self._write_recipe(is_resumed=newest is not None)
         progress = Progress()
         if newest is not None:
             progress = self.checkpoints.restore(self.engine, newest, self.average, self._say)
@@ -228,9 +230,10 @@ class Trainer:
         if self.engine.process.is_main:
             sys.stderr.write(f"{line}\n")
 
-    def _write_recipe(self) -> None:
+    def _write_recipe(self, *, is_resumed: bool) -> None:
         folder = self.settings.output_dir
         try:
+            check_mixture(folder, self.available_data, self.data.dataset.indexes, is_resumed=is_resumed)
             write_text_atomically(folder / "recipe.yaml", self.settings.recipe_yaml)
         except OSError as error:
             raise UserError(f"output_dir {folder} cannot be written: {error.strerror}") from None
@@ -271,40 +274,3 @@ class Trainer:
                 last = self.checkpoints.folder / f"step_{self.settings.optim.num_steps:08d}"
                 for source in sorted(last.glob("model*")):
                     replace_folder(source, self.settings.output_dir / source.name)
-
-    @cached_property
-    def _data_summary(self) -> tuple[DatasetSummary, ...]:
-        return summarize(self.data.dataset.indexes)
-
-    def _describe(self, folder: Path, step: int) -> None:
-        """Write the model card of exported weights; the main process alone calls this."""
-        settings, process = self.settings, self.engine.process
-        facts = CardFacts(
-            name=settings.name,
-            licence=settings.checkpoint.licence,
-            num_parameters=self.num_parameters,
-            started_from=settings.started_from,
-            data=self._data_summary,
-            resolutions=[(size.height, size.width) for size in settings.curriculum.resolution],
-            chunk_sizes=sorted(settings.curriculum.chunk_size),
-            num_steps=settings.optim.num_steps,
-            world_size=process.world_size,
-            engine=self.engine.name,
-            device=torch.cuda.get_device_name(process.device) if process.device.type == "cuda" else "CPU",
-            precision=settings.precision,
-            code_version=__version__,
-            deny_list="not applied",
-        )
-        write_card(folder, step, facts, settings.output_dir, settings.recipe_yaml)
-
-
-def freeze_untrained_heads(model: Scal3RModel, losses: ObjectiveSettings) -> None:
-    """Freeze heads whose loss has no weight: engines wait for the gradient of every trainable parameter."""
-    weights = (
-        (model.camera_head, losses.camera.weight),
-        (model.depth_head, losses.depth.weight),
-        (model.point_head, losses.points.weight),
-    )
-    for head, weight in weights:
-        if head is not None and weight == 0:
-            head.requires_grad_(False)

@@ -41,6 +41,8 @@ class ValidationSettings(StrictModel):
             raise ValueError(f"every {self.every} needs sources to validate on, or 0 for no validation")
         if self.guard is not None and self.every == 0:
             raise ValueError("guard needs validations to compare; set every, or guard to null")
+        if self.curriculum.stages:
+            raise ValueError("curriculum.stages: validation sees the same windows every time, without stages")
         return self
 
 

@@ -25,6 +25,12 @@ from scal3r_train.training import trainer
 from tests.training import tiny
 
 SHARED = {"curriculum.group_size": {"2": 1.0}, "curriculum.chunks_per_rank": {"2": 1.0}}
+FROZEN = {
+    "model.train": "memories",
+    "model.frozen_dtype": "bf16",
+    "parallel.precision": "bf16",
+    "validation.every": 0,
+}
 
 
 def one_sequence_per_rank(curriculum: Any, sources: Any, seed: int, step: int, world_size: int) -> StepPlan:
@@ -109,6 +115,7 @@ def run_scenarios(towns: Path, folder: Path) -> None:
     run("silent", {"telemetry.log_every": 1000})
     for mode in ("blocks", "segments"):
         run(mode, {"model.activation_checkpointing": mode})
+    run("frozen", FROZEN)
     run("accumulated", {"optim.accumulation_steps": 2, "optim.num_steps": 3})
 
     with tiny.killed_after(3):

@@ -26,7 +26,7 @@ STEP_KEYS = {
     *LOSSES,
     *(f"weighted/{loss}" for loss in LOSSES),
     *"""
-    step loss grad_norm seconds skipped_steps data_fallbacks
+    step loss grad_norm seconds skipped_steps data/fallbacks
     grad_norm/memory grad_norm/backbone
     train/rotation_deg train/direction_deg train/auc_5 train/auc_30 train/abs_rel
     amu/0/gradient_norm amu/0/update_w0 amu/0/update_w1 amu/0/update_w2 amu/0/gate
@@ -73,14 +73,19 @@ def test_every_metric_is_documented_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"model.gradient_checkpointing": True}, {"optim.accumulation_steps": 2, "optim.num_steps": 3}],
-    ids=["plain", "checkpointed", "accumulated"],
+    [
+        {},
+        {"model.activation_checkpointing": "blocks"},
+        {"model.activation_checkpointing": "segments"},
+        {"optim.accumulation_steps": 2, "optim.num_steps": 3},
+    ],
+    ids=["plain", "blocks", "segments", "accumulated"],
 )
 def test_logging_changes_nothing(one_process: OneProcess, changes: dict[str, Any]) -> None:
     logged, silent = one_process(changes), one_process(changes | {"telemetry.log_every": 1000})
     assert tiny.steps(logged) and not tiny.steps(silent)
     assert_equal_states(tiny.weights(logged), tiny.weights(silent))
-    first, second = (tiny.optimizer_state(newest(run)) for run in (logged, silent))
+    first, second = (tiny.saved_state(newest(run)) for run in (logged, silent))
     assert_equal_states(first, second)
 
 
@@ -114,8 +119,9 @@ def test_skipped_steps_are_counted(ranks: Ranks) -> None:
     assert counts == [0, 1, 1, 1, 1]
 
 
-def test_checkpointing_counts_memories_once(one_process: OneProcess) -> None:
-    plain, recomputed = one_process(), one_process({"model.gradient_checkpointing": True})
+@pytest.mark.parametrize("mode", ["blocks", "segments"])
+def test_checkpointing_counts_memories_once(one_process: OneProcess, mode: str) -> None:
+    plain, recomputed = one_process(), one_process({"model.activation_checkpointing": mode})
     assert tiny.metrics(plain, "amu/") == tiny.metrics(recomputed, "amu/")
 
 

@@ -14,8 +14,8 @@ from transformers import AutoModel
 from scal3r_train import __version__
 from scal3r_train.data.index_summary import DatasetSummary
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
-from scal3r_train.training.export import validations
 from scal3r_train.training.model_card import CardFacts, model_card
+from scal3r_train.training.write_card import validations
 from tests.training import tiny
 from tests.training.conftest import Ranks
 from tests.training.test_resume import assert_equal_states

@@ -1,4 +1,4 @@
-"""The files of a `save_pretrained` folder, in one piece or in shards."""
+"""The weight files of a `save_pretrained` folder, in one piece or in shards."""
 
 from __future__ import annotations
 
