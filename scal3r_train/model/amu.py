@@ -30,6 +30,11 @@ StartedSum = Callable[[], Tensor]
 GradientSum = Callable[[Tensor], StartedSum]
 
 
+def keep_local(gradient: Tensor) -> StartedSum:
+    """Return the gradient as it is once asked for: the context of one process is its own chunks."""
+    return lambda: gradient
+
+
 class MemoryObserver(Protocol):
     """Is shown what a memory does, for logging; it must leave tensors and graph as they are."""
 
@@ -38,11 +43,6 @@ class MemoryObserver(Protocol):
 
     def saw_gate(self, gate: Tensor, chunk_mask: Tensor | None) -> None:
         """See the gate of a batch's patch tokens, [B, K, S, N, C]; chunk_mask [B, K] is False for padding."""
-
-
-def keep_local(gradient: Tensor) -> StartedSum:
-    """Return the gradient as it is once asked for: the context of one process is its own chunks."""
-    return lambda: gradient
 
 
 class RowLinear(nn.Linear):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -14,12 +15,14 @@ class Progress:
         num_updates: updates that were made.
         num_skipped: steps that the vote skipped.
         num_skipped_in_a_row: how many of them were the last ones.
+        guard: state of the regression guard.
     """
 
     step: int = 0
     num_updates: int = 0
     num_skipped: int = 0
     num_skipped_in_a_row: int = 0
+    guard: Mapping[str, float | None] = field(default_factory=dict)
 
     def after_step(self, *, is_applied: bool) -> Progress:
         """Return the counts after one more step, applied or skipped."""

@@ -41,7 +41,7 @@ class StepResult:
     """What a step did.
 
     Attributes:
-        logs: unweighted and weighted loss terms, `loss`, `grad_norm`, seconds; in logged steps the norms of its parts.
+        logs: unweighted and weighted loss terms, `loss`, `grad_norm` and that of its parts, seconds.
         is_applied: False when the vote found a non-finite loss or gradient and all ranks skipped the update.
         blamed: the sequences behind a skipped step.
     """
@@ -112,9 +112,9 @@ def forward_loss(
     process = engine.process
     ranks = plan.for_rank(process.rank).group.ranks
     group = groups[ranks]
-    connect_memories(engine.bare_model, group)
+    connect_memories(engine.bare_model, group, watch.waiting)
     batch = batch.to(process.device, non_blocking=True)
-    with watch.memories(group, len(ranks)):
+    with watch.memories(len(ranks)):
         output = engine.forward(batch.images, batch.chunk_mask)
     watch.saw_output(output, batch)
 

@@ -8,14 +8,11 @@ long as the device waits. On CPU the marks are readings of the wall clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-
-from scal3r_train.model.amu import GradientSum, StartedSum
 
 PHASES = ("data", "forward", "sync", "backward", "optimizer", "other")
 
@@ -95,42 +92,15 @@ class StepClock:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the time within as `name`, and not as the phase around it."""
-        self.enter(name)
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def enter(self, name: str) -> None:
-        """Begin a phase inside the present one."""
         assert name in PHASES
         self._open.append(name)
         self._spans.append((name, self._timer.mark()))
-
-    def leave(self) -> None:
-        """Go back to the phase around the present one."""
-        self._open.pop()
-        if self._open:
-            self._spans.append((self._open[-1], self._timer.mark()))
-
-    def timed_sum(self, start_sum: GradientSum) -> GradientSum:
-        """Return the sum of a memory with its time counted as `sync`.
-
-        In forward that is the wait for the sum, in backward the time from the start of the gradient's sum to its
-        arrival, including what runs beside it.
-        """
-
-        def timed_start(gradient: Tensor) -> StartedSum:
-            finish = start_sum(_InBackward.apply(gradient, self.leave))
-
-            def timed_finish() -> Tensor:
-                with self.phase("sync"):
-                    total = finish()
-                return _InBackward.apply(total, self._enter_sync)
-
-            return timed_finish
-
-        return timed_start
+        try:
+            yield
+        finally:
+            self._open.pop()
+            if self._open:
+                self._spans.append((self._open[-1], self._timer.mark()))
 
     def take(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call; waits for the device to finish the last step."""
@@ -138,25 +108,8 @@ class StepClock:
         taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
         return taken
 
-    def _enter_sync(self) -> None:
-        self.enter("sync")
-
     def _add_up(self, *, wait: bool) -> None:
         while self._pending and self._timer.is_past(self._pending[0][-1][1], wait=wait):
             spans = self._pending.pop(0)
             for (name, begin), (_, end) in zip(spans[:-1], spans[1:], strict=True):
                 self._seconds[name] += self._timer.seconds(begin, end)
-
-
-class _InBackward(torch.autograd.Function):
-    """Identity that calls a function when the gradient passes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, call: Callable[[], None]) -> Tensor:
-        ctx.call = call
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        ctx.call()
-        return gradient, None

@@ -1,22 +1,20 @@
 """What is measured of training steps. Always: where the time goes and how much work was done. In logged steps also:
-what the memories did, errors on the training batch, gradient norms. Nothing of it changes a step.
+what the memories did and the errors on the training batch. Nothing of it changes a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from scal3r_train.data.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.parallel.collectives import Group
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.chunk_errors import ERROR_NAMES, chunk_errors
-from scal3r_train.training.memory_probe import memory_keys, memory_units, watched_memories
+from scal3r_train.training.memory_probe import memory_keys, watched_memories
 from scal3r_train.training.memory_use import memory_use
 from scal3r_train.training.step_clock import PHASES, CudaTimer, StepClock, WallTimer
 from scal3r_train.training.step_work import StepFlops, peak_flops, step_work
@@ -28,10 +26,10 @@ SECONDS = "seconds of the window"
 class StepWatch:
     """Measures the steps of a run; every rank has one and calls it alike."""
 
-    def __init__(self, engine: Engine, config: Scal3RConfig) -> None:
+    def __init__(self, engine: Engine) -> None:
         """Measure steps of an engine that is prepared."""
         self._engine = engine
-        self._config = config
+        self._config = engine.bare_model.config
         self._device = engine.process.device
         self._clock = StepClock(CudaTimer() if self._device.type == "cuda" else WallTimer())
         self._keys = [
@@ -45,7 +43,7 @@ class StepWatch:
         self._window: list[StepPlan] = []
         self._peak = peak_flops(self._device)
         parameters = engine.bare_model.named_parameters()
-        self._flops = StepFlops(config, [name for name, value in parameters if value.requires_grad])
+        self._flops = StepFlops(self._config, [name for name, value in parameters if value.requires_grad])
 
     @contextmanager
     def step(self, *, is_logged: bool) -> Iterator[None]:
@@ -65,12 +63,13 @@ class StepWatch:
         self._plans = list(plans)
         self._window += plans
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Return the phase in which a memory waits for the sum of its gradients, in forward and in backward."""
+        return self._clock.phase("sync")
+
     @contextmanager
-    def memories(self, group: Group, num_ranks: int) -> Iterator[None]:
+    def memories(self, num_ranks: int) -> Iterator[None]:
         """Watch the memories of a forward that is shared by the `num_ranks` of a context group."""
-        if group is not None:
-            for unit in memory_units(self._engine.bare_model).values():
-                unit.sum_over_context = self._clock.timed_sum(unit.sum_over_context)
         if self._means is None:
             yield
         else:

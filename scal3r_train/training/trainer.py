@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scal3r_train.config import UserError, write_text_atomically
@@ -25,11 +25,13 @@ from scal3r_train.training.export import replace_folder
 from scal3r_train.training.freezing import freeze_untrained_heads
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.progress import Progress
+from scal3r_train.training.regression_guard import RegressionGuard
 from scal3r_train.training.step import MicroStep, train_step
 from scal3r_train.training.step_watch import StepWatch
 from scal3r_train.training.stop import StopRequest, listening_for_signals
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings, validate
+from scal3r_train.training.write_card import CardWriter
 
 VALIDATION_SEED_OFFSET = 1_000_003
 
@@ -49,6 +51,8 @@ class TrainerSettings:
     checkpoint: CheckpointSettings
     telemetry: TelemetrySettings
     recipe_yaml: str
+    started_from: str | None
+    precision: str
 
 
 class Trainer:
@@ -74,14 +78,18 @@ class Trainer:
             settings.output_dir,
         )
         self.validation = self._plan_validation()
+        self.guard = RegressionGuard(settings.validation.guard)
+        self.card = CardWriter(settings, engine, model, self.data.dataset.indexes)
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(
             model, lambda placed: build_optimizer(placed, settings.optim), settings.optim.clip_norm
         )
-        self.watch = StepWatch(engine, model.config)
         decay = settings.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
-        self.checkpoints = Checkpoints(settings.output_dir / "checkpoints", settings.checkpoint)
+        self.watch = StepWatch(engine)
+        self.checkpoints = Checkpoints(
+            settings.output_dir / "checkpoints", settings.checkpoint, self.card.describe
+        )
 
     def fit(self) -> str:
         """Train to the last step, from the newest intact checkpoint if the run has one.
@@ -121,6 +129,7 @@ class Trainer:
             reason = stop.agreed(engine.process.device)
             is_stopped = bool(reason) and progress.step < num_steps
             if is_stopped or self.checkpoints.is_due(progress.step, num_steps):
+                progress = replace(progress, guard=self.guard.state())
                 self.checkpoints.save(engine, progress, self.settings.recipe_yaml, self.average)
             if is_stopped:
                 telemetry.say(f"stopped after step {progress.step} ({reason}); the same command goes on")
@@ -175,6 +184,7 @@ class Trainer:
         progress = Progress()
         if newest is not None:
             progress = self.checkpoints.restore(self.engine, newest, self.average, self._say)
+            self.guard.restore(progress.guard)
         self.faults.resume(progress.step)
         return progress
 
@@ -217,6 +227,7 @@ class Trainer:
         telemetry.log(step, values, always=True)
         shown = "  ".join(f"{key.removeprefix('val/')} {value:.4g}" for key, value in values.items())
         telemetry.say(f"step {step:6d}  {shown}")
+        self.guard.check(step, values)
 
     def _export_final(self) -> None:
         """Leave the trained weights as output_dir/model."""

@@ -15,6 +15,7 @@ from scal3r_train.data.plan import StepPlan
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.chunk_errors import ERROR_NAMES, chunk_errors
+from scal3r_train.training.regression_guard import GuardSettings
 from scal3r_train.training.step import checked_batch
 from scal3r_train.training.world_means import WorldMeans
 
@@ -30,11 +31,16 @@ class ValidationSettings(StrictModel):
     )
     sources: tuple[SourceSettings, ...] = ()
     curriculum: CurriculumSettings = CurriculumSettings()
+    guard: GuardSettings | None = Field(
+        default=None, description="ends a run that stays worse than its start"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ValidationSettings:
         if self.every > 0 and not self.sources:
             raise ValueError(f"every {self.every} needs sources to validate on, or 0 for no validation")
+        if self.guard is not None and self.every == 0:
+            raise ValueError("guard needs validations to compare; set every, or guard to null")
         if self.curriculum.stages:
             raise ValueError("curriculum.stages: validation sees the same windows every time, without stages")
         return self

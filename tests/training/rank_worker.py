@@ -143,6 +143,12 @@ def run_scenarios(towns: Path, folder: Path) -> None:
 
     run("partly_broken", BROKEN, folder / "partly.parquet")
     run("partly_broken_alone", BROKEN | {"curriculum.group_size": {"1": 1.0}}, folder / "partly.parquet")
+    guarded = {
+        "optim.backbone_lr": 100.0,
+        "validation.every": 1,
+        "validation.guard": {"metric": "val/rotation_deg", "ratio": 1.0, "patience": 1},
+    }
+    notes["regressed"] = error_of(tiny.recipe(towns, folder / "regressed", SHARED | guarded))
 
     one_chunk = {
         "curriculum.chunks_per_rank": {"1": 1.0},

@@ -1,5 +1,7 @@
 """What the probes see of the memories: known gates, gradients and updates; once each; nothing changes."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -42,7 +44,7 @@ def test_the_gate_of_a_new_memory_is_its_initial_one(model: Scal3RModel) -> None
 def test_the_norm_is_that_of_what_travels_between_ranks(model: Scal3RModel) -> None:
     travelling = {}
     for layer, unit in memory_units(model).items():
-        unit.sum_over_context = lambda fused, layer=layer: lambda: travelling.setdefault(layer, fused)
+        unit.sum_over_context = lambda fused, layer=layer: partial(travelling.setdefault, layer, fused)
     values = seen(model, images())
     for layer, fused in travelling.items():
         norms = [float((row.double() ** 2).sum() ** 0.5) for row in fused.detach()]
@@ -75,10 +77,10 @@ def test_an_update_is_relative_to_the_weights(model: Scal3RModel) -> None:
         assert 0.01 < values[f"amu/0/update_{name}"] < 2
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_recomputed_activations_are_not_seen_again(model: Scal3RModel) -> None:
+@pytest.mark.parametrize("mode", ["blocks", "segments"])
+def test_recomputed_activations_are_not_seen_again(model: Scal3RModel, mode: str) -> None:
     expected = seen(model, images())
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.set_activation_checkpointing(mode)
     counted, original = [], WorldMeans.add
     means = WorldMeans(memory_keys(model))
     means.add = lambda key, total, count: (counted.append(key), original(means, key, total, count))

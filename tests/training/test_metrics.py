@@ -75,10 +75,11 @@ def test_every_metric_is_documented_and_nothing_else() -> None:
     "changes",
     [
         {},
+        {"model.activation_checkpointing": "blocks"},
         {"model.activation_checkpointing": "segments"},
         {"optim.accumulation_steps": 2, "optim.num_steps": 3},
     ],
-    ids=["plain", "checkpointed", "accumulated"],
+    ids=["plain", "blocks", "segments", "accumulated"],
 )
 def test_logging_changes_nothing(one_process: OneProcess, changes: dict[str, Any]) -> None:
     logged, silent = one_process(changes), one_process(changes | {"telemetry.log_every": 1000})
@@ -118,8 +119,9 @@ def test_skipped_steps_are_counted(ranks: Ranks) -> None:
     assert counts == [0, 1, 1, 1, 1]
 
 
-def test_checkpointing_counts_memories_once(one_process: OneProcess) -> None:
-    plain, recomputed = one_process(), one_process({"model.activation_checkpointing": "segments"})
+@pytest.mark.parametrize("mode", ["blocks", "segments"])
+def test_checkpointing_counts_memories_once(one_process: OneProcess, mode: str) -> None:
+    plain, recomputed = one_process(), one_process({"model.activation_checkpointing": mode})
     assert tiny.metrics(plain, "amu/") == tiny.metrics(recomputed, "amu/")
 
 
