@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.conftest import Torchrun
 from tests.parallel.engine_runs import SHARDED, Run, changes_for, folder_of, quick_runs, table_runs
 from tests.training import tiny
-from tests.training.conftest import Torchrun, one_process, torchrun  # noqa: F401  fixtures
 from tests.training.test_resume import assert_equal_states, newest
 
 FP32_TOLERANCE, BF16_TOLERANCE = 1e-5, 2e-2
