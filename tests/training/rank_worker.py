@@ -6,9 +6,10 @@ Started by conftest.py:  torchrun --nproc-per-node 2 tests/training/rank_worker.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from scal3r_train.parallel.process import joined_processes
 from scal3r_train.training import step as step_module
 from scal3r_train.training import trainer
 from tests.training import tiny
+from tests.training.signalled import signalled_in
 
 SHARED = {"curriculum.group_size": {"2": 1.0}, "curriculum.chunks_per_rank": {"2": 1.0}}
 FROZEN = {
@@ -120,6 +122,10 @@ def run_scenarios(towns: Path, folder: Path) -> None:
         run(mode, {"model.activation_checkpointing": mode})
     run("frozen", FROZEN)
     run("accumulated", {"optim.accumulation_steps": 2, "optim.num_steps": 3})
+
+    with signalled_in(2, signal.SIGTERM) if rank == 1 else nullcontext():
+        notes["stopped"] = tiny.train(tiny.recipe(towns, folder / "stopped", SHARED))
+    run("stopped", {})
 
     with tiny.killed_after(3):
         run("resumed", {})
