@@ -27,21 +27,23 @@ from scal3r_train.recipe import (
     require_whole_patches,
 )
 from scal3r_train.training.agreement import require_agreement
+from scal3r_train.training.freezing import choose_trained
 from scal3r_train.training.stop import EXIT_STOPPED
 from scal3r_train.training.trainer import Trainer, TrainerSettings
 
 
 def build_model(settings: ModelSettings) -> Scal3RModel:
-    """Return the model a recipe asks for: loaded, or initialised from the current random state.
+    """Return the model a recipe asks for: loaded, or initialised from the current random state, partly frozen.
 
     Raises:
-        UserError: the checkpoint cannot be loaded completely.
+        UserError: the checkpoint cannot be loaded completely, or lacks the part that is to be trained.
     """
     if settings.checkpoint is None:
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
     else:
-        model = load_model(Path(settings.checkpoint), torch.device("cpu")).requires_grad_(True).train()
+        model = load_model(Path(settings.checkpoint), torch.device("cpu")).train()
+    choose_trained(model, settings.train, settings.frozen_dtype)
     model.set_activation_checkpointing(settings.activation_checkpointing)
     return model
 
@@ -60,6 +62,8 @@ def trainer_settings(recipe: TrainingRecipe) -> TrainerSettings:
         checkpoint=recipe.checkpoint,
         telemetry=recipe.telemetry,
         recipe_yaml=dump_yaml(recipe),
+        started_from=recipe.model.checkpoint,
+        precision=recipe.parallel.precision,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,9 @@ class DataSettings(StrictModel):
     """The `data` section of a training recipe."""
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    missing: Literal["refuse", "skip"] = Field(
+        default="refuse", description="what to do when indexes do not exist; skip trains on the others"
+    )
     num_workers: int = Field(default=0, ge=0, description="reading processes per rank; 0 reads in the loop")
     max_fallbacks_per_step: int = Field(
         default=8,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +62,10 @@ class Tap(NamedTuple):
     frame_half: Tensor
     layer_half: Tensor
 
+    def unflattened(self, leading: torch.Size) -> Tap:
+        """Return halves [B * K, 1, ...] as [B, K, ...]."""
+        return Tap(*(half.reshape(*leading, *half.shape[2:]) for half in (self.frame_half, self.layer_half)))
+
 
 @dataclass(frozen=True)
 class AggregatorState:
@@ -109,6 +114,7 @@ class Aggregator(nn.Module):
         self.head_dim = config.hidden_size // config.num_heads
         self.rope_frequency = config.rope_frequency
         self.num_special_tokens = config.num_special_tokens
+        self.memory_scope = config.memory_scope
         dim = config.hidden_size
         self.patch_embed = build_patch_encoder(config)
         self.camera_token = nn.Parameter(torch.empty(1, 2, 1, dim))
@@ -121,6 +127,19 @@ class Aggregator(nn.Module):
         self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
     ) -> list[dict[int, Tap]]:
         """Return, for each image batch, the requested taps, frames in processing order."""
+        if self.memory_scope == "sequence":
+            return self._run(batches, num_sequences, tap_layers)
+        starts = [0, *accumulate(batch.images.shape[:2].numel() for batch in batches)]
+        alone = [batch.one_row_per_chunk(start) for batch, start in zip(batches, starts, strict=False)]
+        taps = self._run(alone, starts[-1], tap_layers)
+        return [
+            {layer: tap.unflattened(batch.images.shape[:2]) for layer, tap in of_batch.items()}
+            for batch, of_batch in zip(batches, taps, strict=True)
+        ]
+
+    def _run(
+        self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
+    ) -> list[dict[int, Tap]]:
         states = [AggregatorState(self.embed(batch), {}) for batch in batches]
         read: MemoryRead | None = None
         queries: list[Tensor | None] = [None] * len(states)

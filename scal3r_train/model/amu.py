@@ -72,6 +72,7 @@ class AdaptiveMemoryUnit(Recomputed):
         dim = config.hidden_size
         self.head_dim = dim // config.memory_heads
         inner_dim = config.memory_expansion * self.head_dim
+        self.scope = config.memory_scope
         self.num_heads = config.memory_heads
         self.num_special_tokens = config.num_special_tokens
         self.rope_frequency = config.rope_frequency
@@ -139,7 +140,8 @@ class AdaptiveMemoryUnit(Recomputed):
             local = gradients[0]
         else:
             local = self._gather_sequences(batches, gradients, num_sequences)
-        finish = self.sum_over_context(torch.cat([matrix.flatten(1) for matrix in local], dim=1))
+        start = keep_local if self.scope == "chunk" else self.sum_over_context
+        finish = start(torch.cat([matrix.flatten(1) for matrix in local], dim=1))
         return lambda: self._unfuse(finish())
 
     def _gather_sequences(

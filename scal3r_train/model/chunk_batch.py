@@ -53,6 +53,12 @@ class ImageBatch:
     places: tuple[tuple[int, int], ...]
     chunk_mask: Tensor | None
 
+    def one_row_per_chunk(self, first: int) -> ImageBatch:
+        """Return the batch as if each chunk were a sequence of its own, [B * K, 1, ...], numbered from `first`."""
+        images = self.images.flatten(0, 1)[:, None]
+        mask = None if self.chunk_mask is None else self.chunk_mask.flatten()[:, None]
+        return ImageBatch(images, tuple(range(first, first + len(images))), self.places, mask)
+
 
 def reference_index(num_frames: int) -> int:
     """Return the temporal index of a chunk's reference frame, ceil(S / 2) - 1 (SPEC 2)."""

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from scal3r_train import __version__
-from scal3r_train.config import StrictModel, UserError, write_text_atomically
+from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.parallel.collectives import gather_to_all
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.world import same_fate
@@ -33,7 +33,7 @@ from scal3r_train.training.checkpoint_files import (
     write_shards,
 )
 from scal3r_train.training.ema import MovingAverage
-from scal3r_train.training.export import export_model
+from scal3r_train.training.export import ExportSettings, export_model
 from scal3r_train.training.progress import Progress
 from scal3r_train.training.random_state import random_state, restore_random_state
 
@@ -42,7 +42,7 @@ MANIFEST = "manifest.json"
 Say = Callable[[str], None]
 
 
-class CheckpointSettings(StrictModel):
+class CheckpointSettings(ExportSettings):
     """The `checkpoint` section of a training recipe."""
 
     every: int = Field(
@@ -63,6 +63,7 @@ class Checkpoints:
 
     folder: Path
     settings: CheckpointSettings
+    describe: Callable[[Path, int], None]  # writes the card of a folder of weights after so many steps
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Return whether to save after `step` completed steps."""
@@ -88,7 +89,9 @@ class Checkpoints:
             parts = gather_to_all(mine)
             with same_fate(), _disk_errors(final):
                 if engine.process.is_main:
-                    _complete(partial, engine, progress, recipe_yaml, parts, has_average=average is not None)
+                    self._complete(
+                        partial, engine, progress, recipe_yaml, parts, has_average=average is not None
+                    )
                     _replace(final, partial)
                     self._prune()
         except Exception:
@@ -160,6 +163,45 @@ class Checkpoints:
             reason = next((reason for reason in reasons if reason is not None), None)
         return next((found for found in gather_to_all(reason) if found is not None), None)
 
+    def _complete(
+        self,
+        folder: Path,
+        engine: Engine,
+        progress: Progress,
+        recipe_yaml: str,
+        parts: list[dict[str, Any]],
+        *,
+        has_average: bool,
+    ) -> None:
+        """Write what the main process adds: the recipe, the model folders, the manifest."""
+        pieces = [piece for part in parts for piece in part["pieces"]]
+        parameters = {name: entry for part in parts for name, entry in part["parameters"].items()}
+        write_text_atomically(folder / "recipe.yaml", recipe_yaml)
+        reader = StateReader(folder, pieces)
+        for kind, target in ((WEIGHT, folder / "model"), (EMA, folder / "model_ema"))[: 1 + has_average]:
+            config, size = engine.bare_model.config, self.settings.max_shard_size
+            export_model(config, reader, parameters, kind, target, size)
+            self.describe(target, progress.step)
+        files = {name: entry for part in parts for name, entry in part["files"].items()}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = str(path.relative_to(folder))
+            if name not in files:
+                sync_to_disk([path])
+                files[name] = describe_file(path)
+        manifest = {
+            "format": FORMAT_VERSION,
+            "code_version": __version__,
+            "engine": engine.name,
+            "world_size": engine.process.world_size,
+            "progress": asdict(progress),
+            "parameters": parameters,
+            "random": [part["random"] for part in parts],
+            "pieces": pieces,
+            "files": files,
+        }
+        write_text_atomically(folder / MANIFEST, json.dumps(manifest))
+        sync_to_disk([folder / MANIFEST, folder])
+
     def _prune(self) -> None:
         complete = sorted(self.folder.glob("step_????????"))
         for path in complete[: -self.settings.keep_last]:
@@ -211,44 +253,6 @@ def _write_own_part(folder: Path, engine: Engine, average: MovingAverage | None)
         "parameters": parameters,
         "random": random_state(),
     }
-
-
-def _complete(
-    folder: Path,
-    engine: Engine,
-    progress: Progress,
-    recipe_yaml: str,
-    parts: list[dict[str, Any]],
-    *,
-    has_average: bool,
-) -> None:
-    """Write what the main process adds: the recipe, the model folders, the manifest."""
-    pieces = [piece for part in parts for piece in part["pieces"]]
-    parameters = {name: entry for part in parts for name, entry in part["parameters"].items()}
-    write_text_atomically(folder / "recipe.yaml", recipe_yaml)
-    reader = StateReader(folder, pieces)
-    export_model(engine.bare_model.config, reader, parameters, WEIGHT, folder / "model")
-    if has_average:
-        export_model(engine.bare_model.config, reader, parameters, EMA, folder / "model_ema")
-    files = {name: entry for part in parts for name, entry in part["files"].items()}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = str(path.relative_to(folder))
-        if name not in files:
-            sync_to_disk([path])
-            files[name] = describe_file(path)
-    manifest = {
-        "format": FORMAT_VERSION,
-        "code_version": __version__,
-        "engine": engine.name,
-        "world_size": engine.process.world_size,
-        "progress": asdict(progress),
-        "parameters": parameters,
-        "random": [part["random"] for part in parts],
-        "pieces": pieces,
-        "files": files,
-    }
-    write_text_atomically(folder / MANIFEST, json.dumps(manifest))
-    sync_to_disk([folder / MANIFEST, folder])
 
 
 def _replace(final: Path, partial: Path) -> None:
