@@ -17,7 +17,7 @@ import pytest
 import torch
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-LIMIT_S = 900
+LIMIT_S = 1800
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
 

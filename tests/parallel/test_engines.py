@@ -19,7 +19,7 @@ from tests.training.test_resume import assert_equal_states, newest
 
 FP32_TOLERANCE, BF16_TOLERANCE = 1e-5, 2e-2
 OneProcess = Callable[..., Path]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def run_worker(
