@@ -10,8 +10,8 @@ through torch.compile (--compile); on CUDA TensorFloat-32 for float32 products; 
 waited for. `--full` also looks for the most frames of 518x392 that fit, per checkpointing mode.
 
 Share of peak (MFU) = FLOPs of step_flops.py / (seconds x peak). The FLOPs are those of one forward and backward
-without recomputation. The peak is `--peak-tflops`, else that of one large matrix product measured here in the
-precision of the run.
+without recomputation. The peak is `--peak-tflops`, else what training/step_work.py knows of the device, else that of
+one large matrix product measured here in the precision of the run.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from scal3r_train.model.rope import RotaryTable, TokenPositions, rotary_table
 from scal3r_train.parallel.collectives import Group, sum_over_group
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.process import joined_processes
+from scal3r_train.training.step_work import peak_flops
 
 MODES: tuple[CheckpointingMode, ...] = ("none", "blocks", "segments")
 PHASES = ("forward", "memory sync", "backward", "optimizer")
@@ -234,11 +235,8 @@ def main() -> None:
             print(
                 f"{process.world_size} ranks, {process.device}, {bench.precision}, torch {torch.__version__}"
             )
-            peak = (
-                1e12 * asked.peak_tflops
-                if asked.peak_tflops
-                else measured_peak(process.device, bench.precision)
-            )
+            known = 1e12 * asked.peak_tflops if asked.peak_tflops else peak_flops(process.device)
+            peak = known or measured_peak(process.device, bench.precision)
             print_modes(bench, config, peak, asked.rounds)
             compare_parts(bench, asked.rounds, with_compile=asked.compile)
             if asked.full and process.world_size == 1:
