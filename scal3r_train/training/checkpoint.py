@@ -36,10 +36,10 @@ from scal3r_train.training.ema import MovingAverage
 from scal3r_train.training.export import ExportSettings, export_model
 from scal3r_train.training.progress import Progress
 from scal3r_train.training.random_state import random_state, restore_random_state
+from scal3r_train.training.restore import Say, read_into, refuse_other_network
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-Say = Callable[[str], None]
 
 
 class CheckpointSettings(ExportSettings):
@@ -133,8 +133,8 @@ class Checkpoints:
         with same_fate():
             manifest = read_manifest(path)
             reader = StateReader(path, manifest["pieces"])
-            _refuse_other_network(engine, manifest, path)
-            _read_into(engine, reader, average, say)
+            refuse_other_network(engine, manifest, path)
+            read_into(engine, reader, average, say)
         progress = Progress(**manifest["progress"])
         engine.restored(progress.step, progress.num_updates)
         written = manifest["world_size"]
@@ -203,6 +203,9 @@ class Checkpoints:
         sync_to_disk([folder / MANIFEST, folder])
 
     def _prune(self) -> None:
+        """Remove what is older than it should be, and what a kill left half-way: a good checkpoint is there now."""
+        for leftover in (*self.folder.glob("step_*.partial"), *self.folder.glob("step_*.old")):
+            shutil.rmtree(leftover)
         complete = sorted(self.folder.glob("step_????????"))
         for path in complete[: -self.settings.keep_last]:
             every = self.settings.keep_every
@@ -258,43 +261,10 @@ def _write_own_part(folder: Path, engine: Engine, average: MovingAverage | None)
 def _replace(final: Path, partial: Path) -> None:
     """Give a complete folder its name; one that already has it (damaged, or of this very step) makes room first."""
     if final.exists():
-        old = final.with_suffix(".old")
+        old = final.with_suffix(".old")  # goes with the next pruning
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
         partial.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
     else:
         partial.rename(final)
     sync_to_disk([final.parent])
-
-
-def _refuse_other_network(engine: Engine, manifest: dict[str, Any], path: Path) -> None:
-    saved = {name: tuple(entry["shape"]) for name, entry in manifest["parameters"].items()}
-    for shard in engine.shards():
-        if shard.name not in saved:
-            raise UserError(
-                f"checkpoint {path} is of another network: it has no {shard.name}; name another output_dir"
-            )
-        if saved[shard.name] != shard.shape:
-            raise UserError(
-                f"checkpoint {path} is of another network: {shard.name} is {list(saved[shard.name])} there and "
-                f"{list(shard.shape)} here; name another output_dir"
-            )
-
-
-def _read_into(engine: Engine, reader: StateReader, average: MovingAverage | None, say: Say) -> None:
-    """Write the saved values into the shards; whatever is newly trained keeps its fresh moments, said plainly."""
-    fresh = []
-    for shard in engine.shards():
-        bounds = (shard.name, shard.start, shard.stop)
-        shard.weight.copy_(reader.read(WEIGHT, *bounds))
-        for kind, moment in shard.moments.items():
-            if reader.has(kind, shard.name):
-                moment.copy_(reader.read(kind, *bounds))
-            else:
-                fresh.append(shard.name)
-        if average is not None and shard.name in average.values:
-            kind = EMA if reader.has(EMA, shard.name) else WEIGHT
-            average.values[shard.name].copy_(reader.read(kind, *bounds))
-    if fresh:
-        say(f"{len(set(fresh))} parameters were not trained before: their optimizer state starts at zero")
