@@ -37,7 +37,12 @@ class Fsdp2Engine(TorchEngine):
     def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
         """Run the model under autocast."""
         with autocast(self.settings.precision, self.process.device):
-            return self.bare_model(images, chunk_mask)
+            output = self.bare_model(images, chunk_mask)
+        if not torch.is_grad_enabled():  # no backward will come to give up what this forward has gathered
+            for module in self.bare_model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+        return output
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
