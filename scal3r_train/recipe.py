@@ -51,6 +51,11 @@ class ModelSettings(StrictModel):
         default="none",
         description="what backward recomputes: nothing, each block, or everything between two memories",
     )
+    chunks_per_pass: int | None = Field(
+        default=None,
+        ge=1,
+        description="chunks of a sequence that pass the network together; fewer take less memory, null is all",
+    )
     train: TrainedParts = Field(default="all", description="what is trained; the rest of the model is frozen")
     frozen_dtype: FrozenDtype = Field(
         default="fp32", description="how the matrices of a frozen encoder and frozen blocks are stored"

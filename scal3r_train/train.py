@@ -45,6 +45,7 @@ def build_model(settings: ModelSettings) -> Scal3RModel:
         model = load_model(Path(settings.checkpoint), torch.device("cpu")).train()
     choose_trained(model, settings.train, settings.frozen_dtype)
     model.set_activation_checkpointing(settings.activation_checkpointing)
+    model.chunks_per_pass = settings.chunks_per_pass
     return model
 
 

@@ -136,8 +136,11 @@ class AdaptiveMemoryUnit(Recomputed):
 
         The returned function waits for it and returns the gradient of each sequence, [B, E, ...].
         """
-        if len(batches) == 1 and batches[0].sequences == tuple(range(num_sequences)):
-            local = gradients[0]
+        everything = tuple(range(num_sequences))
+        if batches and all(batch.sequences == everything for batch in batches):
+            local = FastWeights(
+                *(sum(matrices[1:], matrices[0]) for matrices in zip(*gradients, strict=True))
+            )
         else:
             local = self._gather_sequences(batches, gradients, num_sequences)
         start = keep_local if self.scope == "chunk" else self.sum_over_context

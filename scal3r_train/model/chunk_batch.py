@@ -77,13 +77,16 @@ def temporal_order(num_frames: int) -> list[int]:
     return sorted(range(num_frames), key=order.__getitem__)
 
 
-def batch_images(images: Tensor | NestedChunks, chunk_mask: Tensor | None) -> list[ImageBatch]:
+def batch_images(
+    images: Tensor | NestedChunks, chunk_mask: Tensor | None, chunks_per_pass: int | None = None
+) -> list[ImageBatch]:
     """Group the chunks of a call into batches of equal shape.
 
     Args:
         images: [B, K, S, 3, H, W], or one list per sequence of chunks [S, 3, H, W] that may differ in S, H and W. A
             sequence whose chunks are all held by other processes is an empty list.
         chunk_mask: [B, K] bool, False for padding; only for tensor input (lists need no padding).
+        chunks_per_pass: the most chunks of a sequence in one batch; None for all that are equal.
 
     Raises:
         ValueError: the input is empty or has another shape.
@@ -93,13 +96,21 @@ def batch_images(images: Tensor | NestedChunks, chunk_mask: Tensor | None) -> li
             raise ValueError(f"images must be non-empty [B, K, S, 3, H, W], got {list(images.shape)}")
         if chunk_mask is not None and chunk_mask.shape != images.shape[:2]:
             raise ValueError(f"chunk_mask must be {list(images.shape[:2])}, got {list(chunk_mask.shape)}")
-        return [ImageBatch(images, tuple(range(images.shape[0])), (), chunk_mask)]
+        size = chunks_per_pass or images.shape[1]
+        parts = images.split(size, dim=1)
+        masks = [None] * len(parts) if chunk_mask is None else chunk_mask.split(size, dim=1)
+        sequences = tuple(range(images.shape[0]))
+        return [ImageBatch(part, sequences, (), mask) for part, mask in zip(parts, masks, strict=True)]
     if chunk_mask is not None:
         raise ValueError("chunk_mask goes with tensor input; leave padding chunks out of a list")
-    return [batch for sequence, chunks in enumerate(images) for batch in _batch_sequence(sequence, chunks)]
+    return [
+        batch
+        for sequence, chunks in enumerate(images)
+        for batch in _batch_sequence(sequence, chunks, chunks_per_pass)
+    ]
 
 
-def _batch_sequence(sequence: int, chunks: Sequence[Tensor]) -> list[ImageBatch]:
+def _batch_sequence(sequence: int, chunks: Sequence[Tensor], chunks_per_pass: int | None) -> list[ImageBatch]:
     places_by_shape: dict[torch.Size, list[int]] = {}
     for place, chunk in enumerate(chunks):
         if chunk.dim() != 4 or chunk.shape[1] != 3 or 0 in chunk.shape:
@@ -114,16 +125,21 @@ def _batch_sequence(sequence: int, chunks: Sequence[Tensor]) -> list[ImageBatch]
             places=tuple((sequence, place) for place in places),
             chunk_mask=None,
         )
-        for places in places_by_shape.values()
+        for equal in places_by_shape.values()
+        for places in _runs(equal, chunks_per_pass or len(equal))
     ]
+
+
+def _runs(places: list[int], size: int) -> list[list[int]]:
+    return [places[start : start + size] for start in range(0, len(places), size)]
 
 
 def unbatch(
     values: Sequence[Tensor], batches: Sequence[ImageBatch], num_sequences: int
 ) -> Tensor | list[list[Tensor]]:
     """Return per-chunk values, [B, K, ...] for each batch, in the form of the call's input."""
-    if len(batches) == 1 and not batches[0].places:
-        return values[0]
+    if batches and not batches[0].places:
+        return values[0] if len(values) == 1 else torch.cat(list(values), dim=1)
     nested: list[dict[int, Tensor]] = [{} for _ in range(num_sequences)]
     for value, batch in zip(values, batches, strict=True):
         for column, (sequence, place) in enumerate(batch.places):

@@ -94,7 +94,13 @@ class Scal3RPreTrainedModel(PreTrainedModel):
 
 
 class Scal3RModel(Scal3RPreTrainedModel):
-    """VGGT-style backbone with Global Context Memory, and its heads."""
+    """VGGT-style backbone with Global Context Memory, and its heads.
+
+    `chunks_per_pass` bounds how many chunks of a sequence pass the network together, which bounds what is alive at
+    once; results differ by rounding only. None: all that are equal.
+    """
+
+    chunks_per_pass: int | None = None
 
     def __init__(self, config: Scal3RConfig) -> None:
         """Build the network of `config`; memories keep to this process until `parallel` connects them."""
@@ -148,7 +154,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
             ValueError: wrong shapes, sides that are no multiple of the patch size, or a head the model lacks.
         """
         wanted = self._wanted_heads(heads)
-        batches = batch_images(images, chunk_mask)
+        batches = batch_images(images, chunk_mask, self.chunks_per_pass)
         num_sequences = len(images)
         dense = "depth" in wanted or "points" in wanted
         tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]

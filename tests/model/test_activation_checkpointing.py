@@ -131,6 +131,18 @@ def kept_bytes(model: Scal3RModel, images: Tensor) -> int:
     return storages.live_bytes()
 
 
+@pytest.mark.parametrize("mode", ["blocks", "segments"])
+def test_gradients_are_identical_when_chunks_pass_one_by_one(mode):
+    model = tiny_model(patch_encoder="dinov2").train()
+    together = gradients_with(model, TENSOR, MASK)
+    model.chunks_per_pass = 1
+    expected = gradients_with(model, TENSOR, MASK)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradient, together[name], rtol=1e-9, atol=1e-9)
+    model.set_activation_checkpointing(mode)
+    assert all_equal(gradients_with(model, TENSOR, MASK), expected)
+
+
 def test_each_mode_keeps_less_than_the_one_before():
     model = tiny_model(
         num_layers=12, tap_layers=[0, 1, 2, 11], memory_layers=[5, 11], memory_expansion=1

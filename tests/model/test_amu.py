@@ -86,7 +86,7 @@ def test_an_observer_sees_each_update_and_every_batch_s_gate_once(mode):
             seen.append(("update", weights.w0.shape, gradient.w1.shape, updated.w2.shape))
 
         def saw_gate(self, gate, chunk_mask):
-            seen.append(("gate", gate.shape, chunk_mask))
+            seen.append(("gate", gate.shape, chunk_mask.tolist()))
 
     unit.observer = Observer()
     mask = torch.tensor([[True, True, False], [True] * 3])
@@ -94,7 +94,7 @@ def test_an_observer_sees_each_update_and_every_batch_s_gate_once(mode):
     unit.observer = None
     loss.backward()
     wide, tall = unit.w0.shape, unit.w1.shape
-    assert seen == [("update", wide, (2, *tall), (2, *wide)), ("gate", (2, 3, 4, 6, 16), mask)]
+    assert seen == [("update", wide, (2, *tall), (2, *wide)), ("gate", (2, 3, 4, 6, 16), mask.tolist())]
 
 
 def test_sequences_do_not_mix():

@@ -90,6 +90,25 @@ def test_a_sequence_without_chunks_here_gets_an_empty_list(model):
     assert all(nothing[name] == [[]] for name in FIELDS)
 
 
+@pytest.mark.parametrize("chunks_per_pass", [1, 2])
+def test_chunks_may_pass_a_few_at_a_time(chunks_per_pass):
+    model = tiny_model()
+    images, mask = random_images(2, 3, 2), torch.tensor([[True, True, True], [True, False, True]])
+    nested = [list(images[0]), [images[1, 0], images[1, 2]]]
+    expected, expected_nested = model(images, mask), model(nested)
+    shapes = []
+    model.aggregator.patch_embed.register_forward_hook(
+        lambda _m, inputs, _y: shapes.append(inputs[0].shape[1])
+    )
+    model.chunks_per_pass = chunks_per_pass
+    output, output_nested = model(images, mask), model(nested)
+    assert max(shapes) == chunks_per_pass
+    for sequence, chunks in enumerate(((0, 1, 2), (0, 2))):
+        for place, chunk in enumerate(chunks):
+            assert_chunk_close(output, (sequence, chunk), expected, (sequence, chunk))
+            assert_chunk_close(output_nested, (sequence, place), expected_nested, (sequence, place))
+
+
 def test_padding_chunks_change_nothing(model):
     images = random_images(1, 3, 2)
     mask = torch.tensor([[True, False, True]])
