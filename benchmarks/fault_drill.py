@@ -166,8 +166,8 @@ def skipped_once(outcome: Outcome) -> bool:
 
 def survives_a_full_disk(outcome: Outcome) -> str:
     """Expect the cause by name, the older checkpoint in place, and a new start that goes on from there."""
-    if any(outcome.codes) and "No space left on device" not in "".join(outcome.logs):
-        return "the cause is not named"
+    if any(outcome.codes) and (complaint := ends_with("No space left on device")(outcome)):
+        return complaint
     complete = sorted((outcome.output / "checkpoints").glob("step_????????"))
     if not complete:
         return "the older checkpoint is gone"
