@@ -1,0 +1,138 @@
+"""What one step keeps alive beside the engine's states, found by running the model's and the losses' code on shapes.
+
+Shapes: B sequences, K chunks, S frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
+from scal3r_train.losses.targets import Targets
+from scal3r_train.model.amu import AdaptiveMemoryUnit
+from scal3r_train.planning.live_bytes import ACTIVATIONS, GRADIENTS, MEMORIES, STATES, LiveBytes
+from scal3r_train.planning.shape_tensor import PRETENDED, ShapesOnly, storage_of
+
+Precision = Literal["fp32", "bf16"]
+Numerics = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """What a rank passes through the network at a time: B, K, S, H, W."""
+
+    num_sequences: int
+    num_chunks: int
+    num_frames: int
+    height: int
+    width: int
+
+    @property
+    def frames_per_rank(self) -> int:
+        """Frames of all chunks of all sequences."""
+        return self.num_sequences * self.num_chunks * self.num_frames
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Largest bytes alive at one time of a step, without parameters and optimizer.
+
+    Attributes:
+        activations: everything but gradients of parameters: what backward needs, temporaries, images, targets.
+        memories: the part of it that the memory units made: their tokens, gradients and fast weights.
+        with_gradients: the same and the gradients of parameters that exist at that time. Less than the sum of both,
+            since activations go while gradients come.
+    """
+
+    activations: int
+    memories: int
+    with_gradients: int
+
+
+class StepMeter:
+    """Measures steps of one model; it stays on shapes for good."""
+
+    def __init__(self, model: nn.Module, losses: ObjectiveSettings, numerics: Numerics) -> None:
+        """Take over a model that was built on `meta`, in training mode."""
+        self.model = model
+        self.losses = losses
+        self._live = LiveBytes()
+        self._shapes = ShapesOnly(self._live)
+        self._shapes.convert(model, STATES)
+        for module in model.modules():
+            if isinstance(module, AdaptiveMemoryUnit):
+                label_results(module, self._live, MEMORIES)
+            if isinstance(module, nn.LayerNorm) and numerics == "cuda":
+                module.register_forward_pre_hook(_in_float32)
+
+    def measure(self, size: StepSize, precision: Precision) -> StepMemory:
+        """Run forward, loss and backward of a step."""
+        live = self._live
+        with ExitStack() as stack:
+            stack.enter_context(self._shapes)
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    handle = parameter.register_post_accumulate_grad_hook(self._count_gradient)
+                    stack.callback(handle.remove)
+            live.restart_history()
+            images, targets = _batch(size)
+            with torch.autocast(PRETENDED.type, torch.bfloat16, enabled=precision == "bf16"):
+                output = self.model(images, targets.chunk_mask)
+            terms = compute_terms(output, targets, self.losses)
+            loss, _ = reduce_terms(terms, self.losses.average, _alone, targets.chunk_mask, 1, _alone, 1.0)
+            del output, targets, terms
+            loss.backward()
+        self.model.zero_grad(set_to_none=True)
+        return StepMemory(
+            activations=live.peak({ACTIVATIONS: 1, MEMORIES: 1}),
+            memories=live.peak({MEMORIES: 1}),
+            with_gradients=live.peak({ACTIVATIONS: 1, MEMORIES: 1, GRADIENTS: 1}),
+        )
+
+    def _count_gradient(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        self._live.relabel(storage_of(parameter.grad), GRADIENTS)
+
+
+def label_results(module: nn.Module, live: LiveBytes, label: str) -> None:
+    """Count what a module's forward makes under a label."""
+    forward: Callable[..., Any] = module.forward
+
+    def labelled(*inputs: Any, **options: Any) -> Any:
+        with live.labelled(label):
+            return forward(*inputs, **options)
+
+    module.forward = labelled  # type: ignore[method-assign]
+
+
+def _in_float32(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Do as CUDA's autocast does with layer norms; that of the CPU runs them in the dtype it finds."""
+    if not torch.is_autocast_enabled(PRETENDED.type):
+        return inputs
+    return (inputs[0].float(), *inputs[1:])
+
+
+def _batch(size: StepSize) -> tuple[Tensor, Targets]:
+    """Return images and targets of a step."""
+    chunks = (size.num_sequences, size.num_chunks)
+    maps = (*chunks, size.num_frames, size.height, size.width)
+    targets = Targets(
+        pose_encoding=torch.empty(*chunks, size.num_frames, 9),
+        depth=torch.empty(maps),
+        world_points=torch.empty(*maps, 3),
+        mask=torch.empty(maps, dtype=torch.bool),
+        scale=torch.empty(chunks, dtype=torch.float64),
+        has_scale=torch.empty(chunks, dtype=torch.bool),
+        chunk_mask=torch.empty(chunks, dtype=torch.bool),
+    )
+    return torch.empty(*chunks, size.num_frames, 3, size.height, size.width), targets
+
+
+def _alone(x: Tensor) -> Tensor:
+    return x
