@@ -13,9 +13,11 @@ from scal3r_train.config import StrictModel, UserError, load_mapping, validate_m
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings
 from scal3r_train.losses.objective import ObjectiveSettings
+from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.parallel.engine import ParallelSettings
+from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.training.checkpoint import CheckpointSettings
+from scal3r_train.training.freezing import FrozenDtype, TrainedParts
 from scal3r_train.training.optim import OptimSettings
 from scal3r_train.training.telemetry import TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings
@@ -45,14 +47,27 @@ class ModelSettings(StrictModel):
 
     checkpoint: str | None = Field(default=None, description="save_pretrained folder to start from")
     network: NetworkSettings | None = Field(default=None, description="sizes, see Scal3RConfig")  # type: ignore[valid-type]
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations in backward")
+    activation_checkpointing: CheckpointingMode = Field(
+        default="none",
+        description="what backward recomputes: nothing, each block, or everything between two memories",
+    )
+    train: TrainedParts = Field(default="all", description="what is trained; the rest of the model is frozen")
+    frozen_dtype: FrozenDtype = Field(
+        default="fp32", description="how the matrices of a frozen encoder and frozen blocks are stored"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ModelSettings:
         if (self.checkpoint is None) == (self.network is None):
             raise ValueError("give either checkpoint or network")
         if self.network is not None:
-            Scal3RConfig(**self.network.model_dump())
+            config = Scal3RConfig(**self.network.model_dump())
+            if self.train != "all" and not config.memory_layers:
+                raise ValueError(f"train {self.train} needs memories, and network.memory_layers is empty")
+        if self.train == "all" and self.frozen_dtype != "fp32":
+            raise ValueError(
+                f"frozen_dtype {self.frozen_dtype} has nothing to act on: train all freezes nothing"
+            )
         return self
 
 
@@ -77,12 +92,16 @@ class TrainingRecipe(StrictModel):
     def _check(self) -> TrainingRecipe:
         if self.model.network is not None:
             require_whole_patches(self, self.model.network.model_dump()["patch_size"])
+        if self.model.frozen_dtype == "bf16" and self.parallel.precision == "fp32":
+            raise ValueError(
+                "model.frozen_dtype bf16 needs parallel.precision bf16: fp32 tokens meet no bf16 matrices"
+            )
         return self
 
 
 def require_whole_patches(recipe: TrainingRecipe, patch_size: int) -> None:
     """Raise UserError unless every resolution is a multiple of the patch size, which a checkpoint tells late."""
-    for curriculum in (recipe.curriculum, recipe.validation.curriculum):
+    for curriculum in (*recipe.curriculum.every_stage(), recipe.validation.curriculum):
         for size in curriculum.resolution:
             if size.height % patch_size or size.width % patch_size:
                 raise UserError(

@@ -6,8 +6,8 @@ torchrun --nproc-per-node 2 -m scal3r_train.train recipes/demo.yaml [key=value .
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -17,33 +17,34 @@ from scal3r_train.config import UserError, dump_yaml, run_command
 from scal3r_train.inference.load_model import load_model
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.build_engine import build_engine
+from scal3r_train.parallel.ending import ending_together
+from scal3r_train.parallel.process import joined_processes
 from scal3r_train.recipe import (
     ModelSettings,
     TrainingRecipe,
     load_training_recipe,
     require_whole_patches,
 )
+from scal3r_train.training.agreement import require_agreement
+from scal3r_train.training.freezing import choose_trained
+from scal3r_train.training.stop import EXIT_STOPPED
 from scal3r_train.training.trainer import Trainer, TrainerSettings
 
 
 def build_model(settings: ModelSettings) -> Scal3RModel:
-    """Return the model a recipe asks for: loaded, or initialised from the current random state.
+    """Return the model a recipe asks for: loaded, or initialised from the current random state, partly frozen.
 
     Raises:
-        UserError: the checkpoint cannot be loaded completely.
+        UserError: the checkpoint cannot be loaded completely, or lacks the part that is to be trained.
     """
     if settings.checkpoint is None:
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
     else:
-        model = load_model(Path(settings.checkpoint), torch.device("cpu")).requires_grad_(True).train()
-    if settings.gradient_checkpointing:
-        with (
-            warnings.catch_warnings()
-        ):  # late releases of transformers 5 rename it, early ones lack the new name
-            warnings.simplefilter("ignore", FutureWarning)
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model = load_model(Path(settings.checkpoint), torch.device("cpu")).train()
+    choose_trained(model, settings.train, settings.frozen_dtype)
+    model.set_activation_checkpointing(settings.activation_checkpointing)
     return model
 
 
@@ -68,16 +69,18 @@ def main(argv: Sequence[str]) -> int:
     """Train the recipe `argv[0]` with the overrides that follow; every rank runs this."""
     if not argv:
         raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
-    recipe = load_training_recipe(argv[0], argv[1:])
-    engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
-    try:
-        set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
-        model = build_model(recipe.model)
-        require_whole_patches(recipe, model.config.patch_size)
-        Trainer(trainer_settings(recipe), engine, model).fit()
-    finally:
-        engine.close()
-    return 0
+    with ending_together():
+        recipe = load_training_recipe(argv[0], argv[1:])
+        with joined_processes(timedelta(minutes=recipe.parallel.timeout_minutes)) as process:
+            sources = recipe.data.sources + recipe.validation.sources
+            require_agreement(recipe.model_dump(mode="json"), [source.index for source in sources])
+            engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
+            set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
+            model = build_model(recipe.model)
+            require_whole_patches(recipe, model.config.patch_size)
+            reason = Trainer(trainer_settings(recipe), engine, model).fit()
+            engine.close()
+    return EXIT_STOPPED if reason else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What a training step looks like: the distributions from which every step's shape is drawn."""
+"""What a training step looks like: the distributions from which every step's shape is drawn, stage by stage."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -13,12 +14,56 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 
 
+class Stage(StrictModel):
+    """A part of a run: what it gives a value to overrides the section it belongs to, the rest is inherited."""
+
+    until: PositiveInt | None = Field(
+        default=None, description="the optimizer step that begins the next stage; the last stage has none"
+    )
+
+
+StageT = TypeVar("StageT", bound=Stage)
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """Raise ValueError unless the stages' ends increase and the last one is open."""
+    ends = [stage.until for stage in stages]
+    if ends and ends[-1] is not None:
+        raise ValueError(
+            f"stages.{len(ends) - 1}.until = {ends[-1]}: the last stage has no end; leave it out"
+        )
+    for place, (end, following) in enumerate(zip(ends, ends[1:], strict=False)):
+        if end is None:
+            raise ValueError(f"stages.{place} needs `until`, the step at which stage {place + 1} begins")
+        if following is not None and following <= end:
+            raise ValueError(
+                f"stages.{place + 1}.until = {following}: it must be above {end}, the one before"
+            )
+
+
+def stage_at(stages: Sequence[StageT], step: int) -> StageT | None:
+    """Return the stage that an optimizer step belongs to, None when there are no stages."""
+    return next((stage for stage in stages if stage.until is None or step < stage.until), None)
+
+
 class Resolution(StrictModel):
     """One image size and how often it is drawn."""
 
     height: int = Field(ge=1, description="pixels; a multiple of the model's patch size")
     width: int = Field(ge=1, description="pixels; a multiple of the model's patch size")
     weight: Weight = 1.0
+
+
+class CurriculumStage(Stage):
+    """The distributions of some consecutive steps; those that are not given are the section's own."""
+
+    group_size: dict[PositiveInt, Weight] | None = None
+    sequences_per_group: PositiveInt | None = None
+    chunks_per_rank: dict[PositiveInt, Weight] | None = None
+    chunk_size: dict[PositiveInt, Weight] | None = None
+    overlap: dict[NonNegativeInt, Weight] | None = None
+    stride: dict[PositiveInt, Weight] | None = None
+    resolution: tuple[Resolution, ...] | None = Field(default=None, min_length=1)
 
 
 class CurriculumSettings(StrictModel):
@@ -51,18 +96,60 @@ class CurriculumSettings(StrictModel):
         default=0.0, ge=0, lt=1, description="relative change of brightness and contrast"
     )
 
+    stages: tuple[CurriculumStage, ...] = Field(
+        default=(), description="other distributions by optimizer step; a stage holds until its `until`"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> CurriculumSettings:
-        for name in ("group_size", "chunks_per_rank", "chunk_size", "overlap", "stride"):
-            if sum(getattr(self, name).values()) <= 0:
-                raise ValueError(f"{name} needs at least one value with a positive weight")
-        odd = [size for size in self.group_size if size & (size - 1)]
-        if odd:
-            raise ValueError(
-                f"group_size {odd[0]} is no power of two; context groups are aligned blocks of 2^n ranks"
-            )
-        if max(self.overlap) >= min(self.chunk_size):
-            raise ValueError(
-                f"overlap {max(self.overlap)} must be below every chunk_size ({min(self.chunk_size)})"
-            )
+        check_stages(self.stages)
+        _check_distributions(self, "")
+        for place, stage in enumerate(self.stages):
+            _check_distributions(self._overridden(stage), f"stages.{place}: ")
         return self
+
+    def at(self, step: int) -> CurriculumSettings:
+        """Return the distributions of a step, without stages; `step` counts what `until` counts."""
+        stage = stage_at(self.stages, step)
+        return self if stage is None else self._overridden(stage)
+
+    def every_stage(self) -> tuple[CurriculumSettings, ...]:
+        """Return the distributions of each stage in turn; without stages there is one."""
+        return tuple(self._overridden(stage) for stage in self.stages) or (self,)
+
+    def in_plans(self, accumulation_steps: int) -> CurriculumSettings:
+        """Return the same curriculum with stages that end by step plan instead of optimizer step.
+
+        An optimizer step takes `accumulation_steps` plans, and a plan knows its own number only.
+        """
+        stages = tuple(
+            stage.model_copy(update={"until": stage.until and stage.until * accumulation_steps})
+            for stage in self.stages
+        )
+        return self.model_copy(update={"stages": stages})
+
+    def _overridden(self, stage: CurriculumStage) -> CurriculumSettings:
+        given = {name: value for name, value in stage if name != "until" and value is not None}
+        return self.model_copy(update={**given, "stages": ()})
+
+
+def _check_distributions(settings: CurriculumSettings, where: str) -> None:
+    """Raise ValueError, beginning with `where`, unless every distribution can be drawn from, and all fit together."""
+    for name, weights in (
+        ("group_size", settings.group_size),
+        ("chunks_per_rank", settings.chunks_per_rank),
+        ("chunk_size", settings.chunk_size),
+        ("overlap", settings.overlap),
+        ("stride", settings.stride),
+    ):
+        if sum(weights.values()) <= 0:
+            raise ValueError(f"{where}{name} needs at least one value with a positive weight")
+    odd = [size for size in settings.group_size if size & (size - 1)]
+    if odd:
+        raise ValueError(
+            f"{where}group_size {odd[0]} is no power of two; context groups are aligned blocks of 2^n ranks"
+        )
+    if max(settings.overlap) >= min(settings.chunk_size):
+        raise ValueError(
+            f"{where}overlap {max(settings.overlap)} must be below every chunk_size ({min(settings.chunk_size)})"
+        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.frame_io import read_frames
 from scal3r_train.data.index import SequenceIndex, load_index
 from scal3r_train.data.plan import RankPlan, Source, Window
+from scal3r_train.data.reading_process import obey_parent_only
 from scal3r_train.data.sequence import Frames, SequenceBatch
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.model.chunk_batch import reference_index
@@ -34,14 +36,48 @@ class DataSettings(StrictModel):
     """The `data` section of a training recipe."""
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    missing: Literal["refuse", "skip"] = Field(
+        default="refuse", description="what to do when indexes do not exist; skip trains on the others"
+    )
     num_workers: int = Field(default=0, ge=0, description="reading processes per rank; 0 reads in the loop")
+    max_fallbacks_per_step: int = Field(
+        default=8,
+        ge=0,
+        description="other windows tried in place of one that cannot be read before the run ends; 0: none",
+    )
+    max_fallback_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="share of steps with unreadable data (of at least 100) above which the run ends",
+    )
+
+
+@dataclass(frozen=True)
+class UnreadableWindow:
+    """A window of a batch whose frames on this rank cannot be used.
+
+    Attributes:
+        place: of the window in its group's plan.
+        sequence_id: of its sequence.
+        reason: one line naming the file.
+    """
+
+    place: int
+    sequence_id: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class FailedBatch:
     """A batch that could not be read, travelling to the step's vote instead of ending one rank alone."""
 
-    message: str
+    windows: tuple[UnreadableWindow, ...]
+
+    @property
+    def message(self) -> str:
+        """The first reason."""
+        return self.windows[0].reason
 
 
 def open_sources(settings: DataSettings) -> tuple[list[SequenceIndex], list[Source]]:
@@ -79,11 +115,21 @@ class StepDataset(Dataset):
 
     def __getitem__(self, step: int) -> SequenceBatch | FailedBatch:
         """Return the chunks of a step, or why they could not be read."""
-        plan = self.plan_of_step(step)
-        try:
-            return _join([self._read_window(plan, window) for window in plan.group.windows], axis=0)
-        except UserError as error:
-            return FailedBatch(str(error))
+        return self.read(self.plan_of_step(step))
+
+    def read(self, plan: RankPlan) -> SequenceBatch | FailedBatch:
+        """Return the chunks that a plan names, or why they could not be read."""
+        parts, failures = [], []
+        for place, window in enumerate(plan.group.windows):
+            try:
+                parts.append(self._read_window(plan, window))
+            except UserError as error:
+                failures.append(UnreadableWindow(place, self.sequence_id(window), str(error)))
+        return FailedBatch(tuple(failures)) if failures else _join(parts, axis=0)
+
+    def sequence_id(self, window: Window) -> str:
+        """Return the name of a window's sequence."""
+        return self.indexes[window.source].sequence_ids[window.row]
 
     def _read_window(self, plan: RankPlan, window: Window) -> SequenceBatch:
         record = self.indexes[window.source][window.row]
@@ -164,5 +210,7 @@ def step_loader(
         num_workers=num_workers,
         prefetch_factor=2 if num_workers > 0 else None,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # it draws seeds for its processes: not from the run's random state
+        worker_init_fn=obey_parent_only,
     )
     return iter(loader)

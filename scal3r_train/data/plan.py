@@ -137,9 +137,17 @@ def plan_step(
 ) -> StepPlan:
     """Return the plan of a step; the same arguments give the same plan everywhere.
 
+    Args:
+        settings: whose stages count plans (`CurriculumSettings.in_plans`), as `step` does.
+        sources: the mixture.
+        seed: of the run.
+        step: number of the plan; an optimizer step takes `optim.accumulation_steps` of them.
+        world_size: number of ranks.
+
     Raises:
         UserError: a source has no sequence with as many frames as a chunk.
     """
+    settings = settings.at(step)
     generator = np.random.default_rng([seed, step])
     shape = StepShape(
         chunk_size=_draw(settings.chunk_size, generator),
@@ -152,7 +160,7 @@ def plan_step(
         GroupPlan(
             ranks=ranks,
             windows=tuple(
-                _draw_window(sources, shape, len(ranks) * shape.chunks_per_rank, stride, settings, generator)
+                draw_window(sources, shape, len(ranks) * shape.chunks_per_rank, stride, settings, generator)
                 for _ in range(settings.sequences_per_group)
             ),
         )
@@ -161,7 +169,7 @@ def plan_step(
     return StepPlan(step, shape, groups)
 
 
-def _draw_window(
+def draw_window(
     sources: Sequence[Source],
     shape: StepShape,
     num_chunks: int,

@@ -5,18 +5,22 @@ Shapes: B sequences, K chunks, S frames, P tokens of a frame (camera, registers,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from scal3r_train.model.activation_checkpointing import Result, recompute
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import CheckpointedBlock
 from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, reference_first_order
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.patch_encoder import build_patch_encoder
-from scal3r_train.model.rope import RotaryTable, rotary_table, token_positions
+from scal3r_train.model.rope import TokenPositions, token_positions
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -45,23 +49,62 @@ class AggregatorBlock(CheckpointedBlock):
         )
 
 
+class Tap(NamedTuple):
+    """What a tapped layer hands to the heads; its features are the two side by side, [B, K, S, P, 2C].
+
+    They are joined where they are read: until then they are the very tensors that the next blocks keep.
+
+    Attributes:
+        frame_half: output of the layer's frame block, [B, K, S, P, C].
+        layer_half: output of the layer, after its memory if it has one, [B, K, S, P, C].
+    """
+
+    frame_half: Tensor
+    layer_half: Tensor
+
+    def unflattened(self, leading: torch.Size) -> Tap:
+        """Return halves [B * K, 1, ...] as [B, K, ...]."""
+        return Tap(*(half.reshape(*leading, *half.shape[2:]) for half in (self.frame_half, self.layer_half)))
+
+
 @dataclass(frozen=True)
 class AggregatorState:
     """What the aggregator carries for one chunk batch between segments.
 
     Attributes:
         batch: the chunks' current tokens.
-        taps: per tapped layer, concat(frame-block output, layer output), [B, K, S, P, 2C].
+        taps: of the tapped layers so far.
         pending_frame_half: frame-block output of a tapped layer whose memory has not been applied yet.
     """
 
     batch: ChunkBatch
-    taps: dict[int, Tensor]
+    taps: dict[int, Tap]
     pending_frame_half: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class MemoryRead:
+    """A memory that has been updated and is yet to be applied.
+
+    Attributes:
+        layer: the layer it follows.
+        unit: the memory.
+        weights: its updated weights of each sequence.
+    """
+
+    layer: int
+    unit: AdaptiveMemoryUnit
+    weights: FastWeights
+
+
 class Aggregator(nn.Module):
-    """Patch encoder, special tokens, alternating attention and memories."""
+    """Patch encoder, special tokens, alternating attention and memories.
+
+    `recomputes_segments` makes the encoder, and each chunk batch's visit between two memories, one region that is
+    computed again in backward; sums over the context lie between regions, so recomputation never repeats one.
+    """
+
+    recomputes_segments = False
 
     def __init__(self, config: Scal3RConfig) -> None:
         """Build with the sizes of `config`."""
@@ -71,6 +114,7 @@ class Aggregator(nn.Module):
         self.head_dim = config.hidden_size // config.num_heads
         self.rope_frequency = config.rope_frequency
         self.num_special_tokens = config.num_special_tokens
+        self.memory_scope = config.memory_scope
         dim = config.hidden_size
         self.patch_embed = build_patch_encoder(config)
         self.camera_token = nn.Parameter(torch.empty(1, 2, 1, dim))
@@ -81,18 +125,49 @@ class Aggregator(nn.Module):
 
     def forward(
         self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
-    ) -> list[dict[int, Tensor]]:
-        """Return, for each image batch, the requested taps, [B, K, S, P, 2C], frames in processing order."""
+    ) -> list[dict[int, Tap]]:
+        """Return, for each image batch, the requested taps, frames in processing order."""
+        if self.memory_scope == "sequence":
+            return self._run(batches, num_sequences, tap_layers)
+        starts = [0, *accumulate(batch.images.shape[:2].numel() for batch in batches)]
+        alone = [batch.one_row_per_chunk(start) for batch, start in zip(batches, starts, strict=False)]
+        taps = self._run(alone, starts[-1], tap_layers)
+        return [
+            {layer: tap.unflattened(batch.images.shape[:2]) for layer, tap in of_batch.items()}
+            for batch, of_batch in zip(batches, taps, strict=True)
+        ]
+
+    def _run(
+        self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
+    ) -> list[dict[int, Tap]]:
         states = [AggregatorState(self.embed(batch), {}) for batch in batches]
-        for layers in self.segments():
-            states = [self.run_segment(state, layers, tap_layers) for state in states]
-            memory = str(layers[-1])
-            if memory in self.memory_units:
-                read = self.memory_units[memory]([state.batch for state in states], num_sequences)
-                states = [
-                    _after_memory(state, batch, layers[-1]) for state, batch in zip(states, read, strict=True)
-                ]
+        read: MemoryRead | None = None
+        queries: list[Tensor | None] = [None] * len(states)
+        for layers in [*self.segments(), range(self.num_layers, self.num_layers)]:
+            visits = [
+                self._recomputed(self.visit, state, read, asked, layers, tap_layers)
+                for state, asked in zip(states, queries, strict=True)
+            ]
+            states = [state for state, _ in visits]
+            unit = self.memory_after(layers)
+            if unit is None:
+                break
+            in_order = [state.batch for state in states]
+            gradients = [gradient for _, gradient in visits if gradient is not None]
+            finish = unit.start_sum(in_order, gradients, num_sequences)
+            # Queries need no sum: they are made while it is under way, unless the next region makes them itself.
+            queries = [None if self.recomputes_segments else unit.queries(batch) for batch in in_order]
+            read = MemoryRead(layers[-1], unit, unit.updated_weights(finish()))
         return [state.taps for state in states]
+
+    def memory_after(self, layers: range) -> AdaptiveMemoryUnit | None:
+        """Return the memory at the end of consecutive layers, if there is one."""
+        name = str(layers[-1]) if layers else ""
+        if name not in self.memory_units:
+            return None
+        unit = self.memory_units[name]
+        assert isinstance(unit, AdaptiveMemoryUnit)
+        return unit
 
     def segments(self) -> list[range]:
         """Return the layers of each segment: a segment ends with a memory layer, the last with the network."""
@@ -107,44 +182,60 @@ class Aggregator(nn.Module):
             raise ValueError(
                 f"image size {height}x{width} must be a multiple of the patch size {self.patch_size}"
             )
-        patches = self.patch_embed(normalize_images(batch.images.to(self.camera_token.dtype)))
+        images = normalize_images(batch.images.to(self.camera_token.dtype))
+        patches = self._recomputed(self.patch_embed, images)
         patches = patches[:, :, reference_first_order(patches.shape[2])]
-        special = torch.cat([self.camera_token, self.register_token], dim=2)[0].to(patches.dtype)
         num_sequences, num_chunks, num_frames = patches.shape[:3]
-        roles = [0] + [1] * (num_frames - 1)
-        special = special[roles].expand(num_sequences, num_chunks, -1, -1, -1)
+        reference, others = torch.cat([self.camera_token, self.register_token], dim=2)[0].to(patches.dtype)
+        special = torch.cat([reference[None], others.expand(num_frames - 1, -1, -1)])
+        special = special.expand(num_sequences, num_chunks, -1, -1, -1)
         grid = height // self.patch_size, width // self.patch_size
-        positions = token_positions(*grid, self.num_special_tokens, patches.device)
+        positions = TokenPositions(token_positions(*grid, self.num_special_tokens, patches.device))
         return ChunkBatch(torch.cat([special, patches], dim=3), positions, batch.sequences, batch.chunk_mask)
 
-    def run_segment(
+    def visit(
+        self,
+        state: AggregatorState,
+        read: MemoryRead | None,
+        queries: Tensor | None,
+        layers: range,
+        tap_layers: Sequence[int],
+    ) -> tuple[AggregatorState, FastWeights | None]:
+        """Take one chunk batch from after a memory's sum to the next memory's gradient.
+
+        Apply the memory to `read`, if any, pass consecutive layers, and return the chunks' gradient for the memory
+        behind them, if there is one. What depends on other chunks and processes happens between visits.
+        """
+        if read is not None:
+            batch = read.unit.apply_weights(state.batch, read.weights, queries)
+            state = _after_memory(state, batch, read.layer)
+        state = self._run_layers(state, layers, tap_layers)
+        unit = self.memory_after(layers)
+        return state, None if unit is None else unit.chunk_gradient(state.batch)
+
+    def _run_layers(
         self, state: AggregatorState, layers: range, tap_layers: Sequence[int]
     ) -> AggregatorState:
         """Pass one chunk batch through consecutive layers, before the memory of the last one."""
         x, taps, pending = state.batch.tokens, dict(state.taps), None
-        num_frames = x.shape[2]
-        frame_table, global_table = self._rotary_tables(state.batch, num_frames)
+        table = state.batch.positions.table(self.head_dim, self.rope_frequency, x.dtype)
         for j in layers:
-            x = self.frame_blocks[j](x.flatten(0, 2), frame_table).reshape(x.shape)
-            frame_half = x
-            x = self.global_blocks[j](x.flatten(0, 1).flatten(1, 2), global_table).reshape(x.shape)
+            x = frame_half = self.frame_blocks[j](x.flatten(0, 2), table).reshape(x.shape)
+            x = self.global_blocks[j](x.flatten(0, 1).flatten(1, 2), table).reshape(x.shape)
             if j in tap_layers and str(j) in self.memory_units:
                 pending = frame_half
             elif j in tap_layers:
-                taps[j] = torch.cat([frame_half, x], dim=-1)
+                taps[j] = Tap(frame_half, x)
         return AggregatorState(state.batch.with_tokens(x), taps, pending)
 
-    def _rotary_tables(
-        self, batch: ChunkBatch, num_frames: int
-    ) -> tuple[RotaryTable | None, RotaryTable | None]:
-        if self.rope_frequency == 0:
-            return None, None
-        table = rotary_table(batch.positions, self.head_dim, self.rope_frequency, batch.tokens.dtype)
-        return table, table.tile(num_frames)
+    def _recomputed(self, function: Callable[..., Result], *inputs: Any) -> Result:
+        """Call `function` on a region between two memories, again in backward when segments are recomputed."""
+        if self.recomputes_segments and self.training:
+            return recompute(function, *inputs)
+        return function(*inputs)
 
 
 def _after_memory(state: AggregatorState, batch: ChunkBatch, layer: int) -> AggregatorState:
     if state.pending_frame_half is None:
         return replace(state, batch=batch)
-    tap = torch.cat([state.pending_frame_half, batch.tokens], dim=-1)
-    return AggregatorState(batch, {**state.taps, layer: tap})
+    return AggregatorState(batch, {**state.taps, layer: Tap(state.pending_frame_half, batch.tokens)})

@@ -5,12 +5,11 @@ Shapes: A independent sequences (frames or chunks), N tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scal3r_train.model.activation_checkpointing import Recomputed
 from scal3r_train.model.rope import RotaryTable, rotate
 
 
@@ -26,6 +25,14 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scale x, [..., C]."""
         return x * self.gamma
+
+
+class InputCastingLayerNorm(nn.LayerNorm):
+    """A LayerNorm at the entry of a head, which computes in the dtype of its own weights (SPEC 3.9)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x, [..., C], in the dtype of the weight."""
+        return super().forward(x.to(self.weight.dtype))
 
 
 class Mlp(nn.Module):
@@ -56,7 +63,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, rotary: RotaryTable | None) -> Tensor:
-        """Attend within each sequence of x, [A, N, C]."""
+        """Attend within each sequence of x, [A, N, C]; the rotary table's rows repeat along N."""
         num_sequences, num_tokens, dim = x.shape
         qkv = self.qkv(x).reshape(num_sequences, num_tokens, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -95,18 +102,9 @@ class Block(nn.Module):
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
-class CheckpointedBlock(Block):
-    """A block that computes its activations again in backward once `gradient_checkpointing_enable` has been called.
-
-    The two attributes are transformers' protocol. Its base class for them is not used because importing it takes
-    seconds, which `scal3r plan` has no use for.
-    """
-
-    gradient_checkpointing = False
-    _gradient_checkpointing_func: Callable[..., Tensor]
+class CheckpointedBlock(Recomputed, Block):
+    """A block that can compute its activations again in backward."""
 
     def forward(self, x: Tensor, rotary: RotaryTable | None = None) -> Tensor:
         """Update x, [A, N, C]."""
-        if self.gradient_checkpointing and self.training:
-            return self._gradient_checkpointing_func(super().forward, x, rotary)
-        return super().forward(x, rotary)
+        return self.recomputed(super().forward, x, rotary)

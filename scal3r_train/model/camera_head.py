@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scal3r_train.model.block import CheckpointedBlock, Mlp
+from scal3r_train.model.block import CheckpointedBlock, InputCastingLayerNorm, Mlp
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
 POSE_SIZE = 9
@@ -34,7 +34,7 @@ class CameraHead(nn.Module):
         dim = 2 * config.hidden_size
         self.num_iterations = config.camera_iterations
         self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_SIZE))
-        self.token_norm = nn.LayerNorm(dim, eps=CAMERA_NORM_EPS)
+        self.token_norm = InputCastingLayerNorm(dim, eps=CAMERA_NORM_EPS)
         self.embed_pose = nn.Linear(POSE_SIZE, dim)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
         self.trunk = nn.ModuleList(

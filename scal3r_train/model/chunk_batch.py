@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scal3r_train.model.rope import TokenPositions
+
 NestedChunks = Sequence[Sequence[Tensor]]
 
 
@@ -20,13 +22,13 @@ class ChunkBatch:
 
     Attributes:
         tokens: [B, K, S, P, C], or the images [B, K, S, 3, H, W] before the patch encoder.
-        positions: [P, 2] (row, column) of each token of a frame.
+        positions: where the P tokens of a frame are.
         sequences: for each of the B rows, which sequence of the call it belongs to.
         chunk_mask: [B, K] bool, False for padding chunks; None when all chunks are real.
     """
 
     tokens: Tensor
-    positions: Tensor
+    positions: TokenPositions
     sequences: tuple[int, ...]
     chunk_mask: Tensor | None
 
@@ -50,6 +52,12 @@ class ImageBatch:
     sequences: tuple[int, ...]
     places: tuple[tuple[int, int], ...]
     chunk_mask: Tensor | None
+
+    def one_row_per_chunk(self, first: int) -> ImageBatch:
+        """Return the batch as if each chunk were a sequence of its own, [B * K, 1, ...], numbered from `first`."""
+        images = self.images.flatten(0, 1)[:, None]
+        mask = None if self.chunk_mask is None else self.chunk_mask.flatten()[:, None]
+        return ImageBatch(images, tuple(range(first, first + len(images))), self.places, mask)
 
 
 def reference_index(num_frames: int) -> int:

@@ -30,6 +30,8 @@ class Scal3RConfig(PreTrainedConfig):
 
     Memory (SPEC 4):
         memory_layers: layers followed by an Adaptive Memory Unit; empty turns global context off.
+        memory_scope: "sequence" sums the chunk gradients of a sequence, wherever its chunks are (global context);
+            "chunk" gives each chunk a memory that only it writes and reads (the paper's ablation without GCS).
         memory_heads, memory_expansion: heads and inner width factor of the fast-weight SwiGLU.
         memory_base_lr: token learning rate where its predictor outputs zero.
         memory_gate_init: initial gate of the memory's output; the paper's 0.1, or 0.0 for a neutral start (output
@@ -64,6 +66,7 @@ class Scal3RConfig(PreTrainedConfig):
         correlation_stride: int = 2,
         tap_layers: tuple[int, ...] | list[int] = (4, 11, 17, 23),
         memory_layers: tuple[int, ...] | list[int] = (14, 17, 20, 23),
+        memory_scope: Literal["sequence", "chunk"] = "sequence",
         memory_heads: int = 1,
         memory_expansion: int = 4,
         memory_base_lr: float = 0.01,
@@ -106,6 +109,7 @@ class Scal3RConfig(PreTrainedConfig):
         self.correlation_stride = correlation_stride
         self.tap_layers = list(tap_layers)
         self.memory_layers = list(memory_layers)
+        self.memory_scope = memory_scope
         self.memory_heads = memory_heads
         self.memory_expansion = memory_expansion
         self.memory_base_lr = memory_base_lr
@@ -139,6 +143,7 @@ class Scal3RConfig(PreTrainedConfig):
                 2 * self.hidden_size % self.camera_heads == 0,
                 "2*hidden_size must be a multiple of camera_heads",
             ),
+            (self.memory_scope in ("sequence", "chunk"), "memory_scope is not sequence or chunk"),
             (self.memory_expansion >= 1, "memory_expansion must be at least 1"),
             (self.memory_base_lr > 0, "memory_base_lr must be positive"),
             (

@@ -6,13 +6,16 @@ Shapes: A frames, N = h w patches, C = 2 * hidden size channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scal3r_train.model.activation_checkpointing import Recomputed
+from scal3r_train.model.block import InputCastingLayerNorm
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
 HEAD_NORM_EPS = 1e-5
@@ -110,11 +113,8 @@ class Scratch(nn.Module):
         return x
 
 
-class DPTHead(nn.Module):
+class DPTHead(Recomputed):
     """Predict a dense map and its confidence per frame; frames are independent."""
-
-    gradient_checkpointing = False
-    _gradient_checkpointing_func: Callable[..., Tensor]  # set by gradient_checkpointing_enable
 
     def __init__(self, config: Scal3RConfig, out_channels: int, activation: DenseActivation) -> None:
         """Build; the last of `out_channels` is the confidence."""
@@ -123,7 +123,7 @@ class DPTHead(nn.Module):
         self.patch_size = config.patch_size
         self.frames_per_pass = config.dpt_frames_per_pass
         self.activation = activation
-        self.norm = nn.LayerNorm(dim, eps=HEAD_NORM_EPS)
+        self.norm = InputCastingLayerNorm(dim, eps=HEAD_NORM_EPS)
         self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in channels)
         self.resize_layers = nn.ModuleList(
             [
@@ -135,24 +135,27 @@ class DPTHead(nn.Module):
         )
         self.scratch = Scratch(channels, config.dpt_features, config.dpt_refine_channels, out_channels)
 
-    def forward(self, taps: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return values [A, H, W, out_channels - 1] and confidence [A, H, W] from patch-token taps [A, N, C].
+    def forward(self, taps: Sequence[Sequence[Tensor]], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return values [A, H, W, out_channels - 1] and confidence [A, H, W] from four taps.
 
-        Frames pass `dpt_frames_per_pass` at a time, which bounds the memory of the full-resolution maps.
+        A tap comes in parts [A, P, c] whose channels add up to C; the last N of their P tokens are the patches. Frames
+        pass `dpt_frames_per_pass` at a time, which bounds the memory of joined taps and full-resolution maps.
         """
-        splits = [tap.split(self.frames_per_pass) for tap in taps]
-        passes = [self._pass(parts, grid) for parts in zip(*splits, strict=True)]
+        num_frames = len(taps[0][0])
+        passes = []
+        for start in range(0, num_frames, self.frames_per_pass):
+            frames = slice(start, start + self.frames_per_pass)
+            passes.append(
+                self.recomputed(self._decode, [[part[frames] for part in tap] for tap in taps], grid)
+            )
         raw = torch.cat(passes).movedim(1, -1)
         return self._activate(raw[..., :-1]), 1 + raw[..., -1].exp()
 
-    def _pass(self, taps: tuple[Tensor, ...], grid: tuple[int, int]) -> Tensor:
-        if self.gradient_checkpointing and self.training:
-            return self._gradient_checkpointing_func(self._decode, taps, grid)
-        return self._decode(taps, grid)
-
-    def _decode(self, taps: tuple[Tensor, ...], grid: tuple[int, int]) -> Tensor:
+    def _decode(self, taps: list[list[Tensor]], grid: tuple[int, int]) -> Tensor:
         height, width = grid[0] * self.patch_size, grid[1] * self.patch_size
-        levels = [self.project(level, tap, grid) for level, tap in enumerate(taps)]
+        num_patches = math.prod(grid)
+        patches = [torch.cat([part[:, -num_patches:] for part in tap], dim=-1) for tap in taps]
+        levels = [self.project(level, tap, grid) for level, tap in enumerate(patches)]
         x = self.scratch.output_conv1(self.scratch.fuse(levels))
         x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
         return self.scratch.output_conv2(self._add_positions(x, width / height))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from scal3r_train.model.aggregator import Aggregator
+from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
+from scal3r_train.model.aggregator import Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import LayerScale
 from scal3r_train.model.camera_head import CameraHead
@@ -104,6 +106,24 @@ class Scal3RModel(Scal3RPreTrainedModel):
         self.point_head = DPTHead(config, 4, "inverse_log") if config.point_head else None
         self.post_init()
 
+    def set_activation_checkpointing(self, mode: CheckpointingMode) -> None:
+        """Choose what is computed again in backward; gradients are the same to the bit.
+
+        "none" keeps everything, "blocks" (what `gradient_checkpointing_enable` chooses) keeps the input of every block
+        and memory part, "segments" keeps the tokens between two memories and what the heads tap. The dense heads
+        recompute their passes in both.
+        """
+        self._set_gradient_checkpointing(enable=mode != "none", gradient_checkpointing_func=recompute)
+        if mode == "segments":
+            self.aggregator.recomputes_segments = True
+            for module in self.aggregator.modules():
+                if isinstance(module, Recomputed):
+                    module.gradient_checkpointing = False
+
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        self.aggregator.recomputes_segments = False
+        super()._set_gradient_checkpointing(*args, **kwargs)
+
     def get_input_embeddings(self) -> None:  # type: ignore[override]
         """Return None: images have no embedding table (accelerate's FSDP2 asks)."""
 
@@ -135,7 +155,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         taps = self.aggregator(batches, num_sequences, tap_layers)
         fields: dict[str, PerChunk] = {}
         if "camera" in wanted:
-            stages = [self._cameras(batch_taps) for batch_taps in taps]
+            stages = [self._cameras(batch_taps[tap_layers[-1]]) for batch_taps in taps]
             fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
             every_stage = unbatch(stages, batches, num_sequences)
             fields["pose_encoding_stages"] = (
@@ -161,34 +181,27 @@ class Scal3RModel(Scal3RPreTrainedModel):
             raise ValueError(f"the model has no {unknown[0]!r} head; it has {', '.join(available) or 'none'}")
         return available if heads is None else list(heads)
 
-    def _cameras(self, taps: dict[int, Tensor]) -> Tensor:
+    def _cameras(self, tap: Tap) -> Tensor:
         """Return the pose encodings of a batch in temporal order, [B, K, T, S, 9]."""
         assert self.camera_head is not None
-        tokens = taps[self.config.tap_layers[-1]][:, :, :, 0]
-        with torch.autocast(tokens.device.type, enabled=False):
-            stages = self.camera_head(_in_dtype_of(self.camera_head.embed_pose.weight, tokens.flatten(0, 1)))
+        tokens = torch.cat([half[:, :, :, 0] for half in tap], dim=-1)
+        with torch.autocast(
+            tokens.device.type, enabled=False
+        ):  # heads keep to their weights' dtype (SPEC 3.9)
+            stages = self.camera_head(tokens.flatten(0, 1))
         stages = stages[:, :, temporal_order(tokens.shape[2])]
         return stages.unflatten(1, tokens.shape[:2]).movedim(0, 2)
 
-    def _dense(self, head: DPTHead, batch: ImageBatch, taps: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+    def _dense(self, head: DPTHead, batch: ImageBatch, taps: dict[int, Tap]) -> tuple[Tensor, Tensor]:
         """Return a dense head's values and confidence in temporal order; one-channel values lose the last axis."""
         leading, size = batch.images.shape[:3], self.config.patch_size
         grid = batch.images.shape[-2] // size, batch.images.shape[-1] // size
-        special = self.config.num_special_tokens
-        weight = head.norm.weight
-        with torch.autocast(str(weight.device.type), enabled=False):
-            patches = [
-                _in_dtype_of(weight, taps[j][..., special:, :].flatten(0, 2)) for j in self.config.tap_layers
-            ]
-            values, conf = head(patches, grid)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            of_frames = [[half.flatten(0, 2) for half in taps[j]] for j in self.config.tap_layers]
+            values, conf = head(of_frames, grid)
         order = temporal_order(leading[2])
         values, conf = values.unflatten(0, leading)[:, :, order], conf.unflatten(0, leading)[:, :, order]
         return (values.squeeze(-1) if values.shape[-1] == 1 else values), conf
-
-
-def _in_dtype_of(weight: Tensor, x: Tensor) -> Tensor:
-    """Return x in the dtype of the head's weights: heads run outside autocast (SPEC 3.9)."""
-    return x.to(weight.dtype)
 
 
 def _init_linear(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:

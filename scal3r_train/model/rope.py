@@ -1,30 +1,47 @@
 """Two-dimensional rotary position embedding (SPEC 3.4).
 
-Shapes: N tokens, D head dimension, h = D / 2 channels per axis.
+Shapes: P tokens of a frame, N = S P tokens of S frames, D head dimension, h = D / 2 channels per axis.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class RotaryTable:
-    """Cosines and sines for a list of token positions, shared by all layers with one head dimension.
+class RotaryTable(NamedTuple):
+    """Cosines and sines for the token positions of a frame, shared by all layers with one head dimension.
 
     Attributes:
-        cos, sin: [N, D]; the first half of the channels rotates by row, the second by column.
+        cos, sin: [P, D]; the first half of the channels rotates by row, the second by column.
     """
 
     cos: Tensor
     sin: Tensor
 
-    def tile(self, num_frames: int) -> RotaryTable:
-        """Return the table of `num_frames` frames that all have these positions."""
-        return RotaryTable(self.cos.repeat(num_frames, 1), self.sin.repeat(num_frames, 1))
+    def from_token(self, first: int) -> RotaryTable:
+        """Return the table of the tokens from `first` on."""
+        return RotaryTable(self.cos[first:], self.sin[first:])
+
+
+class TokenPositions:
+    """Where the tokens of a frame are; makes each rotary table once and keeps it as long as itself."""
+
+    def __init__(self, positions: Tensor) -> None:
+        """Take the (row, column) of each token, [P, 2]."""
+        self.positions = positions
+        self._tables: dict[tuple[int, float, torch.dtype], RotaryTable] = {}
+
+    def table(self, head_dim: int, frequency: float, dtype: torch.dtype) -> RotaryTable | None:
+        """Return the table for heads of `head_dim` channels; None when the frequency is 0, which turns it off."""
+        if frequency == 0:
+            return None
+        key = (head_dim, frequency, dtype)
+        if key not in self._tables:
+            self._tables[key] = rotary_table(self.positions, *key)
+        return self._tables[key]
 
 
 def token_positions(
@@ -42,7 +59,7 @@ def token_positions(
 
 
 def rotary_table(positions: Tensor, head_dim: int, frequency: float, dtype: torch.dtype) -> RotaryTable:
-    """Return the rotation of each position, [N, 2] (row, column), for heads of `head_dim` channels.
+    """Return the rotation of each position, [P, 2] (row, column), for heads of `head_dim` channels.
 
     Angles are formed in float32 (float64 when `dtype` is float64) and cast to `dtype` before cos and sin.
     """
@@ -56,7 +73,8 @@ def rotary_table(positions: Tensor, head_dim: int, frequency: float, dtype: torc
 
 
 def rotate(x: Tensor, table: RotaryTable) -> Tensor:
-    """Rotate x, [..., N, D], by the table's [N, D] angles; channel pairs are (i, i + h/2) within each axis."""
-    first_u, first_v, second_u, second_v = x.chunk(4, dim=-1)
+    """Rotate x, [..., N, D], by the [P, D] angles of each frame; channel pairs are (i, i + h/2) within each axis."""
+    frames = x.unflatten(-2, (-1, len(table.cos)))
+    first_u, first_v, second_u, second_v = frames.chunk(4, dim=-1)
     swapped = torch.cat([-first_v, first_u, -second_v, second_u], dim=-1)
-    return x * table.cos + swapped * table.sin
+    return (frames * table.cos + swapped * table.sin).flatten(-3, -2)

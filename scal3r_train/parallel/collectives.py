@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,8 +34,74 @@ class _SumOverGroup(torch.autograd.Function):
 
 
 def sum_over_group(x: Tensor, group: Group) -> Tensor:
-    """Return the differentiable sum of x over the group; x itself when the group is None."""
+    """Return the differentiable sum of x over the group; x itself when the group is None.
+
+    Waits at once, in forward and in backward: the plain twin of `start_sum_over_group`.
+    """
     return x if group is None else _SumOverGroup.apply(x, group)
+
+
+class _Flight:
+    """All-reduces under way: one in forward, one in backward."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group = group
+        self._work: dist.Work | None = None
+
+    def start(self, x: Tensor) -> Tensor:
+        total = x.contiguous().clone()
+        self._work = dist.all_reduce(total, dist.ReduceOp.SUM, group=self.group, async_op=True)
+        return total
+
+    def land(self) -> None:
+        assert self._work is not None
+        self._work.wait()
+        self._work = None
+
+
+class _StartSum(torch.autograd.Function):
+    """Begin the sum of values; the end of the sum of gradients.
+
+    Its output may be handed to `_LandSum` only: nobody else may read it before it has arrived.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, flight: _Flight) -> Tensor:
+        ctx.flight = flight
+        return flight.start(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.flight.land()
+        return gradient, None
+
+
+class _LandSum(torch.autograd.Function):
+    """The end of the sum of values; begin the sum of gradients.
+
+    Backward runs what was recorded last first. What forward did between start and landing comes between the two
+    again, so that the gradient's sum is under way while it runs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, flight: _Flight) -> Tensor:
+        ctx.flight = flight
+        flight.land()
+        return total.view_as(total)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.flight.start(gradient), None
+
+
+def start_sum_over_group(x: Tensor, group: dist.ProcessGroup) -> Callable[[], Tensor]:
+    """Start the differentiable sum of x over the group and return a function that waits for it and returns it.
+
+    One all-reduce here and one in backward, where it is as much under way as here. Call the function once.
+    """
+    flight = _Flight(group)
+    total = _StartSum.apply(x, flight)
+    return lambda: _LandSum.apply(total, flight)
 
 
 def total_over_group(x: Tensor, group: Group) -> Tensor:

@@ -7,6 +7,7 @@ groups, created once in the same order everywhere, serve every partition (DISTRI
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from scal3r_train.model.amu import AdaptiveMemoryUnit, keep_local
-from scal3r_train.parallel.collectives import Group, sum_over_group
+from scal3r_train.parallel.collectives import Group, start_sum_over_group
 
 
 def largest_blocks(world_size: int) -> list[range]:
@@ -74,15 +75,18 @@ def draw_partition(
 class ContextGroups:
     """The process groups of all blocks, created once; afterwards only looked up."""
 
-    def __init__(self) -> None:
-        """Create the groups. Every process must call this at the same point."""
+    def __init__(self, timeout: timedelta | None = None) -> None:
+        """Create the groups. Every process must call this at the same point.
+
+        timeout: how long a collective waits for a peer (None: as long as torch thinks); groups do not inherit it.
+        """
         self._groups: dict[range, dist.ProcessGroup] = {}
         if not dist.is_initialized():
             return
         for block in all_blocks(dist.get_world_size()):
             if len(block) == 1:
                 continue
-            group = dist.new_group(list(block))
+            group = dist.new_group(list(block), timeout=timeout)
             if dist.get_rank() in block:
                 self._warm_up(group)
                 self._groups[block] = group
@@ -100,7 +104,7 @@ class ContextGroups:
 
 def connect_memories(model: nn.Module, group: Group) -> None:
     """Let every memory of the model sum its gradients over the group (None: over this process alone)."""
-    sum_gradient = keep_local if group is None else partial(sum_over_group, group=group)
+    sum_gradient = keep_local if group is None else partial(start_sum_over_group, group=group)
     for module in model.modules():
         if isinstance(module, AdaptiveMemoryUnit):
             module.sum_over_context = sum_gradient

@@ -1,124 +1,192 @@
-"""The training engine: Accelerate behind the few operations the trainer needs.
+"""The training engine: what the trainer asks of whatever holds parameters, gradients and optimizer state.
 
-What differs between single process, DDP and (later) sharding engines lives here and nowhere else.
+Subclasses say where those live: on every rank (replicated.py), or cut into pieces (zero.py, fsdp2.py). Launching and
+launcher settings are Accelerate's; wrapping is done by each library's own entry point, since Accelerate's DeepSpeed
+backward makes the optimizer step before all ranks could vote on the gradient, and its FSDP2 needs an accelerator.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
+from datetime import timedelta
+from typing import TypeAlias
 
 import torch
-import torch.distributed as dist
-from accelerate import Accelerator
-from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from transformers.utils import logging
 
-from scal3r_train.config import StrictModel
-from scal3r_train.parallel.process import Process, local_device
+from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
+from scal3r_train.parallel.collectives import total_over_world
+from scal3r_train.parallel.process import Process
+from scal3r_train.parallel.settings import EngineName, ParallelSettings
+from scal3r_train.parallel.shard import Shard
 
-
-class ParallelSettings(StrictModel):
-    """The `parallel` section of a training recipe; the engine itself is chosen by how the run is launched."""
-
-    precision: Literal["fp32", "bf16"] = Field(
-        default="fp32",
-        description="bf16 runs encoder and attention in autocast; memories and heads stay fp32",
-    )
+BuildOptimizer: TypeAlias = Callable[[nn.Module], tuple[torch.optim.Optimizer, LRScheduler]]
 
 
-class Engine:
-    """One process's view of the run: placement, wrapping, backward, clipping, state on disk."""
+class Engine(ABC):
+    """One process's view of the run: placement, wrapping, forward, backward, update, and the pieces it holds.
 
-    def __init__(self, settings: ParallelSettings, accumulation_steps: int) -> None:
-        """Join the peers that torchrun or `accelerate launch` started."""
-        # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        logging.disable_progress_bar()  # transformers shows one for every checkpoint it writes
-        self._accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision="bf16" if settings.precision == "bf16" else "no",
-            gradient_accumulation_steps=accumulation_steps,
-            step_scheduler_with_optimizer=False,
-        )
-        self.process = Process(
-            self._accelerator.process_index, self._accelerator.num_processes, local_device()
-        )
-        self.model: nn.Module
+    Attributes:
+        name: which engine this is.
+        process: who this process is.
+        bare_model: the model without wrapper; its parameters may be pieces. Call `forward`, not the model.
+        timeout: how long a collective waits for a peer.
+        optimizer: torch's AdamW, whose parameter groups carry a `name` and the current learning rate.
+    """
+
+    def __init__(
+        self, name: EngineName, settings: ParallelSettings, process: Process, accumulation_steps: int
+    ) -> None:
+        """Note the settings; `prepare` does the work."""
+        self.name: EngineName = name
+        self.settings = settings
+        self.process = process
+        self.timeout = timedelta(minutes=settings.timeout_minutes)
+        self.accumulation_steps = accumulation_steps
+        self.bare_model: Scal3RModel
         self.optimizer: torch.optim.Optimizer
+        self._scheduler: LRScheduler
+        self._group_of: dict[str, str] = {}  # parameter name -> "memory", "backbone"
 
-    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> None:
-        """Place and wrap what is trained."""
-        # Prepared, not registered for checkpointing: registered objects are read back as arbitrary pickles.
-        self.model, self.optimizer, self._scheduler = self._accelerator.prepare(model, optimizer, scheduler)
+    def prepare(self, model: Scal3RModel, build_optimizer: BuildOptimizer, clip_norm: float) -> None:
+        """Place and wrap the model, build its optimizer and schedule, allocate the moments.
 
-    @property
-    def bare_model(self) -> nn.Module:
-        """The model without the engine's wrapper."""
-        return self._accelerator.unwrap_model(self.model)
+        Args:
+            model: on the CPU, the same values on every rank.
+            build_optimizer: given the model with the parameters that the optimizer will update.
+            clip_norm: maximum norm of the whole averaged gradient.
+        """
+        self.bare_model = model
+        nn.Module.to(model, self.process.device)  # transformers annotates its own `to` wrongly
+        self.clip_norm = clip_norm
+        self._place()
+        self.optimizer, self._scheduler = build_optimizer(self.bare_model)
+        names = {id(parameter): name for name, parameter in self.bare_model.named_parameters()}
+        for group in self.optimizer.param_groups:
+            part = str(group["name"]).split("_")[0]
+            self._group_of |= {names[id(parameter)]: part for parameter in group["params"]}
+        self._wrap()
+
+    def _place(self) -> None:  # noqa: B027  most engines build the optimizer on whole parameters
+        """Cut the parameters into pieces where the optimizer is to be built on the pieces."""
+
+    @abstractmethod
+    def _wrap(self) -> None:
+        """Wrap model and optimizer, and allocate the moments."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
+        """Run the model in the recipe's precision; all ranks call this together, in training and evaluation."""
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
-        """Run forward and backward of one micro-step; gradients are exchanged in the last one only."""
-        if is_last:
-            yield
-        else:
-            with self._accelerator.no_sync(self.model):
-                yield
+        """Run forward and backward of one micro-step; gradients may be exchanged in the last one only."""
+        yield
 
+    @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of the loss, divided by the number of accumulated micro-steps."""
-        self._accelerator.backward(loss)
 
-    def clip_gradients(self, max_norm: float) -> float:
-        """Scale the whole gradient to at most `max_norm` and return its norm before."""
-        return float(self._accelerator.clip_grad_norm_(self.model.parameters(), max_norm))
+    @abstractmethod
+    def gradients(self) -> Mapping[str, Tensor]:
+        """Return this process's intervals of the averaged gradient, after the last micro-step, by parameter name."""
 
-    def update(self) -> None:
-        """Let the optimizer and the schedule make one step."""
-        self.optimizer.step()
+    @property
+    @abstractmethod
+    def holds_whole_gradients(self) -> bool:
+        """Whether every process holds the whole gradient rather than its own interval of it."""
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Return the norm of the averaged gradient per part ("memory", "backbone") and of all ("total").
+
+        All ranks call this and get the same numbers; not finite if any value of the gradient is not.
+        """
+        parts = sorted(set(self._group_of.values()))
+        squares = {part: [] for part in parts}  # type: dict[str, list[Tensor]]
+        for name, gradient in self.gradients().items():
+            squares[self._group_of[name]].append(gradient)
+        sums = torch.stack([_sum_of_squares(squares[part], self.process.device) for part in parts])
+        if not self.holds_whole_gradients:
+            sums = total_over_world(sums)
+        norms = dict(zip(parts, sums.sqrt().tolist(), strict=True))
+        return norms | {"total": float(sums.sum().sqrt())}
+
+    def update(self, norm: float) -> None:
+        """Clip the gradient, whose whole norm is `norm`, and let the optimizer and the schedule make one step."""
+        self._apply(norm)
         self._scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
+
+    @abstractmethod
+    def _apply(self, norm: float) -> None:
+        """Clip, step, drop the gradients."""
 
     def skip_update(self) -> None:
         """Drop the gradients of this step; the schedule still advances."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         with warnings.catch_warnings():  # torch asks why no update came before the schedule's first step
             warnings.simplefilter("ignore", UserWarning)
             self._scheduler.step()
+
+    @abstractmethod
+    def _drop_gradients(self) -> None:
+        """Forget the gradients without a trace in parameters and moments."""
 
     @property
     def learning_rates(self) -> dict[str, float]:
         """Current learning rate per parameter group."""
         return {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
 
-    def save_state(self, folder: Path) -> None:
-        """Write weights, optimizer, schedule and every rank's random state into `folder`; all ranks call this."""
-        self._accelerator.save_state(str(folder), safe_serialization=True)
-        self._accelerator.wait_for_everyone()
+    @abstractmethod
+    def shards(self) -> list[Shard]:
+        """Return views of everything that this process holds, frozen parameters included, in a stable order."""
 
-    def load_state(self, folder: Path) -> None:
-        """Restore what `save_state` wrote; all ranks call this."""
-        self._accelerator.load_state(str(folder))
+    def restored(self, step: int, num_updates: int) -> None:
+        """Take over what was written into `shards()`: all ranks call this.
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write the bare model as a `save_pretrained` folder from the main process; all ranks call this."""
-        state = self._accelerator.get_state_dict(self.model)
-        self.bare_model.save_pretrained(  # type: ignore[operator]
-            folder,
-            state_dict=state,
-            is_main_process=self.process.is_main,
-            save_function=self._accelerator.save,
-        )
-        self._accelerator.wait_for_everyone()
+        Args:
+            step: optimizer steps of the run so far, skipped ones included; the schedule continues there.
+            num_updates: updates that AdamW has made; its bias correction continues there.
+        """
+        self._publish_weights()
+        for state in self.optimizer.state.values():
+            state["step"] = torch.tensor(float(num_updates))
+        # Learning rates are a function of the step alone, so a longer or other schedule takes effect at once.
+        self._scheduler.last_epoch = step - 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            self._scheduler.step()
 
-    def close(self) -> None:
-        """Leave the peers."""
-        self._accelerator.end_training()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    def _publish_weights(self) -> None:  # noqa: B027  where the shards are views of the model there is nothing to do
+        """Let the model see what was written into the shards' weights."""
+
+    def close(self) -> None:  # noqa: B027  most engines hold nothing
+        """Release what the wrapper holds; the process group is not this class's."""
+
+
+def allocate_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Give AdamW the zero moments that it would make in its first step, so that they can be saved and restored."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
+
+
+def clip_factor(norm: float, clip_norm: float) -> float:
+    """Return the factor that takes a gradient of this norm to at most `clip_norm` (as torch's clip_grad_norm_)."""
+    return min(1.0, clip_norm / (norm + 1e-6))
+
+
+def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:
+    """Return the sum of squares of all values, a float64 scalar; 0 for no tensors."""
+    filled = [tensor for tensor in tensors if tensor.numel() > 0]
+    if not filled:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    norms = torch.stack([norm.to(device) for norm in torch._foreach_norm(filled)])
+    return norms.double().square().sum()

@@ -47,21 +47,25 @@ def current_process() -> Process:
     return Process(0, 1, local_device())
 
 
-@contextmanager
-def joined_processes() -> Iterator[Process]:
-    """Join the peers that torchrun started, if any, and leave them at the end.
+def is_launched() -> bool:
+    """Return whether torchrun or `accelerate launch` started this process with its peers."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
-    Under plain `python` nothing is started. A group that already exists is used and left alone.
+
+@contextmanager
+def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
+    """Join the peers that a launcher started, if any, and leave them at the end.
+
+    Under plain `python` nothing is started. A group that already exists is used and left alone. `timeout`: how long
+    a collective waits for a peer before it fails. After an error in the body the peers are not told goodbye: that
+    may wait for one that is gone, and this process is about to end.
     """
-    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    owns_group = launched and not dist.is_initialized()
+    owns_group = is_launched() and not dist.is_initialized()
     if owns_group:
         device = local_device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PROCESS_TIMEOUT)
-    try:
-        yield current_process()
-    finally:
-        if owns_group:
-            dist.destroy_process_group()
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    yield current_process()
+    if owns_group:
+        dist.destroy_process_group()

@@ -40,13 +40,14 @@ def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps:
             "an index does not exist yet: its sequences are taken as long enough, so no chunk is padding",
             soft_wrap=True,
         )
-    plans = [
-        plan_step(recipe.curriculum, sources, recipe.seed, step, world_size) for step in range(num_steps)
-    ]
+    curriculum = recipe.curriculum.in_plans(recipe.optim.accumulation_steps)
+    plans = [plan_step(curriculum, sources, recipe.seed, step, world_size) for step in range(num_steps)]
     console.print(f"{recipe_path}: {num_steps} steps on {world_size} ranks", soft_wrap=True)
     _print_groups(console, plans)
     _print_lengths(console, plans)
-    _print_work(console, plans, config, world_size, is_checkpointed=recipe.model.gradient_checkpointing)
+    _print_work(
+        console, plans, config, world_size, is_checkpointed=recipe.model.activation_checkpointing != "none"
+    )
     return 0
 
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.dataset import FailedBatch
 from scal3r_train.data.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
+from scal3r_train.losses.objective import ObjectiveSettings, Predictions, compute_terms, reduce_terms
 from scal3r_train.losses.targets import build_targets, require_finite
 from scal3r_train.parallel.collectives import gather_to_all, total_over_group, total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
@@ -52,11 +53,13 @@ def train_step(
     groups: ContextGroups,
     micro_steps: Sequence[MicroStep],
     objective: ObjectiveSettings,
-    clip_norm: float,
 ) -> StepResult:
-    """Make one optimizer step; every rank calls it with the same plans and takes the same decision."""
+    """Make one optimizer step; every rank calls it with the same plans and takes the same decision.
+
+    The batches have to be readable: `DataFaults.mended` sees to it.
+    """
     started = time.perf_counter()
-    batches = [checked_batch(micro_step.batch) for micro_step in micro_steps]
+    batches = [readable(micro_step.batch) for micro_step in micro_steps]
     num_averaged = mean_count([micro_step.plan for micro_step in micro_steps], objective)
     logs: list[dict[str, Tensor]] = []
     culprits: list[str] = []
@@ -68,14 +71,20 @@ def train_step(
             if not math.isfinite(float(loss.detach())):
                 culprits += batch.sequence_ids
     averages = {key: float(torch.stack([log[key] for log in logs]).mean()) for key in logs[0]}
-    grad_norm = engine.clip_gradients(clip_norm)
-    values = {**averages, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}
+    norms = engine.gradient_norms()
+    grad_norm = norms.pop("total")
+    values = {
+        **averages,
+        "grad_norm": grad_norm,
+        **{f"grad_norm/{part}": norm for part, norm in norms.items()},
+        "seconds": time.perf_counter() - started,
+    }
     is_finite = math.isfinite(averages["loss"]) and math.isfinite(grad_norm)
     blamed = vote(batches, culprits, engine.process.device, is_finite=is_finite)
     if blamed:
         engine.skip_update()
         return StepResult(values, is_applied=False, blamed=blamed)
-    engine.update()
+    engine.update(grad_norm)
     return StepResult(values, is_applied=True)
 
 
@@ -92,13 +101,13 @@ def forward_loss(
     group = groups[plan.for_rank(process.rank).group.ranks]
     connect_memories(engine.bare_model, group)
     batch = batch.to(process.device, non_blocking=True)
-    output = engine.model(batch.images, batch.chunk_mask)
+    output = engine.forward(batch.images, batch.chunk_mask)
 
     def over_group(x: Tensor) -> Tensor:
         return total_over_group(x, group)
 
     targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
-    terms = compute_terms(output, targets, objective)
+    terms = compute_terms(cast(Predictions, output), targets, objective)  # tensors in, tensors out
     return reduce_terms(
         terms,
         objective.average,
@@ -116,8 +125,16 @@ def mean_count(plans: Sequence[StepPlan], objective: ObjectiveSettings) -> float
     return sum(counts) / len(counts)
 
 
+def readable(batch: SequenceBatch | FailedBatch) -> SequenceBatch:
+    """Return the batch, which must not have failed."""
+    assert isinstance(batch, SequenceBatch), batch
+    return batch
+
+
 def checked_batch(batch: SequenceBatch | FailedBatch) -> SequenceBatch:
     """Return the batch if every rank has a readable, finite one; otherwise all ranks raise the same error.
+
+    For validation, whose numbers only compare on the same windows every time.
 
     Raises:
         UserError: the first rank's reason.
@@ -126,8 +143,7 @@ def checked_batch(batch: SequenceBatch | FailedBatch) -> SequenceBatch:
     reasons = [reason for reason in gather_to_all(message) if reason]
     if reasons:
         raise UserError(reasons[0])
-    assert isinstance(batch, SequenceBatch)
-    return batch
+    return readable(batch)
 
 
 def _reason_against(batch: SequenceBatch) -> str:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
+from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
+from scal3r_train.data.reading_process import deaths_named
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.world import same_fate
 from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.data_faults import DataFaults
+from scal3r_train.training.ema import MovingAverage
+from scal3r_train.training.export import replace_folder
 from scal3r_train.training.optim import OptimSettings, build_optimizer
+from scal3r_train.training.progress import Progress
 from scal3r_train.training.step import MicroStep, train_step
+from scal3r_train.training.stop import StopRequest, listening_for_signals
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings, validate
 
-MAX_SKIPPED_STEPS = 5
 VALIDATION_SEED_OFFSET = 1_000_003
 
 
@@ -83,63 +90,123 @@ class Trainer:
         """Open the data, build the optimizer, wrap the model."""
         self.settings = settings
         self.engine = engine
-        self.groups = ContextGroups()
-        self.data = plan_data(settings.data, settings.curriculum, settings.seed, engine)
+        self.groups = ContextGroups(engine.timeout)
+        needed = settings.validation.sources if settings.validation.every > 0 else ()
+        self.available_data = available_data(settings.data, needed)
+        curriculum = settings.curriculum.in_plans(settings.optim.accumulation_steps)
+        self.data = plan_data(self.available_data, curriculum, settings.seed, engine)
+        self.faults = DataFaults(
+            settings.data,
+            curriculum,
+            self.data.sources,
+            settings.seed,
+            self.data.dataset,
+            engine.process,
+            settings.output_dir,
+        )
         self.validation = self._plan_validation()
         freeze_untrained_heads(model, settings.losses)
-        engine.prepare(model, *build_optimizer(model, settings.optim))
+        engine.prepare(
+            model, lambda placed: build_optimizer(placed, settings.optim), settings.optim.clip_norm
+        )
+        decay = settings.optim.ema_decay
+        self.average = None if decay is None else MovingAverage(decay, engine.shards())
         self.checkpoints = Checkpoints(settings.output_dir / "checkpoints", settings.checkpoint)
 
-    def fit(self) -> None:
-        """Train to the last step, from the newest complete checkpoint if the run has one."""
-        settings, engine = self.settings, self.engine
-        step = self._prepare_run()
-        num_steps, num_skipped = settings.optim.num_steps, 0
-        micro_steps = self._micro_steps(step, num_steps)
-        with Telemetry(
-            settings.telemetry,
-            settings.output_dir,
-            is_main=engine.process.is_main,
-            num_steps=num_steps,
-            first_step=step,
-            name=settings.name,
-        ) as telemetry:
-            if step == 0:
-                self._validate(telemetry, step)
-            engine.model.train()
-            while step < num_steps:
-                rates = {f"lr/{name}": rate for name, rate in engine.learning_rates.items()}
-                result = train_step(
-                    engine, self.groups, next(micro_steps), settings.losses, settings.optim.clip_norm
-                )
-                step += 1
-                telemetry.log(step, result.logs | rates)
-                if not result.is_applied:
-                    num_skipped += 1
-                    telemetry.say(
-                        f"step {step} skipped: loss or gradient not finite in {', '.join(result.blamed)}"
-                    )
-                    if num_skipped >= MAX_SKIPPED_STEPS:
-                        raise UserError(
-                            f"stopped after {num_skipped} skipped steps; last: {', '.join(result.blamed)}"
-                        )
-                if self._is_validation_due(step):
-                    self._validate(telemetry, step)
-                if self.checkpoints.is_due(step, num_steps):
-                    self.checkpoints.save(engine, step, settings.recipe_yaml)
-        self._export_final()
+    def fit(self) -> str:
+        """Train to the last step, from the newest intact checkpoint if the run has one.
 
-    def _prepare_run(self) -> int:
-        """Make the output folder, restore the newest checkpoint and return the completed steps."""
+        Returns:
+            Empty when the run is complete, else why it was saved and stopped before.
+        """
+        settings, engine = self.settings, self.engine
+        stop = StopRequest(settings.checkpoint.max_hours)
+        with listening_for_signals(stop), deaths_named():
+            progress = self._prepare_run()
+            micro_steps = self._micro_steps(progress.step, settings.optim.num_steps)
+            with Telemetry(
+                settings.telemetry,
+                settings.output_dir,
+                is_main=engine.process.is_main,
+                num_steps=settings.optim.num_steps,
+                first_step=progress.step,
+                name=settings.name,
+            ) as telemetry:
+                if skipped := skipped_message(settings.data, self.available_data):
+                    telemetry.say(skipped)
+                reason = self._train(progress, micro_steps, telemetry, stop)
+        if not reason:
+            self._export_final()
+        return reason
+
+    def _train(
+        self,
+        progress: Progress,
+        micro_steps: Iterator[list[MicroStep]],
+        telemetry: Telemetry,
+        stop: StopRequest,
+    ) -> str:
+        """Make steps until the last one or until a stop is asked for; return why it stopped."""
+        engine, num_steps = self.engine, self.settings.optim.num_steps
+        if progress.step == 0:
+            self._validate(telemetry, 0)
+        engine.bare_model.train()
+        while progress.step < num_steps:
+            progress = self._step(progress, next(micro_steps), telemetry)
+            if self._is_validation_due(progress.step):
+                self._validate(telemetry, progress.step)
+            reason = stop.agreed(engine.process.device)
+            is_stopped = bool(reason) and progress.step < num_steps
+            if is_stopped or self.checkpoints.is_due(progress.step, num_steps):
+                self.checkpoints.save(engine, progress, self.settings.recipe_yaml, self.average)
+            if is_stopped:
+                telemetry.say(f"stopped after step {progress.step} ({reason}); the same command goes on")
+                return reason
+        return ""
+
+    def _step(self, progress: Progress, micro_steps: list[MicroStep], telemetry: Telemetry) -> Progress:
+        """Make one optimizer step and tell of it."""
+        rates = {f"lr/{name}": rate for name, rate in self.engine.learning_rates.items()}
+        step = progress.step + 1
+        readable = self.faults.mended(step, micro_steps, telemetry.say)
+        result = train_step(self.engine, self.groups, readable, self.settings.losses)
+        faults = {"data/fallbacks": float(self.faults.num_fallbacks)}
+        telemetry.log(step, result.logs | rates | faults)
+        if result.is_applied:
+            if self.average is not None:
+                self.average.update(self.engine.shards())
+            return replace(progress, step=step, num_updates=progress.num_updates + 1, num_skipped_in_a_row=0)
+        blamed = ", ".join(result.blamed)
+        telemetry.say(f"step {step} skipped: loss or gradient not finite in {blamed}")
+        in_a_row = progress.num_skipped_in_a_row + 1
+        if in_a_row >= self.settings.optim.max_skipped_steps:
+            raise UserError(
+                f"stopped after {in_a_row} skipped steps in a row (optim.max_skipped_steps); last: {blamed}"
+            )
+        return replace(
+            progress, step=step, num_skipped=progress.num_skipped + 1, num_skipped_in_a_row=in_a_row
+        )
+
+    def _prepare_run(self) -> Progress:
+        """Make the output folder, restore the newest intact checkpoint and return how far the run is."""
+        newest = self.checkpoints.newest(self.engine, self._say)
         with same_fate():
             if self.engine.process.is_main:
-                self._write_recipe()
-        newest = self.checkpoints.newest()
-        return 0 if newest is None else self.checkpoints.restore(self.engine, newest)
+                self._write_recipe(is_resumed=newest is not None)
+        progress = Progress()
+        if newest is not None:
+            progress = self.checkpoints.restore(self.engine, newest, self.average, self._say)
+        self.faults.resume(progress.step)
+        return progress
 
-    def _write_recipe(self) -> None:
+    def _say(self, line: str) -> None:
+        if self.engine.process.is_main:
+            sys.stderr.write(f"{line}\n")
+
+    def _write_recipe(self, *, is_resumed: bool) -> None:
         folder = self.settings.output_dir
         try:
+            check_mixture(folder, self.available_data, self.data.dataset.indexes, is_resumed=is_resumed)
             write_text_atomically(folder / "recipe.yaml", self.settings.recipe_yaml)
         except OSError as error:
             raise UserError(f"output_dir {folder} cannot be written: {error.strerror}") from None
@@ -174,9 +241,11 @@ class Trainer:
 
     def _export_final(self) -> None:
         """Leave the trained weights as output_dir/model."""
-        newest = self.checkpoints.newest()
-        assert newest is not None, "the last step is always saved"
-        self.engine.save_pretrained(self.settings.output_dir / "model")
+        with same_fate():
+            if self.engine.process.is_main:
+                last = self.checkpoints.folder / f"step_{self.settings.optim.num_steps:08d}"
+                for source in sorted(last.glob("model*")):
+                    replace_folder(source, self.settings.output_dir / source.name)
 
 
 def freeze_untrained_heads(model: Scal3RModel, losses: ObjectiveSettings) -> None:

@@ -44,6 +44,8 @@ class ValidationSettings(StrictModel):
     def _check(self) -> ValidationSettings:
         if self.every > 0 and not self.sources:
             raise ValueError(f"every {self.every} needs sources to validate on, or 0 for no validation")
+        if self.curriculum.stages:
+            raise ValueError("curriculum.stages: validation sees the same windows every time, without stages")
         return self
 
 
@@ -55,8 +57,8 @@ def validate(
     num_windows: int,
 ) -> dict[str, float]:
     """Return mean pose and depth errors over all chunks of the validation windows; all ranks call this."""
-    was_training = engine.model.training
-    engine.model.eval()
+    was_training = engine.bare_model.training
+    engine.bare_model.eval()
     rows = []
     with torch.no_grad():
         for window in range(num_windows):
@@ -65,8 +67,8 @@ def validate(
                 engine.bare_model, groups[plan_of(window).for_rank(engine.process.rank).group.ranks]
             )
             batch = batch.to(engine.process.device)
-            rows += chunk_errors(engine.bare_model(batch.images, batch.chunk_mask), batch)
-    engine.model.train(was_training)
+            rows += chunk_errors(engine.forward(batch.images, batch.chunk_mask), batch)
+    engine.bare_model.train(was_training)
     return _mean_over_world(rows, engine.process.device)
 
 

@@ -24,7 +24,7 @@ from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.patch_encoder import DinoPatchEncoder, EncoderBlock
-from scal3r_train.model.rope import rotary_table, rotate, token_positions
+from scal3r_train.model.rope import TokenPositions, rotary_table, rotate, token_positions
 from tests.golden.reader import Golden
 
 DTYPES = {"bf16": "bfloat16", "fp32": "working"}
@@ -61,7 +61,8 @@ def _amu_config(config: dict, **more: object) -> Scal3RConfig:
 
 
 def _chunk(x: Tensor, num_frames: int, positions: Tensor) -> ChunkBatch:
-    return ChunkBatch(x.reshape(1, 1, num_frames, -1, x.shape[-1]), positions, (0,), None)
+    tokens = x.reshape(1, 1, num_frames, -1, x.shape[-1])
+    return ChunkBatch(tokens, TokenPositions(positions), (0,), None)
 
 
 @torch.no_grad()
@@ -87,15 +88,17 @@ def check_amu(golden: Golden) -> dict[str, Tensor]:
 
 
 def _projections(unit: AdaptiveMemoryUnit, chunk: ChunkBatch) -> dict[str, Tensor]:
-    x = unit._patch_tokens(chunk)
-    dim = x.shape[-1]
-    q, k, v = (
-        unit._linear(x, unit.qkv, slice(i * dim, (i + 1) * dim)).unflatten(-1, (unit.num_heads, -1))
-        for i in range(3)
-    )
-    q, k = unit._rotate(unit.q_norm(q), chunk), unit._rotate(unit.k_norm(k), chunk)
-    merged = {name: value.flatten(1, 3).transpose(1, 2)[0] for name, value in (("q", q), ("k", k), ("v", v))}
-    return merged | {"lr": torch.stack([rate[0] for rate in unit._token_rates(x, chunk)])}
+    """Return queries, keys, values [E, L, D] and token rates, as they enter the fast-weight functions."""
+    seen: list[Tensor] = []
+    original = fast_weight.ascent_gradient
+    fast_weight.ascent_gradient = lambda _weights, *rest: seen.extend(rest) or original(_weights, *rest)
+    try:
+        unit.chunk_gradient(chunk)
+    finally:
+        fast_weight.ascent_gradient = original
+    keys, values, rates = seen
+    queries = unit.queries(chunk)
+    return {"q": queries[0], "k": keys[0], "v": values[0], "lr": torch.stack([rate[0] for rate in rates])}
 
 
 def _amu_outputs(
@@ -110,18 +113,18 @@ def _amu_outputs(
     out |= {f"out.{label}.new_{name}": value for name, value in weights._asdict().items()}
     out |= {f"out.{label}.chunk{i}.y": _memory_output(unit, chunk, weights) for i, chunk in enumerate(chunks)}
     out[f"out.{label}.single.y"] = _memory_output(unit, chunks[0], unit.updated_weights(first))
-    normed = unit._read(unit._patch_tokens(chunks[0]), chunks[0], weights)
-    heads = normed.flatten(1, 3).unflatten(-1, (unit.num_heads, -1)).transpose(1, 2)[0]
-    out[f"mid.{label}.chunk0.o_norm"] = heads
-    modulation = unit._linear(normed, unit.proj, slice(None)).flatten(1, 3)
-    out[f"mid.{label}.chunk0.shift_scale_gate"] = modulation
+    answers = unit.answers(unit.queries(chunks[0]), weights)
+    out[f"mid.{label}.chunk0.o_norm"] = answers.unflatten(-1, (unit.num_heads, -1)).transpose(1, 2)[0]
+    out[f"mid.{label}.chunk0.shift_scale_gate"] = unit.proj(answers)
     return out
 
 
 def _memory_output(unit: AdaptiveMemoryUnit, chunk: ChunkBatch, weights: FastWeights) -> Tensor:
     """Return the memory's contribution to every token: exactly zero for special tokens."""
     special = torch.zeros_like(chunk.tokens[..., : unit.num_special_tokens, :])
-    return torch.cat([special, unit.output(chunk, weights)], dim=-2).flatten(0, 1).flatten(1, 2)
+    output = unit.modulated(unit.answers(unit.queries(chunk), weights))
+    patches = output.reshape(chunk.tokens[..., unit.num_special_tokens :, :].shape)
+    return torch.cat([special, patches], dim=-2).flatten(0, 1).flatten(1, 2)
 
 
 @torch.no_grad()
@@ -265,8 +268,8 @@ def _trace_aggregator(
         out[f"mid.chunk{index}.embed"] = tokens.tokens[0, 0]
         for j, tap in chunk_taps.items():
             for prefix in prefixes:
-                out[f"{prefix}chunk{index}.feat{j}"] = tap[0]
-                out[f"{prefix}chunk{index}.layer{j}.tokens"] = tap[0, ..., config.hidden_size :]
+                out[f"{prefix}chunk{index}.feat{j}"] = torch.cat(tap, dim=-1)[0]
+                out[f"{prefix}chunk{index}.layer{j}.tokens"] = tap.layer_half[0]
     return out
 
 
@@ -353,7 +356,7 @@ def _check_heads(
             out[name] = _load(CameraHead(config), weights)(taps[-1][:, :, 0])[:, 0]
             continue
         head = DPTHead(config, 2, "exp") if prefix == "depth." else DPTHead(config, 4, "inverse_log")
-        values, conf = _load(head, weights)([tap[0, :, special:] for tap in taps], tuple(grid))
+        values, conf = _load(head, weights)([[tap[0]] for tap in taps], tuple(grid))
         out |= {f"{name}.pred": values, f"{name}.conf": conf}
     return out
 
@@ -409,7 +412,9 @@ def _run_full_model(golden: Golden, label: str, dtype: str) -> dict[str, Tensor]
     batches = [ImageBatch(chunk[None, None], (0,), ((0, i),), None) for i, chunk in enumerate(chunks)]
     taps = model.aggregator(batches, 1, model.config.tap_layers)
     for index, chunk_taps in enumerate(taps):
-        out |= {f"mid.{label}.chunk{index}.feat{j}": tap[0, 0] for j, tap in chunk_taps.items()}
+        out |= {
+            f"mid.{label}.chunk{index}.feat{j}": torch.cat(tap, dim=-1)[0, 0] for j, tap in chunk_taps.items()
+        }
         out[f"mid.chunk{index}.src_inds"] = torch.tensor(
             [config["chunk_ranges"][index][0] + i for i in reference_first_order(len(chunks[index]))]
         )

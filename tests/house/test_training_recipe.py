@@ -35,9 +35,18 @@ def path(tmp_path: Path) -> Path:
         ("curriculum.overlap={4: 1}", "overlap 4 must be below every chunk_size (4)"),
         ("curriculum.group_size={3: 1}", "group_size 3 is no power of two"),
         ("curriculum.chunk_size={0: 1}", "curriculum.chunk_size"),
+        ("curriculum.stages=[{until: 3}]", "curriculum: stages.0.until = 3: the last stage has no end"),
+        ("curriculum.stages=[{overlap: {5: 1}}]", "stages.0: overlap 5 must be below every chunk_size (4)"),
+        ("curriculum.stages=[{overlab: {5: 1}}]", "did you mean 'overlap'?"),
+        ("curriculum.stages=[{resolution: [{height: 30, width: 42}]}]", "resolution 30x42 must be a multiple"),
+        ("validation.curriculum.stages=[{}]", "validation sees the same windows every time"),
+        ("optim.stages=[{}, {memory_lr: 1.0}]", "optim: stages.0 needs `until`"),
         ("curriculum.stride={1: 0}", "stride needs at least one value with a positive weight"),
         ("curriculum.stride={1: -1}", "curriculum.stride.1 = -1"),
         ("model.network.num_heads=3", "num_heads"),
+        ("model.train=heads", "model.train = 'heads': it should be 'all', 'memories' or 'memories_and_heads'"),
+        ("model.frozen_dtype=fp16", "model.frozen_dtype = 'fp16': it should be 'fp32' or 'bf16'"),
+        ("model.frozen_dtype=bf16", "model: frozen_dtype bf16 has nothing to act on: train all freezes nothing"),
         ("data.sources=[]", "data.sources"),
         ("validation.sources=[]", "validation: every 3 needs sources"),
         ("task=fly", "task = 'fly': it should be one of train, reconstruct"),
@@ -48,6 +57,24 @@ def test_a_mistake_is_one_line(path: Path, override: str, line: str) -> None:
         load_training_recipe(path, [override])
     assert line in str(caught.value)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["model.train=memories", "model.network.memory_layers=[]"],
+         "model: train memories needs memories, and network.memory_layers is empty"),
+        (["model.train=memories_and_heads", "model.network.memory_layers=[]"],
+         "model: train memories_and_heads needs memories"),
+        (["model.train=memories", "model.frozen_dtype=bf16"],
+         "model.frozen_dtype bf16 needs parallel.precision bf16"),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_one_line(path: Path, overrides: list[str], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_training_recipe(path, overrides)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_reconstruction_recipe_does_not_train(tmp_path: Path) -> None:

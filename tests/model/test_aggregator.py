@@ -89,7 +89,7 @@ def test_a_tap_holds_the_frame_block_before_and_the_layer_after_its_memory(aggre
         block = aggregator.frame_blocks[j]
         handles.append(block.register_forward_hook(lambda _m, _i, y, j=j: frame_outputs.__setitem__(j, y)))
     for j, unit in aggregator.memory_units.items():
-        handles.append(
+        handles.append(  # a memory's last call, which applies it, returns the tokens
             unit.register_forward_hook(lambda _m, _i, y, j=j: memory_outputs.__setitem__(int(j), y))
         )
     (taps,) = aggregator(batch_images(random_images(1, 2, 3), None), 1, [1, 2, 3])
@@ -97,9 +97,9 @@ def test_a_tap_holds_the_frame_block_before_and_the_layer_after_its_memory(aggre
         handle.remove()
     assert taps.keys() == {1, 2, 3}
     for j, tap in taps.items():
-        assert torch.equal(tap[..., :16].flatten(0, 2), frame_outputs[j])
+        assert torch.equal(tap.frame_half.flatten(0, 2), frame_outputs[j])
     for j in (1, 3):
-        assert torch.equal(taps[j][..., 16:], memory_outputs[j][0].tokens)
+        assert torch.equal(taps[j].layer_half, memory_outputs[j])
 
 
 def test_frame_blocks_see_one_frame_and_global_blocks_one_chunk():
@@ -109,7 +109,7 @@ def test_frame_blocks_see_one_frame_and_global_blocks_one_chunk():
     other[0, 1, 0] = 1 - other[0, 1, 0]
 
     def changed(aggregator: Aggregator) -> list:
-        outputs = [aggregator(batch_images(x, None), 2, [3])[0][3] for x in (images, other)]
+        outputs = [aggregator(batch_images(x, None), 2, [3])[0][3].layer_half for x in (images, other)]
         return ((outputs[0] - outputs[1]).abs().amax(dim=(-2, -1)) > 1e-9).tolist()
 
     chunkwise = tiny_model(memory_layers=[]).aggregator

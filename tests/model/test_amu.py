@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from scal3r_train.model.amu import AdaptiveMemoryUnit
+from scal3r_train.model.amu import AdaptiveMemoryUnit, StartedSum, keep_local
 from scal3r_train.model.chunk_batch import ChunkBatch
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.model.rope import token_positions
+from scal3r_train.model.rope import TokenPositions, token_positions
 from tests.model.tiny import tiny_config, tiny_model
 
 GRID = (2, 3)
@@ -38,7 +38,19 @@ def chunk_batch(
     mask: Tensor | None = None,
 ) -> ChunkBatch:
     sequences = tuple(range(len(tokens))) if sequences is None else sequences
-    return ChunkBatch(tokens, token_positions(*grid, NUM_SPECIAL, tokens.device), sequences, mask)
+    positions = TokenPositions(token_positions(*grid, NUM_SPECIAL, tokens.device))
+    return ChunkBatch(tokens, positions, sequences, mask)
+
+
+def summed_gradient(unit: AdaptiveMemoryUnit, batches: list[ChunkBatch], num_sequences: int) -> FastWeights:
+    gradients = [unit.chunk_gradient(batch) for batch in batches]
+    return unit.start_sum(batches, gradients, num_sequences)()
+
+
+def through(unit: AdaptiveMemoryUnit, batches: list[ChunkBatch], num_sequences: int = 1) -> list[ChunkBatch]:
+    """Write all batches and read them back."""
+    weights = unit.updated_weights(summed_gradient(unit, batches, num_sequences))
+    return [unit.apply_weights(batch, weights) for batch in batches]
 
 
 def assert_weights_close(found: FastWeights, expected: FastWeights) -> None:
@@ -48,32 +60,41 @@ def assert_weights_close(found: FastWeights, expected: FastWeights) -> None:
 
 def test_chunks_of_a_sequence_write_as_one_long_chunk():
     unit, tokens = make_unit(), make_tokens(1, 4, 2)
-    together = unit.summed_gradient([chunk_batch(tokens.reshape(1, 1, 8, *tokens.shape[3:]))], 1)
-    assert_weights_close(unit.summed_gradient([chunk_batch(tokens)], 1), together)
+    together = summed_gradient(unit, [chunk_batch(tokens.reshape(1, 1, 8, *tokens.shape[3:]))], 1)
+    assert_weights_close(summed_gradient(unit, [chunk_batch(tokens)], 1), together)
     apart = [chunk_batch(tokens[:, k : k + 1], sequences=(0,)) for k in range(4)]
-    assert_weights_close(unit.summed_gradient(apart, 1), together)
+    assert_weights_close(summed_gradient(unit, apart, 1), together)
+
+
+def test_queries_made_beforehand_are_those_the_memory_makes():
+    unit, batch = make_unit(), chunk_batch(make_tokens(2, 2, 2))
+    weights = unit.updated_weights(summed_gradient(unit, [batch], 2))
+    made = unit.apply_weights(batch, weights)
+    assert torch.equal(unit.apply_weights(batch, weights, unit.queries(batch)).tokens, made.tokens)
+    other = unit.queries(chunk_batch(make_tokens(2, 2, 2, seed=1)))
+    assert not torch.allclose(unit.apply_weights(batch, weights, other).tokens, made.tokens)
 
 
 def test_sequences_do_not_mix():
     unit, tokens = make_unit(), make_tokens(3, 2, 2)
-    together = unit.summed_gradient([chunk_batch(tokens)], 3)
+    together = summed_gradient(unit, [chunk_batch(tokens)], 3)
     # The same three as unequal batches in disorder: sequence 2 in two pieces, 0 and 1 in one.
     pieces = [
         chunk_batch(tokens[2:, :1], sequences=(2,)),
         chunk_batch(tokens[:2].flip(0), sequences=(1, 0)),
         chunk_batch(tokens[2:, 1:], sequences=(2,)),
     ]
-    assert_weights_close(unit.summed_gradient(pieces, 3), together)
+    assert_weights_close(summed_gradient(unit, pieces, 3), together)
     for row in range(3):
-        alone = unit.summed_gradient([chunk_batch(tokens[row : row + 1])], 1)
+        alone = summed_gradient(unit, [chunk_batch(tokens[row : row + 1])], 1)
         assert_weights_close(FastWeights(*(matrix[row : row + 1] for matrix in together)), alone)
 
 
 def test_each_sequence_reads_its_own_weights():
     unit, tokens = make_unit(), make_tokens(2, 1, 2)
     rows = [chunk_batch(tokens[row : row + 1], sequences=(row,)) for row in range(2)]
-    (together,) = unit([chunk_batch(tokens)], 2)
-    apart = unit(rows, 2)
+    (together,) = through(unit, [chunk_batch(tokens)], 2)
+    apart = through(unit, rows, 2)
     for row in range(2):
         torch.testing.assert_close(apart[row].tokens[0], together.tokens[row], rtol=1e-11, atol=1e-12)
 
@@ -105,7 +126,7 @@ def test_special_tokens_neither_write_nor_change():
         unit.chunk_gradient(chunk_batch(tokens)), unit.chunk_gradient(chunk_batch(other)), strict=True
     ):
         assert torch.equal(value, same)
-    (result,) = unit([chunk_batch(tokens)], 1)
+    (result,) = through(unit, [chunk_batch(tokens)], 1)
     assert torch.equal(result.tokens[..., :NUM_SPECIAL, :], tokens[..., :NUM_SPECIAL, :])
     assert (result.tokens - tokens)[..., NUM_SPECIAL:, :].abs().min() > 0
 
@@ -113,7 +134,7 @@ def test_special_tokens_neither_write_nor_change():
 def test_fewer_patches_than_special_tokens():
     """The reference cuts its zeros for special tokens out of the patches (flaw A10)."""
     tokens = make_tokens(1, 2, 2, grid=(1, 1))
-    (result,) = make_unit()([chunk_batch(tokens, grid=(1, 1))], 1)
+    (result,) = through(make_unit(), [chunk_batch(tokens, grid=(1, 1))])
     assert result.tokens.shape == tokens.shape
 
 
@@ -122,7 +143,10 @@ def test_without_rotary_embedding_positions_do_not_matter():
     tokens = make_tokens(1, 2, 2)
     for frequency, is_same in ((0, True), (100.0, False)):
         unit = make_unit(rope_frequency=frequency)
-        (wide,), (tall,) = unit([chunk_batch(tokens)], 1), unit([chunk_batch(tokens, grid=GRID[::-1])], 1)
+        (wide,), (tall,) = (
+            through(unit, [chunk_batch(tokens)], 1),
+            through(unit, [chunk_batch(tokens, grid=GRID[::-1])], 1),
+        )
         assert torch.allclose(wide.tokens, tall.tokens) == is_same
 
 
@@ -131,7 +155,7 @@ def test_the_same_input_twice_gives_the_same_output(is_training):
     """The reference keeps fast weights from call to call and cannot train (flaws A13, A17)."""
     unit, batch = make_unit().train(is_training), chunk_batch(make_tokens(1, 2, 2))
     before = {name: value.clone() for name, value in unit.state_dict().items()}
-    (first,), (second,) = unit([batch], 1), unit([batch], 1)
+    (first,), (second,) = through(unit, [batch], 1), through(unit, [batch], 1)
     assert torch.equal(first.tokens, second.tokens)
     after = unit.state_dict()
     assert before.keys() == after.keys()
@@ -140,7 +164,7 @@ def test_the_same_input_twice_gives_the_same_output(is_training):
 
 def test_every_parameter_learns():
     unit, batch = make_unit().train(), chunk_batch(make_tokens(1, 2, 2))
-    unit([batch], 1)[0].tokens.sin().sum().backward()
+    through(unit, [batch], 1)[0].tokens.sin().sum().backward()
     for name, parameter in unit.named_parameters():
         assert parameter.grad.abs().max() > 0, name
 
@@ -149,22 +173,22 @@ def test_the_sum_over_the_context_sees_one_fused_tensor_per_call():
     unit, batch = make_unit(), chunk_batch(make_tokens(2, 2, 2))
     seen = []
 
-    def double(gradient: Tensor) -> Tensor:
+    def double(gradient: Tensor) -> StartedSum:
         seen.append(gradient.shape)
-        return 2 * gradient
+        return lambda: 2 * gradient
 
-    alone = unit.summed_gradient([batch], 2)
+    alone = summed_gradient(unit, [batch], 2)
     unit.sum_over_context = double
-    assert_weights_close(unit.summed_gradient([batch], 2), FastWeights(*(2 * matrix for matrix in alone)))
+    assert_weights_close(summed_gradient(unit, [batch], 2), FastWeights(*(2 * matrix for matrix in alone)))
     assert seen == [(2, sum(matrix.numel() for matrix in (unit.w0, unit.w1, unit.w2)))]
 
 
 def test_a_sequence_held_elsewhere_still_takes_part():
     """A process without chunks contributes zeros and makes the same call."""
     unit, shapes = make_unit(), []
-    unit.sum_over_context = lambda gradient: shapes.append(gradient.shape) or gradient
-    assert unit([], 1) == []
-    assert unit([chunk_batch(make_tokens(1, 1, 2), sequences=(1,))], 2)[0].tokens.isfinite().all()
+    unit.sum_over_context = lambda gradient: shapes.append(gradient.shape) or keep_local(gradient)
+    assert through(unit, [], 1) == []
+    assert through(unit, [chunk_batch(make_tokens(1, 1, 2), sequences=(1,))], 2)[0].tokens.isfinite().all()
     assert [shape[0] for shape in shapes] == [1, 2]
 
 
@@ -175,7 +199,7 @@ def test_token_rates_start_at_the_base_rate():
         unit.lrs.weight.zero_()
         unit.lrs.bias.zero_()
     batch = chunk_batch(make_tokens(1, 2, 2))
-    rates = unit._token_rates(unit._patch_tokens(batch), batch)
+    rates = unit.token_rates(unit.patch_tokens(batch.tokens), batch.chunk_mask)
     for rate in rates:
         assert rate.shape == (1, 1, 2 * 2 * math.prod(GRID))
         torch.testing.assert_close(rate, torch.full_like(rate, 0.01))
@@ -183,11 +207,11 @@ def test_token_rates_start_at_the_base_rate():
 
 def test_autocast_leaves_the_memory_in_float32():
     unit, batch = make_unit(torch.float32), chunk_batch(make_tokens(1, 2, 2).float())
-    plain = unit([batch], 1)[0].tokens
+    plain = through(unit, [batch], 1)[0].tokens
     dtypes = []
-    unit.sum_over_context = lambda gradient: dtypes.append(gradient.dtype) or gradient
+    unit.sum_over_context = lambda gradient: dtypes.append(gradient.dtype) or keep_local(gradient)
     with torch.autocast("cpu", torch.bfloat16):
-        cast = unit([batch], 1)[0].tokens
+        cast = through(unit, [batch], 1)[0].tokens
     assert dtypes == [torch.float32]
     assert torch.equal(cast, plain)
 
@@ -195,11 +219,11 @@ def test_autocast_leaves_the_memory_in_float32():
 def test_bfloat16_weights_and_tokens_are_widened():
     unit = make_unit(torch.bfloat16)
     batch = chunk_batch(make_tokens(1, 2, 2).bfloat16())
-    (result,) = unit([batch], 1)
+    (result,) = through(unit, [batch], 1)
     assert result.tokens.dtype == torch.bfloat16
     wide_unit = make_unit(torch.float32)
     wide_unit.load_state_dict({name: value.float() for name, value in unit.state_dict().items()})
-    (wide,) = wide_unit([chunk_batch(batch.tokens.float())], 1)
+    (wide,) = through(wide_unit, [chunk_batch(batch.tokens.float())])
     change = (wide.tokens - batch.tokens.float())[..., NUM_SPECIAL:, :]
     error = (result.tokens.float() - wide.tokens)[..., NUM_SPECIAL:, :]
     assert error.abs().max() <= 2**-8 * wide.tokens.abs().max()  # the rounding of the result alone
@@ -209,7 +233,7 @@ def test_bfloat16_weights_and_tokens_are_widened():
 def test_bfloat16_newton_schulz_is_a_setting():
     batch = chunk_batch(make_tokens(1, 2, 2))
     exact, rounded = (
-        make_unit(newton_schulz_dtype=dtype)([batch], 1)[0].tokens for dtype in ("working", "bfloat16")
+        through(make_unit(newton_schulz_dtype=dtype), [batch])[0].tokens for dtype in ("working", "bfloat16")
     )
     difference = (exact - rounded).norm() / (exact - batch.tokens).norm()
     assert 1e-4 < difference < 0.5
@@ -221,6 +245,6 @@ def test_the_initial_memory_adds_its_gate_times_unit_variance(gate):
     model = Scal3RModel(tiny_config(memory_gate_init=gate))
     unit = model.aggregator.memory_units["3"]
     batch = chunk_batch(make_tokens(1, 2, 2).float())
-    change = (unit([batch], 1)[0].tokens - batch.tokens)[..., NUM_SPECIAL:, :]
+    change = (through(unit, [batch], 1)[0].tokens - batch.tokens)[..., NUM_SPECIAL:, :]
     spread = change.std(dim=-1, unbiased=False)
     torch.testing.assert_close(spread, torch.full_like(spread, gate), rtol=1e-2, atol=1e-7)

@@ -58,8 +58,8 @@ def make_dense(activation: str, frames_per_pass: int = 8) -> DPTHead:
     return randomized(DPTHead(config, 4 if activation == "inverse_log" else 2, activation)).double().eval()
 
 
-def make_taps(num_frames: int, grid: tuple[int, int]) -> list[torch.Tensor]:
-    return list(torch.randn(4, num_frames, math.prod(grid), 32, dtype=torch.float64))
+def make_taps(num_frames: int, grid: tuple[int, int]) -> list[list[torch.Tensor]]:
+    return [[tap] for tap in torch.randn(4, num_frames, math.prod(grid), 32, dtype=torch.float64)]
 
 
 @pytest.mark.parametrize("grid", [(2, 3), (1, 1), (5, 2)])
@@ -80,6 +80,16 @@ def test_frames_of_a_dense_head_are_independent_of_the_pass_they_share():
         values, other_conf = make_dense("exp", frames_per_pass)(taps, (2, 3))
         torch.testing.assert_close(values, together, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(other_conf, conf, rtol=1e-12, atol=1e-12)
+
+
+def test_a_tap_may_come_in_parts_and_behind_special_tokens():
+    taps = make_taps(5, (2, 3))
+    special = torch.full((5, 2, 32), 7.0, dtype=torch.float64)
+    parts = [torch.cat([special, tap], dim=1).split([12, 20], dim=-1) for (tap,) in taps]
+    for found, expected in zip(
+        make_dense("exp")(parts, (2, 3)), make_dense("exp")(taps, (2, 3)), strict=True
+    ):
+        assert torch.equal(found, expected)
 
 
 def test_point_activation_inverts_the_signed_logarithm():

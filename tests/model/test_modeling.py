@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scal3r_train.model.amu import AdaptiveMemoryUnit
+from scal3r_train.model import fast_weight
 from scal3r_train.model.chunk_batch import batch_images, reference_first_order
 from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
 from tests.model.tiny import FIELDS, IMAGE_HW, random_images, scalar, tiny_model
@@ -108,13 +108,14 @@ def test_outputs_are_in_temporal_order(model, num_frames):
     expected = model(images)
     order = reference_first_order(num_frames)
     taps = model.config.tap_layers
-    (tap,) = model.aggregator(batch_images(images, None), 1, taps)
+    (halves,) = model.aggregator(batch_images(images, None), 1, taps)
+    tap = {j: torch.cat(pair, dim=-1) for j, pair in halves.items()}
     poses = model.camera_head(tap[3][0, :, :, 0])
     for position, frame in enumerate(order):
         torch.testing.assert_close(
             poses[:, :, position], expected.pose_encoding_stages[:, 0, :, frame], **CLOSE
         )
-        patches = [tap[j][0, :, position, model.config.num_special_tokens :] for j in taps]
+        patches = [[tap[j][0, :, position, model.config.num_special_tokens :]] for j in taps]
         depth, _ = model.depth_head(patches, (2, 3))
         torch.testing.assert_close(depth[..., 0], expected.depth[0, :, frame], **CLOSE)
 
@@ -239,14 +240,14 @@ def test_sides_must_be_multiples_of_the_patch(model):
 def memory_dtypes(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     """Record the dtypes inside every memory update."""
     seen: list[torch.dtype] = []
-    original = AdaptiveMemoryUnit.updated_weights
+    original = fast_weight.update
 
-    def recording(unit: AdaptiveMemoryUnit, gradient):
-        weights = original(unit, gradient)
-        seen.extend(matrix.dtype for matrix in (*gradient, *weights))
-        return weights
+    def recording(weights, gradient, *rest):
+        updated = original(weights, gradient, *rest)
+        seen.extend(matrix.dtype for matrix in (*weights, *gradient, *updated))
+        return updated
 
-    monkeypatch.setattr(AdaptiveMemoryUnit, "updated_weights", recording)
+    monkeypatch.setattr(fast_weight, "update", recording)
     return seen
 
 

@@ -1,11 +1,12 @@
 """The rotary embedding: a slow twin from its definition, and what it is for."""
 
 import math
+import weakref
 
 import pytest
 import torch
 
-from scal3r_train.model.rope import rotary_table, rotate, token_positions
+from scal3r_train.model.rope import TokenPositions, rotary_table, rotate, token_positions
 
 
 def rotate_slowly(x: list[float], row: int, column: int, frequency: float) -> list[float]:
@@ -53,7 +54,27 @@ def test_products_of_queries_and_keys_depend_on_relative_position_only(shift):
     assert not torch.allclose(rotate(q, there) @ rotate(k, here).mT, products)
 
 
-def test_a_tiled_table_repeats_the_frame():
+def test_tokens_of_several_frames_are_rotated_frame_by_frame():
     table = rotary_table(token_positions(2, 2, 1, torch.device("cpu")), 8, 100.0, torch.float32)
-    assert torch.equal(table.tile(3).cos[5:10], table.cos)
-    assert table.tile(3).sin.shape == (15, 8)
+    frames = torch.randn(2, 3, 5, 8)
+    expected = torch.stack([rotate(frame, table) for frame in frames.unbind(1)], dim=1)
+    assert torch.equal(rotate(frames.flatten(1, 2), table), expected.flatten(1, 2))
+
+
+def test_a_table_is_made_once_per_kind_and_dies_with_its_positions():
+    positions = TokenPositions(token_positions(2, 2, 1, torch.device("cpu")))
+    table = positions.table(8, 100.0, torch.float32)
+    assert positions.table(8, 100.0, torch.float32) is table
+    assert torch.equal(table.cos, rotary_table(positions.positions, 8, 100.0, torch.float32).cos)
+    others = [
+        positions.table(*kind)
+        for kind in ((4, 100.0, torch.float32), (8, 10.0, torch.float32), (8, 100.0, torch.float64))
+    ]
+    assert all(
+        other.cos.shape != table.cos.shape or not torch.equal(other.cos, table.cos) for other in others
+    )
+    assert positions.table(8, 0, torch.float32) is None
+    assert torch.equal(table.from_token(1).sin, table.sin[1:])
+    kept = weakref.ref(table.cos)
+    del positions, table, others
+    assert kept() is None

@@ -1,6 +1,4 @@
-"""Saving, loading, and activation checkpointing."""
-
-from collections import Counter
+"""Saving and loading, and the weights a model starts with."""
 
 import pytest
 import torch
@@ -9,7 +7,7 @@ from transformers import AutoModel
 
 from scal3r_train.model import modeling_scal3r
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from tests.model.tiny import FIELDS, random_images, scalar, tiny_config, tiny_model
+from tests.model.tiny import FIELDS, random_images, tiny_config, tiny_model
 
 
 def all_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -118,55 +116,3 @@ def test_two_models_of_one_seed_are_equal_and_of_two_seeds_are_not():
 
     assert all_equal(build(0).state_dict(), build(0).state_dict())
     assert not all_equal(build(0).state_dict(), build(1).state_dict())
-
-
-def gradients_with(model: Scal3RModel, images: torch.Tensor | list) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    scalar(model(images)).backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("enable", ["activation_checkpointing_enable", "gradient_checkpointing_enable"])
-@pytest.mark.parametrize("arguments", [{}, {"use_reentrant": False}])
-def test_checkpointing_gives_identical_gradients(enable, arguments):
-    model = tiny_model(patch_encoder="dinov2").train()
-    images = [[random_images(3), random_images(2, seed=1)]]
-    calls = count_calls(model)
-    expected = gradients_with(model, images)
-    once = dict(calls)
-    if not hasattr(model, enable):
-        pytest.skip("this transformers does not have that name")
-    getattr(model, enable)(*([arguments] if arguments else []))
-    calls.clear()
-    assert all_equal(gradients_with(model, images), expected)
-    assert calls == {name: 2 * count for name, count in once.items()}, "all runs again in backward"
-    getattr(model, enable.replace("enable", "disable"))()
-    calls.clear()
-    assert all_equal(gradients_with(model, images), expected)
-    assert calls == once
-
-
-def count_calls(model: Scal3RModel) -> Counter[str]:
-    """Count how often the first layer of everything that can be recomputed runs."""
-    calls: Counter[str] = Counter()
-    aggregator = model.aggregator
-    blocks = [*aggregator.patch_embed.blocks, *aggregator.frame_blocks, *aggregator.global_blocks]
-    watched = {f"block {index}": block.norm1 for index, block in enumerate(blocks)}
-    watched |= {f"camera {index}": block.norm1 for index, block in enumerate(model.camera_head.trunk)}
-    watched |= {"depth": model.depth_head.norm, "points": model.point_head.norm}
-    for layer, unit in aggregator.memory_units.items():
-        watched |= {f"memory {layer} gradient": unit.k_norm, f"memory {layer} output": unit.q_norm}
-    for name, module in watched.items():
-        module.register_forward_hook(lambda _m, _i, _y, name=name: calls.update([name]))
-    return calls
-
-
-def test_checkpointing_recomputes_no_sum_over_the_context():
-    model = tiny_model().train()
-    sums = []
-    for unit in model.aggregator.memory_units.values():
-        unit.sum_over_context = lambda gradient: sums.append(1) or gradient
-    model.activation_checkpointing_enable()
-    gradients_with(model, random_images(1, 2, 2))
-    assert len(sums) == len(model.aggregator.memory_units)

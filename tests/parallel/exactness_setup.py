@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
 
 WORLD_SIZE = 4
 IMAGE_HW = (8, 12)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+CHECKPOINTING: tuple[CheckpointingMode, ...] = ("none", "blocks", "segments")
 HEADS = ("pose_encoding", "depth", "world_points")
 
 
@@ -81,7 +83,7 @@ def scenario(name: str) -> Scenario:
     return next(one for one in SCENARIOS if one.name == name)
 
 
-def build_model(patch_encoder: str, dtype: torch.dtype, checkpointing: bool) -> Scal3RModel:
+def build_model(patch_encoder: str, dtype: torch.dtype) -> Scal3RModel:
     """Return a small network with two memories, every parameter random."""
     config = Scal3RConfig(
         image_size=8,
@@ -111,10 +113,7 @@ def build_model(patch_encoder: str, dtype: torch.dtype, checkpointing: bool) -> 
         for name, parameter in model.named_parameters():
             normal = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(_well_conditioned(name, normal))
-    model = model.to(dtype).train()
-    if checkpointing:
-        model.activation_checkpointing_enable()
-    return model
+    return model.to(dtype).train()
 
 
 def _well_conditioned(name: str, normal: Tensor) -> Tensor:

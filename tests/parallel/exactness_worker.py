@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,12 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
 from scal3r_train.parallel import collectives
 from scal3r_train.parallel.collectives import total_over_group
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.process import Process, joined_processes
 from tests.parallel.exactness_setup import (
+    CHECKPOINTING,
     DDP_ON,
     DTYPES,
     SCENARIOS,
@@ -71,16 +73,22 @@ class MeanBackward(torch.autograd.Function):
         return total / dist.get_world_size(ctx.group), None
 
 
-@contextmanager
-def replaced_sum(variant: str) -> Iterator[None]:
-    """Put a wrong gradient behind the sum over the context group."""
-    wrong = {"identity_backward": IdentityBackward, "mean_backward": MeanBackward}
-    right = collectives._SumOverGroup
-    collectives._SumOverGroup = wrong.get(variant, right)
-    try:
-        yield
-    finally:
-        collectives._SumOverGroup = right
+def replace_sum(model: Scal3RModel, variant: str, group: collectives.Group) -> None:
+    """Put another sum over the context group into the memories: one with a wrong gradient, or the one that waits."""
+    sums = {
+        "identity_backward": IdentityBackward.apply,
+        "mean_backward": MeanBackward.apply,
+        "waiting": collectives.sum_over_group,
+    }
+    if group is None or variant not in sums:
+        return
+
+    def start(gradient: Tensor) -> Callable[[], Tensor]:
+        total = sums[variant](gradient, group)
+        return lambda: total
+
+    for unit in model.aggregator.memory_units.values():
+        unit.sum_over_context = start
 
 
 @contextmanager
@@ -126,29 +134,30 @@ def rank_loss(output: Scal3ROutput, case: Scenario, rank: int, group: collective
 @cache
 def kept_model(patch_encoder: str, dtype: torch.dtype) -> Scal3RModel:
     """Return the model that successive runs share."""
-    return build_model(patch_encoder, dtype, checkpointing=False)
+    return build_model(patch_encoder, dtype)
 
 
 def fresh_model(case: Scenario, dtype: torch.dtype, is_wrapped: bool) -> Scal3RModel:
     """Return a model without gradients; one that DDP will put its hooks on is not shared."""
     if is_wrapped:
-        return build_model(case.patch_encoder, dtype, checkpointing=False)
+        return build_model(case.patch_encoder, dtype)
     model = kept_model(case.patch_encoder, dtype)
     model.zero_grad()
     return model
 
 
 def run(
-    case: Scenario, dtype_name: str, checkpointing: bool, variant: str, groups: ContextGroups
+    case: Scenario, dtype_name: str, checkpointing: CheckpointingMode, variant: str, groups: ContextGroups
 ) -> tuple[dict[str, Tensor], list[int]]:
     """Return this rank's predictions and the averaged gradient, and the sizes of the memories' collectives."""
     rank, dtype = dist.get_rank(), DTYPES[dtype_name]
     model = fresh_model(case, dtype, variant == "ddp")
-    model.activation_checkpointing_enable() if checkpointing else model.activation_checkpointing_disable()
+    model.set_activation_checkpointing(checkpointing)
     group = groups[case.block_of(rank)]
     connect_memories(model, group)
+    replace_sum(model, variant, group)
     called = DistributedDataParallel(model) if variant == "ddp" else model
-    with replaced_sum(variant), recorded_collectives() as sizes:
+    with recorded_collectives() as sizes:
         output = predict(called, case, rank, dtype)
         loss = rank_loss(output, case, rank, group)
         (loss * len(case.groups) / WORLD_SIZE if variant == "no_world_scale" else loss).backward()
@@ -164,13 +173,13 @@ def run(
     return {**results, "gradient": gradient}, sizes
 
 
-def plan() -> list[tuple[Scenario, str, bool, str]]:
+def plan() -> list[tuple[Scenario, str, CheckpointingMode, str]]:
     """Return every (scenario, dtype, checkpointing, variant) to run."""
-    both = (False, True)
-    right = [(case, dtype, on, "right") for case in SCENARIOS for dtype in DTYPES for on in both]
-    ddp = [(scenario(name), "float64", on, "ddp") for name in DDP_ON for on in both]
-    wrong = [(scenario(name), "float64", False, variant) for name in WRONG_ON for variant in WRONG_VARIANTS]
-    return right + ddp + wrong
+    right = [(case, dtype, mode, "right") for case in SCENARIOS for dtype in DTYPES for mode in CHECKPOINTING]
+    ddp = [(scenario(name), "float64", mode, "ddp") for name in DDP_ON for mode in CHECKPOINTING]
+    variants = ("waiting", *WRONG_VARIANTS)
+    other = [(scenario(name), "float64", "none", variant) for name in WRONG_ON for variant in variants]
+    return right + ddp + other
 
 
 def plain_collectives(process: Process, groups: ContextGroups) -> dict[str, object]:
@@ -180,6 +189,9 @@ def plain_collectives(process: Process, groups: ContextGroups) -> dict[str, obje
     leaf = torch.tensor([rank + 1.0], requires_grad=True)
     total = collectives.sum_over_group(leaf, groups[pair])
     (total * 10**rank).sum().backward()
+    again = torch.tensor([rank + 1.0], requires_grad=True)
+    arrived = collectives.start_sum_over_group(again, groups[pair])()
+    (arrived * 10**rank).sum().backward()
     collectives.wait_for_everyone()
     return {
         "process": [process.rank, process.world_size, process.is_main, str(process.device)],
@@ -190,6 +202,7 @@ def plain_collectives(process: Process, groups: ContextGroups) -> dict[str, obje
         "pair_count": collectives.total_over_group(torch.tensor(rank), groups[pair]).item(),
         "pair_sum": total.item(),
         "pair_gradient": leaf.grad.item(),
+        "pair_started": [arrived.item(), again.grad.item()],
         "alone": groups[range(rank, rank + 1)] is None,
     }
 
@@ -202,7 +215,7 @@ def main(output_folder: Path) -> None:
         assert process.world_size == WORLD_SIZE
         groups = ContextGroups()
         for case, dtype, checkpointing, variant in plan():
-            key = f"{case.name}/{dtype}/{'checkpointed' if checkpointing else 'plain'}/{variant}"
+            key = f"{case.name}/{dtype}/{checkpointing}/{variant}"
             results, notes[key] = run(case, dtype, checkpointing, variant, groups)
             tensors |= {f"{key}/{name}": value for name, value in results.items()}
         notes["collectives"] = plain_collectives(process, groups)

@@ -98,7 +98,7 @@ def test_without_peers_every_group_is_none():
 
 
 def test_connecting_reaches_every_memory_and_can_be_undone():
-    model = build_model("conv", torch.float32, checkpointing=False)
+    model = build_model("conv", torch.float32)
     units = list(model.aggregator.memory_units.values())
     connect_memories(model, "group")
     assert [unit.sum_over_context.keywords for unit in units] == [{"group": "group"}] * 2

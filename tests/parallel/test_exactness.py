@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.parallel.conftest import RankResults
 from tests.parallel.exactness_setup import (
+    CHECKPOINTING,
     DDP_ON,
     DTYPES,
     HEADS,
@@ -32,7 +33,6 @@ from tests.parallel.exactness_setup import (
 pytestmark = [pytest.mark.exactness, pytest.mark.timeout(300)]
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
-CHECKPOINTING = ("plain", "checkpointed")
 
 
 @cache
@@ -40,7 +40,7 @@ def reference(case: Scenario, dtype_name: str) -> tuple[dict[str, Tensor], Tenso
     """Return predictions, whole gradient and memories' gradient of one process: the mean over sequences of the mean
     over a sequence's frames, each sequence as one nested list."""
     dtype = DTYPES[dtype_name]
-    model = build_model(case.patch_encoder, dtype, checkpointing=False)
+    model = build_model(case.patch_encoder, dtype)
     predictions: dict[str, Tensor] = {}
     for sequence, counts in enumerate(case.groups):
         chunks = [chunk_images(case, sequence, chunk, dtype) for chunk in range(sum(counts))]
@@ -63,7 +63,7 @@ def relative_error(value: Tensor, expected: Tensor) -> float:
 @cache
 def memory_mask(patch_encoder: str) -> Tensor:
     """Return which entries of a gradient vector belong to the memories."""
-    model = build_model(patch_encoder, torch.float32, checkpointing=False)
+    model = build_model(patch_encoder, torch.float32)
     return torch.cat(
         [
             torch.full((parameter.numel(),), ".memory_units." in name)
@@ -103,10 +103,32 @@ def test_ddp_equals_one_process(ranks, name, checkpointing):
     assert max(found.values()) <= TOLERANCES["float64"], found
 
 
+@pytest.mark.parametrize("name", WRONG_ON)
+def test_a_sum_under_way_equals_one_that_waits(ranks, name):
+    """To the bit, predictions and gradients, with the same collective calls."""
+    case = scenario(name)
+    found, expected = (ranks.chunks(case, f"float64/none/{variant}") for variant in ("right", "waiting"))
+    assert all(torch.equal(found[chunk], expected[chunk]) for chunk in expected)
+    pairs = zip(
+        *(ranks.gradients(case, f"float64/none/{variant}") for variant in ("right", "waiting")), strict=True
+    )
+    assert all(torch.equal(one, other) for one, other in pairs)
+    for notes in ranks.notes:
+        assert notes[f"{name}/float64/none/right"] == notes[f"{name}/float64/none/waiting"]
+
+
+@pytest.mark.parametrize("mode", ["blocks", "segments"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", SCENARIOS, ids=lambda case: case.name)
+def test_recomputation_changes_no_bit(ranks, case, dtype, mode):
+    pairs = zip(*(ranks.gradients(case, f"{dtype}/{one}/right") for one in (mode, "none")), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 @pytest.mark.parametrize("variant", WRONG_VARIANTS)
 @pytest.mark.parametrize("name", WRONG_ON)
 def test_wrong_variants_fail_the_comparison(ranks, name, variant):
-    found = errors(ranks, scenario(name), "float64", f"float64/plain/{variant}")
+    found = errors(ranks, scenario(name), "float64", f"float64/none/{variant}")
     print(found)
     assert found["output"] <= TOLERANCES["float64"], "outputs do not betray a wrong gradient"
     assert found["gradient"] > 1e-2, found
@@ -116,7 +138,7 @@ def test_wrong_variants_fail_the_comparison(ranks, name, variant):
 @pytest.mark.parametrize("case", SCENARIOS, ids=lambda case: case.name)
 def test_every_rank_of_a_group_makes_the_same_collective_calls(ranks, case, checkpointing):
     """One sum per memory forwards and one backwards (and the count of frames between), none in recomputation."""
-    model = build_model(case.patch_encoder, torch.float32, checkpointing=False)
+    model = build_model(case.patch_encoder, torch.float32)
     sizes = [
         sum(matrix.numel() for matrix in (unit.w0, unit.w1, unit.w2))
         for unit in model.aggregator.memory_units.values()
@@ -130,7 +152,7 @@ def test_every_rank_of_a_group_makes_the_same_collective_calls(ranks, case, chec
 def test_the_memory_makes_chunks_depend_on_each_other():
     """Guards the comparison itself: a sequence's chunks on four ranks are not four sequences."""
     together = reference(scenario("4x1"), "float64")[0]
-    alone = build_model("conv", torch.float64, checkpointing=False)
+    alone = build_model("conv", torch.float64)
     with torch.no_grad():
         output = of_chunk(alone(chunk_images(scenario("4x1"), 0, 1, torch.float64)[None, None]), 0)
     found = {name: relative_error(output[name], together[f"sequence0.chunk1.{name}"]) for name in HEADS}

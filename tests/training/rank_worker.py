@@ -19,11 +19,18 @@ import torch.distributed as dist
 from scal3r_train.config import UserError
 from scal3r_train.data.plan import GroupPlan, StepPlan, plan_step
 from scal3r_train.losses.targets import Targets
+from scal3r_train.parallel.process import joined_processes
 from scal3r_train.training import step as step_module
 from scal3r_train.training import trainer
 from tests.training import tiny
 
 SHARED = {"curriculum.group_size": {"2": 1.0}, "curriculum.chunks_per_rank": {"2": 1.0}}
+FROZEN = {
+    "model.train": "memories",
+    "model.frozen_dtype": "bf16",
+    "parallel.precision": "bf16",
+    "validation.every": 0,
+}
 
 
 def one_sequence_per_rank(curriculum: Any, sources: Any, seed: int, step: int, world_size: int) -> StepPlan:
@@ -43,9 +50,9 @@ def noted_steps() -> Iterator[list[dict[str, Any]]]:
     original = trainer.train_step
 
     def step(engine: Any, groups: Any, micro_steps: Any, *rest: Any) -> Any:
-        before = torch.cat([p.detach().flatten().clone() for p in engine.model.parameters()])
+        before = torch.cat([p.detach().flatten().clone() for p in engine.bare_model.parameters()])
         result = original(engine, groups, micro_steps, *rest)
-        after = torch.cat([p.detach().flatten() for p in engine.model.parameters()])
+        after = torch.cat([p.detach().flatten() for p in engine.bare_model.parameters()])
         notes.append(
             {
                 "is_applied": result.is_applied,
@@ -84,22 +91,30 @@ def poisoned_targets(rank: int, calls: range) -> Iterator[None]:
 def error_of(recipe: Any) -> str:
     """Return the line with which a run ends on this rank."""
     try:
-        tiny.train(recipe, close=False)
+        tiny.train(recipe)
     except UserError as error:
         return str(error)
     return ""
 
 
 def main(towns: Path, folder: Path) -> None:
+    """Run all scenarios among peers that stay together."""
+    with joined_processes():
+        run_scenarios(towns, folder)
+
+
+def run_scenarios(towns: Path, folder: Path) -> None:
     """Run all scenarios."""
     notes: dict[str, Any] = {}
 
     def run(name: str, changes: dict[str, Any], index: Path = towns) -> None:
-        tiny.train(tiny.recipe(index, folder / name, SHARED | changes), close=False)
+        tiny.train(tiny.recipe(index, folder / name, SHARED | changes))
 
     run("shared", {})
     rank = dist.get_rank()
-    run("checkpointed", {"model.gradient_checkpointing": True})
+    for mode in ("blocks", "segments"):
+        run(mode, {"model.activation_checkpointing": mode})
+    run("frozen", FROZEN)
     run("accumulated", {"optim.accumulation_steps": 2, "optim.num_steps": 3})
 
     with tiny.killed_after(3):
@@ -131,7 +146,6 @@ def main(towns: Path, folder: Path) -> None:
     )
     notes["unwritable"] = error_of(tiny.recipe(towns, folder / "index.parquet" / "run", SHARED))
     (folder / f"rank{rank}.json").write_text(json.dumps(notes))
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

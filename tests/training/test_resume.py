@@ -39,7 +39,7 @@ def newest(run: Path) -> Path:
 def assert_same_end(resumed: Path, whole: Path) -> None:
     assert tiny.metrics(resumed) == tiny.metrics(whole)
     assert_equal_states(tiny.weights(resumed), tiny.weights(whole))
-    assert_equal_states(tiny.optimizer_state(newest(resumed)), tiny.optimizer_state(newest(whole)))
+    assert_equal_states(tiny.saved_state(newest(resumed)), tiny.saved_state(newest(whole)))
 
 
 def test_one_process_bit_for_bit(one_process: OneProcess, towns: Path, tmp_path: Path) -> None:
@@ -49,7 +49,8 @@ def test_one_process_bit_for_bit(one_process: OneProcess, towns: Path, tmp_path:
         tiny.train(recipe)
     assert [line["step"] for line in tiny.steps(tmp_path)] == [1, 2, 3]
     partial = tmp_path / "checkpoints" / "step_00000003.partial"
-    shutil.copytree(tmp_path / "checkpoints" / "step_00000002" / "state", partial / "state")
+    shutil.copytree(tmp_path / "checkpoints" / "step_00000002", partial)
+    (partial / "manifest.json").unlink()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # a line cut short
     tiny.train(recipe)
@@ -77,13 +78,7 @@ def test_killed_while_accumulating_with_reading_processes(
 
 @pytest.mark.exactness
 def test_two_ranks(ranks: Ranks) -> None:
-    resumed, whole = ranks.folder / "resumed", ranks.folder / "shared"
-    assert len(tiny.metrics(resumed)) == len(tiny.metrics(whole))
-    for line, other in zip(tiny.metrics(resumed), tiny.metrics(whole), strict=True):
-        assert line == pytest.approx(other, rel=1e-6)
-    weights, expected = tiny.weights(resumed), tiny.weights(whole)
-    for name, value in weights.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-8)
+    assert_same_end(ranks.folder / "resumed", ranks.folder / "shared")
 
 
 def test_every_step_is_logged_once_and_validated_on_time(one_process: OneProcess) -> None:
@@ -99,7 +94,7 @@ def test_old_checkpoints_are_pruned_and_complete(one_process: OneProcess) -> Non
     assert [folder.name for folder in folders] == ["step_00000004", "step_00000005"]
     for folder in folders:
         manifest = json.loads((folder / "manifest.json").read_text())
-        assert manifest["step"] == int(folder.name[5:]) and manifest["world_size"] == 1
+        assert manifest["progress"]["step"] == int(folder.name[5:]) and manifest["world_size"] == 1
         assert (folder / "recipe.yaml").read_text() == (one_process() / "recipe.yaml").read_text()
         assert (folder / "model" / "model.safetensors").is_file()
 
@@ -111,18 +106,12 @@ def test_a_finished_run_does_not_train_again(one_process: OneProcess, towns: Pat
     assert_equal_states(tiny.weights(tmp_path / "run"), tiny.weights(one_process()))
 
 
-def test_another_number_of_processes_is_refused(ranks: Ranks, towns: Path, tmp_path: Path) -> None:
-    shutil.copytree(ranks.folder / "shared", tmp_path / "run")
-    with pytest.raises(UserError, match="written by 2 processes, this run has 1; start as many, or"):
-        tiny.train(tiny.recipe(towns, tmp_path / "run"))
-
-
 def test_a_checkpoint_of_another_network_is_refused(
     one_process: OneProcess, towns: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(one_process(), tmp_path / "run")
     wider = tiny.NETWORK | {"hidden_size": 32}
-    with pytest.raises(UserError, match=r"step_00000005 is damaged or of another recipe.*size mismatch"):
+    with pytest.raises(UserError, match=r"step_00000005 is of another network: .* is \[.*16.*\] there and"):
         tiny.train(tiny.recipe(towns, tmp_path / "run", {"model.network": wider}))
 
 
@@ -135,11 +124,6 @@ def test_a_new_run_starts_from_the_weights_of_another(
 
 
 def test_checkpoints_hold_no_code(one_process: OneProcess) -> None:
-    """Everything that is read back is tensors and numbers: torch's own restricted reader takes it."""
-    from accelerate.utils import load
-
-    for file in sorted((newest(one_process()) / "state").iterdir()):
-        assert file.suffix in (".safetensors", ".bin", ".pkl")
-        if file.suffix != ".safetensors":
-            load(file, weights_only=True)
-    assert not list((newest(one_process()) / "state").glob("custom_*"))
+    """Tensors and text: nothing that could be unpickled."""
+    files = [path for path in newest(one_process()).rglob("*") if path.is_file()]
+    assert {file.suffix for file in files} == {".safetensors", ".json", ".yaml"}

@@ -52,9 +52,10 @@ def first_weights(run: Path) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in build_model(recipe.model).state_dict().items()}
 
 
-def test_checkpointed_activations_change_nothing(ranks: Ranks, one_process: OneProcess) -> None:
-    assert_same_run(ranks.folder / "checkpointed", ranks.folder / "shared")
-    assert_same_run(one_process({"model.gradient_checkpointing": True}), one_process())
+@pytest.mark.parametrize("mode", ["blocks", "segments"])
+def test_checkpointed_activations_change_nothing(ranks: Ranks, one_process: OneProcess, mode: str) -> None:
+    assert_same_run(ranks.folder / mode, ranks.folder / "shared")
+    assert_same_run(one_process({"model.activation_checkpointing": mode}), one_process())
 
 
 @pytest.mark.parametrize("average", ["chunk", "sequence"])

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from scal3r_train.config import UserError
-from scal3r_train.parallel.engine import Engine, ParallelSettings
+from scal3r_train.parallel.build_engine import build_engine
+from scal3r_train.parallel.process import current_process
+from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.recipe import ModelSettings, require_whole_patches
 from scal3r_train.train import build_model, main
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
@@ -18,7 +20,9 @@ from tests.training import tiny
 def test_reading_processes_need_not_be_forked(towns: Path) -> None:
     """Python 3.14 and macOS start them afresh: the data set has to be sent."""
     recipe = tiny.recipe(towns, towns)
-    data = plan_data(recipe.data, recipe.curriculum, 0, Engine(ParallelSettings(), 1))
+    data = plan_data(
+        recipe.data, recipe.curriculum, 0, build_engine(ParallelSettings(), current_process(), 1)
+    )
     assert len(ForkingPickler.dumps(data.dataset)) > 0
 
 
@@ -57,7 +61,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
 def test_a_loaded_model_can_be_trained(tmp_path: Path) -> None:
     model = build_model(ModelSettings.model_validate({"network": tiny.NETWORK}))
     model.save_pretrained(tmp_path / "model")
-    again = build_model(ModelSettings(checkpoint=str(tmp_path / "model"), gradient_checkpointing=True))
+    again = build_model(ModelSettings(checkpoint=str(tmp_path / "model"), activation_checkpointing="blocks"))
     assert again.training
     assert any(vars(module).get("gradient_checkpointing") for module in again.modules())
     assert not any(vars(module).get("gradient_checkpointing") for module in model.modules())

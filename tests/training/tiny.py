@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,10 +17,12 @@ from torch import Tensor
 from scal3r_train.config import validate_mapping
 from scal3r_train.data.index import load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.build_engine import build_engine
+from scal3r_train.parallel.process import joined_processes
 from scal3r_train.recipe import TrainingRecipe
 from scal3r_train.train import build_model, trainer_settings
 from scal3r_train.training import trainer
+from scal3r_train.training.checkpoint_files import StateReader
 
 NETWORK = {
     "image_size": 28,
@@ -84,16 +85,14 @@ def recipe(index: Path, output_dir: Path, changes: dict[str, Any] | None = None)
     return validate_mapping(TrainingRecipe, mapping, "test")
 
 
-def train(recipe: TrainingRecipe, *, close: bool = True) -> None:
-    """Train as `scal3r_train.train` does; without `close` the ranks stay together for another run."""
-    AcceleratorState._reset_state()  # one process, several runs: the precision may change between them
-    GradientState._reset_state()
-    engine = Engine(recipe.parallel, recipe.optim.accumulation_steps)
-    try:
+def train(recipe: TrainingRecipe) -> str:
+    """Train as `scal3r_train.train` does; a caller that has joined its peers stays with them for another run."""
+    with joined_processes() as process:
+        engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
         set_seed(recipe.seed)
-        trainer.Trainer(trainer_settings(recipe), engine, build_model(recipe.model)).fit()
-    finally:
-        if close:
+        try:
+            return trainer.Trainer(trainer_settings(recipe), engine, build_model(recipe.model)).fit()
+        finally:
             engine.close()
 
 
@@ -173,6 +172,13 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-def optimizer_state(checkpoint: Path) -> dict[str, Any]:
-    """Return AdamW's state in a checkpoint."""
-    return torch.load(checkpoint / "state" / "optimizer.bin", weights_only=True)
+def saved_state(checkpoint: Path) -> dict[str, Any]:
+    """Return everything that a checkpoint holds of the run, wherever it is cut: tensors whole, counts, random state."""
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    reader = StateReader(checkpoint, manifest["pieces"])
+    state: dict[str, Any] = {"progress": manifest["progress"], "random": manifest["random"]}
+    for name, entry in manifest["parameters"].items():
+        for kind in ("weight", "exp_avg", "exp_avg_sq", "ema"):
+            if reader.has(kind, name):
+                state[f"{kind}/{name}"] = reader.read(kind, name, 0, math.prod(entry["shape"]))
+    return state

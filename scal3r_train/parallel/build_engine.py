@@ -1,0 +1,60 @@
+"""Which engine a run gets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.distributed as dist
+
+from scal3r_train.config import UserError
+from scal3r_train.parallel.launch import launched_engine
+from scal3r_train.parallel.process import Process
+from scal3r_train.parallel.settings import EngineName, ParallelSettings
+
+if TYPE_CHECKING:
+    from scal3r_train.parallel.engine import Engine
+
+
+def engine_name(settings: ParallelSettings, process: Process) -> EngineName:
+    """Return the engine of a run: the recipe's or the launcher's, else DDP or, for one process, none.
+
+    Raises:
+        UserError: recipe and launcher contradict each other, or the engine needs peers or packages that are absent.
+    """
+    launched = launched_engine()
+    plain: EngineName = "ddp" if process.world_size > 1 else "single"
+    if settings.engine == "launcher":
+        return launched or plain
+    if launched not in (None, settings.engine):
+        raise UserError(
+            f"parallel.engine is {settings.engine} and the accelerate config asks for {launched}; leave "
+            "parallel.engine=launcher or use the config of that engine"
+        )
+    if settings.engine in ("single", "ddp") and settings.engine != plain:
+        raise UserError(
+            f"parallel.engine is {settings.engine} and {process.world_size} processes were started; use {plain}"
+        )
+    return settings.engine
+
+
+def build_engine(settings: ParallelSettings, process: Process, accumulation_steps: int) -> Engine:
+    """Return the run's engine, not yet prepared."""
+    name = engine_name(settings, process)
+    # Imported here: each engine brings its own library, and DeepSpeed alone takes seconds.
+    if name in ("single", "ddp"):
+        from scal3r_train.parallel.replicated import ReplicatedEngine  # noqa: PLC0415
+
+        return ReplicatedEngine(name, settings, process, accumulation_steps)
+    if not dist.is_initialized():
+        raise UserError(f"engine {name} shards over processes: start them with torchrun or accelerate launch")
+    if name == "fsdp2":
+        from scal3r_train.parallel.fsdp2 import Fsdp2Engine  # noqa: PLC0415
+
+        return Fsdp2Engine(name, settings, process, accumulation_steps)
+    try:
+        from scal3r_train.parallel.zero import ZeroEngine  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError(
+            f"engine {name} needs DeepSpeed: pip install 'scal3r_train[train]' ({error})"
+        ) from None
+    return ZeroEngine(name, settings, process, accumulation_steps)

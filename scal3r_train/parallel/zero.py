@@ -1,0 +1,158 @@
+"""DeepSpeed ZeRO 1, 2, 3 and 3 with offload: flat fp32 partitions, read and written through DeepSpeed's own maps."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import deepspeed
+import deepspeed.ops
+import torch
+from torch import Tensor
+
+from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.shard import MOMENTS, Shard
+from scal3r_train.parallel.zero_config import zero_config
+
+STAGE = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
+
+
+class ZeroEngine(Engine):
+    """A DeepSpeed engine around the model and torch's AdamW.
+
+    DeepSpeed keeps fp32 parameters and reduces fp32 gradients in either precision: bf16 is its torch_autocast with no
+    module whose traffic is lowered.
+    """
+
+    def _wrap(self) -> None:
+        # DeepSpeed calls what newer torch has renamed.
+        warnings.filterwarnings(
+            "ignore", message=".*is deprecated", category=FutureWarning, module="torch.distributed"
+        )
+        if self.process.device.type == "cpu":
+            # An optional shared-memory operator that DeepSpeed would compile for a minute.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        self._is_stage3 = STAGE[self.name] == 3
+        self._zero_engine, self._zero, _, _ = deepspeed.initialize(
+            model=self.bare_model,
+            optimizer=self.optimizer,
+            config=zero_config(self.name, self.settings.precision, self.clip_norm, self.accumulation_steps),
+        )
+        self._parameters: dict[str, Any] = dict(
+            self.bare_model.named_parameters()
+        )  # with DeepSpeed's attributes
+        for flat in self._flat_partitions():
+            self.optimizer.state[flat] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(flat.data),
+                "exp_avg_sq": torch.zeros_like(flat.data),
+            }
+        if not self._is_stage3:
+            self._zero._lazy_init_hp_params_optimizer_state()
+
+    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
+        """Run the model; DeepSpeed's engine opens autocast."""
+        return self._zero_engine(images, chunk_mask)
+
+    @contextmanager
+    def micro_step(self, *, is_last: bool) -> Iterator[None]:
+        """Tell DeepSpeed whether this micro-step is the last."""
+        self._zero_engine.set_gradient_accumulation_boundary(is_last)
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate and, in the last micro-step, reduce."""
+        self._zero_engine.backward(loss)
+
+    def gradients(self) -> Mapping[str, Tensor]:
+        """Return this rank's fragments of the averaged gradients."""
+        found = {}
+        for name, parameter in self._parameters.items():
+            if not parameter.requires_grad:
+                continue
+            if self._is_stage3:
+                local = self._zero.get_local_fp32_grad_for_param(parameter)
+                found[name] = local.view(-1)[: self._num_valid(parameter)]
+            elif parameter._hp_mapping is not None:
+                found[name] = parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group)
+        return found
+
+    @property
+    def holds_whole_gradients(self) -> bool:
+        """Every rank holds its fragments."""
+        return False
+
+    def _apply(self, norm: float) -> None:
+        self._zero_engine.step()  # clips by the same rule (`gradient_clipping`) with a norm of its own
+
+    def _drop_gradients(self) -> None:
+        # DeepSpeed skips a step whose gradient is not finite and clears what it has gathered; a vote may be lost
+        # over the loss alone, so the gradient is made so.
+        for gradient in self.gradients().values():
+            gradient.fill_(math.nan)
+        if self.name == "zero3_offload":
+            self._zero.norm_for_param_grads |= dict.fromkeys(self._zero.norm_for_param_grads, math.nan)
+        self._zero_engine.step()
+
+    def shards(self) -> list[Shard]:
+        """Return this rank's fragments of every parameter."""
+        shards = []
+        for name, parameter in self._parameters.items():
+            shard = self._stage3_shard if self._is_stage3 else self._stage12_shard
+            shards += shard(name, parameter)
+        return shards
+
+    def _stage12_shard(self, name: str, parameter: Any) -> list[Shard]:
+        if not parameter.requires_grad:
+            weight = parameter.detach().view(-1)
+            return [Shard(name, tuple(parameter.shape), 0, weight, is_replicated=True)]
+        mapping = parameter._hp_mapping
+        if mapping is None:  # other ranks hold all of it
+            return []
+        moments = {key: mapping.get_optim_state_fragment(key) for key in MOMENTS}
+        start = mapping.lp_fragment_address.start
+        return [Shard(name, tuple(parameter.shape), start, mapping.get_hp_fragment().detach(), moments)]
+
+    def _stage3_shard(self, name: str, parameter: Any) -> list[Shard]:
+        count, start = self._num_valid(parameter), self._start(parameter)
+        shape = tuple(parameter.ds_shape)
+        if not parameter.requires_grad:
+            return [Shard(name, shape, start, parameter.ds_tensor.detach().view(-1)[:count])]
+
+        def piece(key: str | None) -> Tensor:
+            partition, _ = self._zero._get_fp32_opt_state_partition(
+                parameter, release_swap_buffers=False, optim_state_key=key
+            )
+            return partition.detach()[:count]
+
+        return [Shard(name, shape, start, piece(None), {key: piece(key) for key in MOMENTS})]
+
+    def _start(self, parameter: Any) -> int:
+        return min(self.process.rank * parameter.partition_numel(), parameter.ds_numel)
+
+    def _num_valid(self, parameter: Any) -> int:
+        """Return the elements of this rank's partition that are not padding."""
+        return min(parameter.partition_numel(), parameter.ds_numel - self._start(parameter))
+
+    def _flat_partitions(self) -> list[Tensor]:
+        zero = self._zero
+        return zero.fp32_partitioned_groups_flat if self._is_stage3 else zero.single_partition_of_fp32_groups
+
+    def _publish_weights(self) -> None:
+        if not self._is_stage3:
+            self._zero.update_lp_params()
+            return
+        for number in range(len(self._zero.fp16_groups)):
+            self._zero._reassign_or_swap_out_partitioned_parameters(number)
+        persistent = self._zero.persistent_parameters
+        if persistent:  # small parameters that DeepSpeed never releases
+            persistent[0].partition(persistent)
+            persistent[0].all_gather(persistent)
+
+    def close(self) -> None:
+        """Let DeepSpeed drop its hooks and buffers."""
+        self._zero_engine.destroy()

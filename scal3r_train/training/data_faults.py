@@ -1,0 +1,239 @@
+"""Data that cannot be read: all ranks agree on what takes its place, count it, and say so.
+
+A window is lost when any rank of its context group cannot use its part of it. All ranks hear of it in one exchange,
+the ranks of the group read the same other window (data/fallback.py), and all exchange again. Who reads what depends
+on the step and on which files can be read, on nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scal3r_train.config import UserError, write_text_atomically
+from scal3r_train.data.curriculum import CurriculumSettings
+from scal3r_train.data.dataset import DataSettings, FailedBatch, StepDataset, UnreadableWindow
+from scal3r_train.data.fallback import fallback_window
+from scal3r_train.data.plan import GroupPlan, Source, StepPlan
+from scal3r_train.data.sequence import SequenceBatch
+from scal3r_train.losses.targets import require_finite
+from scal3r_train.parallel.collectives import broadcast_from_main, gather_to_all
+from scal3r_train.parallel.process import Process
+from scal3r_train.training.step import MicroStep
+
+FILE_NAME = "data_faults.jsonl"
+MIN_STEPS = 100  # that a share is taken of; one fault in the second step is not 50 % of a run
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A window that some rank could not read.
+
+    Attributes:
+        micro_step, group: where in the step: number of the micro-step, first rank of the context group.
+        rank: which told.
+        window: what it told.
+    """
+
+    micro_step: int
+    group: int
+    rank: int
+    window: UnreadableWindow
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """Identifies the window in its step."""
+        return self.micro_step, self.group, self.window.place
+
+
+class DataFaults:
+    """Replaces windows that cannot be read, and keeps account of them in `data_faults.jsonl`."""
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        curriculum: CurriculumSettings,
+        sources: Sequence[Source],
+        seed: int,
+        dataset: StepDataset,
+        process: Process,
+        folder: Path,
+    ) -> None:
+        """Note where to draw and read other windows; `folder` is that of the run."""
+        self.settings = settings
+        self.num_fallbacks = 0
+        self._num_faulty_steps = 0
+        self._curriculum, self._sources, self._seed = curriculum, sources, seed
+        self._dataset, self._process = dataset, process
+        self._path = folder / FILE_NAME
+        self._told: set[str] = set()
+
+    def resume(self, step: int) -> None:
+        """Take over the account of the first `step` steps and forget later lines; all ranks call this."""
+        lines = []
+        if self._process.is_main and self._path.exists():
+            lines = _lines_until(self._path, step)
+            write_text_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
+            self._told = {line["sequence"] for line in lines}
+        counts = len(lines), len({line["step"] for line in lines})
+        self.num_fallbacks, self._num_faulty_steps = broadcast_from_main(counts)
+
+    def mended(
+        self, step: int, micro_steps: Sequence[MicroStep], say: Callable[[str], None]
+    ) -> list[MicroStep]:
+        """Return the micro-steps with readable windows, equal to what was given if all of it can be read.
+
+        All ranks call this together. Costs one exchange of a few bytes, another one per attempt.
+
+        Args:
+            step: number of the optimizer step, counted from 1, for messages.
+            micro_steps: of the step.
+            say: prints a line; called once for each sequence.
+
+        Raises:
+            UserError: nothing readable in `max_fallbacks_per_step` attempts, or too many such steps; on all ranks.
+        """
+        result = list(micro_steps)
+        lost = self._exchange(result)
+        if not lost:
+            return result
+        self._num_faulty_steps += 1
+        avoided: dict[tuple[int, int, int], set[tuple[int, int]]] = {}
+        for attempt in range(1, self.settings.max_fallbacks_per_step + 1):
+            before = list(result)
+            for one in lost:
+                window = _group_starting_at(result[one.micro_step].plan, one.group).windows[one.window.place]
+                avoided.setdefault(one.key, set()).add((window.source, window.row))
+                result[one.micro_step] = self._replaced(
+                    result[one.micro_step], one, attempt, avoided[one.key]
+                )
+            self._account(step, attempt, lost, result, say)
+            self._refuse_too_many(step, lost[0])
+            result = [self._read_again(new, old.plan) for new, old in zip(result, before, strict=True)]
+            lost = self._exchange(result)
+            if not lost:
+                return result
+        tried = f" ({self.settings.max_fallbacks_per_step} other windows neither)" if avoided else ""
+        raise UserError(f"step {step}: {lost[0].window.reason}{tried}")
+
+    def _exchange(self, micro_steps: Sequence[MicroStep]) -> list[Lost]:
+        """Return the windows of all micro-steps that some rank cannot use, the same list on every rank."""
+        mine = [
+            Lost(
+                place,
+                micro_step.plan.for_rank(self._process.rank).group.ranks.start,
+                self._process.rank,
+                window,
+            )
+            for place, micro_step in enumerate(micro_steps)
+            for window in unusable_windows(micro_step.batch)
+        ]
+        by_key: dict[tuple[int, int, int], Lost] = {}
+        for told in gather_to_all(mine):
+            for lost in told:
+                by_key.setdefault(lost.key, lost)
+        return [by_key[key] for key in sorted(by_key)]
+
+    def _replaced(
+        self, micro_step: MicroStep, lost: Lost, attempt: int, avoided: set[tuple[int, int]]
+    ) -> MicroStep:
+        """Return the micro-step with another window in its plan; nothing is read yet."""
+        plan, place = micro_step.plan, lost.window.place
+        group = _group_starting_at(plan, lost.group)
+        window = fallback_window(
+            self._curriculum, self._sources, self._seed, plan, group, place, attempt, avoided
+        )
+        windows = (*group.windows[:place], window, *group.windows[place + 1 :])
+        groups = tuple(replace(other, windows=windows) if other is group else other for other in plan.groups)
+        return replace(micro_step, plan=replace(plan, groups=groups))
+
+    def _read_again(self, micro_step: MicroStep, before: StepPlan) -> MicroStep:
+        """Return the micro-step with the data of its changed plan, if that concerns this rank."""
+        ours = micro_step.plan.for_rank(self._process.rank)
+        if ours == before.for_rank(self._process.rank):
+            return micro_step
+        return replace(micro_step, batch=self._dataset.read(ours))
+
+    def _account(
+        self,
+        step: int,
+        attempt: int,
+        lost: Sequence[Lost],
+        replaced: Sequence[MicroStep],
+        say: Callable[[str], None],
+    ) -> None:
+        self.num_fallbacks += len(lost)
+        if not self._process.is_main:
+            return
+        lines: list[dict[str, Any]] = []
+        for one in lost:
+            window = _group_starting_at(replaced[one.micro_step].plan, one.group).windows[one.window.place]
+            lines.append(
+                {
+                    "step": step,
+                    "sequence": one.window.sequence_id,
+                    "reason": one.window.reason,
+                    "rank": one.rank,
+                    "attempt": attempt,
+                    "replaced_by": self._dataset.sequence_id(window),
+                }
+            )
+            if one.window.sequence_id not in self._told:
+                self._told.add(one.window.sequence_id)
+                say(
+                    f"step {step}: {one.window.reason}; another window takes the place of "
+                    f"{one.window.sequence_id}, now and whenever it is met ({FILE_NAME})"
+                )
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+    def _refuse_too_many(self, step: int, lost: Lost) -> None:
+        if self._num_faulty_steps > self.settings.max_fallback_share * max(step, MIN_STEPS):
+            raise UserError(
+                f"{self._num_faulty_steps} of {step} steps met data that cannot be read, more than "
+                f"data.max_fallback_share = {self.settings.max_fallback_share:g}; mend the files that {self._path} "
+                f"lists; last: {lost.window.reason}"
+            )
+
+
+def unusable_windows(batch: SequenceBatch | FailedBatch) -> list[UnreadableWindow]:
+    """Return the windows of a batch that could not be read or hold numbers that are not finite."""
+    if isinstance(batch, FailedBatch):
+        return list(batch.windows)
+    found = []
+    for place, name in enumerate(batch.sequence_ids):
+        try:
+            require_finite(_sequence(batch, place))
+        except UserError as error:
+            found.append(UnreadableWindow(place, name, str(error)))
+    return found
+
+
+def _sequence(batch: SequenceBatch, place: int) -> SequenceBatch:
+    """Return one sequence of a batch, B = 1."""
+    rows = slice(place, place + 1)
+    values = {field.name: vars(batch)[field.name] for field in fields(batch)}
+    tensors = {name: value[rows] for name, value in values.items() if isinstance(value, Tensor)}
+    return SequenceBatch(**tensors, sequence_ids=batch.sequence_ids[rows])
+
+
+def _group_starting_at(plan: StepPlan, rank: int) -> GroupPlan:
+    return next(group for group in plan.groups if group.ranks.start == rank)
+
+
+def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Return the lines of the first `step` steps; one cut short by a kill counts as never written."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if line["step"] <= step:
+            lines.append(line)
+    return lines

@@ -1,0 +1,75 @@
+"""One of two ranks: trains the same run under every engine. Started by test_engines.py.
+
+torchrun --nproc-per-node 2 tests/training/engine_worker.py TOWNS_INDEX OUTPUT_FOLDER quick|table
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from scal3r_train.parallel.process import Process, joined_processes
+from scal3r_train.training import trainer
+from tests.training import tiny
+from tests.training.engine_runs import SHARDED, changes_for, folder_of, quick_runs, table_runs
+
+
+def quick(towns: Path, folder: Path, process: Process) -> None:
+    """A few runs, each engine stopped and resumed, under itself and under the next one."""
+    for run in quick_runs():
+        tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run)))
+    for place, engine in enumerate(SHARDED):
+        resumed = folder / f"resumed_{engine}"
+        with tiny.killed_after(3):
+            tiny.train(tiny.recipe(towns, resumed, changes_for((engine, "fp32", "none"))))
+        other = SHARDED[(place + 1) % len(SHARDED)]
+        moved = folder / f"moved_{engine}_to_{other}"
+        copy_run(resumed, moved, process)
+        tiny.train(tiny.recipe(towns, resumed, changes_for((engine, "fp32", "none"))))
+        tiny.train(tiny.recipe(towns, moved, changes_for((other, "fp32", "none"))))
+        skip_one_step(towns, folder / f"skipped_{engine}", engine)
+
+
+def skip_one_step(towns: Path, folder: Path, engine: str) -> None:
+    """Train two steps of which the first is skipped over its loss alone: the gradient is finite."""
+    original, calls = trainer.train_step, []
+
+    def step(engine: Any, *rest: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            return original(engine, *rest)
+        update, engine.update = engine.update, lambda norm: engine.skip_update()
+        try:
+            return original(engine, *rest)
+        finally:
+            engine.update = update
+
+    with tiny.replaced("train_step", step):
+        tiny.train(tiny.recipe(towns, folder, changes_for((engine, "fp32", "none")) | {"optim.num_steps": 2}))
+
+
+def copy_run(source: Path, target: Path, process: Process) -> None:
+    """Copy a run's folder once, while all wait."""
+    if process.is_main:
+        shutil.copytree(source, target)
+    dist.barrier()
+
+
+def table(towns: Path, folder: Path) -> None:
+    """The whole table, 30 steps each."""
+    for run in table_runs():
+        tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run, num_steps=30)))
+
+
+def main(towns: Path, folder: Path, what: str) -> None:
+    """Run what is asked for among peers that stay together."""
+    with joined_processes() as process:
+        quick(towns, folder, process) if what == "quick" else table(towns, folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
