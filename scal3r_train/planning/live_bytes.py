@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
-from scal3r_train.model.amu import AdaptiveMemoryUnit
 
 ACTIVATIONS, MEMORIES, GRADIENTS, STATES = "activations", "memories", "gradients", "states"
 LABELS = (ACTIVATIONS, MEMORIES, GRADIENTS, STATES)
@@ -24,12 +22,16 @@ class LiveBytes:
 
     A storage counts once, whatever its views, from `track` until torch lets go of it. `history` gets a row, the
     bytes of each of `LABELS`, whenever they grow: every maximum is among the rows.
+
+    Attributes:
+        label: what a storage is counted as when `track` is not told.
+        history: the rows since `restart_history`.
     """
 
     def __init__(self) -> None:
         """Start with nothing alive."""
         self.label = ACTIVATIONS
-        self.history: list[tuple[int, ...]] = []
+        self.history: list[dict[str, int]] = []
         self._bytes = dict.fromkeys(LABELS, 0)
         self._tracked: dict[int, tuple[weakref.ref[torch.UntypedStorage], str, int]] = {}
 
@@ -46,7 +48,7 @@ class LiveBytes:
         label = self.label if label is None else label
         self._tracked[key] = (weakref.ref(storage, forget), label, storage.nbytes())
         self._bytes[label] += storage.nbytes()
-        self.history.append(tuple(self._bytes.values()))
+        self.history.append(dict(self._bytes))
 
     def relabel(self, storage: torch.UntypedStorage, label: str) -> None:
         """Count a storage under another label from now on."""
@@ -55,7 +57,7 @@ class LiveBytes:
         self._tracked[id(storage)] = (reference, label, size)
         self._bytes[before] -= size
         self._bytes[label] += size
-        self.history.append(tuple(self._bytes.values()))
+        self.history.append(dict(self._bytes))
 
     def weigh_again(self) -> None:
         """Look for storages whose size has changed."""
@@ -64,16 +66,15 @@ class LiveBytes:
             if storage is not None and storage.nbytes() != before:
                 self._tracked[key] = (reference, label, storage.nbytes())
                 self._bytes[label] += storage.nbytes() - before
-                self.history.append(tuple(self._bytes.values()))
+                self.history.append(dict(self._bytes))
 
     def restart_history(self) -> None:
         """Forget the past; what is alive stays counted."""
-        self.history = [tuple(self._bytes.values())]
+        self.history = [dict(self._bytes)]
 
     def peak(self, weights: Mapping[str, float]) -> int:
         """Return the largest weighted sum of the labels' bytes that were alive at one time."""
-        rows = np.array(self.history, dtype=np.float64)
-        return int((rows @ np.array([weights.get(label, 0.0) for label in LABELS])).max())
+        return max(int(sum(weights.get(label, 0) * row[label] for label in LABELS)) for row in self.history)
 
     @contextmanager
     def labelled(self, label: str) -> Iterator[None]:
@@ -100,8 +101,19 @@ class CountLiveBytes(TorchDispatchMode):
         """Run the operation and count its results."""
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and not leaf.is_meta:
-                self.live.track(leaf.untyped_storage())
+            if isinstance(leaf, Tensor):
+                self._track(leaf)
         if self.storages_resize:
             self.live.weigh_again()
         return result
+
+    def _track(self, tensor: Tensor) -> None:
+        """Count a tensor; one that stands for local pieces (DTensor) by those, one on `meta` not at all."""
+        if is_traceable_wrapper_subclass(tensor):
+            names, _ = tensor.__tensor_flatten__()
+            for name in names:
+                piece = getattr(tensor, name)
+                if isinstance(piece, Tensor):
+                    self._track(piece)
+        elif not tensor.is_meta:
+            self.live.track(tensor.untyped_storage())

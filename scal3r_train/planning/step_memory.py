@@ -41,18 +41,26 @@ class StepSize:
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Largest bytes alive at one time of a step, without parameters and optimizer.
+    """Bytes alive in the course of a step, without parameters and optimizer.
 
     Attributes:
-        activations: everything but gradients of parameters: what backward needs, temporaries, images, targets.
-        memories: the part of it that the memory units made: their tokens, gradients and fast weights.
-        with_gradients: the same and the gradients of parameters that exist at that time. Less than the sum of both,
-            since activations go while gradients come.
+        moments: (activations, gradients) at one time, only such as no other time exceeds in both. Activations are all
+            that is no gradient of a parameter: what backward needs, temporaries, images, targets. They go while
+            gradients come.
+        memories: the most that the memory units' own results ever held; part of the activations.
     """
 
-    activations: int
+    moments: tuple[tuple[int, int], ...]
     memories: int
-    with_gradients: int
+
+    @property
+    def activations(self) -> int:
+        """Return the most that activations ever hold."""
+        return int(self.peak(0))
+
+    def peak(self, gradient_share: float) -> float:
+        """Return the most that activations and a share of the gradients hold at one time."""
+        return max(activations + gradient_share * gradients for activations, gradients in self.moments)
 
 
 class StepMeter:
@@ -89,15 +97,21 @@ class StepMeter:
             del output, targets, terms
             loss.backward()
         self.model.zero_grad(set_to_none=True)
-        return StepMemory(
-            activations=live.peak({ACTIVATIONS: 1, MEMORIES: 1}),
-            memories=live.peak({MEMORIES: 1}),
-            with_gradients=live.peak({ACTIVATIONS: 1, MEMORIES: 1, GRADIENTS: 1}),
-        )
+        return StepMemory(_highest(live), live.peak({MEMORIES: 1}))
 
     def _count_gradient(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self._live.relabel(storage_of(parameter.grad), GRADIENTS)
+
+
+def _highest(live: LiveBytes) -> tuple[tuple[int, int], ...]:
+    """Return (activations, gradients) at the times that no other time exceeds in both."""
+    times = {(row[ACTIVATIONS] + row[MEMORIES], row[GRADIENTS]) for row in live.history}
+    kept: list[tuple[int, int]] = []
+    for activations, gradients in sorted(times, reverse=True):
+        if not kept or gradients > kept[-1][1]:
+            kept.append((activations, gradients))
+    return tuple(kept)
 
 
 def label_results(module: nn.Module, live: LiveBytes, label: str) -> None:
