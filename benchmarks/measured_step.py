@@ -63,14 +63,15 @@ def measured_step(
         engine = build_engine(ParallelSettings(engine=engine_name, precision=precision), process, 1)
         groups = ContextGroups(engine.timeout)
         engine.prepare(model, lambda placed: build_optimizer(placed, OptimSettings()), 1.0)
+        gc.collect()
+        live.restart_history()
+        held = torch.cuda.memory_allocated() if is_cuda else live.peak(everything)
         step = [MicroStep(_plan(size, process.world_size), _batch(size))]
         for number in range(num_steps):
             gc.collect()
             live.restart_history()
-            held = live.peak(everything)
             if is_cuda:
                 torch.cuda.reset_peak_memory_stats()
-                held = torch.cuda.memory_allocated()
             assert train_step(engine, groups, step, losses).is_applied, f"step {number} was skipped"
     peak = torch.cuda.max_memory_allocated() if is_cuda else live.peak(everything)
     engine.close()

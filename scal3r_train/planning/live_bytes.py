@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
-
 ACTIVATIONS, MEMORIES, GRADIENTS, STATES = "activations", "memories", "gradients", "states"
 LABELS = (ACTIVATIONS, MEMORIES, GRADIENTS, STATES)
 

@@ -8,7 +8,7 @@ which makes the step of a 1.27 B model a matter of a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,24 +29,23 @@ class ShapeTensor(torch.Tensor):
     """A tensor without values.
 
     Attributes:
-        on_meta: the same tensor on `meta`; views share its storage, as real ones would.
+        storage: what stands for its memory, a storage on `meta`; views share it, as real ones would.
         spec: size, strides, offset and dtype.
     """
 
-    on_meta: Tensor
+    storage: torch.UntypedStorage
     spec: Layout
     _run: Callable[..., Any]
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, on_meta: Tensor, run: Callable[..., Any], layout: Layout | None = None) -> ShapeTensor:
-        """Wrap a tensor on `meta`; operations on it go to `run`."""
-        layout = layout_of(on_meta) if layout is None else layout
-        size, strides, offset, dtype = layout
+    def __new__(cls, storage: torch.UntypedStorage, spec: Layout, run: Callable[..., Any]) -> ShapeTensor:
+        """Make a tensor of a layout in a storage; operations on it go to `run`."""
+        size, strides, offset, dtype = spec
         tensor = torch.Tensor._make_wrapper_subclass(
             cls, size, strides=strides, storage_offset=offset, dtype=dtype, device=PRETENDED
         )
-        tensor.on_meta, tensor.spec, tensor._run = on_meta, layout, run
+        tensor.storage, tensor.spec, tensor._run = storage, spec, run
         return tensor
 
     @classmethod
@@ -56,6 +55,11 @@ class ShapeTensor(torch.Tensor):
         """Run an operation outside of the mode, e.g. when a parameter is made."""
         run = next(leaf._run for leaf in args if isinstance(leaf, ShapeTensor))
         return run(func, args, kwargs or {})
+
+    def on_meta(self) -> Tensor:
+        """Return the same tensor on `meta`."""
+        size, strides, offset, dtype = self.spec
+        return torch.empty(0, dtype=dtype, device=META).set_(self.storage, offset, size, strides)
 
 
 @dataclass(frozen=True)
@@ -93,17 +97,20 @@ class ShapesOnly(TorchDispatchMode):
         """Return the operation's result in shapes: as it was for the same shapes before, or found out on `meta`."""
         if func is WHICH_DEVICE:
             return PRETENDED
-        inputs: list[Tensor] = []
+        inputs: list[ShapeTensor] = []
+        args, kwargs = self._shapes_of(args), {name: self._shapes_of(value) for name, value in kwargs.items()}
         key = (func, _signature(args, inputs), tuple(kwargs), _signature(kwargs.values(), inputs))
         result = self._results.get(key)
         if result is not None:
             return self._repeat(result, inputs)
-        on_meta = [_on_meta(tensor) for tensor in inputs]
-        answer = func(*_on_meta(args), **{name: _on_meta(value) for name, value in kwargs.items()})
-        self._results[key] = result = _describe(answer, on_meta)
+        on_meta = {id(tensor): tensor.on_meta() for tensor in inputs}
+        answer = func(
+            *_on_meta(args, on_meta), **{name: _on_meta(value, on_meta) for name, value in kwargs.items()}
+        )
+        self._results[key] = result = _describe(answer, [on_meta[id(tensor)] for tensor in inputs])
         return self._repeat(result, inputs)
 
-    def _repeat(self, result: Result, inputs: Sequence[Tensor]) -> Any:
+    def _repeat(self, result: Result, inputs: Sequence[ShapeTensor]) -> Any:
         storages = [torch.UntypedStorage(size, device=META) for size in result.new_storages]
         for storage in storages:
             self.live.track(storage)
@@ -114,28 +121,31 @@ class ShapesOnly(TorchDispatchMode):
             elif kind == "input":
                 values.append(inputs[what])
             else:
-                storage = storages[what] if kind == "new" else storage_of(inputs[what])
-                values.append(self.wrap(storage, layout))
+                storage = storages[what] if kind == "new" else inputs[what].storage
+                values.append(ShapeTensor(storage, layout, self.run))
         return values[0] if result.sequence is None else result.sequence(values)
 
-    def wrap(self, storage: torch.UntypedStorage, layout: Layout) -> ShapeTensor:
-        """Return a tensor of a layout in a storage."""
-        size, strides, offset, dtype = layout
-        on_meta = torch.empty(0, dtype=dtype, device=META).set_(storage, offset, size, strides)
-        return ShapeTensor(on_meta, self.run, layout)
+    def _shapes_of(self, value: Any) -> Any:
+        """Return an argument, or those of a sequence, with tensors of plain numbers replaced by their shapes."""
+        if isinstance(value, Tensor) and not isinstance(value, ShapeTensor):
+            storage = torch.UntypedStorage(value.untyped_storage().nbytes(), device=META)
+            return ShapeTensor(storage, layout_of(value), self.run)
+        if isinstance(value, list | tuple):
+            return type(value)(self._shapes_of(item) for item in value)
+        return value
 
     def convert(self, model: nn.Module, label: str) -> None:
         """Replace the parameters of a model on `meta`; their bytes are counted under `label`."""
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                tensor = ShapeTensor(parameter.detach(), self.run)
+                tensor = ShapeTensor(parameter.untyped_storage(), layout_of(parameter), self.run)
                 self.live.track(storage_of(tensor), label)
                 module.register_parameter(name, nn.Parameter(tensor, requires_grad=parameter.requires_grad))
 
 
 def storage_of(tensor: Tensor) -> torch.UntypedStorage:
     """Return the storage that stands for a tensor's memory."""
-    return tensor.on_meta.untyped_storage() if isinstance(tensor, ShapeTensor) else tensor.untyped_storage()
+    return tensor.storage if isinstance(tensor, ShapeTensor) else tensor.untyped_storage()
 
 
 def layout_of(tensor: Tensor) -> Layout:
@@ -143,13 +153,13 @@ def layout_of(tensor: Tensor) -> Layout:
     return tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype
 
 
-def _signature(values: Iterable[Any], tensors: list[Tensor]) -> tuple[Any, ...]:
+def _signature(values: Iterable[Any], tensors: list[ShapeTensor]) -> tuple[Any, ...]:
     """Return what a result depends on, and collect the tensors among the values."""
     parts: list[Any] = []
     for value in values:
-        if isinstance(value, Tensor):
+        if isinstance(value, ShapeTensor):
             tensors.append(value)
-            parts.append(value.spec if isinstance(value, ShapeTensor) else layout_of(value))
+            parts.append(value.spec)
         elif isinstance(value, list | tuple):
             parts.append(_signature(value, tensors))
         else:
@@ -157,16 +167,14 @@ def _signature(values: Iterable[Any], tensors: list[Tensor]) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def _on_meta(value: Any) -> Any:
-    """Return a value, or the values of a sequence, as `meta` knows them."""
+def _on_meta(value: Any, known: Mapping[int, Tensor]) -> Any:
+    """Return an argument, or those of a sequence, as `meta` knows them."""
     if isinstance(value, ShapeTensor):
-        return value.on_meta
-    if isinstance(value, Tensor):
-        return value.to(META)
+        return known[id(value)]
     if isinstance(value, torch.device):
         return META
     if isinstance(value, list | tuple):
-        return type(value)(_on_meta(item) for item in value)
+        return type(value)(_on_meta(item, known) for item in value)
     return value
 
 

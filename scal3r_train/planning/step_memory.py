@@ -5,6 +5,7 @@ Shapes: B sequences, K chunks, S frames, H W pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,25 +19,10 @@ from scal3r_train.losses.targets import Targets
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.planning.live_bytes import ACTIVATIONS, GRADIENTS, MEMORIES, STATES, LiveBytes
 from scal3r_train.planning.shape_tensor import PRETENDED, ShapesOnly, storage_of
+from scal3r_train.planning.step_size import StepSize
 
 Precision = Literal["fp32", "bf16"]
 Numerics = Literal["cpu", "cuda"]
-
-
-@dataclass(frozen=True)
-class StepSize:
-    """What a rank passes through the network at a time: B, K, S, H, W."""
-
-    num_sequences: int
-    num_chunks: int
-    num_frames: int
-    height: int
-    width: int
-
-    @property
-    def frames_per_rank(self) -> int:
-        """Frames of all chunks of all sequences."""
-        return self.num_sequences * self.num_chunks * self.num_frames
 
 
 @dataclass(frozen=True)
@@ -64,16 +50,24 @@ class StepMemory:
 
 
 class StepMeter:
-    """Measures steps of one model; it stays on shapes for good."""
+    """Measures steps of one model; it stays on shapes for good.
+
+    Attributes:
+        model: the model.
+        calls: how often each module was called in the last forward.
+    """
 
     def __init__(self, model: nn.Module, losses: ObjectiveSettings, numerics: Numerics) -> None:
         """Take over a model that was built on `meta`, in training mode."""
         self.model = model
         self.losses = losses
+        self.calls: Counter[nn.Module] = Counter()
+        self._is_forward = False
         self._live = LiveBytes()
         self._shapes = ShapesOnly(self._live)
         self._shapes.convert(model, STATES)
         for module in model.modules():
+            module.register_forward_pre_hook(self._count_call)
             if isinstance(module, AdaptiveMemoryUnit):
                 label_results(module, self._live, MEMORIES)
             if isinstance(module, nn.LayerNorm) and numerics == "cuda":
@@ -91,13 +85,19 @@ class StepMeter:
             live.restart_history()
             images, targets = _batch(size)
             with torch.autocast(PRETENDED.type, torch.bfloat16, enabled=precision == "bf16"):
+                self.calls.clear()
+                self._is_forward = True
                 output = self.model(images, targets.chunk_mask)
+                self._is_forward = False
             terms = compute_terms(output, targets, self.losses)
             loss, _ = reduce_terms(terms, self.losses.average, _alone, targets.chunk_mask, 1, _alone, 1.0)
             del output, targets, terms
             loss.backward()
         self.model.zero_grad(set_to_none=True)
         return StepMemory(_highest(live), live.peak({MEMORIES: 1}))
+
+    def _count_call(self, module: nn.Module, _: object) -> None:
+        self.calls[module] += self._is_forward
 
     def _count_gradient(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
