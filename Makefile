@@ -3,12 +3,12 @@
 #   make .venv                     install into .venv and nothing else
 #   make .venv TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"    another build of torch
 #   make test VENV=/path/to/env    use an existing environment as it is; nothing is installed into it
-#   make test PYTEST="-m golden"   more arguments for pytest
+#   make test PYTEST="-m golden"   other arguments for pytest; without any, the tests marked slow are left out
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 JOBS ?= 2
-PYTEST ?=
+PYTEST ?= -m "not slow"
 
 # One thread per process: tests and the demo run two processes side by side, and their results stay repeatable.
 export OMP_NUM_THREADS ?= 1

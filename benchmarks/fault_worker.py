@@ -30,13 +30,24 @@ KEPT_FREE = 20_000  # bytes that the full disk still has
 RANK = int(os.environ["RANK"])
 
 
+def start_clock() -> None:
+    """Note when it goes wrong."""
+    Path(os.environ["DRILL_CLOCK"]).write_text(str(time.time()))
+
+
+def change_recipe(arguments: list[str], override: str) -> None:
+    """Train something else than the other rank."""
+    start_clock()
+    arguments.append(override)
+
+
 def before_step(number: int, action: Callable[[], None]) -> None:
-    """Do something on this rank when it begins one of its steps, and note the time."""
+    """Do something on this rank when it begins one of its steps."""
     original, count = trainer.train_step, itertools.count(1)
 
     def train_step(*arguments: Any, **keywords: Any) -> Any:
         if next(count) == number:
-            Path(os.environ["DRILL_CLOCK"]).write_text(str(time.time()))
+            start_clock()
             action()
         return original(*arguments, **keywords)
 
@@ -92,6 +103,7 @@ def break_reader() -> None:
 
     def read_frames(*arguments: Any, **keywords: Any) -> Any:
         if next(count) > FAULTY_STEP:
+            start_clock()
             raise IndexError("injected bug of a reader")
         return original(*arguments, **keywords)
 
@@ -117,8 +129,8 @@ def inject(fault: str, arguments: list[str]) -> None:
         "reader_killed": lambda: before_step(FAULTY_STEP, kill_reader),
         "reader_bug": break_reader,
         "launcher_killed": lambda: before_step(FAULTY_STEP, kill_launcher),
-        "other_recipe": lambda: arguments.append("optim.memory_lr=0.002"),
-        "bad_recipe": lambda: arguments.append("optim.memory_rl=0.002"),
+        "other_recipe": lambda: change_recipe(arguments, "optim.memory_lr=0.002"),
+        "bad_recipe": lambda: change_recipe(arguments, "optim.memory_rl=0.002"),
     }
     actions.get(fault, lambda: None)()
 

@@ -62,6 +62,8 @@ def trainer_settings(recipe: TrainingRecipe) -> TrainerSettings:
         checkpoint=recipe.checkpoint,
         telemetry=recipe.telemetry,
         recipe_yaml=dump_yaml(recipe),
+        started_from=recipe.model.checkpoint,
+        precision=recipe.parallel.precision,
     )
 
 

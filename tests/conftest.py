@@ -6,12 +6,19 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+LIMIT_S = 1800
+Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +52,39 @@ def towns(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, ["num_sequences=4", "num_frames=20", "height=28", "width=42", "seed=1", "num_workers=1"]
     )
     return folder / "index.parquet"
+
+
+@pytest.fixture(scope="session")
+def torchrun(project_root: Path) -> Torchrun:
+    """Return a function that runs a script or module on two ranks that talk over the loopback interface only."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
+            *map(str, arguments),
+        ]
+        settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project_root)}
+        return subprocess.run(
+            command, env=os.environ | settings, capture_output=True, text=True, timeout=LIMIT_S
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def one_process(tmp_path_factory: pytest.TempPathFactory, towns: Path) -> Callable[..., Path]:
+    """Return a function that trains once on this process, with changes to the recipe, and gives the run's folder."""
+    from tests.training import tiny
+
+    done: dict[str, Path] = {}
+
+    def run(changes: dict[str, Any] | None = None, index: Path | None = None) -> Path:
+        key = json.dumps([changes or {}, str(index)])
+        if key not in done:
+            folder = tmp_path_factory.mktemp("one_process")
+            tiny.train(tiny.recipe(index or towns, folder, changes))
+            done[key] = folder
+        return done[key]
+
+    return run

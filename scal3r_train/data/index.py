@@ -61,8 +61,8 @@ class SequenceIndex:
     def __init__(self, path: Path, rows: datasets.Dataset) -> None:
         self.path = path
         self._rows = rows.with_format("arrow")
-        self.num_frames: list[int] = self._column("num_frames")
-        self.sequence_ids: list[str] = self._column("sequence_id")
+        self.num_frames: list[int] = self.column("num_frames")
+        self.sequence_ids: list[str] = self.column("sequence_id")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -89,7 +89,17 @@ class SequenceIndex:
         lengths = pyarrow.compute.list_value_length(self._rows.data.column(name))
         return np.flatnonzero(lengths.to_numpy() == 0).tolist()
 
-    def _column(self, name: str) -> list[Any]:
+    def durations_s(self) -> np.ndarray:
+        """Seconds between the first and the last frame of each sequence; NaN where frames are in no order."""
+        column = self._rows.data.column("timestamp")
+        spans = [np.empty(0)]
+        for rows in column.chunks:
+            ends, values = rows.offsets.to_numpy(), rows.values.to_numpy(zero_copy_only=False)
+            spans.append(values[ends[1:] - 1] - values[ends[:-1]])
+        return np.where(self.column("is_ordered"), np.concatenate(spans), np.nan)
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column that holds one per sequence."""
         return self._rows.data.column(name).to_pylist()
 
 

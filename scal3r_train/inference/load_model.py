@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,7 @@ from transformers.utils import logging
 
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-
-HASH_BLOCK_BYTES = 1 << 20
+from scal3r_train.model.weight_files import CONFIG_NAME, folder_sha256, weight_files
 
 
 class ModelSettings(StrictModel):
@@ -61,13 +59,7 @@ def load_model(checkpoint: Path | None, device: torch.device) -> Scal3RModel:
 
 def checkpoint_sha256(checkpoint: Path | None) -> str:
     """Return one hash over a checkpoint's configuration and weights; names the model in what it predicts."""
-    folder = _checkpoint_folder(checkpoint)
-    digest = hashlib.sha256()
-    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        with path.open("rb") as file:
-            while block := file.read(HASH_BLOCK_BYTES):
-                digest.update(block)
-    return digest.hexdigest()
+    return folder_sha256(_checkpoint_folder(checkpoint))
 
 
 @contextmanager
@@ -92,8 +84,7 @@ def _checkpoint_folder(checkpoint: Path | None) -> Path:
         raise UserError(f"checkpoint {checkpoint} is a file; turn it into a folder with `scal3r convert`")
     if not checkpoint.is_dir():
         raise UserError(f"checkpoint folder {checkpoint} does not exist; check model.checkpoint")
-    if not (checkpoint / "config.json").is_file():
-        raise UserError(f"checkpoint folder {checkpoint} has no config.json; give a save_pretrained folder")
-    if not any(checkpoint.glob("*.safetensors")):
-        raise UserError(f"checkpoint folder {checkpoint} has no .safetensors file; pickles are not read")
+    if not (checkpoint / CONFIG_NAME).is_file():
+        raise UserError(f"checkpoint folder {checkpoint} has no {CONFIG_NAME}; give a save_pretrained folder")
+    weight_files(checkpoint)
     return checkpoint

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,16 @@ GradientSum = Callable[[Tensor], StartedSum]
 def keep_local(gradient: Tensor) -> StartedSum:
     """Return the gradient as it is once asked for: the context of one process is its own chunks."""
     return lambda: gradient
+
+
+class MemoryObserver(Protocol):
+    """Is shown what a memory does, for logging; it must leave tensors and graph as they are."""
+
+    def saw_update(self, weights: FastWeights, gradient: FastWeights, updated: FastWeights) -> None:
+        """See the fast weights [E, ...], the summed gradient and the updated fast weights, [B, E, ...] each."""
+
+    def saw_gate(self, gate: Tensor, chunk_mask: Tensor | None) -> None:
+        """See the gate of a batch's patch tokens, [B, K, S, N, C]; chunk_mask [B, K] is False for padding."""
 
 
 class RowLinear(nn.Linear):
@@ -80,6 +90,7 @@ class AdaptiveMemoryUnit(Recomputed):
         self.o_norm = nn.RMSNorm(self.head_dim, eps=OUTPUT_NORM_EPS)
         self.proj = RowLinear(dim, 3 * dim)
         self.sum_over_context: GradientSum = keep_local
+        self.observer: MemoryObserver | None = None
 
     def chunk_gradient(self, batch: ChunkBatch) -> FastWeights:
         """Return the ascent gradient of the batch's own chunks, one per sequence, [B, E, ...] (SPEC 4.2, 4.3).
@@ -108,7 +119,7 @@ class AdaptiveMemoryUnit(Recomputed):
         """
         if batch.sequences != tuple(range(len(weights.w0))):
             weights = FastWeights(*(matrix[list(batch.sequences)] for matrix in weights))
-        inputs = (batch.tokens, self._table(batch), queries, *weights)
+        inputs = (batch.tokens, self._table(batch), batch.chunk_mask, queries, *weights)
         return batch.with_tokens(self.recomputed(self, "read", *inputs))
 
     def forward(self, part: MemoryPart, *inputs: Any) -> Any:
@@ -177,23 +188,33 @@ class AdaptiveMemoryUnit(Recomputed):
         dtype = gradient[0].dtype
         weights = FastWeights(*(w.to(dtype) for w in (self.w0, self.w1, self.w2)))
         iteration_dtype = torch.bfloat16 if self.newton_schulz_dtype == "bfloat16" else dtype
-        return fast_weight.update(weights, FastWeights(*gradient), self.num_steps, iteration_dtype)
+        updated = fast_weight.update(weights, FastWeights(*gradient), self.num_steps, iteration_dtype)
+        if self.observer is not None:
+            self.observer.saw_update(weights, FastWeights(*gradient), updated)
+        return updated
 
     def _read(
-        self, tokens: Tensor, table: RotaryTable | None, queries: Tensor | None, *weights: Tensor
+        self,
+        tokens: Tensor,
+        table: RotaryTable | None,
+        chunk_mask: Tensor | None,
+        queries: Tensor | None,
+        *weights: Tensor,
     ) -> Tensor:
         queries = self._query(tokens, table) if queries is None else queries
         special, patches = tokens.tensor_split([self.num_special_tokens], dim=-2)
-        answers = self.modulated(self.answers(queries, FastWeights(*weights)))
-        return torch.cat([special, patches + answers.reshape(patches.shape).to(tokens.dtype)], dim=-2)
+        answers = self.answers(queries, FastWeights(*weights)).reshape(patches.shape)
+        return torch.cat([special, patches + self.modulated(answers, chunk_mask).to(tokens.dtype)], dim=-2)
 
     def answers(self, queries: Tensor, weights: FastWeights) -> Tensor:
         """Return the normalised fast-weight output for queries [B, E, L, D], [B, L, C] (SPEC 4.7)."""
         return self.o_norm(fast_weight.forward(weights, queries).transpose(1, 2)).flatten(2)
 
-    def modulated(self, answers: Tensor) -> Tensor:
-        """Return gate * (LN(answers) * (1 + scale) + shift), all three predicted from the answers, [B, L, C]."""
+    def modulated(self, answers: Tensor, chunk_mask: Tensor | None = None) -> Tensor:
+        """Return gate * (LN(answers) * (1 + scale) + shift), all three predicted from the answers, [..., C]."""
         shift, scale, gate = self.proj(answers).chunk(3, dim=-1)
+        if self.observer is not None:
+            self.observer.saw_gate(gate, chunk_mask)
         normed = F.layer_norm(answers, answers.shape[-1:], eps=MODULATION_NORM_EPS)
         return gate * (normed * (1 + scale) + shift)
 

@@ -40,11 +40,13 @@ def position_map(channels: int, height: int, width: int, aspect: float, device: 
         angles = (
             torch.linspace(-limit, limit, size, dtype=torch.float64, device=device)[:, None] * frequencies
         )
-        return angles.sin().T, angles.cos().T
+        # Rounded before they fill the map, which at full resolution takes 200 MB in float64.
+        sin, cos = ((POSITION_SCALE * table.T).float() for table in (angles.sin(), angles.cos()))
+        return sin, cos
 
     sin_u, cos_u = (table[:, None, :].expand(-1, height, -1) for table in axis(width, aspect / diagonal))
     sin_v, cos_v = (table[:, :, None].expand(-1, -1, width) for table in axis(height, 1 / diagonal))
-    return (POSITION_SCALE * torch.cat([sin_u, cos_u, sin_v, cos_v])).float()
+    return torch.cat([sin_u, cos_u, sin_v, cos_v])
 
 
 class ResidualConvUnit(nn.Module):

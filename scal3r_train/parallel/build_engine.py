@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
@@ -51,6 +52,8 @@ def build_engine(settings: ParallelSettings, process: Process, accumulation_step
         from scal3r_train.parallel.fsdp2 import Fsdp2Engine  # noqa: PLC0415
 
         return Fsdp2Engine(name, settings, process, accumulation_steps)
+    if process.device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed prints that it found no other
     try:
         from scal3r_train.parallel.zero import ZeroEngine  # noqa: PLC0415
     except ImportError as error:

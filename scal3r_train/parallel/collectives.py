@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 Group = dist.ProcessGroup | None
+Waiting = Callable[[], AbstractContextManager[None]]
 
 
 class _SumOverGroup(torch.autograd.Function):
@@ -44,8 +46,9 @@ def sum_over_group(x: Tensor, group: Group) -> Tensor:
 class _Flight:
     """All-reduces under way: one in forward, one in backward."""
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
+    def __init__(self, group: dist.ProcessGroup, waiting: Waiting) -> None:
         self.group = group
+        self.waiting = waiting
         self._work: dist.Work | None = None
 
     def start(self, x: Tensor) -> Tensor:
@@ -55,7 +58,8 @@ class _Flight:
 
     def land(self) -> None:
         assert self._work is not None
-        self._work.wait()
+        with self.waiting():
+            self._work.wait()
         self._work = None
 
 
@@ -94,12 +98,15 @@ class _LandSum(torch.autograd.Function):
         return ctx.flight.start(gradient), None
 
 
-def start_sum_over_group(x: Tensor, group: dist.ProcessGroup) -> Callable[[], Tensor]:
+def start_sum_over_group(
+    x: Tensor, group: dist.ProcessGroup, waiting: Waiting = nullcontext
+) -> Callable[[], Tensor]:
     """Start the differentiable sum of x over the group and return a function that waits for it and returns it.
 
-    One all-reduce here and one in backward, where it is as much under way as here. Call the function once.
+    One all-reduce here and one in backward, where it is as much under way as here. Call the function once. What is
+    left of waiting, in both directions, happens within `waiting()`, so that it can be timed.
     """
-    flight = _Flight(group)
+    flight = _Flight(group, waiting)
     total = _StartSum.apply(x, flight)
     return lambda: _LandSum.apply(total, flight)
 

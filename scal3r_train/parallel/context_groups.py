@@ -7,6 +7,7 @@ groups, created once in the same order everywhere, serve every partition (DISTRI
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from scal3r_train.model.amu import AdaptiveMemoryUnit, keep_local
-from scal3r_train.parallel.collectives import Group, start_sum_over_group
+from scal3r_train.parallel.collectives import Group, Waiting, start_sum_over_group
 
 
 def largest_blocks(world_size: int) -> list[range]:
@@ -102,9 +103,14 @@ class ContextGroups:
         dist.all_reduce(torch.zeros(1, device=device), group=group)
 
 
-def connect_memories(model: nn.Module, group: Group) -> None:
-    """Let every memory of the model sum its gradients over the group (None: over this process alone)."""
-    sum_gradient = keep_local if group is None else partial(start_sum_over_group, group=group)
+def connect_memories(model: nn.Module, group: Group, waiting: Waiting = nullcontext) -> None:
+    """Let every memory of the model sum its gradients over the group (None: over this process alone).
+
+    `waiting()` is the context in which it waits for the others, see `start_sum_over_group`.
+    """
+    sum_gradient = (
+        keep_local if group is None else partial(start_sum_over_group, group=group, waiting=waiting)
+    )
     for module in model.modules():
         if isinstance(module, AdaptiveMemoryUnit):
             module.sum_over_context = sum_gradient

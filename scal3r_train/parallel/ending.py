@@ -101,9 +101,9 @@ def describe(error: BaseException) -> str:
         text = "interrupted"
     elif is_lost_connection(error):
         text = f"waited in vain for a process, stuck or slow (parallel.timeout_minutes): {text[:MAX_MESSAGE]}"
+    elif RAISED_BY_READER in text:  # the message is the whole traceback, whose last line is ours
+        text = text.strip().splitlines()[-1]
     elif not isinstance(error, UserError):
-        if RAISED_BY_READER in text:  # torch sends the whole traceback of a reading process as the message
-            text = text.strip().splitlines()[-1]
         text = f"{type(error).__name__}: {text[:MAX_MESSAGE]}"
     return " ".join(text.split()).encode("ascii", "replace").decode()
 

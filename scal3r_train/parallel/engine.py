@@ -1,6 +1,6 @@
 """The training engine: what the trainer asks of whatever holds parameters, gradients and optimizer state.
 
-Subclasses say where those live: on every rank (replicated.py), or cut into pieces (zero.py, fsdp2.py). Launching and
+Subclasses say where those live: on every rank (replicated.py), or cut into pieces (fsdp2.py, zero.py). Launching and
 launcher settings are Accelerate's; wrapping is done by each library's own entry point, since Accelerate's DeepSpeed
 backward makes the optimizer step before all ranks could vote on the gradient, and its FSDP2 needs an accelerator.
 """
@@ -176,11 +176,6 @@ def allocate_moments(optimizer: torch.optim.Optimizer) -> None:
                 "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
                 "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
             }
-
-
-def clip_factor(norm: float, clip_norm: float) -> float:
-    """Return the factor that takes a gradient of this norm to at most `clip_norm` (as torch's clip_grad_norm_)."""
-    return min(1.0, clip_norm / (norm + 1e-6))
 
 
 def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:

@@ -10,20 +10,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.parallel.engine import Engine, allocate_moments, clip_factor
 from scal3r_train.parallel.launch import launched_reshard_after_forward
 from scal3r_train.parallel.precision import autocast
 from scal3r_train.parallel.shard import MOMENTS, Shard
+from scal3r_train.parallel.torch_engine import TorchEngine
 
 
-class Fsdp2Engine(Engine):
+class Fsdp2Engine(TorchEngine):
     """Blocks, memories and the rest of the model as sharded units."""
 
     def _place(self) -> None:
@@ -35,23 +34,21 @@ class Fsdp2Engine(Engine):
             fully_shard(module, mesh=mesh, reshard_after_forward=reshard)
         fully_shard(self.bare_model, mesh=mesh, reshard_after_forward=reshard)
 
-    def _wrap(self) -> None:
-        allocate_moments(self.optimizer)
-
     def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
         """Run the model under autocast."""
         with autocast(self.settings.precision, self.process.device):
-            return self.bare_model(images, chunk_mask)
+            output = self.bare_model(images, chunk_mask)
+        if not torch.is_grad_enabled():  # no backward will come to give up what this forward has gathered
+            for module in self.bare_model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+        return output
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
         """Exchange gradients in the last micro-step only."""
         cast(FSDPModule, self.bare_model).set_requires_gradient_sync(is_last)
         yield
-
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate in the pieces' `.grad`."""
-        (loss / self.accumulation_steps).backward()
 
     def gradients(self) -> Mapping[str, Tensor]:
         """Return the local rows of the averaged gradients."""
@@ -65,16 +62,6 @@ class Fsdp2Engine(Engine):
     def holds_whole_gradients(self) -> bool:
         """Every rank holds its rows."""
         return False
-
-    def _apply(self, norm: float) -> None:
-        factor = clip_factor(norm, self.clip_norm)
-        if factor < 1:
-            torch._foreach_mul_([g for g in self.gradients().values() if g.numel() > 0], factor)
-        self.optimizer.step()
-        self._drop_gradients()
-
-    def _drop_gradients(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
 
     def shards(self) -> list[Shard]:
         """Return this rank's rows of every parameter."""

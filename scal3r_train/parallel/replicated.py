@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.parallel.engine import Engine, allocate_moments, clip_factor
 from scal3r_train.parallel.precision import autocast
 from scal3r_train.parallel.shard import MOMENTS, Shard
+from scal3r_train.parallel.torch_engine import TorchEngine
 
 
-class ReplicatedEngine(Engine):
+class ReplicatedEngine(TorchEngine):
     """Plain PyTorch, wrapped in DDP when there are peers."""
 
     def _wrap(self) -> None:
-        allocate_moments(self.optimizer)
+        super()._wrap()
         self._called: nn.Module = self.bare_model
         if self.name == "ddp":
             # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
@@ -58,10 +58,6 @@ class ReplicatedEngine(Engine):
             with self._called.no_sync():
                 yield
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate in `.grad`."""
-        (loss / self.accumulation_steps).backward()
-
     def gradients(self) -> Mapping[str, Tensor]:
         """Return the whole averaged gradients."""
         return {
@@ -74,16 +70,6 @@ class ReplicatedEngine(Engine):
     def holds_whole_gradients(self) -> bool:
         """Every rank holds all of it."""
         return True
-
-    def _apply(self, norm: float) -> None:
-        factor = clip_factor(norm, self.clip_norm)
-        if factor < 1:
-            torch._foreach_mul_(list(self.gradients().values()), factor)
-        self.optimizer.step()
-        self._drop_gradients()
-
-    def _drop_gradients(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
 
     def shards(self) -> list[Shard]:
         """Return every parameter whole."""

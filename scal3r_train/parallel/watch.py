@@ -75,7 +75,7 @@ class PeerWatch:
         self._leave = leave
         self._keeps_store = keeps_store
         self._next = (rank + 1) % world_size
-        self._next_beat, self._next_beat_at = "", time.monotonic()
+        self._next_beat, self._num_silent = "", 0
         self._num_beats = 0
         self._cause: Cause | None = None
         self._heard, self._lock = threading.Event(), threading.Lock()
@@ -175,10 +175,11 @@ class PeerWatch:
         if self._store.check([CAUSE]):
             self._hear(Cause(**json.loads(self._store.get(CAUSE))))
         elif self._store.check([_key(BEAT, self._next)]):  # it may not have started yet
-            beat, now = self._store.get(_key(BEAT, self._next)).decode(), time.monotonic()
-            if beat != self._next_beat or beat == LEFT:
-                self._next_beat, self._next_beat_at = beat, now
-            elif now - self._next_beat_at > SILENCE_S:
+            beat = self._store.get(_key(BEAT, self._next)).decode()
+            # Counted in own beats, not by the clock: a suspended run must not wake up to accuse somebody.
+            is_silent = beat == self._next_beat and beat != LEFT
+            self._next_beat, self._num_silent = beat, self._num_silent + 1 if is_silent else 0
+            if self._num_silent * BEAT_S > SILENCE_S:
                 self.report(self._missing(self._next))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import deepspeed
 import deepspeed.ops
 import torch
+from deepspeed.utils import logger
 from torch import Tensor
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
@@ -29,6 +31,7 @@ class ZeroEngine(Engine):
     """
 
     def _wrap(self) -> None:
+        logger.setLevel(logging.ERROR)  # else it prints every setting, and each skipped step once more
         # DeepSpeed calls what newer torch has renamed.
         warnings.filterwarnings(
             "ignore", message=".*is deprecated", category=FutureWarning, module="torch.distributed"

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from scal3r_train import __version__
-from scal3r_train.config import StrictModel, UserError, write_text_atomically
+from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.parallel.collectives import gather_to_all
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.world import same_fate
@@ -33,16 +33,16 @@ from scal3r_train.training.checkpoint_files import (
     write_shards,
 )
 from scal3r_train.training.ema import MovingAverage
-from scal3r_train.training.export import export_model
+from scal3r_train.training.export import ExportSettings, export_model
 from scal3r_train.training.progress import Progress
 from scal3r_train.training.random_state import random_state, restore_random_state
+from scal3r_train.training.restore import Say, read_into, refuse_other_network
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-Say = Callable[[str], None]
 
 
-class CheckpointSettings(StrictModel):
+class CheckpointSettings(ExportSettings):
     """The `checkpoint` section of a training recipe."""
 
     every: int = Field(
@@ -63,6 +63,7 @@ class Checkpoints:
 
     folder: Path
     settings: CheckpointSettings
+    describe: Callable[[Path, int], None]  # writes the card of a folder of weights after so many steps
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Return whether to save after `step` completed steps."""
@@ -88,7 +89,9 @@ class Checkpoints:
             parts = gather_to_all(mine)
             with same_fate(), _disk_errors(final):
                 if engine.process.is_main:
-                    _complete(partial, engine, progress, recipe_yaml, parts, has_average=average is not None)
+                    self._complete(
+                        partial, engine, progress, recipe_yaml, parts, has_average=average is not None
+                    )
                     _replace(final, partial)
                     self._prune()
         except Exception:
@@ -130,8 +133,8 @@ class Checkpoints:
         with same_fate():
             manifest = read_manifest(path)
             reader = StateReader(path, manifest["pieces"])
-            _refuse_other_network(engine, manifest, path)
-            _read_into(engine, reader, average, say)
+            refuse_other_network(engine, manifest, path)
+            read_into(engine, reader, average, say)
         progress = Progress(**manifest["progress"])
         engine.restored(progress.step, progress.num_updates)
         written = manifest["world_size"]
@@ -160,7 +163,49 @@ class Checkpoints:
             reason = next((reason for reason in reasons if reason is not None), None)
         return next((found for found in gather_to_all(reason) if found is not None), None)
 
+    def _complete(
+        self,
+        folder: Path,
+        engine: Engine,
+        progress: Progress,
+        recipe_yaml: str,
+        parts: list[dict[str, Any]],
+        *,
+        has_average: bool,
+    ) -> None:
+        """Write what the main process adds: the recipe, the model folders, the manifest."""
+        pieces = [piece for part in parts for piece in part["pieces"]]
+        parameters = {name: entry for part in parts for name, entry in part["parameters"].items()}
+        write_text_atomically(folder / "recipe.yaml", recipe_yaml)
+        reader = StateReader(folder, pieces)
+        for kind, target in ((WEIGHT, folder / "model"), (EMA, folder / "model_ema"))[: 1 + has_average]:
+            config, size = engine.bare_model.config, self.settings.max_shard_size
+            export_model(config, reader, parameters, kind, target, size)
+            self.describe(target, progress.step)
+        files = {name: entry for part in parts for name, entry in part["files"].items()}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = str(path.relative_to(folder))
+            if name not in files:
+                sync_to_disk([path])
+                files[name] = describe_file(path)
+        manifest = {
+            "format": FORMAT_VERSION,
+            "code_version": __version__,
+            "engine": engine.name,
+            "world_size": engine.process.world_size,
+            "progress": asdict(progress),
+            "parameters": parameters,
+            "random": [part["random"] for part in parts],
+            "pieces": pieces,
+            "files": files,
+        }
+        write_text_atomically(folder / MANIFEST, json.dumps(manifest))
+        sync_to_disk([folder / MANIFEST, folder])
+
     def _prune(self) -> None:
+        """Remove what is older than it should be, and what a kill left half-way: a good checkpoint is there now."""
+        for leftover in (*self.folder.glob("step_*.partial"), *self.folder.glob("step_*.old")):
+            shutil.rmtree(leftover)
         complete = sorted(self.folder.glob("step_????????"))
         for path in complete[: -self.settings.keep_last]:
             every = self.settings.keep_every
@@ -213,84 +258,13 @@ def _write_own_part(folder: Path, engine: Engine, average: MovingAverage | None)
     }
 
 
-def _complete(
-    folder: Path,
-    engine: Engine,
-    progress: Progress,
-    recipe_yaml: str,
-    parts: list[dict[str, Any]],
-    *,
-    has_average: bool,
-) -> None:
-    """Write what the main process adds: the recipe, the model folders, the manifest."""
-    pieces = [piece for part in parts for piece in part["pieces"]]
-    parameters = {name: entry for part in parts for name, entry in part["parameters"].items()}
-    write_text_atomically(folder / "recipe.yaml", recipe_yaml)
-    reader = StateReader(folder, pieces)
-    export_model(engine.bare_model.config, reader, parameters, WEIGHT, folder / "model")
-    if has_average:
-        export_model(engine.bare_model.config, reader, parameters, EMA, folder / "model_ema")
-    files = {name: entry for part in parts for name, entry in part["files"].items()}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = str(path.relative_to(folder))
-        if name not in files:
-            sync_to_disk([path])
-            files[name] = describe_file(path)
-    manifest = {
-        "format": FORMAT_VERSION,
-        "code_version": __version__,
-        "engine": engine.name,
-        "world_size": engine.process.world_size,
-        "progress": asdict(progress),
-        "parameters": parameters,
-        "random": [part["random"] for part in parts],
-        "pieces": pieces,
-        "files": files,
-    }
-    write_text_atomically(folder / MANIFEST, json.dumps(manifest))
-    sync_to_disk([folder / MANIFEST, folder])
-
-
 def _replace(final: Path, partial: Path) -> None:
     """Give a complete folder its name; one that already has it (damaged, or of this very step) makes room first."""
     if final.exists():
-        old = final.with_suffix(".old")
+        old = final.with_suffix(".old")  # goes with the next pruning
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
         partial.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
     else:
         partial.rename(final)
     sync_to_disk([final.parent])
-
-
-def _refuse_other_network(engine: Engine, manifest: dict[str, Any], path: Path) -> None:
-    saved = {name: tuple(entry["shape"]) for name, entry in manifest["parameters"].items()}
-    for shard in engine.shards():
-        if shard.name not in saved:
-            raise UserError(
-                f"checkpoint {path} is of another network: it has no {shard.name}; name another output_dir"
-            )
-        if saved[shard.name] != shard.shape:
-            raise UserError(
-                f"checkpoint {path} is of another network: {shard.name} is {list(saved[shard.name])} there and "
-                f"{list(shard.shape)} here; name another output_dir"
-            )
-
-
-def _read_into(engine: Engine, reader: StateReader, average: MovingAverage | None, say: Say) -> None:
-    """Write the saved values into the shards; whatever is newly trained keeps its fresh moments, said plainly."""
-    fresh = []
-    for shard in engine.shards():
-        bounds = (shard.name, shard.start, shard.stop)
-        shard.weight.copy_(reader.read(WEIGHT, *bounds))
-        for kind, moment in shard.moments.items():
-            if reader.has(kind, shard.name):
-                moment.copy_(reader.read(kind, *bounds))
-            else:
-                fresh.append(shard.name)
-        if average is not None and shard.name in average.values:
-            kind = EMA if reader.has(EMA, shard.name) else WEIGHT
-            average.values[shard.name].copy_(reader.read(kind, *bounds))
-    if fresh:
-        say(f"{len(set(fresh))} parameters were not trained before: their optimizer state starts at zero")

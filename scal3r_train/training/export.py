@@ -10,16 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import save_torch_state_dict
+from pydantic import Field
 
+from scal3r_train.config import StrictModel
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.training.checkpoint_files import WEIGHT, StateReader
 
 ARCHITECTURE = "Scal3RModel"
-MAX_SHARD_SIZE = "5GB"
+
+
+class ExportSettings(StrictModel):
+    """What the `checkpoint` section says of exported weights."""
+
+    max_shard_size: str = Field(
+        default="5GB", pattern="^[1-9][0-9]*(KB|MB|GB)$", description="largest file of exported weights"
+    )
+    licence: str = Field(
+        default="other",
+        min_length=1,
+        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
+    )
 
 
 def export_model(
-    config: Scal3RConfig, reader: StateReader, parameters: Mapping[str, Any], kind: str, folder: Path
+    config: Scal3RConfig,
+    reader: StateReader,
+    parameters: Mapping[str, Any],
+    kind: str,
+    folder: Path,
+    max_shard_size: str,
 ) -> None:
     """Write the weights (`kind` weight or ema) of a checkpoint as a folder that `from_pretrained` reads.
 
@@ -31,6 +50,7 @@ def export_model(
         parameters: of every parameter, its `shape`.
         kind: parameters without this kind (frozen ones have no average) are written as they are.
         folder: to write.
+        max_shard_size: as "5GB"; larger weights go into several files and an index.
     """
     state = {}
     for name, entry in parameters.items():
@@ -40,7 +60,7 @@ def export_model(
     written = copy.deepcopy(config)
     written.architectures = [ARCHITECTURE]
     written.save_pretrained(folder)
-    save_torch_state_dict(state, folder, max_shard_size=MAX_SHARD_SIZE, metadata={"format": "pt"})
+    save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from scal3r_train.config import UserError
 from scal3r_train.model.patch_encoder import DinoPatchEncoder
 
 if TYPE_CHECKING:  # recipes name these choices, and importing transformers' models takes seconds
+    from scal3r_train.losses.objective import ObjectiveSettings
     from scal3r_train.model.modeling_scal3r import Scal3RModel
 
 TrainedParts = Literal["all", "memories", "memories_and_heads"]
@@ -57,3 +58,15 @@ def _store_in_bf16(aggregator: nn.Module) -> None:
     for module in aggregator.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.requires_grad:
             module.weight = nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
+
+
+def freeze_untrained_heads(model: Scal3RModel, losses: ObjectiveSettings) -> None:
+    """Freeze heads whose loss has no weight: engines wait for the gradient of every trainable parameter."""
+    weights = (
+        (model.camera_head, losses.camera.weight),
+        (model.depth_head, losses.depth.weight),
+        (model.point_head, losses.points.weight),
+    )
+    for head, weight in weights:
+        if head is not None and weight == 0:
+            head.requires_grad_(False)

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from scal3r_train.losses.targets import build_targets, require_finite
 from scal3r_train.parallel.collectives import gather_to_all, total_over_group, total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
+
+if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transformers' models takes seconds
+    from scal3r_train.training.step_watch import StepWatch
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class StepResult:
     """What a step did.
 
     Attributes:
-        logs: unweighted loss terms, `loss`, `grad_norm`, seconds.
+        logs: unweighted and weighted loss terms, `loss`, `grad_norm` and that of its parts, seconds.
         is_applied: False when the vote found a non-finite loss or gradient and all ranks skipped the update.
         blamed: the sequences behind a skipped step.
     """
@@ -53,25 +56,32 @@ def train_step(
     groups: ContextGroups,
     micro_steps: Sequence[MicroStep],
     objective: ObjectiveSettings,
+    watch: StepWatch,
 ) -> StepResult:
     """Make one optimizer step; every rank calls it with the same plans and takes the same decision.
 
     The batches have to be readable: `DataFaults.mended` sees to it.
     """
     started = time.perf_counter()
+    watch.saw_plans([micro_step.plan for micro_step in micro_steps])
     batches = [readable(micro_step.batch) for micro_step in micro_steps]
     num_averaged = mean_count([micro_step.plan for micro_step in micro_steps], objective)
     logs: list[dict[str, Tensor]] = []
     culprits: list[str] = []
     for place, (micro_step, batch) in enumerate(zip(micro_steps, batches, strict=True)):
         with engine.micro_step(is_last=place == len(micro_steps) - 1):
-            loss, terms = forward_loss(engine, groups, micro_step.plan, batch, objective, num_averaged)
-            engine.backward(loss)
+            with watch.phase("forward"):
+                loss, terms = forward_loss(
+                    engine, groups, micro_step.plan, batch, objective, num_averaged, watch
+                )
+            with watch.phase("backward"):
+                engine.backward(loss)
             logs.append(terms)
             if not math.isfinite(float(loss.detach())):
                 culprits += batch.sequence_ids
     averages = {key: float(torch.stack([log[key] for log in logs]).mean()) for key in logs[0]}
-    norms = engine.gradient_norms()
+    with watch.phase("optimizer"):
+        norms = engine.gradient_norms()
     grad_norm = norms.pop("total")
     values = {
         **averages,
@@ -84,7 +94,8 @@ def train_step(
     if blamed:
         engine.skip_update()
         return StepResult(values, is_applied=False, blamed=blamed)
-    engine.update(grad_norm)
+    with watch.phase("optimizer"):
+        engine.update(grad_norm)
     return StepResult(values, is_applied=True)
 
 
@@ -95,20 +106,24 @@ def forward_loss(
     batch: SequenceBatch,
     objective: ObjectiveSettings,
     num_averaged: float,
+    watch: StepWatch,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's share of the loss, scaled for the engine's average over ranks, and the step's logs."""
     process = engine.process
-    group = groups[plan.for_rank(process.rank).group.ranks]
-    connect_memories(engine.bare_model, group)
+    ranks = plan.for_rank(process.rank).group.ranks
+    group = groups[ranks]
+    connect_memories(engine.bare_model, group, watch.waiting)
     batch = batch.to(process.device, non_blocking=True)
-    output = engine.forward(batch.images, batch.chunk_mask)
+    with watch.memories(len(ranks)):
+        output = engine.forward(batch.images, batch.chunk_mask)
+    watch.saw_output(output, batch)
 
     def over_group(x: Tensor) -> Tensor:
         return total_over_group(x, group)
 
     targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
     terms = compute_terms(cast(Predictions, output), targets, objective)  # tensors in, tensors out
-    return reduce_terms(
+    loss, logs = reduce_terms(
         terms,
         objective.average,
         over_group,
@@ -117,6 +132,7 @@ def forward_loss(
         total_over_world,
         num_averaged,
     )
+    return loss, logs | {f"weighted/{name}": entry.weight * logs[name] for name, entry in terms.items()}
 
 
 def mean_count(plans: Sequence[StepPlan], objective: ObjectiveSettings) -> float:

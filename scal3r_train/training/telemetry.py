@@ -1,28 +1,32 @@
-"""What a run tells: metrics.jsonl with stable keys, a progress bar on the main process, wandb when asked for."""
+"""What a run tells: a progress bar, lines on the console and metrics with stable keys (docs/training.md).
+
+The numbers come from `step_watch.py`, `step.py` and `validate.py`; they go to the sinks of `sinks.py`.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
 
 from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scal3r_train.config import StrictModel, UserError
+from scal3r_train.config import StrictModel
+from scal3r_train.training.sinks import JsonLines, Sink, TensorBoard
+from scal3r_train.training.wandb_sink import Wandb, WandbMode, begin_anew
 
 
 class TelemetrySettings(StrictModel):
-    """The `telemetry` section of a training recipe."""
+    """The `telemetry` section of a training recipe; metrics.jsonl is always written."""
 
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
-    wandb: Literal["off", "offline", "online"] = Field(
-        default="off", description="also log to Weights & Biases"
+    wandb: WandbMode = Field(
+        default="off",
+        description="also log to Weights & Biases; auto: online if logged in and its server answers, else offline",
     )
-    project: str = "scal3r"
+    project: str = Field(default="scal3r", description="project at Weights & Biases")
+    tensorboard: bool = Field(default=False, description="also write events for TensorBoard")
 
 
 class Telemetry:
@@ -38,14 +42,16 @@ class Telemetry:
         first_step: int,
         name: str,
     ) -> None:
-        """Open `folder`/metrics.jsonl for appending, dropping the lines that this run will write again."""
+        """Open the sinks; what this run will write again, after `first_step`, is dropped.
+
+        Raises:
+            UserError: a package that the settings ask for is missing, or wandb refuses; on the main process only.
+        """
         self.settings = settings
         self.is_main = is_main
-        self._path = folder / "metrics.jsonl"
-        self._wandb: Any = None
+        self._sinks: list[Sink] = []
         if not is_main:
             return
-        _forget_lines(self._path, first_step)
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -59,8 +65,15 @@ class Telemetry:
         self._task = self._progress.add_task(
             f"train {name}", total=num_steps, completed=first_step, summary=""
         )
+        self._sinks.append(JsonLines(folder, first_step))
+        if settings.tensorboard:
+            self._sinks.append(TensorBoard(folder, first_step))
         if settings.wandb != "off":
-            self._wandb = _start_wandb(settings, folder, name)
+            if first_step == 0:
+                begin_anew(folder)
+            run = Wandb(settings.wandb, settings.project, folder, name)
+            self._sinks.append(run)
+            self.say(f"wandb {run.mode}: {run.place}")
 
     def __enter__(self) -> Telemetry:
         """Show the progress bar."""
@@ -71,60 +84,29 @@ class Telemetry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the progress bar away."""
+        """Take the progress bar away and close the sinks."""
         if self.is_main:
             self._progress.stop()
-            if self._wandb is not None:
-                self._wandb.finish()
+        for sink in self._sinks:
+            sink.close(is_success=error is None)
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the metrics of a step are recorded; the same on all ranks."""
+        return step % self.settings.log_every == 0
 
     def log(self, step: int, values: dict[str, float], *, always: bool = False) -> None:
-        """Record the metrics of a step if it is due; non-finite values are written as null."""
+        """Record the metrics of a step if it is due."""
         if not self.is_main:
             return
         summary = " ".join(
             f"{key} {values[key]:.4g}" for key in ("loss", "val/rotation_deg") if key in values
         )
         self._progress.update(self._task, completed=step, summary=summary)
-        if not always and step % self.settings.log_every != 0:
-            return
-        line = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **line}) + "\n")
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
+        if always or self.is_due(step):
+            for sink in self._sinks:
+                sink.log(step, values)
 
     def say(self, message: str) -> None:
         """Print one line above the progress bar, on the main process."""
         if self.is_main:
             self._progress.console.print(message, highlight=False, soft_wrap=True)
-
-
-def _forget_lines(path: Path, first_step: int) -> None:
-    """Drop what a killed run wrote after its checkpoint of `first_step`; without one (step 0) that is everything."""
-    if not path.exists():
-        return
-    known = path.read_text(encoding="utf-8").splitlines() if first_step > 0 else []
-    lines = [line for line in known if _step_of(line) <= first_step]
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    temporary.replace(path)
-
-
-def _step_of(line: str) -> float:
-    """Return the step of a line of metrics; a line cut short by a kill counts as never written."""
-    try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
-        return math.inf
-
-
-def _start_wandb(settings: TelemetrySettings, folder: Path, name: str) -> Any:
-    try:
-        import wandb  # noqa: PLC0415  imported only by runs that ask for it
-    except ImportError:
-        raise UserError(
-            "telemetry.wandb needs the package wandb; pip install wandb or set telemetry.wandb=off"
-        ) from None
-    return wandb.init(
-        project=settings.project, name=name, dir=str(folder), mode=settings.wandb, resume="allow"
-    )

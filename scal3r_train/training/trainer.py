@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources, step_loader
+from scal3r_train.data.dataset import DataSettings, step_loader
 from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
-from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
+from scal3r_train.data.planned_data import PlannedData, plan_data
 from scal3r_train.data.reading_process import deaths_named
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
@@ -23,12 +22,16 @@ from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.ema import MovingAverage
 from scal3r_train.training.export import replace_folder
+from scal3r_train.training.freezing import freeze_untrained_heads
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.progress import Progress
+from scal3r_train.training.regression_guard import RegressionGuard
 from scal3r_train.training.step import MicroStep, train_step
+from scal3r_train.training.step_watch import StepWatch
 from scal3r_train.training.stop import StopRequest, listening_for_signals
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.validate import ValidationSettings, validate
+from scal3r_train.training.write_card import CardWriter
 
 VALIDATION_SEED_OFFSET = 1_000_003
 
@@ -48,39 +51,8 @@ class TrainerSettings:
     checkpoint: CheckpointSettings
     telemetry: TelemetrySettings
     recipe_yaml: str
-
-
-@dataclass(frozen=True)
-class PlannedData:
-    """A data set together with the plan that it follows."""
-
-    sources: list[Source]
-    curriculum: CurriculumSettings
-    seed: int
-    world_size: int
-    dataset: StepDataset
-
-    def plan(self, step: int) -> StepPlan:
-        """Return the plan of a step."""
-        return plan_step(self.curriculum, self.sources, self.seed, step, self.world_size)
-
-
-def plan_data(
-    settings: DataSettings, curriculum: CurriculumSettings, seed: int, engine: Engine
-) -> PlannedData:
-    """Open the sources and tie them to this rank's part of every step's plan."""
-    indexes, sources = open_sources(settings)
-    rank, world_size = engine.process.rank, engine.process.world_size
-    # A partial, not a closure: it has to travel to reading processes where those are not forked.
-    plan_of_rank = partial(_plan_of_rank, curriculum, sources, seed, world_size, rank)
-    dataset = StepDataset(indexes, plan_of_rank, curriculum.colour_jitter)
-    return PlannedData(sources, curriculum, seed, world_size, dataset)
-
-
-def _plan_of_rank(
-    curriculum: CurriculumSettings, sources: list[Source], seed: int, world_size: int, rank: int, step: int
-) -> RankPlan:
-    return plan_step(curriculum, sources, seed, step, world_size).for_rank(rank)
+    started_from: str | None
+    precision: str
 
 
 class Trainer:
@@ -90,11 +62,12 @@ class Trainer:
         """Open the data, build the optimizer, wrap the model."""
         self.settings = settings
         self.engine = engine
+        self._place = engine.process.rank, engine.process.world_size
         self.groups = ContextGroups(engine.timeout)
         needed = settings.validation.sources if settings.validation.every > 0 else ()
         self.available_data = available_data(settings.data, needed)
         curriculum = settings.curriculum.in_plans(settings.optim.accumulation_steps)
-        self.data = plan_data(self.available_data, curriculum, settings.seed, engine)
+        self.data = plan_data(self.available_data, curriculum, settings.seed, *self._place)
         self.faults = DataFaults(
             settings.data,
             curriculum,
@@ -105,13 +78,18 @@ class Trainer:
             settings.output_dir,
         )
         self.validation = self._plan_validation()
+        self.guard = RegressionGuard(settings.validation.guard)
+        self.card = CardWriter(settings, engine, model, self.data.dataset.indexes)
         freeze_untrained_heads(model, settings.losses)
         engine.prepare(
             model, lambda placed: build_optimizer(placed, settings.optim), settings.optim.clip_norm
         )
         decay = settings.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
-        self.checkpoints = Checkpoints(settings.output_dir / "checkpoints", settings.checkpoint)
+        self.watch = StepWatch(engine)
+        self.checkpoints = Checkpoints(
+            settings.output_dir / "checkpoints", settings.checkpoint, self.card.describe
+        )
 
     def fit(self) -> str:
         """Train to the last step, from the newest intact checkpoint if the run has one.
@@ -119,19 +97,12 @@ class Trainer:
         Returns:
             Empty when the run is complete, else why it was saved and stopped before.
         """
-        settings, engine = self.settings, self.engine
+        settings = self.settings
         stop = StopRequest(settings.checkpoint.max_hours)
         with listening_for_signals(stop), deaths_named():
             progress = self._prepare_run()
             micro_steps = self._micro_steps(progress.step, settings.optim.num_steps)
-            with Telemetry(
-                settings.telemetry,
-                settings.output_dir,
-                is_main=engine.process.is_main,
-                num_steps=settings.optim.num_steps,
-                first_step=progress.step,
-                name=settings.name,
-            ) as telemetry:
+            with self._open_telemetry(progress.step) as telemetry:
                 if skipped := skipped_message(settings.data, self.available_data):
                     telemetry.say(skipped)
                 reason = self._train(progress, micro_steps, telemetry, stop)
@@ -152,40 +123,57 @@ class Trainer:
             self._validate(telemetry, 0)
         engine.bare_model.train()
         while progress.step < num_steps:
-            progress = self._step(progress, next(micro_steps), telemetry)
+            progress = self._step(progress, micro_steps, telemetry)
             if self._is_validation_due(progress.step):
                 self._validate(telemetry, progress.step)
             reason = stop.agreed(engine.process.device)
             is_stopped = bool(reason) and progress.step < num_steps
             if is_stopped or self.checkpoints.is_due(progress.step, num_steps):
+                progress = replace(progress, guard=self.guard.state())
                 self.checkpoints.save(engine, progress, self.settings.recipe_yaml, self.average)
             if is_stopped:
                 telemetry.say(f"stopped after step {progress.step} ({reason}); the same command goes on")
                 return reason
         return ""
 
-    def _step(self, progress: Progress, micro_steps: list[MicroStep], telemetry: Telemetry) -> Progress:
+    def _step(
+        self, progress: Progress, micro_steps: Iterator[list[MicroStep]], telemetry: Telemetry
+    ) -> Progress:
         """Make one optimizer step and tell of it."""
+        step, watch = progress.step + 1, self.watch
         rates = {f"lr/{name}": rate for name, rate in self.engine.learning_rates.items()}
-        step = progress.step + 1
-        readable = self.faults.mended(step, micro_steps, telemetry.say)
-        result = train_step(self.engine, self.groups, readable, self.settings.losses)
-        faults = {"data/fallbacks": float(self.faults.num_fallbacks)}
-        telemetry.log(step, result.logs | rates | faults)
-        if result.is_applied:
-            if self.average is not None:
-                self.average.update(self.engine.shards())
-            return replace(progress, step=step, num_updates=progress.num_updates + 1, num_skipped_in_a_row=0)
-        blamed = ", ".join(result.blamed)
-        telemetry.say(f"step {step} skipped: loss or gradient not finite in {blamed}")
-        in_a_row = progress.num_skipped_in_a_row + 1
-        if in_a_row >= self.settings.optim.max_skipped_steps:
-            raise UserError(
-                f"stopped after {in_a_row} skipped steps in a row (optim.max_skipped_steps); last: {blamed}"
+        is_logged = telemetry.is_due(step)
+        with watch.step(is_logged=is_logged):
+            with watch.phase("data"):
+                readable = self.faults.mended(step, next(micro_steps), telemetry.say)
+            result = train_step(self.engine, self.groups, readable, self.settings.losses, watch)
+        progress = progress.after_step(is_applied=result.is_applied)
+        counts = {"skipped_steps": progress.num_skipped, "data/fallbacks": self.faults.num_fallbacks}
+        measured = watch.values() if is_logged else {}
+        telemetry.log(step, result.logs | rates | counts | measured)
+        if result.is_applied and self.average is not None:
+            self.average.update(self.engine.shards())
+        if not result.is_applied:
+            blamed = ", ".join(result.blamed)
+            telemetry.say(f"step {step} skipped: loss or gradient not finite in {blamed}")
+            if progress.num_skipped_in_a_row >= self.settings.optim.max_skipped_steps:
+                raise UserError(
+                    f"stopped after {progress.num_skipped_in_a_row} skipped steps in a row "
+                    f"(optim.max_skipped_steps); last: {blamed}"
+                )
+        return progress
+
+    def _open_telemetry(self, first_step: int) -> Telemetry:
+        settings, process = self.settings, self.engine.process
+        with same_fate():
+            return Telemetry(
+                settings.telemetry,
+                settings.output_dir,
+                is_main=process.is_main,
+                num_steps=settings.optim.num_steps,
+                first_step=first_step,
+                name=settings.name,
             )
-        return replace(
-            progress, step=step, num_skipped=progress.num_skipped + 1, num_skipped_in_a_row=in_a_row
-        )
 
     def _prepare_run(self) -> Progress:
         """Make the output folder, restore the newest intact checkpoint and return how far the run is."""
@@ -196,6 +184,7 @@ class Trainer:
         progress = Progress()
         if newest is not None:
             progress = self.checkpoints.restore(self.engine, newest, self.average, self._say)
+            self.guard.restore(progress.guard)
         self.faults.resume(progress.step)
         return progress
 
@@ -224,7 +213,7 @@ class Trainer:
         if settings.every == 0 or not settings.sources:
             return None
         data = DataSettings(sources=settings.sources)
-        return plan_data(data, settings.curriculum, self.settings.seed + VALIDATION_SEED_OFFSET, self.engine)
+        return plan_data(data, settings.curriculum, self.settings.seed + VALIDATION_SEED_OFFSET, *self._place)
 
     def _is_validation_due(self, step: int) -> bool:
         every = self.settings.validation.every
@@ -238,6 +227,7 @@ class Trainer:
         telemetry.log(step, values, always=True)
         shown = "  ".join(f"{key.removeprefix('val/')} {value:.4g}" for key, value in values.items())
         telemetry.say(f"step {step:6d}  {shown}")
+        self.guard.check(step, values)
 
     def _export_final(self) -> None:
         """Leave the trained weights as output_dir/model."""
@@ -246,15 +236,3 @@ class Trainer:
                 last = self.checkpoints.folder / f"step_{self.settings.optim.num_steps:08d}"
                 for source in sorted(last.glob("model*")):
                     replace_folder(source, self.settings.output_dir / source.name)
-
-
-def freeze_untrained_heads(model: Scal3RModel, losses: ObjectiveSettings) -> None:
-    """Freeze heads whose loss has no weight: engines wait for the gradient of every trainable parameter."""
-    weights = (
-        (model.camera_head, losses.camera.weight),
-        (model.depth_head, losses.depth.weight),
-        (model.point_head, losses.points.weight),
-    )
-    for head, weight in weights:
-        if head is not None and weight == 0:
-            head.requires_grad_(False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field, model_validator
@@ -13,19 +12,12 @@ from scal3r_train.config import StrictModel
 from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import SourceSettings, StepDataset
 from scal3r_train.data.plan import StepPlan
-from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.geometry.pose_encoding import decode_pose
-from scal3r_train.metrics.depth import abs_rel_after_median
-from scal3r_train.metrics.relative_pose import pose_auc, relative_pose_errors_deg
-from scal3r_train.parallel.collectives import total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.chunk_errors import ERROR_NAMES, chunk_errors
+from scal3r_train.training.regression_guard import GuardSettings
 from scal3r_train.training.step import checked_batch
-
-if TYPE_CHECKING:  # recipes hold these settings, and importing transformers' models takes seconds
-    from scal3r_train.model.modeling_scal3r import Scal3ROutput
-
-AUC_THRESHOLDS_DEG = (5, 30)
+from scal3r_train.training.world_means import WorldMeans
 
 
 class ValidationSettings(StrictModel):
@@ -39,11 +31,16 @@ class ValidationSettings(StrictModel):
     )
     sources: tuple[SourceSettings, ...] = ()
     curriculum: CurriculumSettings = CurriculumSettings()
+    guard: GuardSettings | None = Field(
+        default=None, description="ends a run that stays worse than its start"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ValidationSettings:
         if self.every > 0 and not self.sources:
             raise ValueError(f"every {self.every} needs sources to validate on, or 0 for no validation")
+        if self.guard is not None and self.every == 0:
+            raise ValueError("guard needs validations to compare; set every, or guard to null")
         if self.curriculum.stages:
             raise ValueError("curriculum.stages: validation sees the same windows every time, without stages")
         return self
@@ -72,37 +69,10 @@ def validate(
     return _mean_over_world(rows, engine.process.device)
 
 
-def chunk_errors(output: Scal3ROutput, batch: SequenceBatch) -> list[dict[str, Tensor]]:
-    """Return the errors of every real chunk: rotation and direction in degrees, AUC, depth AbsRel."""
-    size = (batch.images.shape[-2], batch.images.shape[-1])
-    rows = []
-    for sequence, chunk in batch.chunk_mask.nonzero().tolist():
-        row = {}
-        if isinstance(output.pose_encoding, Tensor):
-            extrinsics, _ = decode_pose(output.pose_encoding[sequence, chunk], size)
-            rotation, direction = relative_pose_errors_deg(extrinsics, batch.extrinsics[sequence, chunk])
-            row = {"val/rotation_deg": rotation.mean(), "val/direction_deg": direction.nanmean()}
-            row |= {f"val/auc_{limit}": pose_auc(rotation, direction, limit) for limit in AUC_THRESHOLDS_DEG}
-        if isinstance(output.depth, Tensor):
-            row["val/abs_rel"] = abs_rel_after_median(
-                output.depth[sequence, chunk], batch.depth[sequence, chunk]
-            )
-        rows.append(row)
-    return rows
-
-
 def _mean_over_world(rows: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, float]:
     """Return the mean of each key over all ranks' rows; values that are NaN on their own chunk are left out."""
-    keys = [
-        "val/rotation_deg",
-        "val/direction_deg",
-        *(f"val/auc_{limit}" for limit in AUC_THRESHOLDS_DEG),
-        "val/abs_rel",
-    ]
-    sums = torch.zeros(len(keys), 2, dtype=torch.float64, device=device)
+    means = WorldMeans([f"val/{name}" for name in ERROR_NAMES])
     for row in rows:
-        for place, key in enumerate(keys):
-            if key in row and not row[key].isnan():
-                sums[place] += torch.stack([row[key].double(), row[key].new_ones(()).double()])
-    totals = total_over_world(sums)
-    return {key: float(total / count) for key, (total, count) in zip(keys, totals, strict=True) if count > 0}
+        for key, value in row.items():
+            means.add_unless_nan(key, value)
+    return means.reduce(device)

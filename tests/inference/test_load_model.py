@@ -64,3 +64,40 @@ def test_the_hash_tells_checkpoints_apart(checkpoint: Path, damaged: Path) -> No
     assert checkpoint_sha256(damaged) == checkpoint_sha256(checkpoint)
     (damaged / "config.json").write_text((damaged / "config.json").read_text() + "\n")
     assert checkpoint_sha256(damaged) != checkpoint_sha256(checkpoint)
+
+
+@pytest.fixture
+def sharded(tiny_model: Scal3RModel, tmp_path: Path) -> Path:
+    tiny_model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    return tmp_path / "sharded"
+
+
+def test_shards_are_the_same_model(sharded: Path, tiny_model: Scal3RModel) -> None:
+    assert len(list(sharded.glob("*.safetensors"))) > 2
+    loaded, expected = load_model(sharded, CPU).state_dict(), tiny_model.state_dict()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
+def test_the_hash_covers_every_shard_and_which_holds_what(sharded: Path) -> None:
+    hashes = {checkpoint_sha256(sharded)}
+    for path in sorted(sharded.glob("model*")):
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        hashes.add(checkpoint_sha256(sharded))
+        path.write_bytes(content)
+    assert len(hashes) == 1 + len(list(sharded.glob("model*")))
+
+
+def test_a_missing_shard_is_named(sharded: Path) -> None:
+    shard = sorted(sharded.glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(UserError, match=f"lacks {shard.name}, one of") as caught:
+        load_model(sharded, CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"weight_map": []}'])
+def test_a_damaged_shard_index_is_refused(sharded: Path, text: str) -> None:
+    (sharded / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(UserError, match=r"index\.json is damaged"):
+        load_model(sharded, CPU)

@@ -14,7 +14,7 @@ from scal3r_train.model.chunk_batch import ChunkBatch
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.rope import TokenPositions, token_positions
-from tests.model.tiny import tiny_config, tiny_model
+from tests.model.tiny import random_images, tiny_config, tiny_model
 
 GRID = (2, 3)
 NUM_SPECIAL = 3
@@ -73,6 +73,28 @@ def test_queries_made_beforehand_are_those_the_memory_makes():
     assert torch.equal(unit.apply_weights(batch, weights, unit.queries(batch)).tokens, made.tokens)
     other = unit.queries(chunk_batch(make_tokens(2, 2, 2, seed=1)))
     assert not torch.allclose(unit.apply_weights(batch, weights, other).tokens, made.tokens)
+
+
+@pytest.mark.parametrize("mode", ["none", "blocks", "segments"])
+def test_an_observer_sees_each_update_and_every_batch_s_gate_once(mode):
+    model = tiny_model().train()
+    model.set_activation_checkpointing(mode)
+    unit, seen = model.aggregator.memory_units["1"], []
+
+    class Observer:
+        def saw_update(self, weights, gradient, updated):
+            seen.append(("update", weights.w0.shape, gradient.w1.shape, updated.w2.shape))
+
+        def saw_gate(self, gate, chunk_mask):
+            seen.append(("gate", gate.shape, chunk_mask))
+
+    unit.observer = Observer()
+    mask = torch.tensor([[True, True, False], [True] * 3])
+    loss = model(random_images(2, 3, 4), mask).depth.sum()
+    unit.observer = None
+    loss.backward()
+    wide, tall = unit.w0.shape, unit.w1.shape
+    assert seen == [("update", wide, (2, *tall), (2, *wide)), ("gate", (2, 3, 4, 6, 16), mask)]
 
 
 def test_sequences_do_not_mix():

@@ -190,8 +190,17 @@ def plain_collectives(process: Process, groups: ContextGroups) -> dict[str, obje
     total = collectives.sum_over_group(leaf, groups[pair])
     (total * 10**rank).sum().backward()
     again = torch.tensor([rank + 1.0], requires_grad=True)
-    arrived = collectives.start_sum_over_group(again, groups[pair])()
-    (arrived * 10**rank).sum().backward()
+    waits = []
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        waits.append("begun")
+        yield
+        waits.append("ended")
+
+    finish = collectives.start_sum_over_group(again, groups[pair], waiting)
+    waits.append("started")
+    (finish() * 10**rank).sum().backward()
     collectives.wait_for_everyone()
     return {
         "process": [process.rank, process.world_size, process.is_main, str(process.device)],
@@ -202,7 +211,7 @@ def plain_collectives(process: Process, groups: ContextGroups) -> dict[str, obje
         "pair_count": collectives.total_over_group(torch.tensor(rank), groups[pair]).item(),
         "pair_sum": total.item(),
         "pair_gradient": leaf.grad.item(),
-        "pair_started": [arrived.item(), again.grad.item()],
+        "pair_started": [again.grad.item(), waits],
         "alone": groups[range(rank, rank + 1)] is None,
     }
 

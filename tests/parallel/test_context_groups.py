@@ -100,7 +100,8 @@ def test_without_peers_every_group_is_none():
 def test_connecting_reaches_every_memory_and_can_be_undone():
     model = build_model("conv", torch.float32)
     units = list(model.aggregator.memory_units.values())
-    connect_memories(model, "group")
-    assert [unit.sum_over_context.keywords for unit in units] == [{"group": "group"}] * 2
+    connect_memories(model, "group", "waiting")
+    expected = {"group": "group", "waiting": "waiting"}
+    assert [unit.sum_over_context.keywords for unit in units] == [expected] * 2
     connect_memories(model, None)
     assert all(unit.sum_over_context is keep_local for unit in units)

@@ -6,9 +6,10 @@ Started by conftest.py:  torchrun --nproc-per-node 2 tests/training/rank_worker.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import torch
 import torch.distributed as dist
 
 from scal3r_train.config import UserError
+from scal3r_train.data import planned_data
 from scal3r_train.data.plan import GroupPlan, StepPlan, plan_step
 from scal3r_train.losses.targets import Targets
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.training import step as step_module
 from scal3r_train.training import trainer
 from tests.training import tiny
+from tests.training.signalled import signalled_in
 
 SHARED = {"curriculum.group_size": {"2": 1.0}, "curriculum.chunks_per_rank": {"2": 1.0}}
 FROZEN = {
@@ -31,6 +34,8 @@ FROZEN = {
     "parallel.precision": "bf16",
     "validation.every": 0,
 }
+
+BROKEN = {"seed": 4, "data.max_fallback_share": 1.0, "optim.num_steps": 8, "validation.every": 0}
 
 
 def one_sequence_per_rank(curriculum: Any, sources: Any, seed: int, step: int, world_size: int) -> StepPlan:
@@ -112,10 +117,15 @@ def run_scenarios(towns: Path, folder: Path) -> None:
 
     run("shared", {})
     rank = dist.get_rank()
+    run("silent", {"telemetry.log_every": 1000})
     for mode in ("blocks", "segments"):
         run(mode, {"model.activation_checkpointing": mode})
     run("frozen", FROZEN)
     run("accumulated", {"optim.accumulation_steps": 2, "optim.num_steps": 3})
+
+    with signalled_in(2, signal.SIGTERM) if rank == 1 else nullcontext():
+        notes["stopped"] = tiny.train(tiny.recipe(towns, folder / "stopped", SHARED))
+    run("stopped", {})
 
     with tiny.killed_after(3):
         run("resumed", {})
@@ -124,9 +134,10 @@ def run_scenarios(towns: Path, folder: Path) -> None:
     if rank == 0:
         tiny.write_uneven_towns(towns, folder / "uneven.parquet")
         tiny.write_broken_town(towns, folder)
+        tiny.write_partly_broken_towns(towns, folder)
     dist.barrier()
     separate = {"curriculum.sequences_per_group": 2, "curriculum.chunks_per_rank": {"4": 1.0}}
-    with tiny.replaced("plan_step", one_sequence_per_rank):
+    with tiny.replaced("plan_step", one_sequence_per_rank, planned_data):
         for average in ("chunk", "sequence"):
             changes = separate | {"losses.average": average, "losses.normalization": average}
             run(f"separate_{average}", changes, folder / "uneven.parquet")
@@ -135,6 +146,15 @@ def run_scenarios(towns: Path, folder: Path) -> None:
         always = tiny.recipe(towns, folder / "poisoned", SHARED | separate | {"optim.num_steps": 20})
         with poisoned_targets(1, range(99)), noted_steps() as notes["poisoned_steps"]:
             notes["poisoned"] = error_of(always)
+
+    run("partly_broken", BROKEN, folder / "partly.parquet")
+    run("partly_broken_alone", BROKEN | {"curriculum.group_size": {"1": 1.0}}, folder / "partly.parquet")
+    guarded = {
+        "optim.backbone_lr": 100.0,
+        "validation.every": 1,
+        "validation.guard": {"metric": "val/rotation_deg", "ratio": 1.0, "patience": 1},
+    }
+    notes["regressed"] = error_of(tiny.recipe(towns, folder / "regressed", SHARED | guarded))
 
     one_chunk = {
         "curriculum.chunks_per_rank": {"1": 1.0},

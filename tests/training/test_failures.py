@@ -7,8 +7,9 @@ import pytest
 from scal3r_train.config import UserError
 from scal3r_train.data.dataset import FailedBatch, UnreadableWindow
 from scal3r_train.training.step import checked_batch
+from tests.conftest import Torchrun
 from tests.training import tiny
-from tests.training.conftest import Ranks, Torchrun
+from tests.training.conftest import Ranks
 
 
 def test_a_nan_on_one_rank_is_skipped_by_both(ranks: Ranks) -> None:

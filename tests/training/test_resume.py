@@ -126,4 +126,4 @@ def test_a_new_run_starts_from_the_weights_of_another(
 def test_checkpoints_hold_no_code(one_process: OneProcess) -> None:
     """Tensors and text: nothing that could be unpickled."""
     files = [path for path in newest(one_process()).rglob("*") if path.is_file()]
-    assert {file.suffix for file in files} == {".safetensors", ".json", ".yaml"}
+    assert {file.suffix for file in files} == {".safetensors", ".json", ".yaml", ".md"}

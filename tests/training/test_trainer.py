@@ -7,22 +7,17 @@ from pathlib import Path
 import pytest
 
 from scal3r_train.config import UserError
-from scal3r_train.parallel.build_engine import build_engine
-from scal3r_train.parallel.process import current_process
-from scal3r_train.parallel.settings import ParallelSettings
+from scal3r_train.data.planned_data import plan_data
 from scal3r_train.recipe import ModelSettings, require_whole_patches
 from scal3r_train.train import build_model, main
 from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
-from scal3r_train.training.trainer import plan_data
 from tests.training import tiny
 
 
 def test_reading_processes_need_not_be_forked(towns: Path) -> None:
     """Python 3.14 and macOS start them afresh: the data set has to be sent."""
     recipe = tiny.recipe(towns, towns)
-    data = plan_data(
-        recipe.data, recipe.curriculum, 0, build_engine(ParallelSettings(), current_process(), 1)
-    )
+    data = plan_data(recipe.data, recipe.curriculum, 0, 0, 1)
     assert len(ForkingPickler.dumps(data.dataset)) > 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from accelerate.utils import set_seed
@@ -45,6 +46,7 @@ NETWORK = {
 }
 RESOLUTION = [{"height": 28, "width": 42}]
 NUM_STEPS = 5
+MEASURED = ("seconds", "time/", "throughput/", "memory/")  # keys of metrics that differ from run to run
 
 
 class Killed(BaseException):
@@ -97,14 +99,14 @@ def train(recipe: TrainingRecipe) -> str:
 
 
 @contextmanager
-def replaced(name: str, value: Any) -> Iterator[None]:
-    """Put another function in a place that the trainer looks at."""
-    original = getattr(trainer, name)
-    setattr(trainer, name, value)
+def replaced(name: str, value: Any, module: ModuleType = trainer) -> Iterator[None]:
+    """Put another function in a place that a module, by default the trainer, looks at."""
+    original = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        setattr(trainer, name, original)
+        setattr(module, name, original)
 
 
 @contextmanager
@@ -153,11 +155,34 @@ def write_broken_town(towns: Path, folder: Path) -> Path:
     return folder / "index.parquet"
 
 
+def write_partly_broken_towns(towns: Path, folder: Path) -> Path:
+    """Write an index of the towns, one of which has no images from its frame 10 on."""
+    index = load_index(towns)
+    records = [index[row] for row in range(len(index))]
+    images = tuple(
+        name if place < 10 else str(folder / f"gone_{place}.png")
+        for place, name in enumerate(records[1].image)
+    )
+    records[1] = replace(records[1], image=images)
+    write_index(folder / "partly.parquet", records)
+    return folder / "partly.parquet"
+
+
+def faults(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of data_faults.jsonl."""
+    path = folder / "data_faults.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def metrics(folder: Path, prefix: str = "") -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl without the time they took; only keys with `prefix` beside the step."""
+    """Return the repeatable values of metrics.jsonl; only keys with `prefix` beside the step."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
-        {key: value for key, value in line.items() if key != "seconds" and key.startswith((prefix, "step"))}
+        {
+            key: value
+            for key, value in line.items()
+            if not key.startswith(MEASURED) and key.startswith((prefix, "step"))
+        }
         for line in lines
     ]
 

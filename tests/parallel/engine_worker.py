@@ -1,27 +1,37 @@
 """One of two ranks: trains the same run under every engine. Started by test_engines.py.
 
-torchrun --nproc-per-node 2 tests/training/engine_worker.py TOWNS_INDEX OUTPUT_FOLDER quick|table
+torchrun --nproc-per-node 2 tests/parallel/engine_worker.py TOWNS_INDEX OUTPUT_FOLDER quick|table
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 
+from scal3r_train.parallel.context_groups import connect_memories
+from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.fsdp2 import Fsdp2Engine
 from scal3r_train.parallel.process import Process, joined_processes
+from scal3r_train.parallel.replicated import ReplicatedEngine
+from scal3r_train.parallel.zero import ZeroEngine
 from scal3r_train.training import trainer
+from tests.parallel.engine_runs import SHARDED, changes_for, folder_of, quick_runs, table_runs
 from tests.training import tiny
-from tests.training.engine_runs import SHARDED, changes_for, folder_of, quick_runs, table_runs
 
 
 def quick(towns: Path, folder: Path, process: Process) -> None:
     """A few runs, each engine stopped and resumed, under itself and under the next one."""
     for run in quick_runs():
-        tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run)))
+        with noted_predictions(folder_of(folder, run)):
+            tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run)))
     for place, engine in enumerate(SHARDED):
         resumed = folder / f"resumed_{engine}"
         with tiny.killed_after(3):
@@ -32,6 +42,34 @@ def quick(towns: Path, folder: Path, process: Process) -> None:
         tiny.train(tiny.recipe(towns, resumed, changes_for((engine, "fp32", "none"))))
         tiny.train(tiny.recipe(towns, moved, changes_for((other, "fp32", "none"))))
         skip_one_step(towns, folder / f"skipped_{engine}", engine)
+
+
+@contextmanager
+def noted_predictions(folder: Path) -> Iterator[None]:
+    """Write what the engine's own forward predicts once the run is over."""
+    closes: dict[type[Engine], Any] = {}
+
+    def close(engine: Engine) -> None:
+        engine.bare_model.eval()
+        connect_memories(engine.bare_model, None)
+        images = torch.rand(1, 2, 3, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            output = engine.forward(images, None)
+        if engine.process.is_main:
+            save_file(
+                {name: output[name].contiguous() for name in ("pose_encoding", "depth")},
+                folder / "predictions.safetensors",
+            )
+        closes[type(engine)](engine)
+
+    kinds = [ReplicatedEngine, ZeroEngine, Fsdp2Engine]
+    for kind in kinds:
+        closes[kind], kind.close = kind.close, close
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            kind.close = closes[kind]
 
 
 def skip_one_step(towns: Path, folder: Path, engine: str) -> None:

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from tests.conftest import Torchrun
+from tests.parallel.engine_runs import SHARDED, Run, changes_for, folder_of, quick_runs, table_runs
 from tests.training import tiny
-from tests.training.conftest import Torchrun
-from tests.training.engine_runs import SHARDED, Run, changes_for, folder_of, quick_runs, table_runs
 from tests.training.test_resume import assert_equal_states, newest
 
 FP32_TOLERANCE, BF16_TOLERANCE = 1e-5, 2e-2
 OneProcess = Callable[..., Path]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def run_worker(
@@ -31,7 +32,7 @@ def run_worker(
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            done = torchrun(root / "tests/training/engine_worker.py", towns, folder, what)
+            done = torchrun(root / "tests/parallel/engine_worker.py", towns, folder, what)
             assert done.returncode == 0, done.stderr[-5000:]
             (folder / "done").touch()
     return folder
@@ -80,7 +81,7 @@ def test_engines_train_alike(quick: Path, one_process: OneProcess, run: Run) -> 
 @pytest.mark.exactness
 @pytest.mark.parametrize("run", table_runs(), ids="-".join)
 def test_table_of_engines(table: Path, one_process: OneProcess, run: Run) -> None:
-    """30 steps of every combination; `pytest -m slow tests/training -rP` prints the table."""
+    """30 steps of every combination; `pytest tests/parallel -m slow -rP` prints the table."""
     assert_like_single(table, run, one_process, num_steps=30)
 
 
@@ -153,6 +154,9 @@ def test_exported_weights_are_the_trained_ones(quick: Path, engine: str) -> None
     state = tiny.saved_state(newest(run))
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter.flatten(), state[f"weight/{name}"])
+    images = torch.rand(1, 2, 3, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    for name, value in load_file(run / "predictions.safetensors").items():
+        torch.testing.assert_close(model(images)[name], value, rtol=1e-6, atol=1e-6)
     average = load_model(run / "model_ema", torch.device("cpu"))
     for name, parameter in average.named_parameters():
         kind = "ema" if f"ema/{name}" in state else "weight"

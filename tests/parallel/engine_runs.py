@@ -45,6 +45,6 @@ def changes_for(run: Run, num_steps: int = 5) -> dict[str, Any]:
         "optim.memory_lr": 1e-4,
         "optim.backbone_lr": 1e-4,
         "optim.ema_decay": 0.9,
-        "optim.accumulation_steps": 1,
         "validation.every": 0,
+        "checkpoint.every": 2 if num_steps <= 5 else num_steps,
     }

@@ -1,0 +1,47 @@
+"""The weight files of a `save_pretrained` folder, in one piece or in shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from scal3r_train.config import UserError
+
+CONFIG_NAME = "config.json"
+SHARD_INDEX_NAME = "model.safetensors.index.json"
+HASH_BLOCK_BYTES = 1 << 20
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold the weights, in the order of their names.
+
+    Raises:
+        UserError: there are none, or the index of a sharded folder is damaged or names one that is missing.
+    """
+    found = sorted(folder.glob("*.safetensors"))
+    index = folder / SHARD_INDEX_NAME
+    if index.is_file():
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise UserError(f"checkpoint {index} is damaged; save or copy the folder again") from None
+        missing = sorted(named - {path.name for path in found})
+        if missing:
+            raise UserError(
+                f"checkpoint folder {folder} lacks {missing[0]}, one of {len(named)} shards; copy the whole folder"
+            )
+    if not found:
+        raise UserError(f"checkpoint folder {folder} has no .safetensors file; pickles are not read")
+    return found
+
+
+def folder_sha256(folder: Path) -> str:
+    """Return one hash over a checkpoint's configuration and weights; the same model in other shards has another."""
+    digest = hashlib.sha256()
+    index = folder / SHARD_INDEX_NAME
+    for path in [folder / CONFIG_NAME, *([index] if index.is_file() else []), *weight_files(folder)]:
+        with path.open("rb") as file:
+            while block := file.read(HASH_BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,173 @@
+"""The README.md of an exported model: what it is, what it was trained on, how to load it; pure text from facts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scal3r_train.data.index_summary import DatasetSummary
+
+TAGS = ("scal3r", "3d-reconstruction", "camera-pose-estimation", "depth-estimation", "video")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model card tells.
+
+    Attributes:
+        name: of the run.
+        licence: of the weights, as Hugging Face writes it ("other" when it is not decided).
+        num_parameters: of the model.
+        started_from: checkpoint that the run went on from, None when it began from scratch.
+        data: what it was trained on.
+        resolutions: height and width in pixels of the images it was trained on.
+        chunk_sizes: frames of a chunk in training.
+        num_steps: optimizer steps that the run is to make.
+        world_size, engine, device, precision: how it was computed.
+        code_version: of scal3r_train.
+        deny_list: whether sequences of benchmarks were kept out of the training, in words.
+        step: completed optimizer steps.
+        first_metrics, last_metrics: of validation, before step 0 and at `last_metrics_step`; empty without validation.
+        recipe_file: name of the resolved recipe beside the card.
+        checkpoint_sha256: of the folder's configuration and weights.
+    """
+
+    name: str
+    licence: str
+    num_parameters: int
+    started_from: str | None
+    data: Sequence[DatasetSummary]
+    resolutions: Sequence[tuple[int, int]]
+    chunk_sizes: Sequence[int]
+    num_steps: int
+    world_size: int
+    engine: str
+    device: str
+    precision: str
+    code_version: str
+    deny_list: str
+    step: int = 0
+    first_metrics: Mapping[str, float] = field(default_factory=dict)
+    last_metrics: Mapping[str, float] = field(default_factory=dict)
+    last_metrics_step: int = 0
+    recipe_file: str = ""
+    checkpoint_sha256: str = ""
+
+
+def model_card(facts: CardFacts) -> str:
+    """Return the card as Markdown with a YAML head, as the Hugging Face hub reads it."""
+    sections = [_head(facts), _summary(facts), _data(facts), _training(facts), _metrics(facts)]
+    return "\n".join([*sections, _limitations(facts), LOADING])
+
+
+def _head(facts: CardFacts) -> str:
+    values: dict[str, object] = {"license": facts.licence}
+    if facts.licence == "other":
+        values["license_name"] = "see-training-data"
+    values |= {"library_name": "scal3r_train", "tags": list(TAGS)}
+    # JSON is YAML: whatever stands in a value, it stays one.
+    return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in values.items()), "---", ""])
+
+
+def _summary(facts: CardFacts) -> str:
+    origin = (
+        f"It went on from `{facts.started_from}`" if facts.started_from else "It was trained from scratch"
+    )
+    return f"""# {_cell(facts.name)}
+
+A [Scal3R](https://arxiv.org/abs/2604.08542) model of {facts.num_parameters / 1e6:.2f} M parameters: chunks of a long
+video in, cameras and dense geometry of every chunk out. {origin}.
+"""
+
+
+def _data(facts: CardFacts) -> str:
+    rows = [
+        (
+            _cell(data.name),
+            _cell(data.licence) or "not stated in the index",
+            f"{data.num_sequences:,}",
+            f"{data.num_frames:,}",
+            f"{data.hours:.2f}",
+            _cell(data.source) or "not stated in the index",
+        )
+        for data in facts.data
+    ]
+    head = ("data set", "licence", "sequences", "frames", "hours", "source")
+    return f"""## Training data
+
+{_table(head, rows)}
+
+Sequences of benchmarks kept out of the training: {facts.deny_list}.
+"""
+
+
+def _training(facts: CardFacts) -> str:
+    rows = [
+        ("steps", f"{facts.step:,} of {facts.num_steps:,}"),
+        (
+            "processes",
+            f"{facts.world_size}, engine {facts.engine}, {facts.precision}, on {_cell(facts.device)}",
+        ),
+        ("recipe", f"[{facts.recipe_file}]({facts.recipe_file}), which reproduces the run alone"),
+        ("code", f"scal3r_train {facts.code_version}"),
+        ("sha256 of configuration and weights", f"`{facts.checkpoint_sha256}`"),
+    ]
+    return f"## Training\n\n{_table(('what', 'value'), rows)}\n"
+
+
+def _metrics(facts: CardFacts) -> str:
+    if not facts.last_metrics:
+        return "## Validation\n\nThe run did not validate.\n"
+    rows = [
+        (key, _number(facts.first_metrics.get(key)), _number(value))
+        for key, value in facts.last_metrics.items()
+    ]
+    head = ("metric", "before step 0", f"at step {facts.last_metrics_step:,}")
+    return f"## Validation\n\nOn the held-out windows of the recipe.\n\n{_table(head, rows)}\n"
+
+
+def _limitations(facts: CardFacts) -> str:
+    sizes = ", ".join(f"{height} x {width}" for height, width in facts.resolutions)
+    lines = [
+        f"Trained on images of {sizes} pixels in chunks of {', '.join(map(str, facts.chunk_sizes))} frames; other "
+        "sizes are untested.",
+        "Frames must be in temporal order. Lengths are in the model's own unit, not in metres.",
+        "The numbers above are of the run's own validation. They are no benchmark results.",
+    ]
+    if facts.data and all(data.is_synthetic for data in facts.data):
+        lines.insert(0, "All training data are rendered: real videos are outside of what it has seen.")
+    if facts.step < facts.num_steps:
+        lines.insert(0, "The training was not finished when this was written.")
+    return "\n".join(["## Limitations", "", *(f"- {line}" for line in lines), ""])
+
+
+LOADING = """## Loading
+
+```python
+import torch
+from transformers import AutoModel
+
+import scal3r_train.model.modeling_scal3r  # lets AutoModel know the architecture
+
+model = AutoModel.from_pretrained("path/to/this/folder").eval()
+with torch.no_grad():
+    output = model(images)  # [sequences, chunks, frames, 3, height, width], RGB in [0, 1]
+```
+
+`scal3r reconstruct VIDEO OUT model.checkpoint=path/to/this/folder` takes whole videos.
+"""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Return text of others so that it neither leaves its cell of a table nor begins a new line."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

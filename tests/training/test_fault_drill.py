@@ -1,0 +1,13 @@
+"""The first cases of benchmarks/fault_drill.py; all of them: python -m benchmarks.fault_drill"""
+
+import pytest
+
+from benchmarks import fault_drill
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["other_recipe", "deleted"])
+def test_drill(fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [case for case in fault_drill.CASES if case.fault == fault]
+    monkeypatch.setattr(fault_drill, "CASES", cases[:1])
+    assert fault_drill.main(["--logs"]) == 0, capsys.readouterr().out
