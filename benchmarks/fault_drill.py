@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tiny_run import TINY_RUN
 from scal3r_data_tools import synth
 
 START_LIMIT_S = 180  # from the start to the fault, on a busy machine
@@ -38,39 +39,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MARK = "FAULT_DRILL_RUN"
 KILLED_RANK = r"rank +: 1 .*\n +exitcode +: -9 "  # in torchrun's report
 
-RECIPE: dict[str, Any] = {
-    "name": "drill",
-    "model": {
-        "network": {
-            "image_size": 28,
-            "hidden_size": 16,
-            "num_layers": 2,
-            "num_heads": 2,
-            "mlp_ratio": 2.0,
-            "patch_encoder": "conv",
-            "tap_layers": [0, 0, 1, 1],
-            "memory_layers": [0, 1],
-            "memory_expansion": 2,
-            "camera_heads": 2,
-            "camera_layers": 1,
-            "camera_iterations": 2,
-            "dpt_features": 8,
-            "dpt_channels": [8, 8, 8, 8],
-            "dpt_refine_channels": 8,
-            "point_head": False,
-        }
-    },
+RECIPE: dict[str, Any] = TINY_RUN | {
     "data": {"max_fallback_share": 1.0},
-    "curriculum": {
-        "group_size": {"1": 0.5, "2": 0.5},
-        "chunk_size": {"4": 1.0},
-        "overlap": {"1": 1.0},
-        "resolution": [{"height": 28, "width": 42}],
-    },
-    "losses": {"points": {"weight": 0.0}},
+    "curriculum": {**TINY_RUN["curriculum"], "group_size": {"1": 0.5, "2": 0.5}},
     "optim": {"num_steps": NUM_STEPS, "memory_lr": 1e-3, "backbone_lr": 1e-3},
     "checkpoint": {"every": 4},
-    "telemetry": {"log_every": 1},
 }
 
 
@@ -166,8 +139,8 @@ def skipped_once(outcome: Outcome) -> bool:
 
 def survives_a_full_disk(outcome: Outcome) -> str:
     """Expect the cause by name, the older checkpoint in place, and a new start that goes on from there."""
-    if any(outcome.codes) and "No space left on device" not in "".join(outcome.logs):
-        return "the cause is not named"
+    if any(outcome.codes) and (complaint := ends_with("No space left on device")(outcome)):
+        return complaint
     complete = sorted((outcome.output / "checkpoints").glob("step_????????"))
     if not complete:
         return "the older checkpoint is gone"

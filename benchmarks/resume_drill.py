@@ -28,46 +28,22 @@ from typing import Any
 
 import torch
 
+from benchmarks.tiny_run import TINY_RUN
 from scal3r_data_tools import synth
 from scal3r_train.training.checkpoint_files import StateReader
 
 NUM_STEPS, SAVE_EVERY = 60, 2
 LIMIT_S = 300
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE: dict[str, Any] = {
-    "name": "drill",
-    "model": {
-        "network": {
-            "image_size": 28,
-            "hidden_size": 16,
-            "num_layers": 2,
-            "num_heads": 2,
-            "mlp_ratio": 2.0,
-            "patch_encoder": "conv",
-            "tap_layers": [0, 0, 1, 1],
-            "memory_layers": [0, 1],
-            "memory_expansion": 2,
-            "camera_heads": 2,
-            "camera_layers": 1,
-            "camera_iterations": 2,
-            "dpt_features": 8,
-            "dpt_channels": [8, 8, 8, 8],
-            "dpt_refine_channels": 8,
-            "point_head": False,
-        }
-    },
+CHANGES: dict[str, Any] = {
     "curriculum": {
+        **TINY_RUN["curriculum"],
         "group_size": {"1": 0.5, "2": 0.5},
         "chunks_per_rank": {"1": 0.5, "2": 0.5},
-        "chunk_size": {"4": 1.0},
-        "overlap": {"1": 1.0},
-        "resolution": [{"height": 28, "width": 42}],
         "colour_jitter": 0.1,
     },
-    "losses": {"points": {"weight": 0.0}},
     "optim": {"num_steps": NUM_STEPS, "memory_lr": 1e-3, "backbone_lr": 1e-3, "ema_decay": 0.9},
     "checkpoint": {"every": SAVE_EVERY},
-    "telemetry": {"log_every": 1},
 }
 
 
@@ -189,11 +165,15 @@ def _descendants(pid: int) -> list[int]:
 def write_recipe(folder: Path, index: Path, engine: str) -> Path:
     """Write the recipe of a run into its folder."""
     folder.mkdir()
-    document = RECIPE | {
-        "output_dir": str(folder / "run"),
-        "data": {"sources": [{"index": str(index)}]},
-        "parallel": {"engine": engine},
-    }
+    document = (
+        TINY_RUN
+        | CHANGES
+        | {
+            "output_dir": str(folder / "run"),
+            "data": {"sources": [{"index": str(index)}]},
+            "parallel": {"engine": engine},
+        }
+    )
     path = folder / "recipe.json"  # JSON is YAML
     path.write_text(json.dumps(document))
     return path

@@ -202,9 +202,9 @@ def _train(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int | None:
     world_size, overrides = _take_count(arguments.overrides, "world_size", DEFAULT_PLAN_WORLD_SIZE)
     num_steps, overrides = _take_count(overrides, "steps", DEFAULT_PLAN_STEPS)
-    from scal3r_train import plan_report
+    from scal3r_train.planning import report
 
-    return plan_report.main(arguments.recipe, overrides, world_size, num_steps)
+    return report.main(arguments.recipe, overrides, world_size, num_steps)
 
 
 def _config(arguments: argparse.Namespace) -> None:

@@ -12,17 +12,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
 from scal3r_train.parallel.collectives import total_over_world
 from scal3r_train.parallel.process import Process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
 from scal3r_train.parallel.shard import Shard
+
+if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transformers' models takes seconds
+    from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
 
 BuildOptimizer: TypeAlias = Callable[[nn.Module], tuple[torch.optim.Optimizer, LRScheduler]]
 

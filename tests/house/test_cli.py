@@ -18,10 +18,10 @@ from tests.conftest import PROJECT_ROOT
 # argv, the function it ends in, and that function's arguments.
 CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("train r.yaml a=1 b.0.c=2", "scal3r_train.train.main", (["r.yaml", "a=1", "b.0.c=2"],)),
-    ("plan r.yaml", "scal3r_train.plan_report.main", (Path("r.yaml"), [], 32, 1000)),
+    ("plan r.yaml", "scal3r_train.planning.report.main", (Path("r.yaml"), [], 32, 1000)),
     (
         "plan r.yaml world_size=4 a=1 steps=7",
-        "scal3r_train.plan_report.main",
+        "scal3r_train.planning.report.main",
         (Path("r.yaml"), ["a=1"], 4, 7),
     ),
     ("reconstruct in out", "scal3r_train.inference.reconstruct.main", ("in", Path("out"), None, [])),

@@ -38,7 +38,9 @@ def test_help_imports_neither_torch_nor_pydantic() -> None:
 
 def test_planning_loads_neither_models_of_transformers_nor_the_compiler() -> None:
     """They take more than half of the time in which a plan must be printed."""
-    code = "import sys, scal3r_train.plan_report\nsys.exit(str(set(sys.argv[1:]) & set(sys.modules) or ''))"
+    code = (
+        "import sys, scal3r_train.planning.report\nsys.exit(str(set(sys.argv[1:]) & set(sys.modules) or ''))"
+    )
     heavy = ("transformers.modeling_utils", "torch._dynamo")
     finished = subprocess.run(
         [sys.executable, "-c", code, *heavy], cwd=PROJECT_ROOT, capture_output=True, text=True

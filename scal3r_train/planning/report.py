@@ -1,4 +1,4 @@
-"""`scal3r plan`: what the steps of a recipe will look like on a world of any size, printed without training."""
+"""What the steps of a recipe will look like on a world of any size, printed without training."""
 
 from __future__ import annotations
 
@@ -7,24 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from scal3r_train.config import UserError
 from scal3r_train.data.dataset import DataSettings, open_sources
 from scal3r_train.data.plan import Source, StepPlan, plan_step
-from scal3r_train.model.aggregator import Aggregator
-from scal3r_train.model.camera_head import CameraHead
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.dpt_head import DPTHead
+from scal3r_train.planning.step_size import StepSize
 from scal3r_train.recipe import ModelSettings, load_training_recipe
-
-ADAMW_BYTES_PER_PARAMETER = 16  # fp32 weight, gradient and two moments
-ACTIVATIONS_PER_TOKEN_AND_BLOCK = 16  # values of `hidden_size` that a block keeps for its backward
-FAST_WEIGHTS = (".w0", ".w1", ".w2")
-GIB = 2**30
 
 
 def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps: int) -> int:
@@ -45,9 +36,11 @@ def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps:
     console.print(f"{recipe_path}: {num_steps} steps on {world_size} ranks", soft_wrap=True)
     _print_groups(console, plans)
     _print_lengths(console, plans)
-    _print_work(
-        console, plans, config, world_size, is_checkpointed=recipe.model.activation_checkpointing != "none"
-    )
+    _print_work(console, plans, config, world_size)
+    # Imported here: the model's base class takes seconds, and what is above is printed before.
+    from scal3r_train.planning.memory_report import print_memory  # noqa: PLC0415
+
+    print_memory(console, recipe, config, largest_step(plans, config), world_size)
     return 0
 
 
@@ -65,35 +58,6 @@ def rank_work(plan: StepPlan, patch_size: int, num_special_tokens: int) -> int:
     patches = (shape.resolution.height // patch_size) * (shape.resolution.width // patch_size)
     num_sequences = len(plan.groups[0].windows)
     return num_sequences * shape.chunks_per_rank * shape.chunk_size * (patches + num_special_tokens)
-
-
-def count_parameters(config: Scal3RConfig) -> tuple[int, int]:
-    """Return the parameters of a model and how many of them are fast weights; nothing is allocated.
-
-    Its parts are built without the `Scal3RModel` around them, whose base class takes seconds to import.
-    """
-    with torch.device("meta"):
-        parts: list[nn.Module] = [Aggregator(config)]
-        parts += [CameraHead(config)] if config.camera_head else []
-        parts += [DPTHead(config, 2, "exp")] if config.depth_head else []
-        parts += [DPTHead(config, 4, "inverse_log")] if config.point_head else []
-    sizes = [(name, parameter.numel()) for part in parts for name, parameter in part.named_parameters()]
-    return sum(size for _, size in sizes), sum(size for name, size in sizes if name.endswith(FAST_WEIGHTS))
-
-
-def estimated_bytes(
-    config: Scal3RConfig, num_parameters: int, num_tokens: int, *, is_checkpointed: bool
-) -> int:
-    """Return a rough peak of device memory per rank under AdamW in fp32; issue B measures it.
-
-    Weights, gradients and moments, plus what every block keeps for its backward (one input when checkpointed).
-    """
-    num_blocks = 2 * config.num_layers
-    per_block = 1 if is_checkpointed else ACTIVATIONS_PER_TOKEN_AND_BLOCK
-    activations = (
-        4 * num_tokens * config.hidden_size * (num_blocks * per_block + ACTIVATIONS_PER_TOKEN_AND_BLOCK)
-    )
-    return ADAMW_BYTES_PER_PARAMETER * num_parameters + activations
 
 
 def _print_groups(console: Console, plans: Sequence[StepPlan]) -> None:
@@ -128,29 +92,27 @@ def _print_lengths(console: Console, plans: Sequence[StepPlan]) -> None:
     console.print(table)
 
 
-def _print_work(
-    console: Console,
-    plans: Sequence[StepPlan],
-    config: Scal3RConfig,
-    world_size: int,
-    *,
-    is_checkpointed: bool,
-) -> None:
+def _print_work(console: Console, plans: Sequence[StepPlan], config: Scal3RConfig, world_size: int) -> None:
     tokens = np.array([rank_work(plan, config.patch_size, config.num_special_tokens) for plan in plans])
     slots = sum(plan.shape.chunks_per_rank * len(plan.groups[0].windows) * world_size for plan in plans)
     padding = 1 - sum(plan.num_real_chunks for plan in plans) / slots
-    num_parameters, num_fast_weights = count_parameters(config)
-    memory = estimated_bytes(config, num_parameters, int(tokens.max()), is_checkpointed=is_checkpointed)
-    num_memories = len(config.memory_layers)
     console.print(
         f"work: every rank does the same in a step: {tokens.min():,}-{tokens.max():,} tokens "
         f"(mean {tokens.mean():,.0f}); padding {100 * padding:.2f} % of chunks",
-        f"model: {num_parameters / 1e6:.2f} M parameters; estimated memory {memory / GIB:.2f} GiB per rank "
-        "(AdamW, fp32; an estimate, not measured)",
-        f"memory sync: {num_memories} all-reduces of {4 * num_fast_weights / max(1, num_memories) / 2**20:.2f} MiB per "
-        "sequence in forward, as many in backward",
-        sep="\n",
         soft_wrap=True,
+    )
+
+
+def largest_step(plans: Sequence[StepPlan], config: Scal3RConfig) -> StepSize:
+    """Return the size of the step in which a rank passes the most tokens."""
+    plan = max(plans, key=lambda each: rank_work(each, config.patch_size, config.num_special_tokens))
+    shape = plan.shape
+    return StepSize(
+        num_sequences=len(plan.groups[0].windows),
+        num_chunks=shape.chunks_per_rank,
+        num_frames=shape.chunk_size,
+        height=shape.resolution.height,
+        width=shape.resolution.width,
     )
 
 
