@@ -61,6 +61,7 @@ class Costs:
         losses, optim: the recipe's sections.
         world_size: ranks.
         numerics: of the device that is planned for.
+        chunks_per_pass: of the recipe's model section.
     """
 
     network: Scal3RConfig
@@ -68,6 +69,7 @@ class Costs:
     optim: OptimSettings
     world_size: int
     numerics: Numerics = "cuda"
+    chunks_per_pass: int | None = None
 
     @cached_property
     def _meters(self) -> dict[tuple[TrainedParts, FrozenDtype], StepMeter]:
@@ -129,6 +131,7 @@ class Costs:
         if key not in self._meters:
             with torch.device("meta"):
                 model = Scal3RModel(self.network).train()
+            model.chunks_per_pass = self.chunks_per_pass
             choose_trained(model, choice.train, choice.frozen_dtype)
             freeze_untrained_heads(model, self.losses)
             self._meters[key] = StepMeter(model, self.losses, self.numerics)

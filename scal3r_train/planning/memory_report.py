@@ -35,7 +35,13 @@ def print_memory(
     console: Console, recipe: TrainingRecipe, network: Scal3RConfig, size: StepSize, world_size: int
 ) -> None:
     """Print what the largest step needs, under the recipe's settings and under others."""
-    costs = Costs(network, recipe.losses, recipe.optim, world_size)
+    costs = Costs(
+        network,
+        recipe.losses,
+        recipe.optim,
+        world_size,
+        chunks_per_pass=recipe.model.chunks_per_pass,
+    )
     choice = Choice(
         planned_engine(recipe, world_size),
         recipe.model.activation_checkpointing,
