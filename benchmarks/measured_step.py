@@ -24,6 +24,7 @@ from scal3r_train.planning.live_bytes import LABELS, CountLiveBytes, LiveBytes
 from scal3r_train.planning.step_memory import Precision, StepSize
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.step import MicroStep, train_step
+from scal3r_train.training.step_watch import StepWatch
 
 WARM_UP_STEPS = 2  # engines settle their buckets and traces in the first steps
 
@@ -66,13 +67,16 @@ def measured_step(
         gc.collect()
         live.restart_history()
         held = torch.cuda.memory_allocated() if is_cuda else live.peak(everything)
+        watch = StepWatch(engine)
         step = [MicroStep(_plan(size, process.world_size), _batch(size))]
         for number in range(num_steps):
             gc.collect()
             live.restart_history()
             if is_cuda:
                 torch.cuda.reset_peak_memory_stats()
-            assert train_step(engine, groups, step, losses).is_applied, f"step {number} was skipped"
+            with watch.step(is_logged=False):
+                result = train_step(engine, groups, step, losses, watch)
+            assert result.is_applied, f"step {number} was skipped"
     peak = torch.cuda.max_memory_allocated() if is_cuda else live.peak(everything)
     engine.close()
     return Measured(held, peak)

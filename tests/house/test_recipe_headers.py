@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from scal3r_train import plan_report
 from scal3r_train.data.plan import plan_step
+from scal3r_train.planning import report
 from scal3r_train.recipe import TrainingRecipe, load_recipe, load_training_recipe
 from tests.conftest import PROJECT_ROOT
 from tests.house.recipe_header import commands_of, header_of, launches_of
@@ -49,7 +49,7 @@ def test_its_header_states_hardware_hours_and_numbers(path: Path) -> None:
 def test_its_world_can_be_planned_without_its_data(path: Path) -> None:
     """At the beginning of every stage, with equal work for all ranks."""
     recipe, world_size = load_training_recipe(path), launches_of(path)[0].world_size
-    sources, _ = plan_report.plannable_sources(recipe.data)
+    sources, _ = report.plannable_sources(recipe.data)
     unknown = [type(source)(source.name, source.weight, None) for source in sources]
     curriculum = recipe.curriculum.in_plans(recipe.optim.accumulation_steps)
     begins = [0, *(stage.until for stage in curriculum.stages if stage.until is not None)]
@@ -76,7 +76,7 @@ def test_the_published_network_is_planned_at_that_size(name: str, capsys: pytest
     path = PROJECT_ROOT / "recipes" / f"{name}.yaml"
     without_checkpoint = ["model.checkpoint=null", "model.network={}"]
     world_size = launches_of(path)[0].world_size
-    assert plan_report.main(str(path), without_checkpoint, world_size, 20) == 0
+    assert report.main(str(path), without_checkpoint, world_size, 20) == 0
     out = capsys.readouterr().out
     assert f"20 steps on {world_size} ranks" in out
 
@@ -110,7 +110,7 @@ def test_the_papers_numbers() -> None:
     assert (optim.memory_lr, optim.backbone_lr, optim.min_lr_ratio) == (1e-4, 1e-5, 0.0)
     assert len(recipe.data.sources) == 18
     assert launches_of(PROJECT_ROOT / "recipes/paper/stage_1.yaml")[0].world_size == 32
-    sources, _ = plan_report.plannable_sources(recipe.data)
+    sources, _ = report.plannable_sources(recipe.data)
     plans = [plan_step(recipe.curriculum, sources, 0, step, 32) for step in range(300)]
     chunks = {window.num_chunks for plan in plans for group in plan.groups for window in group.windows}
     assert (min(chunks), max(chunks)) == (1, 32)

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from scal3r_train.config import UserError
+from scal3r_train.data import planned_data
 from scal3r_train.data.fallback import fallback_window
 from scal3r_train.data.index import load_index, write_index
 from scal3r_train.data.plan import plan_step
-from scal3r_train.training import data_faults, trainer
+from scal3r_train.training import data_faults
 from tests.training import tiny
 from tests.training.conftest import Ranks
 from tests.training.rank_worker import BROKEN
+from tests.training.test_step_exactness import assert_same_run
 
 BROKEN_TOWN = "town_001_00001"
 
@@ -75,7 +77,7 @@ def test_it_is_as_if_the_plan_had_said_so(
         window = fallback_window(curriculum, sources, seed, plan, group, 0, 1, [(lost.source, lost.row)])
         return replace(plan, groups=(replace(group, windows=(window,)),))
 
-    monkeypatch.setattr(trainer, "plan_step", planned)
+    monkeypatch.setattr(planned_data, "plan_step", planned)
     tiny.train(tiny.recipe(towns, tmp_path, BROKEN))
     assert not tiny.faults(tmp_path)
     assert_same_weights(tmp_path, whole_run)
@@ -113,8 +115,7 @@ def test_two_ranks_of_a_group_take_the_same_window(ranks: Ranks, whole_run: Path
         fault | {"rank": 0, "reason": ""} for fault in expected
     ]
     assert {fault["rank"] for fault in written} == {0, 1}
-    for line, other in zip(tiny.steps(run), tiny.steps(whole_run), strict=True):
-        assert line == pytest.approx(other, rel=1e-5, abs=1e-7)
+    assert_same_run(run, whole_run)
 
 
 def test_a_rank_alone_in_its_group_is_replaced_alone(ranks: Ranks) -> None:
