@@ -68,7 +68,8 @@ def planned_engine(recipe: TrainingRecipe, world_size: int) -> EngineName:
     """Return the recipe's engine; where the launcher is to decide, DDP, or for one process none."""
     if world_size == 1:
         return "single"
-    return "ddp" if recipe.parallel.engine in ("launcher", "single") else recipe.parallel.engine
+    engine = recipe.parallel.engine
+    return "ddp" if engine == "launcher" or engine == "single" else engine
 
 
 def _print_activations(console: Console, costs: Costs, choice: Choice, size: StepSize) -> None:

@@ -33,10 +33,10 @@ class ShapeTensor(torch.Tensor):
         spec: size, strides, offset and dtype.
     """
 
-    storage: torch.UntypedStorage
+    storage: torch.UntypedStorage  # type: ignore[assignment]  # torch's own is a deprecated method
     spec: Layout
     _run: Callable[..., Any]
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, storage: torch.UntypedStorage, spec: Layout, run: Callable[..., Any]) -> ShapeTensor:
@@ -49,7 +49,7 @@ class ShapeTensor(torch.Tensor):
         return tensor
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation outside of the mode, e.g. when a parameter is made."""
@@ -121,6 +121,7 @@ class ShapesOnly(TorchDispatchMode):
             elif kind == "input":
                 values.append(inputs[what])
             else:
+                assert layout is not None, "a new tensor has a layout"
                 storage = storages[what] if kind == "new" else inputs[what].storage
                 values.append(ShapeTensor(storage, layout, self.run))
         return values[0] if result.sequence is None else result.sequence(values)
@@ -150,7 +151,7 @@ def storage_of(tensor: Tensor) -> torch.UntypedStorage:
 
 def layout_of(tensor: Tensor) -> Layout:
     """Return size, strides, offset and dtype."""
-    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype
+    return tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.dtype
 
 
 def _signature(values: Iterable[Any], tensors: list[ShapeTensor]) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
 from scal3r_train.losses.targets import Targets
 from scal3r_train.model.amu import AdaptiveMemoryUnit
+from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.planning.live_bytes import ACTIVATIONS, GRADIENTS, MEMORIES, STATES, LiveBytes
 from scal3r_train.planning.shape_tensor import PRETENDED, ShapesOnly, storage_of
 from scal3r_train.planning.step_size import StepSize
@@ -57,7 +58,7 @@ class StepMeter:
         calls: how often each module was called in the last forward.
     """
 
-    def __init__(self, model: nn.Module, losses: ObjectiveSettings, numerics: Numerics) -> None:
+    def __init__(self, model: Scal3RModel, losses: ObjectiveSettings, numerics: Numerics) -> None:
         """Take over a model that was built on `meta`, in training mode."""
         self.model = model
         self.losses = losses
