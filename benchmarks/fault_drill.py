@@ -3,92 +3,21 @@
 Run: OMP_NUM_THREADS=1 python -m benchmarks.fault_drill [--only NAME ...]
 
 Each case starts torchrun in a session of its own: once for both ranks, or ("2 nodes") once per rank, which is what
-two machines look like: no launcher then ends the other rank. Seconds count from the fault to the end of the last
-process of the run, reading processes included. Exit code 0 only if every case passes.
+two machines look like, where no launcher ends the other rank; or `accelerate launch`. Seconds count from the fault to
+the end of the last process of the run, reading processes included. Exit code 0 only if every case passes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.tiny_run import TINY_RUN
+from benchmarks.fault_run import KILLED_RANK, NUM_STEPS, Case, Outcome, json_lines, place_for, run
 from scal3r_data_tools import synth
-
-START_LIMIT_S = 180  # from the start to the fault, on a busy machine
-LIMIT_S = 60  # from the fault to the end
-ORPHAN_S = 15  # what is left of a run so long after its launchers is an orphan
-NUM_STEPS = 12
-DISK = "64m"
-ROOT = Path(__file__).resolve().parent.parent
-MARK = "FAULT_DRILL_RUN"
-KILLED_RANK = r"rank +: 1 .*\n +exitcode +: -9 "  # in torchrun's report
-
-RECIPE: dict[str, Any] = TINY_RUN | {
-    "data": {"max_fallback_share": 1.0},
-    "curriculum": {**TINY_RUN["curriculum"], "group_size": {"1": 0.5, "2": 0.5}},
-    "optim": {"num_steps": NUM_STEPS, "memory_lr": 1e-3, "backbone_lr": 1e-3},
-    "checkpoint": {"every": 4},
-}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a broken run left behind."""
-
-    seconds: float
-    codes: tuple[int | None, ...]
-    logs: tuple[str, ...]
-    orphans: int
-    output: Path
-
-    @property
-    def cause(self) -> str:
-        """The run's own line about its end, else what the launcher says of a rank."""
-        lines = [line for log in self.logs for line in log.splitlines()]
-        own = [line for line in lines if line.startswith("scal3r: error:")]
-        told = [line for line in lines if re.match(r"step +\d+( skipped|:)", line)]
-        found = [re.search(KILLED_RANK, log) for log in self.logs]
-        return (own + told + ["torchrun: rank 1 ended by signal 9" for match in found if match] + [""])[0]
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl."""
-        return _json_lines(self.output / "metrics.jsonl")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A fault and what must come of it.
-
-    Attributes:
-        title, fault: for the table, and for fault_worker.py.
-        verdict: complains about an outcome, or gives "".
-        changes: overrides of the recipe.
-        nodes: launchers, each with an equal share of the two ranks.
-        on_small_disk: whether the run writes to a disk of its own.
-    """
-
-    title: str
-    fault: str
-    verdict: Callable[[Outcome], str]
-    changes: tuple[str, ...] = ()
-    nodes: int = 1
-    on_small_disk: bool = False
 
 
 def ends_with(pattern: str, *, in_all_logs: bool = True) -> Callable[[Outcome], str]:
@@ -126,7 +55,7 @@ def goes_on(check: Callable[[Outcome], bool], what: str) -> Callable[[Outcome], 
 
 def is_counted(outcome: Outcome) -> bool:
     """Whether the fallbacks in metrics.jsonl are those in data_faults.jsonl, and each sequence is told of once."""
-    faults = _json_lines(outcome.output / "data_faults.jsonl")
+    faults = json_lines(outcome.output / "data_faults.jsonl")
     told = [line for line in outcome.logs[0].splitlines() if "another window takes the place of" in line]
     names = {fault["sequence"] for fault in faults}
     return len(faults) == outcome.metrics()[-1]["data/fallbacks"] > 0 and len(told) == len(names) == 1
@@ -162,6 +91,8 @@ CASES = (
     Case("one rank is killed, readers", "killed", names_the_killed, READERS),
     Case("one rank is killed, 2 nodes", "killed", names_the_killed, nodes=2),
     Case("one rank is killed, readers, 2 nodes", "killed", names_the_killed, READERS, nodes=2),
+    Case("one rank raises, accelerate", "bug", ends_with("rank 1: ZeroDivisionError"), engine="zero2"),
+    Case("one rank is killed, accelerate", "killed", names_the_killed, engine="fsdp2"),
     Case("one rank is stuck, 2 nodes", "stuck", ends_with("rank 0: waited in vain"), SOON, nodes=2),
     Case("NaN on one rank for good", "nan_always", ends_with("stopped after 5 skipped steps in a row")),
     Case("NaN on one rank once", "nan_once", goes_on(skipped_once, "not skipped once")),
@@ -190,112 +121,6 @@ CASES = (
         ("optim.num_steps=1000000",),
     ),
 )
-
-
-def run(case: Case, output: Path, data: Path) -> Outcome:
-    """Run a case to its end."""
-    mark = uuid.uuid4().hex
-    clock = output.parent / f"{mark}.clock"
-    recipe = output.parent / "recipe.json"  # JSON is YAML
-    sources = [{"index": str(data / "index.parquet")}]
-    document = RECIPE | {"output_dir": str(output), "data": RECIPE["data"] | {"sources": sources}}
-    recipe.write_text(json.dumps(document))
-    environment = os.environ | {
-        MARK: mark,
-        "DRILL_DATA": str(data),
-        "DRILL_OUTPUT": str(output),
-        "DRILL_CLOCK": str(clock),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "build/import_names")]),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    arguments = [str(ROOT / "benchmarks/fault_worker.py"), case.fault, str(recipe), *case.changes]
-    logs = [output.parent / f"{mark}.{node}.log" for node in range(case.nodes)]
-    port = _free_port()
-    started = time.time()
-    launchers = []
-    for node, log in enumerate(logs):
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            *_placement(case.nodes, node, port),
-            *arguments,
-        ]
-        with log.open("w") as file:
-            launchers.append(
-                subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
-            )
-    ended = _wait(launchers, mark, clock, started)
-    orphans = _marked(mark)
-    for pid in orphans:
-        os.kill(pid, signal.SIGKILL)
-    began = float(clock.read_text()) if clock.exists() else started
-    codes = tuple(launcher.wait() for launcher in launchers)
-    return Outcome(ended - began, codes, tuple(log.read_text() for log in logs), len(orphans), output)
-
-
-def _wait(launchers: Sequence[subprocess.Popen[bytes]], mark: str, clock: Path, started: float) -> float:
-    """Wait for all processes of a run; return when the last one ended, or when patience did."""
-    launchers_ended = None
-    while _marked(mark):
-        now = time.time()
-        if launchers_ended is None and all(launcher.poll() is not None for launcher in launchers):
-            launchers_ended = now
-        began = float(clock.read_text()) if clock.exists() else started + START_LIMIT_S
-        if now > began + LIMIT_S or (launchers_ended is not None and now > launchers_ended + ORPHAN_S):
-            break
-        time.sleep(0.1)
-    return time.time()
-
-
-def _placement(nodes: int, node: int, port: int) -> list[str]:
-    if nodes == 1:
-        return ["--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(port)]
-    place = ["--nnodes", str(nodes), "--node-rank", str(node), "--nproc-per-node", "1"]
-    return [*place, "--master-addr", "127.0.0.1", "--master-port", str(port)]
-
-
-def _marked(mark: str) -> list[int]:
-    """Processes that inherited the mark of a run and are no zombies."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            environment = (folder / "environ").read_bytes()
-        except OSError:  # gone, or not ours
-            continue
-        if f"{MARK}={mark}".encode() in environment:
-            found.append(int(folder.name))
-    return found
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@contextmanager
-def place_for(case: Case, towns: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield an output folder and a copy of the data for a case, on a small disk if it wants one."""
-    with tempfile.TemporaryDirectory(prefix="fault_drill_") as name:
-        folder = Path(name)
-        shutil.copytree(towns, folder / "data")
-        output = folder / "run"
-        output.mkdir()
-        if case.on_small_disk:
-            options = ["-t", "tmpfs", "-o", f"size={DISK}", "tmpfs"]
-            subprocess.run(["mount", *options, str(output)], check=True)
-        try:
-            yield output, folder / "data"
-        finally:
-            if case.on_small_disk:
-                subprocess.run(["umount", str(output)], check=True)
 
 
 def main(argv: Sequence[str]) -> int:
