@@ -1,37 +1,8 @@
-"""Floating-point operations of one training step: counted by torch, and the closed form that they should be near."""
+"""Floating-point operations of one training step in closed form: what torch counts should be near (step_work.py)."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.convert_checkpoint import build_on_meta
-
-
-def counted_flops(config: Scal3RConfig, images_shape: tuple[int, ...]) -> int:
-    """Return the operations of all matrix products and convolutions, forward and backward, on [B, K, S, 3, H, W].
-
-    Tensors have no values, so this needs neither memory nor a GPU. What checkpointing computes again is not counted.
-    Attention is counted as plain products, since the counter overlooks the fused one of the CPU.
-    """
-    model = build_on_meta(config).train()
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
-        parameters = {
-            name: torch.empty(parameter.shape).requires_grad_(parameter.requires_grad)
-            for name, parameter in model.named_parameters()
-        }
-        output = functional_call(model, parameters, (torch.empty(images_shape),))
-        torch.stack([value.sum() for value in output.values() if isinstance(value, Tensor)]).sum().backward()
-    return counter.get_total_flops()
 
 
 def closed_form_flops(config: Scal3RConfig, images_shape: tuple[int, ...]) -> float:

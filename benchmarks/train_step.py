@@ -9,7 +9,7 @@ read. Compared, taking turns: checkpointing modes; rotary tables kept or made at
 through torch.compile (--compile); on CUDA TensorFloat-32 for float32 products; with several ranks sums under way or
 waited for. `--full` also looks for the most frames of 518x392 that fit, per checkpointing mode.
 
-Share of peak (MFU) = FLOPs of step_flops.py / (seconds x peak). The FLOPs are those of one forward and backward
+Share of peak (MFU) = FLOPs of step_work.py / (seconds x peak). The FLOPs are those of one forward and backward
 without recomputation. The peak is `--peak-tflops`, else what training/step_work.py knows of the device, else that of
 one large matrix product measured here in the precision of the run.
 """
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import mark, median, ratio, seconds_between, take_turns
-from benchmarks.step_flops import closed_form_flops, counted_flops
+from benchmarks.step_flops import closed_form_flops
 from scal3r_train.model import fast_weight
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
@@ -38,7 +38,7 @@ from scal3r_train.model.rope import RotaryTable, TokenPositions, rotary_table
 from scal3r_train.parallel.collectives import Group, sum_over_group
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.process import joined_processes
-from scal3r_train.training.step_work import peak_flops
+from scal3r_train.training.step_work import counted_flops, peak_flops
 
 MODES: tuple[CheckpointingMode, ...] = ("none", "blocks", "segments")
 PHASES = ("forward", "memory sync", "backward", "optimizer")

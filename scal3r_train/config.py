@@ -6,10 +6,11 @@ everything else (lists included) replaces. Whatever the code does not know is re
 """
 
 import difflib
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 MAX_KEYS_IN_MESSAGE = 12
+HASH_BLOCK_BYTES = 1 << 22
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -128,6 +130,16 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` as UTF-8 so that readers see the old file or the whole new one, never a part."""
     with atomic_output(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Return one SHA-256 over the contents of files, in the order given. Raises OSError if one cannot be read."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(HASH_BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _yaml() -> YAML:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
-from scal3r_train.config import UserError
+from scal3r_train.config import UserError, files_sha256
 
 CONFIG_NAME = "config.json"
 SHARD_INDEX_NAME = "model.safetensors.index.json"
-HASH_BLOCK_BYTES = 1 << 20
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -38,10 +36,5 @@ def weight_files(folder: Path) -> list[Path]:
 
 def folder_sha256(folder: Path) -> str:
     """Return one hash over a checkpoint's configuration and weights; the same model in other shards has another."""
-    digest = hashlib.sha256()
     index = folder / SHARD_INDEX_NAME
-    for path in [folder / CONFIG_NAME, *([index] if index.is_file() else []), *weight_files(folder)]:
-        with path.open("rb") as file:
-            while block := file.read(HASH_BLOCK_BYTES):
-                digest.update(block)
-    return digest.hexdigest()
+    return files_sha256([folder / CONFIG_NAME, *([index] if index.is_file() else []), *weight_files(folder)])

@@ -151,9 +151,3 @@ def broadcast_from_main(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-def wait_for_everyone() -> None:
-    """Return when all processes have come here."""
-    if dist.is_initialized():
-        dist.barrier()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from scal3r_train.parallel.collectives import total_over_world
 from scal3r_train.parallel.process import Process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
-from scal3r_train.parallel.shard import Shard
+from scal3r_train.parallel.shard import MOMENTS, Shard
 
 if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transformers' models takes seconds
     from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
@@ -169,15 +169,16 @@ class Engine(ABC):
         """Release what the wrapper holds; the process group is not this class's."""
 
 
-def allocate_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Give AdamW the zero moments that it would make in its first step, so that they can be saved and restored."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            optimizer.state[parameter] = {
-                "step": torch.tensor(0.0),
-                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            }
+def allocate_moments(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Give AdamW the zero moments that it would make in its first step, so that they can be saved and restored.
+
+    `parameters` are the tensors that the optimizer steps on: the model's, or an engine's flat partitions of them.
+    """
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.tensor(0.0),
+            **{key: torch.zeros_like(parameter, memory_format=torch.preserve_format) for key in MOMENTS},
+        }
 
 
 def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:

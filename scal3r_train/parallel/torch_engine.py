@@ -12,7 +12,8 @@ class TorchEngine(Engine):
     """An engine whose parameters carry their gradients."""
 
     def _wrap(self) -> None:
-        allocate_moments(self.optimizer)
+        groups = self.optimizer.param_groups
+        allocate_moments(self.optimizer, (parameter for group in groups for parameter in group["params"]))
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate in `.grad`."""

@@ -11,12 +11,11 @@ from typing import Any
 
 import deepspeed
 import deepspeed.ops
-import torch
 from deepspeed.utils import logger
 from torch import Tensor
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.engine import Engine, allocate_moments
 from scal3r_train.parallel.shard import MOMENTS, Shard
 from scal3r_train.parallel.zero_config import zero_config
 
@@ -45,15 +44,9 @@ class ZeroEngine(Engine):
             optimizer=self.optimizer,
             config=zero_config(self.name, self.settings.precision, self.clip_norm, self.accumulation_steps),
         )
-        self._parameters: dict[str, Any] = dict(
-            self.bare_model.named_parameters()
-        )  # with DeepSpeed's attributes
-        for flat in self._flat_partitions():
-            self.optimizer.state[flat] = {
-                "step": torch.tensor(0.0),
-                "exp_avg": torch.zeros_like(flat.data),
-                "exp_avg_sq": torch.zeros_like(flat.data),
-            }
+        # `Any`: DeepSpeed has given them attributes of its own.
+        self._parameters: dict[str, Any] = dict(self.bare_model.named_parameters())
+        allocate_moments(self.optimizer, self._flat_partitions())
         if not self._is_stage3:
             self._zero._lazy_init_hp_params_optimizer_state()
 

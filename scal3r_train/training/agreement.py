@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 import scal3r_train
-from scal3r_train.config import UserError
+from scal3r_train.config import UserError, files_sha256
 from scal3r_train.parallel.collectives import gather_to_all
 
 MAX_SHOWN = 60  # characters of a value in the message
-BLOCK_BYTES = 1 << 20
 
 
 def require_agreement(recipe: Mapping[str, Any], indexes: Iterable[str]) -> None:
@@ -75,14 +74,10 @@ def digest_of_package() -> str:
 
 def digest_of_file(path: Path) -> str:
     """Return a digest of a file's content, or why it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                digest.update(block)
+        return files_sha256([path])[:12]
     except OSError as error:
         return str(error.strerror)
-    return digest.hexdigest()[:12]
 
 
 def _shown(value: str) -> str:

@@ -6,9 +6,8 @@ Reading takes any interval out of however many files it is spread over, so the r
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scal3r_train.config import UserError
+from scal3r_train.config import UserError, files_sha256
 from scal3r_train.parallel.shard import Shard
 
 MAX_FILE_BYTES = 1 << 31  # also the host memory that writing needs beside the model
-HASH_BLOCK_BYTES = 1 << 22
 WEIGHT, EMA = "weight", "ema"
 
 
@@ -121,7 +119,7 @@ def piece_entries(pieces: Iterable[Piece]) -> list[dict[str, Any]]:
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Return what the manifest says of a file: its size in bytes and SHA-256."""
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": files_sha256([path])}
 
 
 def reason_against(path: Path, entry: Mapping[str, Any]) -> str | None:
@@ -131,7 +129,7 @@ def reason_against(path: Path, entry: Mapping[str, Any]) -> str | None:
     size = path.stat().st_size
     if size != entry["bytes"]:
         return f"{path.name} has {size} bytes instead of {entry['bytes']}"
-    if _sha256(path) != entry["sha256"]:
+    if files_sha256([path]) != entry["sha256"]:
         return f"{path.name} has other content than was written (SHA-256 differs)"
     return None
 
@@ -158,16 +156,3 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _file_name(rank: int, part: int) -> str:
     return f"rank_{rank:05d}_{part:03d}.safetensors"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for block in _blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            yield block

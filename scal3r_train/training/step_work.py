@@ -124,24 +124,34 @@ class StepFlops:
 
     def _count(self, num_chunks: int, num_frames: int, height: int, width: int) -> int:
         """Return the operations of one sequence of K chunks of S frames."""
-        config = Scal3RConfig.from_dict(self._config.to_dict())
-        model = build_on_meta(config).train()
-        # Not the meta device itself, which autocast does not know; attention as plain products, since the counter
-        # overlooks the fused one of the CPU.
-        with (
-            FakeTensorMode(allow_non_fake_inputs=True),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            tensors = {
-                name: torch.empty(tensor.shape, dtype=tensor.dtype).requires_grad_(name in self._trained)
-                for name, tensor in (*model.named_parameters(), *model.named_buffers())
-            }
-            images = torch.empty(1, num_chunks, num_frames, 3, height, width)
-            output: Scal3ROutput = functional_call(model, tensors, (images,))
-            values = [value.sum() for value in output.values() if isinstance(value, Tensor)]
-            torch.stack(values).sum().backward()
-        return counter.get_total_flops()
+        return counted_flops(self._config, (1, num_chunks, num_frames, 3, height, width), self._trained)
+
+
+def counted_flops(
+    config: Scal3RConfig, images_shape: tuple[int, ...], trained: Collection[str] | None = None
+) -> int:
+    """Return the operations of all matrix products and convolutions, forward and backward, on [B, K, S, 3, H, W].
+
+    Tensors have no values, so this needs neither memory nor a GPU. Not the meta device itself, which autocast does
+    not know; attention as plain products, since the counter overlooks the fused one of the CPU. `trained` names the
+    parameters that need a gradient, by default all that do in a new model.
+    """
+    model = build_on_meta(Scal3RConfig.from_dict(config.to_dict())).train()
+    if trained is None:
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        tensors = {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype).requires_grad_(name in trained)
+            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        }
+        output: Scal3ROutput = functional_call(model, tensors, (torch.empty(images_shape),))
+        values = [value.sum() for value in output.values() if isinstance(value, Tensor)]
+        torch.stack(values).sum().backward()
+    return counter.get_total_flops()
 
 
 def _tokens_per_frame(shape: StepShape, config: Scal3RConfig) -> int:
