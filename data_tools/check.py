@@ -21,7 +21,7 @@ from scal3r_data_tools.progress import progress
 from scal3r_data_tools.reprojection import Reprojection, check_reprojection
 from scal3r_train.config import UserError
 from scal3r_train.data.depth_codec import read_depth
-from scal3r_train.data.frame_io import read_image
+from scal3r_train.data.image_codec import read_image
 from scal3r_train.data.index import SequenceIndex, load_index
 from scal3r_train.data.sequence import SequenceRecord
 

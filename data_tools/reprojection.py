@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scal3r_train.data.depth_codec import read_depth
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.transforms import Cover, half_pixel_intrinsics
+from scal3r_train.data.transforms import Cover, half_pixel_intrinsics, intrinsics_matrices
 from scal3r_train.geometry.camera import (
     compose_extrinsics,
     invert_extrinsics,
@@ -111,7 +111,9 @@ def _view(record: SequenceRecord, index: int) -> _View:
     to_depth = Cover((height, width), depth_hw, 0, 0, depth_hw).pixel_map()
     assert record.intrinsics is not None
     assert record.cam_from_world is not None
-    intrinsics = half_pixel_intrinsics(record.intrinsics[index : index + 1], record.pixel_centre)
+    intrinsics = intrinsics_matrices(
+        half_pixel_intrinsics(record.intrinsics[index : index + 1], record.pixel_centre)
+    )
     return _View(
         torch.from_numpy(np.ascontiguousarray(depth)).double(),
         to_depth.processed_intrinsics(intrinsics)[0],

@@ -165,6 +165,7 @@ def _add_data_commands(commands: "Commands") -> None:
     index.add_argument("dataset", metavar="DATASET", help="name of the adapter; an unknown one lists them")
     index.add_argument("source", metavar="SRC", type=Path, help="folder of the data set")
     index.add_argument("output", metavar="OUT.parquet", type=Path, help="index to write")
+    _add_overrides(index)
     check = _add_command(
         kinds,
         "check",
@@ -238,7 +239,7 @@ def _score_trajectory(arguments: argparse.Namespace) -> int | None:
 def _data_index(arguments: argparse.Namespace) -> int | None:
     from scal3r_data_tools import index
 
-    return index.main(arguments.dataset, arguments.source, arguments.output)
+    return index.main(arguments.dataset, arguments.source, arguments.output, arguments.overrides)
 
 
 def _data_check(arguments: argparse.Namespace) -> int | None:

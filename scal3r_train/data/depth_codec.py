@@ -1,97 +1,203 @@
-"""Decoders of depth files: each turns one file into z-depth in metres (or scene units), float32, 0 = invalid.
+"""Decoders of depth files: bytes of one file -> float32 depth in metres (or scene units), 0 = invalid, -1 = sky.
 
-An index names the codec of a sequence, so that depth stays where it is in its own format. Shapes: H W pixels.
-
-| name | file | unit | invalid |
-| --- | --- | --- | --- |
-| uint16_mm | 16-bit grey PNG | millimetre (7-Scenes, ScanNet) | 0, 65535 |
-| uint16_cm | 16-bit grey PNG | centimetre (towns, game_loop, Virtual KITTI) | 0, 65535 |
-| uint16_5000ths | 16-bit grey PNG | 1/5000 metre (TUM RGB-D) | 0, 65535 |
-| uint16_256ths | 16-bit grey PNG | 1/256 metre (KITTI depth) | 0, 65535 |
-| float16_bits | 16-bit grey PNG whose bits are float16 (Co3D) | scene unit | 0, not finite, negative |
-| npy | NumPy array [H, W] | scene unit | 0, not finite, negative |
+An index names the codec of a sequence, so that depth stays where it is in its own format. A codec says how numbers
+are stored, the unit, which numbers mean "nothing measured" or "sky", and whether the number is the z coordinate or the
+length of the pixel's ray (which frame_io.py turns into z). Zero, negative and not finite numbers are always invalid.
+Shapes: H W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from scal3r_train.config import UserError
 
-UINT16_UNITS_PER_METRE = {
-    "uint16_mm": 1000.0,
-    "uint16_cm": 100.0,
-    "uint16_5000ths": 5000.0,
-    "uint16_256ths": 256.0,
-}
+SKY = np.float32(-1)
 SATURATED = 65535
+PNG_END = b"IEND"
 
 
-def read_depth(path: Path, codec: str) -> np.ndarray:
-    """Decode one depth file into [H, W] float32 z-depth, 0 = invalid.
+@dataclass(frozen=True)
+class DepthCodec:
+    """How a depth file is read.
 
-    Raises UserError for an unknown codec and for a file that is missing or not what the codec expects.
+    Attributes:
+        container: how numbers are stored, a key of CONTAINERS.
+        unit: metres (or scene units) of one stored unit.
+        is_ray_length: distance from the camera's centre instead of the z coordinate.
+        invalid_from: stored numbers at or above it say nothing; None where there are none.
+        sky_from: stored numbers at or above it are sky, infinity included; decided before invalid_from.
+        key: name of the array or channel inside the file, where the container has names.
     """
-    if codec not in CODECS:
-        raise UserError(f"depth codec '{codec}' of {path} is unknown; known are {', '.join(sorted(CODECS))}")
+
+    container: str
+    unit: float = 1.0
+    is_ray_length: bool = False
+    invalid_from: float | None = None
+    sky_from: float | None = None
+    key: str = ""
+
+
+def _png(unit: float, **others: float | bool) -> DepthCodec:
+    return DepthCodec("png16", unit, **({"invalid_from": SATURATED} | others))  # type: ignore[arg-type]
+
+
+CODECS: dict[str, DepthCodec] = {
+    "uint16_mm": _png(1e-3),  # 7-Scenes, WildRGB-D, rendered ScanNet++
+    "uint16_cm": _png(1e-2),  # towns, game_loop, Mapillary
+    "uint16_cm_sky": _png(1e-2, sky_from=SATURATED),  # Virtual KITTI 2
+    "uint16_5000ths": _png(1 / 5000),  # TUM RGB-D
+    "uint16_256ths": _png(1 / 256),  # KITTI
+    "uint16_512ths": _png(1 / 512),  # Taskonomy
+    "uint16_512ths_ray": _png(1 / 512, is_ray_length=True),  # Taskonomy, depth_euclidean
+    "uint16_6553.5ths": _png(1 / 6553.5),  # Replica as iMAP and NICE-SLAM render it
+    "uint16_mm_ray": _png(1e-3, is_ray_length=True),  # SceneNet RGB-D, Aria Synthetic Environments
+    "float16_bits": DepthCodec("float16_png"),  # Co3Dv2
+    "npy": DepthCodec("npy"),  # CUT3R's processed sets
+    "npy_sky_1000": DepthCodec("npy", sky_from=1000.0),  # TartanAir
+    "pfm": DepthCodec("pfm"),  # BlendedMVS
+    "exr": DepthCodec("exr"),  # unified layouts, Waymo as exported
+    "exr_sky_inf": DepthCodec("exr", sky_from=float("inf")),  # MVS-Synth
+    "exr_cm": DepthCodec("exr", 1e-2, invalid_from=65504.0),  # MatrixCity: float16, overflow at 65504
+    "hdf5_depth": DepthCodec("hdf5", key="depth"),  # MegaDepth
+    "hdf5_ray": DepthCodec("hdf5", is_ray_length=True, key="dataset"),  # Hypersim
+    "raw_float32": DepthCodec("raw_float32"),  # ETH3D
+}
+
+
+def read_depth(path: Path, codec: str, image_hw: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode one depth file; see `decode_depth`. Raises UserError also when the file is missing."""
     try:
-        return CODECS[codec](path)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"depth file {path} does not exist; check the index or its root") from None
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"depth file {path} cannot be read as {codec}: {error}") from None
+    except OSError as error:
+        raise UserError(f"depth file {path} cannot be read: {error.strerror}") from None
+    return decode_depth(data, codec, path, image_hw)
 
 
-def decode_uint16(raw: np.ndarray, codec: str) -> np.ndarray:
-    """Counts [H, W] uint16 -> z-depth float32 in metres; 0 and 65535 (saturated, no return) become 0."""
-    depth = raw.astype(np.float32) / np.float32(UINT16_UNITS_PER_METRE[codec])
-    depth[raw == SATURATED] = 0
-    return depth
+def decode_depth(
+    data: bytes, codec: str, name: str | Path, image_hw: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Decode the bytes of one depth file into [H, W] float32: z or ray length as the codec says, 0 invalid, -1 sky.
+
+    Args:
+        data: content of the file.
+        codec: a key of CODECS.
+        name: of the file, for messages.
+        image_hw: size of the image; needed by containers that do not store one.
+
+    Raises:
+        UserError: an unknown codec, or a file that is not what the codec expects.
+    """
+    if codec not in CODECS:
+        raise UserError(f"depth codec '{codec}' of {name} is unknown; known are {', '.join(sorted(CODECS))}")
+    rule = CODECS[codec]
+    try:
+        stored = CONTAINERS[rule.container](data, rule.key, image_hw)
+    except ImportError as error:
+        raise UserError(
+            f"depth codec '{codec}' needs {error.name}: pip install 'scal3r_train[data]'"
+        ) from None
+    except Exception as error:  # whatever a parser of damaged bytes may raise; the message names the file
+        raise UserError(f"depth file {name} cannot be read as {codec}: {error}") from None
+    return _in_units(stored, rule)
 
 
 def encode_uint16(depth: np.ndarray, codec: str) -> np.ndarray:
     """z-depth [H, W] in metres -> counts uint16; beyond the codec's range and invalid depths become 0."""
-    counts = np.rint(np.asarray(depth, np.float64) * UINT16_UNITS_PER_METRE[codec])
+    counts = np.rint(np.asarray(depth, np.float64) / CODECS[codec].unit)
     return np.where((counts > 0) & (counts < SATURATED), counts, 0).astype(np.uint16)
 
 
-def _read_uint16_png(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        if image.mode not in ("I;16", "I;16B", "I"):
-            raise ValueError(f"an image of mode {image.mode}, not 16-bit grey")
-        raw = np.asarray(image)
-    if raw.min() < 0 or raw.max() > SATURATED:
-        raise ValueError("values do not fit 16 bits")
-    return raw.astype(np.uint16)
+def _in_units(stored: np.ndarray, rule: DepthCodec) -> np.ndarray:
+    depth = stored.astype(np.float32) * np.float32(rule.unit)
+    valid = np.isfinite(depth) & (depth > 0)
+    if rule.invalid_from is not None:
+        valid &= stored < rule.invalid_from
+    depth = np.where(valid, depth, np.float32(0))
+    if rule.sky_from is not None:
+        depth[stored >= rule.sky_from] = SKY
+    return depth
 
 
-def _uint16_reader(codec: str) -> Callable[[Path], np.ndarray]:
-    return lambda path: decode_uint16(_read_uint16_png(path), codec)
+def decode_png16(data: bytes) -> np.ndarray:
+    """Counts [H, W] uint16 of a 16-bit grey PNG. Raises ValueError for anything else."""
+    if PNG_END not in data[-12:]:
+        raise ValueError("the file is truncated or no PNG")
+    counts = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if counts is None:
+        raise ValueError("no PNG, or damaged")
+    if counts.dtype != np.uint16 or counts.ndim != 2:
+        raise ValueError(f"an image of {counts.dtype} and shape {counts.shape}, not 16-bit grey")
+    return counts
 
 
-def _read_float16_bits(path: Path) -> np.ndarray:
-    return _valid_or_zero(_read_uint16_png(path).view(np.float16))
+def _float16_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
+    return decode_png16(data).view(np.float16)
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    depth = np.load(path, allow_pickle=False)
+def _npy(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
+    return _two_dimensional(np.load(BytesIO(data), allow_pickle=False))
+
+
+def _pfm(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
+    """Portable float map, one channel: rows from the bottom up; a negative scale says little endian."""
+    kind, size, scale, body = data.split(b"\n", 3)
+    if kind.strip() != b"Pf":
+        raise ValueError("not a grey PFM file (it must begin with Pf)")
+    width, height = (int(word) for word in size.split())
+    numbers = np.frombuffer(body, "<f4" if float(scale) < 0 else ">f4")
+    if len(numbers) != width * height:
+        raise ValueError(f"{len(numbers)} numbers instead of {width} x {height}; is the file truncated?")
+    return numbers.reshape(height, width)[::-1]
+
+
+def _exr(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
+    import OpenEXR  # noqa: PLC0415  optional
+
+    channels = OpenEXR.File(BytesIO(data), separate_channels=True).channels()
+    name = next((name for name in (key, "Y", "Z", "R", "V") if name in channels), sorted(channels)[0])
+    return _two_dimensional(channels[name].pixels)
+
+
+def _hdf5(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
+    import h5py  # noqa: PLC0415  optional
+
+    with h5py.File(BytesIO(data), "r") as file:
+        if key not in file:
+            raise ValueError(f"it holds {', '.join(file)} but no '{key}'")
+        return _two_dimensional(file[key][()])
+
+
+def _raw_float32(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
+    assert image_hw is not None, "the container stores no size"
+    numbers = np.frombuffer(data, "<f4")
+    if len(numbers) != image_hw[0] * image_hw[1]:
+        raise ValueError(f"{len(numbers)} numbers, its image has {image_hw[1]} x {image_hw[0]} pixels")
+    return numbers.reshape(image_hw)
+
+
+def _two_dimensional(depth: np.ndarray) -> np.ndarray:
+    if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[-1]):
+        depth = depth.squeeze(0 if depth.shape[0] == 1 else -1)
     if depth.ndim != 2:
         raise ValueError(f"an array of shape {depth.shape}, not [H, W]")
-    return _valid_or_zero(depth)
+    return depth
 
 
-def _valid_or_zero(depth: np.ndarray) -> np.ndarray:
-    """Formats without a fixed invalid value mark it by NaN, infinity or a negative number: all become 0."""
-    depth = depth.astype(np.float32)
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
-
-
-CODECS: dict[str, Callable[[Path], np.ndarray]] = {
-    **{name: _uint16_reader(name) for name in UINT16_UNITS_PER_METRE},
-    "float16_bits": _read_float16_bits,
-    "npy": _read_npy,
+CONTAINERS: dict[str, Callable[[bytes, str, tuple[int, int] | None], np.ndarray]] = {
+    "png16": lambda data, key, image_hw: decode_png16(data),
+    "float16_png": _float16_png,
+    "npy": _npy,
+    "pfm": _pfm,
+    "exr": _exr,
+    "hdf5": _hdf5,
+    "raw_float32": _raw_float32,
 }

@@ -1,57 +1,42 @@
-"""Reading frames of a sequence from disk. Shapes: S frames, H W pixels.
+"""Frames of a sequence, from files to pixels, depth and camera that fit together.
 
-Images are 8-bit RGB after EXIF rotation; grey images are repeated, transparency is laid over black. 16-bit grey
-images are refused: they are depth maps far more often than pictures.
+One frame: decode -> masks -> undo lens distortion -> ray length to z -> drop depth that is too far -> turn upright.
+Then, for all frames of a window, one size. Shapes: S frames, H W pixels; sizes are (height, width).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
-from scal3r_train.config import UserError
-from scal3r_train.data.depth_codec import read_depth
+from scal3r_train.data.depth_codec import CODECS, SKY, decode_depth
+from scal3r_train.data.frame_files import read_file
+from scal3r_train.data.image_codec import decode_image
+from scal3r_train.data.mask import at_size, decode_mask
 from scal3r_train.data.pixel_map import PixelMap
+from scal3r_train.data.rectify import DistortedCamera, pinhole_intrinsics, undistorted, undistorted_nearest
 from scal3r_train.data.sequence import Frames, SequenceRecord
-from scal3r_train.data.transforms import Cover, ResizeRule, half_pixel_intrinsics
+from scal3r_train.data.transforms import Cover, ResizeRule, half_pixel_intrinsics, intrinsics_matrices
 
-EXIF_ORIENTATION = 274
-EXIF_SIDEWAYS = (5, 6, 7, 8)
-IMAGE_ERRORS = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
+# One clockwise quarter turn: what was right is below, what was below is left.
+TURNED_FROM_CAMERA = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Decode an image file into [H, W, 3] uint8 RGB, upright.
+@dataclass(frozen=True)
+class FrameCamera:
+    """The pinhole camera of one frame, undistorted and upright.
 
-    Raises UserError naming the file when it is missing, truncated, no image, or a 16-bit (depth) image.
+    Attributes:
+        intrinsics: [4] float64 fx fy cx cy with pixel centres at half integers, None when unknown.
+        extrinsics: [3, 4] float64 cam_from_world, None when unknown.
     """
-    try:
-        with Image.open(path) as image:
-            _refuse_depth(image, path)
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-                upright = Image.alpha_composite(black, upright)
-            return np.asarray(upright.convert("RGB"))
-    except IMAGE_ERRORS as error:
-        raise _image_error(path, error) from None
 
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file after EXIF rotation, from its header alone. Raises as `read_image`."""
-    try:
-        with Image.open(path) as image:
-            _refuse_depth(image, path)
-            width, height = image.size
-            is_sideways = image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
-            return (width, height) if is_sideways else (height, width)
-    except IMAGE_ERRORS as error:
-        raise _image_error(path, error) from None
+    intrinsics: np.ndarray | None
+    extrinsics: np.ndarray | None
 
 
 def read_frames(
@@ -69,58 +54,143 @@ def read_frames(
     indices = [int(index) for index in frame_indices]
     assert indices, "no frames asked for"
     assert 0 <= min(indices) <= max(indices) < record.num_frames, f"frames {indices} of {record.num_frames}"
-    first_hw = int(record.image_size[0, 0]), int(record.image_size[0, 1])
-    target_hw = image_hw.target_hw(first_hw) if isinstance(image_hw, ResizeRule) else image_hw
+    target_hw = image_hw.target_hw(record.upright_hw(0)) if isinstance(image_hw, ResizeRule) else image_hw
     multiple = image_hw.cover_multiple if isinstance(image_hw, ResizeRule) else 1
-    images, covers = [], []
+    images, depths, covers = [], [], []
     for index in indices:
-        image = read_image(record.root / record.image[index])
+        image = read_frame_image(record, index)
         cover = Cover.plan((image.shape[0], image.shape[1]), target_hw, multiple)
         images.append(torch.from_numpy(cover.image(image).transpose(2, 0, 1).copy()))
         covers.append(cover)
+        if with_depth and record.depth:
+            depth = read_frame_depth(record, index)
+            resized = np.zeros(target_hw, np.float32) if depth is None else cover.depth(depth)
+            depths.append(torch.from_numpy(np.ascontiguousarray(resized)))
     pixel_map = PixelMap.stack([cover.pixel_map() for cover in covers])
-    intrinsics = None
-    if record.intrinsics is not None:
-        intrinsics = half_pixel_intrinsics(record.intrinsics[indices], record.pixel_centre)
-        intrinsics = pixel_map.processed_intrinsics(intrinsics)
-    extrinsics = None
-    if record.cam_from_world is not None:
-        extrinsics = torch.as_tensor(record.cam_from_world[indices], dtype=torch.float64)
-    depth = None
-    if with_depth and record.depth:
-        depths = [_frame_depth(record, index, cover) for index, cover in zip(indices, covers, strict=True)]
-        depth = torch.stack(depths)
+    cameras = [frame_camera(record, index) for index in indices]
+    intrinsics, extrinsics = _stacked(cameras)
     return Frames(
         images=torch.stack(images).float() / 255,
-        intrinsics=intrinsics,
+        intrinsics=None if intrinsics is None else pixel_map.processed_intrinsics(intrinsics),
         extrinsics=extrinsics,
-        depth=depth,
+        depth=torch.stack(depths) if depths else None,
         frame_indices=torch.tensor(indices),
         timestamps=torch.as_tensor(record.timestamp[indices], dtype=torch.float64),
         pixel_map=pixel_map,
     )
 
 
-def _frame_depth(record: SequenceRecord, index: int, cover: Cover) -> torch.Tensor:
-    """Depth [H, W] float32 of one frame, zero where it has none or lies beyond max_depth."""
-    if not record.depth[index]:
-        return torch.zeros(cover.target_hw)
-    depth = cover.depth(read_depth(record.root / record.depth[index], record.depth_codec))
-    if record.max_depth > 0:
-        depth = np.where(depth <= record.max_depth, depth, np.float32(0))
-    return torch.from_numpy(np.ascontiguousarray(depth))
+def read_frame_image(record: SequenceRecord, index: int) -> np.ndarray:
+    """Return the image of a frame [H, W, 3] uint8 RGB, undistorted and upright.
+
+    Raises UserError naming the file that cannot be read.
+    """
+    name = record.image[index]
+    image = decode_image(read_file(record, name), record.root / name)
+    if (camera := _distorted_camera(record, index)) is not None:
+        image = undistorted(image, camera)
+    return _turned(image, record.quarter_turns)
 
 
-def _refuse_depth(image: Image.Image, path: Path) -> None:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        raise UserError(f"{path} is a 16-bit or float image, probably depth; give 8-bit colour images only")
+def read_frame_depth(record: SequenceRecord, index: int) -> np.ndarray | None:
+    """Return z-depth [H, W] float32 of a frame, 0 invalid, -1 sky, at the resolution of the file; None without one.
+
+    It is that of the image of `read_frame_image`: undistorted and upright. Raises UserError naming the file that
+    cannot be read.
+    """
+    if not record.depth or not record.depth[index]:
+        return None
+    name, size = record.depth[index], record.image_size[index]
+    depth = decode_depth(
+        read_file(record, name), record.depth_codec, record.root / name, (int(size[0]), int(size[1]))
+    )
+    depth = _without_masked(record, index, depth)
+    if (camera := _distorted_camera(record, index)) is not None:
+        depth = undistorted_nearest(depth, camera)
+    if CODECS[record.depth_codec].is_ray_length:
+        pinhole = _pinhole(record, index)
+        assert pinhole is not None, "ray lengths need intrinsics"
+        to_depth = np.tile([depth.shape[1] / size[1], depth.shape[0] / size[0]], 2)
+        depth = z_from_ray_length(depth, pinhole * to_depth)
+    if record.depth_scale != 1:
+        depth = np.where(depth > 0, depth * np.float32(record.depth_scale), depth)
+    return _turned(_without_far(record, depth), record.quarter_turns)
 
 
-def _image_error(path: Path, error: Exception) -> UserError:
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"image {path} does not exist; check the index or its root")
-    if isinstance(error, UnidentifiedImageError):
-        return UserError(f"image {path} cannot be read: not an image, or its header is damaged")
-    return UserError(f"image {path} cannot be read: {error}")
+def frame_camera(record: SequenceRecord, index: int) -> FrameCamera:
+    """Return the camera of the image of `read_frame_image`."""
+    intrinsics = _pinhole(record, index)
+    extrinsics = None if record.cam_from_world is None else record.cam_from_world[index]
+    height, width = (int(side) for side in record.image_size[index])
+    for _ in range(record.quarter_turns % 4):
+        if intrinsics is not None:
+            fx, fy, cx, cy = intrinsics
+            intrinsics = np.array([fy, fx, height - cy, cx])
+        extrinsics = None if extrinsics is None else TURNED_FROM_CAMERA @ extrinsics
+        height, width = width, height
+    return FrameCamera(intrinsics, extrinsics)
+
+
+def z_from_ray_length(length: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Distance from the camera's centre [H, W] -> z coordinate; what is not positive stays.
+
+    intrinsics: fx fy cx cy in pixels of this array, pixel centres at half integers.
+    """
+    fx, fy, cx, cy = intrinsics
+    x = (np.arange(length.shape[1]) + 0.5 - cx) / fx
+    y = (np.arange(length.shape[0])[:, None] + 0.5 - cy) / fy
+    return np.where(length > 0, length / np.sqrt(1 + x * x + y * y), length).astype(np.float32)
+
+
+def _pinhole(record: SequenceRecord, index: int) -> np.ndarray | None:
+    """Return fx fy cx cy [4] of the undistorted image with pixel centres at half integers, None when unknown."""
+    if record.intrinsics is None:
+        return None
+    camera = _distorted_camera(record, index)
+    if camera is not None:
+        return np.array(pinhole_intrinsics(camera))
+    return half_pixel_intrinsics(record.intrinsics[index], record.pixel_centre)
+
+
+def _distorted_camera(record: SequenceRecord, index: int) -> DistortedCamera | None:
+    """Return the camera of a frame, None when there is no distortion to undo."""
+    if record.camera_model in ("", "pinhole") or record.intrinsics is None:
+        return None
+    lens = () if record.distortion is None else tuple(record.distortion[index].tolist())
+    if record.camera_model == "opencv" and not any(lens):
+        return None
+    fx, fy, cx, cy = half_pixel_intrinsics(record.intrinsics[index], record.pixel_centre).tolist()
+    height, width = record.image_size[index].tolist()
+    return DistortedCamera(record.camera_model, (fx, fy, cx, cy), lens, (height, width))
+
+
+def _without_masked(record: SequenceRecord, index: int, depth: np.ndarray) -> np.ndarray:
+    hw = depth.shape[0], depth.shape[1]
+    for names, rule, value in (
+        (record.sky_mask, record.sky_mask_rule, SKY),
+        (record.mask, record.mask_rule, np.float32(0)),
+    ):
+        if names and names[index]:
+            data = read_file(record, names[index])
+            marked = at_size(decode_mask(data, rule, record.root / names[index]), hw)
+            depth = np.where(marked, value, depth)
+    return depth
+
+
+def _without_far(record: SequenceRecord, depth: np.ndarray) -> np.ndarray:
+    limit = np.float32(record.max_depth if record.max_depth > 0 else np.inf)
+    if record.max_depth_percentile > 0 and (depth > 0).any():
+        limit = min(limit, np.percentile(depth[depth > 0], record.max_depth_percentile))
+    return np.where(depth <= limit, depth, np.float32(0)) if np.isfinite(limit) else depth
+
+
+def _turned(values: np.ndarray, quarter_turns: int) -> np.ndarray:
+    return np.rot90(values, -quarter_turns) if quarter_turns % 4 else values
+
+
+def _stacked(cameras: Sequence[FrameCamera]) -> tuple[Tensor | None, Tensor | None]:
+    """Intrinsics [S, 3, 3] and extrinsics [S, 3, 4] float64 of frames; None when unknown."""
+    rows = [camera.intrinsics for camera in cameras if camera.intrinsics is not None]
+    poses = [camera.extrinsics for camera in cameras if camera.extrinsics is not None]
+    intrinsics = intrinsics_matrices(np.stack(rows)) if rows else None
+    return intrinsics, torch.from_numpy(np.stack(poses)) if poses else None

@@ -36,7 +36,11 @@ FEATURES = datasets.Features(
         "image": datasets.List(_TEXT),
         "depth": datasets.List(_TEXT),
         "depth_codec": _TEXT,
+        "depth_scale": _FLOAT,
         "mask": datasets.List(_TEXT),
+        "mask_rule": _TEXT,
+        "sky_mask": datasets.List(_TEXT),
+        "sky_mask_rule": _TEXT,
         "camera_model": _TEXT,
         "intrinsics": datasets.List(datasets.List(_FLOAT, length=4)),
         "distortion": datasets.List(datasets.List(_FLOAT)),
@@ -44,11 +48,15 @@ FEATURES = datasets.Features(
         "timestamp": datasets.List(_FLOAT),
         "image_size": datasets.List(datasets.List(datasets.Value("int32"), length=2)),
         "pixel_centre": _TEXT,
+        "quarter_turns": datasets.Value("int32"),
+        "covisible": datasets.List(datasets.List(datasets.Value("int32"))),
+        "num_missing": datasets.Value("int32"),
         "is_ordered": _FLAG,
         "is_metric": _FLAG,
         "is_synthetic": _FLAG,
         "is_dynamic": _FLAG,
         "max_depth": _FLOAT,
+        "max_depth_percentile": _FLOAT,
         "licence": _TEXT,
         "source": _TEXT,
     }
@@ -167,6 +175,9 @@ def _row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
     for name, value in (
         ("depth", record.depth or None),
         ("mask", record.mask or None),
+        ("sky_mask", record.sky_mask or None),
+        ("distortion", record.distortion),
+        ("covisible", record.covisible),
         ("intrinsics", record.intrinsics),
         ("cam_from_world", poses),
         ("timestamp", record.timestamp),
@@ -184,7 +195,11 @@ def _row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
         "image": list(record.image),
         "depth": list(record.depth),
         "depth_codec": record.depth_codec,
+        "depth_scale": float(record.depth_scale),
         "mask": list(record.mask),
+        "mask_rule": record.mask_rule,
+        "sky_mask": list(record.sky_mask),
+        "sky_mask_rule": record.sky_mask_rule,
         "camera_model": record.camera_model,
         "intrinsics": _rows(record.intrinsics),
         "distortion": _rows(record.distortion),
@@ -192,11 +207,15 @@ def _row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
         "timestamp": [float(value) for value in record.timestamp],
         "image_size": np.asarray(record.image_size, np.int32).tolist(),
         "pixel_centre": record.pixel_centre,
+        "quarter_turns": record.quarter_turns,
+        "covisible": [] if record.covisible is None else np.asarray(record.covisible, np.int32).tolist(),
+        "num_missing": record.num_missing,
         "is_ordered": record.is_ordered,
         "is_metric": record.is_metric,
         "is_synthetic": record.is_synthetic,
         "is_dynamic": record.is_dynamic,
         "max_depth": float(record.max_depth),
+        "max_depth_percentile": float(record.max_depth_percentile),
         "licence": record.licence,
         "source": record.source,
     }
@@ -220,8 +239,14 @@ def _record_from_row(row: pyarrow.Table, folder: Path) -> SequenceRecord:
 
     num = scalar("num_frames")
     poses, sizes = array("cam_from_world", 12), array("image_size", 2)
-    distortion = row.column("distortion")[0]
-    width = len(distortion[0]) if len(distortion) else 0
+
+    def ragged(name: str) -> np.ndarray | None:
+        """Rows of one width that the file does not fix."""
+        cell = row.column(name)[0]
+        width = len(cell[0]) if len(cell) else 0
+        return array(name, width) if width else None
+
+    covisible = ragged("covisible")
     timestamps = array("timestamp", 1)
     assert sizes is not None, "an index row without image sizes"
     assert timestamps is not None, "an index row without timestamps"
@@ -233,19 +258,27 @@ def _record_from_row(row: pyarrow.Table, folder: Path) -> SequenceRecord:
         image=tuple(scalar("image")),
         depth=tuple(scalar("depth")),
         depth_codec=scalar("depth_codec"),
+        depth_scale=scalar("depth_scale"),
         mask=tuple(scalar("mask")),
+        mask_rule=scalar("mask_rule"),
+        sky_mask=tuple(scalar("sky_mask")),
+        sky_mask_rule=scalar("sky_mask_rule"),
         camera_model=scalar("camera_model"),
         intrinsics=array("intrinsics", 4),
-        distortion=array("distortion", width) if width else None,
+        distortion=ragged("distortion"),
         cam_from_world=None if poses is None else poses.reshape(num, 3, 4),
         timestamp=timestamps[:, 0],
         image_size=sizes.astype(np.int64),
         pixel_centre=scalar("pixel_centre"),
+        quarter_turns=scalar("quarter_turns"),
+        covisible=None if covisible is None else covisible.astype(np.int64),
+        num_missing=scalar("num_missing"),
         is_ordered=scalar("is_ordered"),
         is_metric=scalar("is_metric"),
         is_synthetic=scalar("is_synthetic"),
         is_dynamic=scalar("is_dynamic"),
         max_depth=scalar("max_depth"),
+        max_depth_percentile=scalar("max_depth_percentile"),
         licence=scalar("licence"),
         source=scalar("source"),
     )

@@ -3,11 +3,13 @@ their fields, shapes and units are written down.
 
 Shapes: B sequences, K chunks, S frames, H W pixels. Cameras are OpenCV (x right, y down, z forward);
 `extrinsics` are cam_from_world [3, 4]; `intrinsics` [3, 3] are in pixels with pixel centres at half integers
-(the centre of the top-left pixel is (0.5, 0.5)). Depth is the z coordinate in metres (or scene units), 0 = invalid.
+(the centre of the top-left pixel is (0.5, 0.5)). Depth is the z coordinate in metres (or scene units),
+0 = invalid, -1 = sky: only what is positive is depth.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +24,25 @@ from scal3r_train.data.pixel_map import PixelMap
 class SequenceRecord:
     """One row of an index: where a sequence's files are and what is known about its cameras. Arrays have S rows.
 
-    root: folder that image, depth and mask paths are relative to (absolute once loaded).
-    image: S paths. depth, mask: S paths, "" where a frame has none, or () when the sequence has none.
-    depth_codec: name in `depth_codec.CODECS`, "" without depth.
-    camera_model: "pinhole" or "" when unknown. intrinsics: [S, 4] float64 fx fy cx cy in pixels of the image
-    file, or None when unknown. distortion: [S, D] float64, D = 0 for pinhole.
+    root: folder that image, depth and mask paths are relative to (absolute once loaded). `VIDEO#12` is frame 12 of a
+    video file.
+    image: S paths. depth, mask, sky_mask: S paths, "" where a frame has none, or () when the sequence has none.
+    depth_codec: name in `depth_codec.CODECS`, "" without depth. depth_scale: multiplies decoded depth, for sets whose
+    poses have another unit. max_depth: depths beyond are invalid, 0 = no limit. max_depth_percentile: so are those
+    above this percentile of their frame, 0 = no limit.
+    mask_rule, sky_mask_rule: which values of a mask file mark a pixel as not to be used or as sky: "below N" or
+    "from N" (`mask.py`).
+    camera_model: one of `camera_model.CAMERA_MODELS`, or "" when unknown. intrinsics: [S, 4] float64 fx fy cx cy in
+    pixels of the image file, or None when unknown. distortion: [S, D] float64 coefficients, None for pinhole.
     pixel_centre: "half" or "integer", the coordinate of the top-left pixel's centre that cx, cy refer to.
+    quarter_turns: how often the (undistorted) image is turned clockwise by 90 degrees to stand upright; cam_from_world
+    and intrinsics are those of the camera as it is in the file.
     cam_from_world: [S, 3, 4] float64 or None when unknown. timestamp: [S] float64 seconds.
-    image_size: [S, 2] int64 height, width of the image files. max_depth: depths beyond are invalid, 0 = no limit.
+    image_size: [S, 2] int64 height, width of the image files. num_missing: frames that the data set lists but that are
+    not there, left out.
+    covisible: [S, N] int64, for unordered frames: those that see most of the same, best first, -1 where there are no
+    more; None when unknown.
+    contents: bytes of the files by name, for an index with the files inside; None: they are below root.
     """
 
     dataset: str
@@ -41,24 +54,38 @@ class SequenceRecord:
     split: str = "train"
     depth: tuple[str, ...] = ()
     depth_codec: str = ""
+    depth_scale: float = 1.0
     mask: tuple[str, ...] = ()
+    mask_rule: str = ""
+    sky_mask: tuple[str, ...] = ()
+    sky_mask_rule: str = ""
     camera_model: str = ""
     intrinsics: np.ndarray | None = None
     distortion: np.ndarray | None = None
     cam_from_world: np.ndarray | None = None
     pixel_centre: str = "half"
+    quarter_turns: int = 0
+    covisible: np.ndarray | None = None
+    num_missing: int = 0
     is_ordered: bool = True
     is_metric: bool = False
     is_synthetic: bool = False
     is_dynamic: bool = False
     max_depth: float = 0.0
+    max_depth_percentile: float = 0.0
     licence: str = ""
     source: str = ""
+    contents: Mapping[str, bytes] | None = None
 
     @property
     def num_frames(self) -> int:
         """S, the number of frames."""
         return len(self.image)
+
+    def upright_hw(self, frame: int) -> tuple[int, int]:
+        """Height and width of a frame once it stands upright."""
+        height, width = (int(side) for side in self.image_size[frame])
+        return (width, height) if self.quarter_turns % 2 else (height, width)
 
 
 @dataclass(frozen=True)
@@ -67,8 +94,9 @@ class Frames:
 
     images [S, 3, H, W] float32 RGB in 0..1; intrinsics [S, 3, 3] float64 of the resized images, None when unknown;
     extrinsics [S, 3, 4] float64 cam_from_world, None when unknown; depth [S, H, W] float32 z-depth, 0 invalid (all
-    zero for a frame without depth file), None for a sequence without depth; frame_indices [S] int64 into the
-    sequence; timestamps [S] float64 seconds; pixel_map leads back to the input images' pixels.
+    zero for a frame without depth file), -1 sky, None for a sequence without depth; frame_indices [S] int64 into the
+    sequence; timestamps [S] float64 seconds; pixel_map leads back to the pixels of
+    the input images, undistorted and upright.
     """
 
     images: Tensor
@@ -94,7 +122,7 @@ class Frames:
 class SequenceBatch:
     """What one training step consumes on one rank: K chunks of S frames of each of B sequences, in temporal order.
 
-    images [B, K, S, 3, H, W] float32 RGB in 0..1; depth [B, K, S, H, W] float32, 0 invalid;
+    images [B, K, S, 3, H, W] float32 RGB in 0..1; depth [B, K, S, H, W] float32, 0 invalid, -1 sky;
     extrinsics [B, K, S, 3, 4] float32 cam_from_chunk: the chunk's coordinate frame is that of its reference frame,
     the temporal middle m = ceil(S / 2) - 1, whose extrinsics are therefore the identity; intrinsics [B, K, S, 3, 3]
     float32; chunk_mask [B, K] bool, False for padding chunks, which carry no weight; sequence_ids: B names.

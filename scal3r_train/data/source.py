@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import read_image_size
+from scal3r_train.data.image_codec import read_image_size
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
 

@@ -93,16 +93,21 @@ class Cover:
         return depth[np.ix_(*index)]
 
 
-def half_pixel_intrinsics(intrinsics: np.ndarray, pixel_centre: str) -> Tensor:
-    """Rows fx fy cx cy [S, 4] of a record -> matrices [S, 3, 3] float64 with pixel centres at half integers.
+def half_pixel_intrinsics(intrinsics: np.ndarray, pixel_centre: str) -> np.ndarray:
+    """Rows fx fy cx cy [..., 4] of a record -> the same with pixel centres at half integers.
 
     pixel_centre: "half", or "integer" for sources that put the centre of the top-left pixel at (0, 0). The one
     place where conventions meet.
     """
     shift = {"half": 0.0, "integer": 0.5}[pixel_centre]
-    values = torch.as_tensor(np.asarray(intrinsics, np.float64))
+    return np.asarray(intrinsics, np.float64) + [0, 0, shift, shift]
+
+
+def intrinsics_matrices(rows: np.ndarray) -> Tensor:
+    """Rows fx fy cx cy [S, 4] -> matrices [S, 3, 3] float64."""
+    values = torch.as_tensor(rows, dtype=torch.float64)
     matrix = torch.zeros(len(values), 3, 3, dtype=torch.float64)
     matrix[:, 0, 0], matrix[:, 1, 1] = values[:, 0], values[:, 1]
-    matrix[:, :2, 2] = values[:, 2:] + shift
+    matrix[:, :2, 2] = values[:, 2:]
     matrix[:, 2, 2] = 1
     return matrix

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import read_frames, read_image, read_image_size
+from scal3r_train.data.frame_io import read_frames
+from scal3r_train.data.image_codec import read_image, read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.transforms import ResizeRule
 

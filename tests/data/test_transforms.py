@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scal3r_train.data.pixel_map import PixelMap
-from scal3r_train.data.transforms import Cover, ResizeRule, half_pixel_intrinsics
+from scal3r_train.data.transforms import Cover, ResizeRule, half_pixel_intrinsics, intrinsics_matrices
 from scal3r_train.geometry.camera import project
 
 
@@ -51,7 +51,7 @@ def test_a_point_stays_on_its_picture_content() -> None:
     """A bright spot at a known sub-pixel place moves to where the intrinsics, moved along, project its ray."""
     height, width, target = 120, 200, (42, 56)
     point = torch.tensor([[0.31, -0.12, 2.0]], dtype=torch.float64)
-    before = half_pixel_intrinsics(np.array([[150.0, 160.0, 97.3, 61.9]]), "half")
+    before = intrinsics_matrices(half_pixel_intrinsics(np.array([[150.0, 160.0, 97.3, 61.9]]), "half"))
     x, y = project(point, before)[0, 0].tolist()
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6.0**2))
@@ -70,7 +70,9 @@ def test_a_point_stays_on_its_picture_content() -> None:
 def test_intrinsics_there_and_back() -> None:
     maps = [Cover.plan(hw, (42, 56), 14).pixel_map() for hw in ((61, 87), (75, 64))]
     pixel_map = PixelMap.stack(maps)
-    given = half_pixel_intrinsics(np.array([[50.0, 51, 43, 30], [60, 61, 32, 37]]), "half")
+    given = intrinsics_matrices(
+        half_pixel_intrinsics(np.array([[50.0, 51, 43, 30], [60, 61, 32, 37]]), "half")
+    )
     processed = pixel_map.processed_intrinsics(given)
     torch.testing.assert_close(pixel_map.input_intrinsics(processed), given)
     point = torch.tensor([[0.2, 0.1, 1.0]], dtype=torch.float64)
@@ -81,8 +83,8 @@ def test_intrinsics_there_and_back() -> None:
 
 def test_pixel_centre_conventions() -> None:
     """The same camera written in both conventions gives the same matrix."""
-    half = half_pixel_intrinsics(np.array([[100.0, 100, 50, 40]]), "half")
-    integer = half_pixel_intrinsics(np.array([[100.0, 100, 49.5, 39.5]]), "integer")
+    half = intrinsics_matrices(half_pixel_intrinsics(np.array([[100.0, 100, 50, 40]]), "half"))
+    integer = intrinsics_matrices(half_pixel_intrinsics(np.array([[100.0, 100, 49.5, 39.5]]), "integer"))
     assert torch.equal(half, integer)
     with pytest.raises(KeyError):
         half_pixel_intrinsics(np.array([[100.0, 100, 50, 40]]), "corner")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scal3r_train.data.frame_io import read_image
+from scal3r_train.data.image_codec import read_image
 from scal3r_train.data.transforms import Cover, ResizeRule
 from tests.golden.reader import Golden
 

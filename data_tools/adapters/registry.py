@@ -1,0 +1,22 @@
+"""The data sets that `scal3r data index` knows, by name."""
+
+from __future__ import annotations
+
+from scal3r_data_tools.adapters import (
+    game_loop,
+    images,
+    kitti_odometry,
+    nerfstudio,
+    seven_scenes,
+    towns,
+)
+from scal3r_data_tools.adapters.adapter import Adapter
+
+ADAPTERS: dict[str, Adapter] = {
+    "game_loop": Adapter(game_loop.index),
+    "images": Adapter(images.index),
+    "kitti_odometry": Adapter(kitti_odometry.index),
+    "nerfstudio": Adapter(nerfstudio.index),
+    "seven_scenes": Adapter(seven_scenes.index),
+    "towns": Adapter(towns.index),
+}
