@@ -80,14 +80,16 @@ def read_frames(
     )
 
 
-def read_frame_image(record: SequenceRecord, index: int) -> np.ndarray:
+def read_frame_image(record: SequenceRecord, index: int, reduction: int = 1) -> np.ndarray:
     """Return the image of a frame [H, W, 3] uint8 RGB, undistorted and upright.
 
-    Raises UserError naming the file that cannot be read.
+    reduction: 1, 2, 4 or 8; a JPEG file without a lens is decoded at that part of its size. Raises UserError naming the
+    file that cannot be read.
     """
     name = record.image[index]
-    image = decode_image(read_file(record, name), record.root / name)
-    if (camera := _distorted_camera(record, index)) is not None:
+    camera = _distorted_camera(record, index)
+    image = decode_image(read_file(record, name), record.root / name, reduction if camera is None else 1)
+    if camera is not None:
         image = undistorted(image, camera)
     return _turned(image, record.quarter_turns)
 

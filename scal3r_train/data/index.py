@@ -68,6 +68,18 @@ class SequenceIndex:
             spans.append(values[ends[1:] - 1] - values[ends[:-1]])
         return np.where(self.column("is_ordered"), np.concatenate(spans), np.nan)
 
+    def aspects(self) -> np.ndarray:
+        """Width / height of the first image of each sequence, upright; NaN for one without frames."""
+        found = [np.empty(0)]
+        for rows in self._rows.data.column("image_size").chunks:
+            sizes = rows.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, 2)
+            lengths = rows.value_lengths().to_numpy(zero_copy_only=False)
+            first = np.cumsum(lengths) - lengths
+            found.append(np.full(len(lengths), np.nan))
+            found[-1][lengths > 0] = sizes[first[lengths > 0], 1] / sizes[first[lengths > 0], 0]
+        aspects = np.concatenate(found)
+        return np.where(np.array(self.column("quarter_turns")) % 2 == 1, 1 / aspects, aspects)
+
     def column(self, name: str) -> list[Any]:
         """All values of a column that holds one per sequence."""
         return self._rows.data.column(name).to_pylist()

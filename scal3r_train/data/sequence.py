@@ -119,13 +119,24 @@ class Frames:
 
 
 @dataclass(frozen=True)
+class SkippedFrame:
+    """A frame that could not be read, or not with its depth: frame `index` of a sequence, and why."""
+
+    dataset: str
+    sequence_id: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class SequenceBatch:
     """What one training step consumes on one rank: K chunks of S frames of each of B sequences, in temporal order.
 
     images [B, K, S, 3, H, W] float32 RGB in 0..1; depth [B, K, S, H, W] float32, 0 invalid, -1 sky;
     extrinsics [B, K, S, 3, 4] float32 cam_from_chunk: the chunk's coordinate frame is that of its reference frame,
     the temporal middle m = ceil(S / 2) - 1, whose extrinsics are therefore the identity; intrinsics [B, K, S, 3, 3]
-    float32; chunk_mask [B, K] bool, False for padding chunks, which carry no weight; sequence_ids: B names.
+    float32; chunk_mask [B, K] bool, False for padding chunks, which carry no weight; sequence_ids: B names;
+    skipped: frames that could not be read.
     """
 
     images: Tensor
@@ -134,6 +145,7 @@ class SequenceBatch:
     intrinsics: Tensor
     chunk_mask: Tensor
     sequence_ids: tuple[str, ...]
+    skipped: tuple[SkippedFrame, ...] = ()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SequenceBatch:
         """The same batch on another device."""
@@ -144,4 +156,5 @@ class SequenceBatch:
             intrinsics=self.intrinsics.to(device, non_blocking=non_blocking),
             chunk_mask=self.chunk_mask.to(device, non_blocking=non_blocking),
             sequence_ids=self.sequence_ids,
+            skipped=self.skipped,
         )
