@@ -13,7 +13,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import read_frame_depth, read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
 
-REDUCTIONS = (8, 4, 2)  # of JPEG files while they are decoded
+REDUCTIONS = (8, 4, 2)  # of JPEG files while they are decoded; only whole ones, so that pixels stay in place
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,13 @@ def read_pixels(record: SequenceRecord, index: int, at_least: tuple[int, int]) -
     or is not of the size that the index says.
     """
     hw = record.upright_hw(index)
-    fitting = (n for n in REDUCTIONS if hw[0] >= n * at_least[0] and hw[1] >= n * at_least[1])
+    fitting = (
+        n
+        for n in REDUCTIONS
+        if all(have % n == 0 and have >= n * want for have, want in zip(hw, at_least, strict=True))
+    )
     image = read_frame_image(record, index, next(fitting, 1))
-    reduction = max(round(hw[0] / image.shape[0]), 1)
-    if image.shape[:2] != tuple(-(-side // reduction) for side in hw):
+    if hw[0] * image.shape[1] != hw[1] * image.shape[0] or image.shape[0] > hw[0]:
         raise UserError(
             f"image {record.root / record.image[index]} has {image.shape[1]}x{image.shape[0]} pixels, the index says "
             f"{hw[1]}x{hw[0]}; index the data set again"
