@@ -183,6 +183,16 @@ def _add_data_commands(commands: "Commands") -> None:
     )
     preview.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
     preview.add_argument("output", metavar="OUT.png", type=Path, help="image to write")
+    pack = _add_command(
+        kinds,
+        "pack",
+        _data_pack,
+        "Pack an index with its files into Parquet, to publish or to train from an object store.",
+        "scal3r data pack 7scenes.parquet packed/7scenes",
+    )
+    pack.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
+    pack.add_argument("output", metavar="OUT", type=Path, help="folder to write")
+    _add_overrides(pack)
     synth = _add_command(
         kinds,
         "synth",
@@ -252,6 +262,12 @@ def _data_preview(arguments: argparse.Namespace) -> int | None:
     from scal3r_data_tools import preview
 
     return preview.main(arguments.index, arguments.output)
+
+
+def _data_pack(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import pack
+
+    return pack.main(arguments.index, arguments.output, arguments.overrides)
 
 
 def _data_synth(arguments: argparse.Namespace) -> int | None:

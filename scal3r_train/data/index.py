@@ -10,9 +10,10 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow
 import pyarrow.compute
@@ -28,7 +29,8 @@ ROTATION_TOLERANCE = 1e-3
 class SequenceIndex:
     """A loaded index: `len`, `[i]` -> SequenceRecord with an absolute root, `.num_frames`, `.find`."""
 
-    def __init__(self, path: Path, rows: datasets.Dataset) -> None:
+    def __init__(self, path: str, rows: datasets.Dataset) -> None:
+        """Serve the rows of the index at a path or URL."""
         self.path = path
         self._rows = rows.with_format("arrow")
         self.num_frames: list[int] = self.column("num_frames")
@@ -41,7 +43,7 @@ class SequenceIndex:
         """Row `number`. Raises UserError when a pose is not a rigid transform."""
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of an index with {len(self)} rows")
-        record = record_from_row(self._rows[number : number + 1], self.path.parent)
+        record = record_from_row(self._rows[number : number + 1], self.path.rpartition("/")[0])
         check_rotations(record, self.path)
         return record
 
@@ -97,17 +99,17 @@ def write_index(path: str | os.PathLike[str], records: Sequence[SequenceRecord])
 
 
 def load_index(path: str | os.PathLike[str], cache_dir: Path | None = None) -> SequenceIndex:
-    """Open an index, memory-mapped.
+    """Open an index, a file or a URL that fsspec knows (hf://, s3://, https://).
 
-    `datasets` unpacks Parquet once into an Arrow file under cache_dir (default: a folder of this user in the
-    system's temporary folder), keyed by path and modification time and guarded by a file lock, so that any number
-    of ranks may load at once and share its pages. Nothing is fetched from the network.
-    Raises UserError when the file is missing, is no Parquet file, lacks a column, or has no rows.
+    A file is memory-mapped: `datasets` unpacks Parquet once into an Arrow file under cache_dir (default: a folder of
+    this user in the system's temporary folder), keyed by path and modification time and guarded by a file lock, so
+    that any number of ranks may load at once and share its pages. Nothing is fetched from the network then.
+    Raises UserError when it is missing, is no Parquet file, lacks a column, or has no rows.
     """
+    if "://" in os.fspath(path):
+        return SequenceIndex(os.fspath(path), _read_url(os.fspath(path)))
     path = Path(path).absolute()
-    _check_schema(path)
-    if pyarrow.parquet.read_metadata(path).num_rows == 0:
-        raise UserError(f"index {path} has no sequences; write it again with `scal3r data index`")
+    _check_schema(str(path), path)
     if cache_dir is None:
         cache_dir = Path(tempfile.gettempdir()) / f"scal3r_index_{os.getuid()}"
     cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,30 +120,46 @@ def load_index(path: str | os.PathLike[str], cache_dir: Path | None = None) -> S
     finally:
         if not was_disabled:
             datasets.enable_progress_bars()
-    return SequenceIndex(path, rows)
+    return SequenceIndex(str(path), rows)
 
 
-def _check_schema(path: Path) -> None:
-    """Raise UserError unless the file is Parquet with all columns of FEATURES and their types."""
+def _read_url(url: str) -> datasets.Dataset:
+    """Fetch an index, which is small beside the files that it names, into memory."""
     try:
-        schema = pyarrow.parquet.read_schema(path)
+        file_system, name = fsspec.core.url_to_fs(url)
+        with file_system.open(name, "rb") as file:
+            _check_schema(url, file)
+            file.seek(0)
+            table = pyarrow.parquet.read_table(file, columns=list(FEATURES))
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"index {url} cannot be read: {str(error).splitlines()[0]}") from None
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=FEATURES))
+
+
+def _check_schema(name: str, file: Path | BinaryIO) -> None:
+    """Raise UserError unless the file is Parquet with rows and all columns of FEATURES and their types."""
+    try:
+        metadata = pyarrow.parquet.read_metadata(file)
     except FileNotFoundError:
-        raise UserError(f"index {path} does not exist; write one with `scal3r data index`") from None
+        raise UserError(f"index {name} does not exist; write one with `scal3r data index`") from None
     except (OSError, pyarrow.ArrowInvalid) as error:
         first_line = str(error).splitlines()[0]
-        raise UserError(f"index {path} is not a Parquet file: {first_line}") from None
+        raise UserError(f"index {name} is not a Parquet file: {first_line}") from None
+    schema = metadata.schema.to_arrow_schema()
     for field in FEATURES.arrow_schema:
         if field.name not in schema.names:
-            raise UserError(f"index {path} lacks column '{field.name}'; write it with `scal3r data index`")
+            raise UserError(f"index {name} lacks column '{field.name}'; write it with `scal3r data index`")
         # as features, because Parquet renames the items of nested lists
         found = datasets.Features.from_arrow_schema(pyarrow.schema([schema.field(field.name)]))[field.name]
         if found != FEATURES[field.name]:
             raise UserError(
-                f"index {path}: column '{field.name}' is {found}, expected {FEATURES[field.name]}"
+                f"index {name}: column '{field.name}' is {found}, expected {FEATURES[field.name]}"
             )
+    if metadata.num_rows == 0:
+        raise UserError(f"index {name} has no sequences; write it again with `scal3r data index`")
 
 
-def check_rotations(record: SequenceRecord, path: Path) -> None:
+def check_rotations(record: SequenceRecord, path: str | Path) -> None:
     """Raise UserError unless every pose is finite with R R^T = I and det R = +1 (reflected worlds do exist)."""
     if record.cam_from_world is None:
         return

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pyarrow
 
-from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.data.sequence import PackedFrames, SequenceRecord
 
 _TEXT, _FLAG = datasets.Value("string"), datasets.Value("bool")
 _FLOAT = datasets.Value("float64")
@@ -21,6 +21,7 @@ FEATURES = datasets.Features(
         "sequence_id": _TEXT,
         "split": _TEXT,
         "root": _TEXT,
+        "packed_row": datasets.Value("int64"),
         "num_frames": datasets.Value("int32"),
         "image": datasets.List(_TEXT),
         "depth": datasets.List(_TEXT),
@@ -52,31 +53,39 @@ FEATURES = datasets.Features(
 )
 
 POSE = (3, 4)
-NOT_STORED = "contents"
+PACKED_ROW = (
+    "packed_row"  # first row of the sequence's frames in the Parquet file `root`; -1: files are below root
+)
 
 
 def row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
     """Return the values of a row of an index that lies in `folder`; `root` becomes relative if it is below it."""
     root, base = Path(os.path.abspath(record.root)), Path(os.path.abspath(folder))
     place = root.relative_to(base) if root.is_relative_to(base) else root
-    values = {name: value for name, value in vars(record).items() if name != NOT_STORED}
+    values = {name: value for name, value in vars(record).items() if name != "packed"}
     row = {name: _plain(value) for name, value in values.items()}
     for name, value in row.items():
         if isinstance(value, list) and value:
             assert len(value) == record.num_frames, (
                 f"{name} of {record.sequence_id}: {len(value)} of {record.num_frames} frames"
             )
-    return row | {"root": place.as_posix(), "num_frames": record.num_frames}
+    first_row = -1 if record.packed is None else record.packed.first_row
+    return row | {"root": place.as_posix(), "num_frames": record.num_frames, PACKED_ROW: first_row}
 
 
-def record_from_row(row: pyarrow.Table, folder: Path) -> SequenceRecord:
-    """One-row Arrow table -> record; numbers are taken over as arrays, without a detour through Python objects."""
-    values = {name: _value(row, name) for name in FEATURES if name != "num_frames"}
-    poses = values["cam_from_world"]
+def record_from_row(row: pyarrow.Table, folder: str) -> SequenceRecord:
+    """One-row Arrow table of an index in `folder`, a path or URL -> record.
+
+    Numbers are taken over as arrays, without a detour through Python objects.
+    """
+    values = {name: _value(row, name) for name in FEATURES if name not in ("num_frames", PACKED_ROW)}
+    poses, first_row = values["cam_from_world"], _value(row, PACKED_ROW)
+    location = os.path.join(folder, values["root"])
     return SequenceRecord(
         **values
         | {
-            "root": Path(os.path.normpath(folder / values["root"])),
+            "root": Path(os.path.normpath(location)),
+            "packed": PackedFrames(location, first_row) if first_row >= 0 else None,
             "cam_from_world": None if poses is None else poses.reshape(-1, *POSE),
         }
     )

@@ -9,7 +9,6 @@ Shapes: B sequences, K chunks, S frames, H W pixels. Cameras are OpenCV (x right
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,19 @@ import torch
 from torch import Tensor
 
 from scal3r_train.data.pixel_map import PixelMap
+
+
+@dataclass(frozen=True)
+class PackedFrames:
+    """A run of rows of a Parquet file that holds a sequence's files, one row a frame (data_tools/pack.py).
+
+    Attributes:
+        location: path or URL of the file.
+        first_row: row of the sequence's first frame.
+    """
+
+    location: str
+    first_row: int
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class SequenceRecord:
     not there, left out.
     covisible: [S, N] int64, for unordered frames: those that see most of the same, best first, -1 where there are no
     more; None when unknown.
-    contents: bytes of the files by name, for an index with the files inside; None: they are below root.
+    packed: where the files are when they were packed into Parquet; their names are then COLUMN#FRAME. None: below root.
     """
 
     dataset: str
@@ -75,7 +87,7 @@ class SequenceRecord:
     max_depth_percentile: float = 0.0
     licence: str = ""
     source: str = ""
-    contents: Mapping[str, bytes] | None = None
+    packed: PackedFrames | None = None
 
     @property
     def num_frames(self) -> int:
