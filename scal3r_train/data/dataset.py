@@ -18,7 +18,7 @@ from scal3r_train.data.frame_cache import FrameCache
 from scal3r_train.data.frame_pixels import read_pixels
 from scal3r_train.data.index import SequenceIndex
 from scal3r_train.data.plan import RankPlan, Window
-from scal3r_train.data.reading_process import obey_parent_only
+from scal3r_train.data.reading_process import begin_reading
 from scal3r_train.data.sequence import SequenceBatch, SequenceRecord, SkippedFrame
 from scal3r_train.data.sources import DataSettings
 from scal3r_train.data.window import WindowFrames, read_window
@@ -140,7 +140,7 @@ def _chunk(frames: WindowFrames, places: list[int]) -> SequenceBatch:
 def _padding(num_frames: int, size: tuple[int, int]) -> SequenceBatch:
     """Return a chunk, B = K = 1, that only keeps the work equal; nothing of it counts."""
     return SequenceBatch(
-        images=torch.zeros(1, 1, num_frames, 3, *size),
+        images=torch.zeros(1, 1, num_frames, 3, *size, dtype=torch.uint8),
         depth=torch.zeros(1, 1, num_frames, *size),
         extrinsics=torch.eye(4)[:3].expand(1, 1, num_frames, 3, 4),
         intrinsics=torch.eye(3).expand(1, 1, num_frames, 3, 3),
@@ -175,6 +175,6 @@ def step_loader(
         prefetch_factor=2 if num_workers > 0 else None,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # it draws seeds for its processes: not from the run's random state
-        worker_init_fn=obey_parent_only,
+        worker_init_fn=begin_reading,
     )
     return iter(loader)

@@ -22,6 +22,6 @@ def read_file(record: SequenceRecord, name: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the index or its root") from None
+        raise UserError(f"file {path} does not exist; check the index or its root") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise UserError(f"file {path} cannot be read: {error.strerror}") from None

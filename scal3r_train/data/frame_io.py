@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scal3r_train.data.depth_codec import CODECS, SKY, decode_depth
+from scal3r_train.data.depth_codec import CODECS, SKY, decode_depth, zero_beyond
 from scal3r_train.data.frame_files import read_file
 from scal3r_train.data.image_codec import decode_image
 from scal3r_train.data.mask import at_size, decode_mask
@@ -180,10 +180,12 @@ def _without_masked(record: SequenceRecord, index: int, depth: np.ndarray) -> np
 
 
 def _without_far(record: SequenceRecord, depth: np.ndarray) -> np.ndarray:
-    limit = np.float32(record.max_depth if record.max_depth > 0 else np.inf)
+    limit = record.max_depth if record.max_depth > 0 else np.inf
     if record.max_depth_percentile > 0 and (depth > 0).any():
-        limit = min(limit, np.percentile(depth[depth > 0], record.max_depth_percentile))
-    return np.where(depth <= limit, depth, np.float32(0)) if np.isfinite(limit) else depth
+        limit = min(limit, float(np.percentile(depth[depth > 0], record.max_depth_percentile)))
+    if np.isfinite(limit):
+        zero_beyond(depth, limit)
+    return depth
 
 
 def _turned(values: np.ndarray, quarter_turns: int) -> np.ndarray:

@@ -144,11 +144,11 @@ class SkippedFrame:
 class SequenceBatch:
     """What one training step consumes on one rank: K chunks of S frames of each of B sequences, in temporal order.
 
-    images [B, K, S, 3, H, W] float32 RGB in 0..1; depth [B, K, S, H, W] float32, 0 invalid, -1 sky;
-    extrinsics [B, K, S, 3, 4] float32 cam_from_chunk: the chunk's coordinate frame is that of its reference frame,
-    the temporal middle m = ceil(S / 2) - 1, whose extrinsics are therefore the identity; intrinsics [B, K, S, 3, 3]
-    float32; chunk_mask [B, K] bool, False for padding chunks, which carry no weight; sequence_ids: B names;
-    skipped: frames that could not be read.
+    images [B, K, S, 3, H, W] uint8 RGB, a quarter of the bytes that floats would take to travel; depth [B, K, S, H, W]
+    float32, 0 invalid, -1 sky; extrinsics [B, K, S, 3, 4] float32 cam_from_chunk: the chunk's coordinate frame is that
+    of its reference frame, the temporal middle m = ceil(S / 2) - 1, whose extrinsics are therefore the identity;
+    intrinsics [B, K, S, 3, 3] float32; chunk_mask [B, K] bool, False for padding chunks, which carry no weight;
+    sequence_ids: B names; skipped: frames that could not be read.
     """
 
     images: Tensor
@@ -158,6 +158,10 @@ class SequenceBatch:
     chunk_mask: Tensor
     sequence_ids: tuple[str, ...]
     skipped: tuple[SkippedFrame, ...] = ()
+
+    def float_images(self) -> Tensor:
+        """Images as the model takes them, [B, K, S, 3, H, W] float32 in 0..1."""
+        return self.images.float() / 255
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SequenceBatch:
         """The same batch on another device."""

@@ -132,7 +132,7 @@ class Cover:
         ):
             nearest = ((np.arange(want) + start + 0.5) * (have / resized)).astype(int)
             index.append(np.minimum(nearest, have - 1))
-        return depth[np.ix_(*index)]
+        return depth.take(index[0], 0).take(index[1], 1)  # twice as fast as depth[np.ix_(*index)]
 
 
 def half_pixel_intrinsics(intrinsics: np.ndarray, pixel_centre: str) -> np.ndarray:

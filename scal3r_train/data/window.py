@@ -28,7 +28,7 @@ class WindowFrames:
     """Some frames of a window.
 
     Attributes:
-        images: [N, 3, H, W] float32 RGB in 0..1.
+        images: [N, 3, H, W] uint8 RGB.
         depth: [N, H, W] float32, 0 invalid, -1 sky.
         intrinsics: [N, 3, 3] float64.
         extrinsics: [N, 3, 4] float64 cam_from_world.
@@ -67,7 +67,7 @@ def read_window(
         UserError: too many frames cannot be read; names the first.
     """
     needed = math.ceil(size[0] * look.zoom), math.ceil(size[1] * look.zoom)
-    images = torch.empty(len(frames), 3, *size)
+    images = torch.empty(len(frames), 3, *size, dtype=torch.uint8)
     depth = torch.zeros(len(frames), *size)
     intrinsics, extrinsics = np.empty((len(frames), 4)), np.empty((len(frames), 3, 4))
     skipped: list[SkippedFrame] = []
@@ -102,7 +102,7 @@ def read_window(
         images[place], depth[place] = images[nearest], depth[nearest]
         intrinsics[place], extrinsics[place] = intrinsics[nearest], extrinsics[nearest]
     return WindowFrames(
-        images=images.div_(255),
+        images=images,
         depth=depth,
         intrinsics=intrinsics_matrices(intrinsics),
         extrinsics=torch.from_numpy(extrinsics),

@@ -65,7 +65,7 @@ def validate(
                 engine.bare_model, groups[plan_of(window).for_rank(engine.process.rank).group.ranks]
             )
             batch = batch.to(engine.process.device)
-            rows += chunk_errors(engine.forward(batch.images, batch.chunk_mask), batch)
+            rows += chunk_errors(engine.forward(batch.float_images(), batch.chunk_mask), batch)
     engine.bare_model.train(was_training)
     return _mean_over_world(rows, engine.process.device)
 

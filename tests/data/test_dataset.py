@@ -86,7 +86,7 @@ def test_batch_holds_the_planned_frames(towns: Path) -> None:
             frames = plan.chunk_frames(window, chunk)
             assert frames is not None
             direct = read_frames(record, frames, (28, 42))
-            assert torch.equal(batch.images[b, k], direct.images)
+            assert torch.equal(batch.float_images()[b, k], direct.images)
             assert torch.equal(batch.depth[b, k], direct.depth)
             assert torch.equal(batch.intrinsics[b, k], direct.intrinsics.float())
             check_relative_poses(batch.extrinsics[b, k], record.cam_from_world[frames])
@@ -139,7 +139,7 @@ def test_colour_jitter_is_one_change_per_window(towns: Path) -> None:
     for rank in (0, 1):
         assert torch.equal(plain[rank].depth, jittered[rank].depth)
         for b in (0, 1):
-            maps[rank, b] = fit_affine(plain[rank].images[b], jittered[rank].images[b])
+            maps[rank, b] = fit_affine(plain[rank].float_images()[b], jittered[rank].float_images()[b])
     np.testing.assert_allclose(maps[0, 0], maps[1, 0], atol=0.01)
     np.testing.assert_allclose(maps[0, 1], maps[1, 1], atol=0.01)
     assert np.abs(maps[0, 0] - maps[0, 1]).max() > 0.05
