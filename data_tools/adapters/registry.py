@@ -5,6 +5,7 @@ from __future__ import annotations
 from scal3r_data_tools.adapters import (
     co3d_v2,
     game_loop,
+    hypersim,
     images,
     kitti_odometry,
     nerfstudio,
@@ -16,6 +17,7 @@ from scal3r_data_tools.adapters.adapter import Adapter
 ADAPTERS: dict[str, Adapter] = {
     "co3d_v2": Adapter(co3d_v2.index, co3d_v2.Options),
     "game_loop": Adapter(game_loop.index),
+    "hypersim": Adapter(hypersim.index, hypersim.Options),
     "images": Adapter(images.index),
     "kitti_odometry": Adapter(kitti_odometry.index),
     "nerfstudio": Adapter(nerfstudio.index),
