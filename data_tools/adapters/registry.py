@@ -9,6 +9,7 @@ from scal3r_data_tools.adapters import (
     images,
     kitti_odometry,
     nerfstudio,
+    scenenet_rgbd,
     seven_scenes,
     towns,
 )
@@ -21,6 +22,7 @@ ADAPTERS: dict[str, Adapter] = {
     "images": Adapter(images.index),
     "kitti_odometry": Adapter(kitti_odometry.index),
     "nerfstudio": Adapter(nerfstudio.index),
+    "scenenet_rgbd": Adapter(scenenet_rgbd.index),
     "seven_scenes": Adapter(seven_scenes.index),
     "towns": Adapter(towns.index),
 }
