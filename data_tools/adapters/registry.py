@@ -11,6 +11,7 @@ from scal3r_data_tools.adapters import (
     nerfstudio,
     scenenet_rgbd,
     seven_scenes,
+    taskonomy,
     towns,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
@@ -24,5 +25,6 @@ ADAPTERS: dict[str, Adapter] = {
     "nerfstudio": Adapter(nerfstudio.index),
     "scenenet_rgbd": Adapter(scenenet_rgbd.index),
     "seven_scenes": Adapter(seven_scenes.index),
+    "taskonomy": Adapter(taskonomy.index, taskonomy.Options),
     "towns": Adapter(towns.index),
 }
