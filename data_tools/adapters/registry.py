@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scal3r_data_tools.adapters import (
+    aria_synthetic_environments,
     co3d_v2,
     game_loop,
     hypersim,
@@ -18,6 +19,7 @@ from scal3r_data_tools.adapters import (
 from scal3r_data_tools.adapters.adapter import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
+    "aria_synthetic_environments": Adapter(aria_synthetic_environments.index),
     "co3d_v2": Adapter(co3d_v2.index, co3d_v2.Options),
     "game_loop": Adapter(game_loop.index),
     "hypersim": Adapter(hypersim.index, hypersim.Options),
