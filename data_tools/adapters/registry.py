@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from scal3r_data_tools.adapters import (
+    aria_digital_twin,
+    aria_digital_twin_prepare,
     aria_synthetic_environments,
     co3d_v2,
     game_loop,
@@ -19,6 +21,11 @@ from scal3r_data_tools.adapters import (
 from scal3r_data_tools.adapters.adapter import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
+    "aria_digital_twin": Adapter(
+        aria_digital_twin.index,
+        prepare=aria_digital_twin_prepare.prepare,
+        prepare_options=aria_digital_twin_prepare.Options,
+    ),
     "aria_synthetic_environments": Adapter(aria_synthetic_environments.index),
     "co3d_v2": Adapter(co3d_v2.index, co3d_v2.Options),
     "game_loop": Adapter(game_loop.index),
