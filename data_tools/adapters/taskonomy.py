@@ -93,16 +93,14 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
 
 
 def _buildings(source: Path) -> Iterator[_Building]:
-    """Folders of point_info files, at most three levels down: deeper there are only millions of files."""
-    for pattern in ("*/", "*/*/", "*/*/*/"):
-        for folder in source.glob(pattern):
-            parts = folder.relative_to(source).parts
-            if folder.name in INFO_FOLDERS:
-                name = folder.parent.name if len(parts) > 1 else source.name
-                yield _Building("/".join(parts), re.sub("_(point_info|points)$", "", name))
-            elif len(parts) > 1 and parts[0] in INFO_FOLDERS and (parts[1] != "taskonomy" or len(parts) == 3):
-                if next(folder.glob("point_*.json"), None) is not None:
-                    yield _Building("/".join(parts), folder.name)
+    """Folders of point_info files; image folders, with their millions of files, are not looked through."""
+    for domain in INFO_FOLDERS:
+        for folder in [*source.glob(domain), *source.glob(f"*/{domain}")]:
+            name = re.sub("_(point_info|points)$", "", folder.parent.name)
+            yield _Building(folder.relative_to(source).as_posix(), name)
+        for folder in [*source.glob(f"{domain}/*/"), *source.glob(f"{domain}/taskonomy/*/")]:
+            if folder.is_dir() and folder.name != "taskonomy":
+                yield _Building(folder.relative_to(source).as_posix(), folder.name)
 
 
 def _sequence(source: Path, building: _Building, options: Options) -> SequenceRecord | None:
