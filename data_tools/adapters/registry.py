@@ -9,6 +9,7 @@ from scal3r_data_tools.adapters import (
     nerfstudio,
     seven_scenes,
     towns,
+    tum,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
 
@@ -19,4 +20,5 @@ ADAPTERS: dict[str, Adapter] = {
     "nerfstudio": Adapter(nerfstudio.index),
     "seven_scenes": Adapter(seven_scenes.index),
     "towns": Adapter(towns.index),
+    "tum": Adapter(tum.index, tum.Options),
 }
