@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scal3r_data_tools.adapters import (
+    euroc,
     game_loop,
     images,
     kitti_odometry,
@@ -15,6 +16,7 @@ from scal3r_data_tools.adapters import (
 from scal3r_data_tools.adapters.adapter import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
+    "euroc": Adapter(euroc.index, euroc.Options),
     "game_loop": Adapter(game_loop.index),
     "images": Adapter(images.index),
     "kitti_odometry": Adapter(kitti_odometry.index),
