@@ -12,6 +12,7 @@ from scal3r_data_tools.adapters import (
     seven_scenes,
     towns,
     tum,
+    virtual_kitti_2,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
 
@@ -25,4 +26,5 @@ ADAPTERS: dict[str, Adapter] = {
     "seven_scenes": Adapter(seven_scenes.index),
     "towns": Adapter(towns.index),
     "tum": Adapter(tum.index, tum.Options),
+    "virtual_kitti_2": Adapter(virtual_kitti_2.index, virtual_kitti_2.Options),
 }
