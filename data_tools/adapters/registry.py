@@ -14,6 +14,7 @@ from scal3r_data_tools.adapters import (
     towns,
     tum,
     virtual_kitti_2,
+    wildrgbd,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
 
@@ -29,4 +30,5 @@ ADAPTERS: dict[str, Adapter] = {
     "towns": Adapter(towns.index),
     "tum": Adapter(tum.index, tum.Options),
     "virtual_kitti_2": Adapter(virtual_kitti_2.index, virtual_kitti_2.Options),
+    "wildrgbd": Adapter(wildrgbd.index),
 }
