@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scal3r_data_tools.adapters import (
+    blended_mvs,
     euroc,
     game_loop,
     images,
@@ -20,6 +21,7 @@ from scal3r_data_tools.adapters import (
 from scal3r_data_tools.adapters.adapter import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
+    "blended_mvs": Adapter(blended_mvs.index),
     "euroc": Adapter(euroc.index, euroc.Options),
     "game_loop": Adapter(game_loop.index),
     "images": Adapter(images.index),
