@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scal3r_data_tools.adapters import (
     blended_mvs,
+    cut3r,
     euroc,
     game_loop,
     images,
@@ -23,6 +24,7 @@ from scal3r_data_tools.adapters.adapter import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
     "blended_mvs": Adapter(blended_mvs.index),
+    "cut3r": Adapter(cut3r.index, cut3r.Options),
     "euroc": Adapter(euroc.index, euroc.Options),
     "game_loop": Adapter(game_loop.index),
     "images": Adapter(images.index),
