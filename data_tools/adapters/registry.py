@@ -18,6 +18,7 @@ from scal3r_data_tools.adapters import (
     towns,
     tum,
     virtual_kitti_2,
+    waymo,
     wildrgbd,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
@@ -38,5 +39,6 @@ ADAPTERS: dict[str, Adapter] = {
     "towns": Adapter(towns.index),
     "tum": Adapter(tum.index, tum.Options),
     "virtual_kitti_2": Adapter(virtual_kitti_2.index, virtual_kitti_2.Options),
+    "waymo": Adapter(waymo.index, waymo.Options),
     "wildrgbd": Adapter(wildrgbd.index),
 }
