@@ -224,10 +224,12 @@ def test_ray_lengths_become_z(
         np.minimum(np.rint(length / unit), 65535).astype(np.uint16) if is_png else length.astype(np.float32)
     )
     name = "depth.bin"
+    folder = tmp_path_factory.getbasetemp()
+    (folder / name).write_bytes(WRITERS[CODECS[codec].container](stored, codec))
     record = SequenceRecord(
         dataset="test",
         sequence_id="test",
-        root=tmp_path_factory.getbasetemp(),
+        root=folder,
         image=("image.png",),
         image_size=np.array([[6, 8]]),
         timestamp=np.zeros(1),
@@ -235,7 +237,6 @@ def test_ray_lengths_become_z(
         depth_codec=codec,
         camera_model="pinhole",
         intrinsics=np.array([[focal, 0.9 * focal, *centre]]),
-        contents={name: WRITERS[CODECS[codec].container](stored, codec)},
     )
     got = read_frame_depth(record, 0)
     assert got is not None

@@ -109,6 +109,7 @@ def test_commands_of_the_contract_exist() -> None:
         "convert",
         "score trajectory",
         "data index",
+        "data prepare",
         "data check",
         "data preview",
         "data pack",
