@@ -64,7 +64,7 @@ def read_window(
         reader: gives a frame's pixels, not smaller than the size it is given if the file is not.
 
     Raises:
-        UserError: too many frames cannot be read; names the first.
+        UserError: too many frames cannot be read (names the first), or a camera is not finite.
     """
     needed = math.ceil(size[0] * look.zoom), math.ceil(size[1] * look.zoom)
     images = torch.empty(len(frames), 3, *size, dtype=torch.uint8)
@@ -84,6 +84,12 @@ def read_window(
         camera = frame_camera(record, frame)
         assert camera.intrinsics is not None, "refused when the source was opened"
         assert camera.extrinsics is not None, "refused when the source was opened"
+        for what, numbers in (("intrinsics", camera.intrinsics), ("extrinsics", camera.extrinsics)):
+            if not np.isfinite(numbers).all():
+                raise UserError(
+                    f"{what} of sequence {record.sequence_id!r} contain NaN or infinity in frame {frame}; mend or "
+                    "remove it (`scal3r data check` finds the frame)"
+                )
         centre = float(camera.intrinsics[2]), float(camera.intrinsics[3])
         cover = Cover.around(record.upright_hw(frame), size, centre, look.zoom)
         image = look.coloured(cover.image_fast(pixels.image), frame)

@@ -37,6 +37,7 @@ RULES = {
     "float16_bits": (1, INF, NO_SKY),
     "npy": (1, INF, NO_SKY),
     "npy_sky_1000": (1, INF, 1000),
+    "float32_png_sky_1000": (1, INF, 1000),
     "pfm": (1, INF, NO_SKY),
     "exr": (1, INF, NO_SKY),
     "exr_sky_inf": (1, INF, INF),
@@ -50,6 +51,14 @@ RULES = {
 def write_png(stored: np.ndarray, codec: str) -> bytes:
     file = BytesIO()
     Image.fromarray(stored.view(np.uint16)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_float32_png(stored: np.ndarray, codec: str) -> bytes:
+    """As TartanAir V2: OpenCV writes the four bytes of a number as blue, green, red and alpha."""
+    blue, green, red, alpha = np.moveaxis(stored.astype("<f4")[..., None].view(np.uint8), -1, 0)
+    file = BytesIO()
+    Image.fromarray(np.stack([red, green, blue, alpha], -1), "RGBA").save(file, "PNG")
     return file.getvalue()
 
 
@@ -86,6 +95,7 @@ def write_raw(stored: np.ndarray, codec: str) -> bytes:
 WRITERS = {
     "png16": write_png,
     "float16_png": write_png,
+    "float32_png": write_float32_png,
     "npy": write_npy,
     "pfm": write_pfm,
     "exr": write_exr,

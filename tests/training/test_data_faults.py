@@ -135,12 +135,12 @@ def test_numbers_that_are_not_finite_are_replaced_too(towns: Path, tmp_path: Pat
     write_index(tmp_path / "index.parquet", records)
     tiny.train(tiny.recipe(tmp_path / "index.parquet", tmp_path / "run", BROKEN))
     reasons = {fault["reason"] for fault in tiny.faults(tmp_path / "run")}
-    assert len(reasons) == 1
-    assert f"intrinsics of sequence '{BROKEN_TOWN}' contain NaN" in reasons.pop()
+    assert reasons
+    assert all(reason.startswith(f"intrinsics of sequence '{BROKEN_TOWN}' contain NaN") for reason in reasons)
 
 
 def test_no_fallbacks_on_request(partly: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^step \d+: image .*gone_\d+\.png does not exist; check"):
+    with pytest.raises(UserError, match=r"^step \d+: file .*gone_\d+\.png does not exist; check"):
         tiny.train(tiny.recipe(partly, tmp_path, BROKEN | {"data.max_fallbacks_per_step": 0}))
 
 
@@ -151,7 +151,7 @@ def test_nothing_left_to_read_ends_the_run(towns: Path, tmp_path: Path) -> None:
     recipe = tiny.recipe(
         tmp_path / "index.parquet", tmp_path / "run", BROKEN | {"data.max_fallbacks_per_step": 3}
     )
-    with pytest.raises(UserError, match=r"^step 1: image .*gone_.*\(3 other windows neither\)$"):
+    with pytest.raises(UserError, match=r"^step 1: file .*gone_.*\(3 other windows neither\)$"):
         tiny.train(recipe)
     assert [fault["attempt"] for fault in tiny.faults(tmp_path / "run")] == [1, 2, 3]
 
@@ -160,7 +160,7 @@ def test_too_many_faulty_steps_end_the_run(
     partly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_faults, "MIN_STEPS", 4)
-    with pytest.raises(UserError, match=r"^1 of \d steps met data .*max_fallback_share = 0.1; .*last: image"):
+    with pytest.raises(UserError, match=r"^1 of \d steps met data .*max_fallback_share = 0.1; .*last: file"):
         tiny.train(tiny.recipe(partly, tmp_path, BROKEN | {"data.max_fallback_share": 0.1}))
     assert len(tiny.faults(tmp_path)) == 1
 
@@ -178,6 +178,6 @@ def test_whole_data_costs_one_exchange_a_step(
     monkeypatch.setattr(data_faults, "gather_to_all", gather)
     changes = {"optim.accumulation_steps": 2, "optim.num_steps": 3, "validation.every": 0}
     tiny.train(tiny.recipe(towns, tmp_path, changes))
-    assert sent == [[], [], []]
+    assert sent == [([], [])] * 3
     assert not (tmp_path / "data_faults.jsonl").exists()
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["data/fallbacks"] == 0
