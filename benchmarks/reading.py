@@ -71,7 +71,7 @@ def print_speed(record: SequenceRecord, rounds: int) -> None:
     variants: dict[str, Callable[[], object]] = {
         "opencv": lambda: _each(frames, partial(_opencv, record)),
         "decode": lambda: _each(frames, lambda frame: read_pixels(record, frame, SIZE)),
-        "pipeline": lambda: read_window(record, frames, SIZE, look, 0.0, read_pixels),
+        "pipeline": lambda: read_window(record, frames, SIZE, look, read_pixels),
     }
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + 1):

@@ -21,7 +21,7 @@ from scal3r_train.data.plan import RankPlan, Window
 from scal3r_train.data.reading_process import begin_reading
 from scal3r_train.data.sequence import SequenceBatch, SequenceRecord, SkippedFrame
 from scal3r_train.data.sources import DataSettings
-from scal3r_train.data.window import WindowFrames, read_window
+from scal3r_train.data.window import WindowFrames, read_window, readable_places
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.model.chunk_batch import reference_index
 
@@ -99,11 +99,12 @@ class StepDataset(Dataset):
         skipped: tuple[SkippedFrame, ...] = ()
         if wanted:
             look = WindowLook.draw(self._augmentation, window.seed)
-            frames = read_window(record, wanted, size, look, self._max_skipped, self._reader)
+            frames = read_window(record, wanted, size, look, self._reader)
             skipped = frames.skipped
             for place, chunk in enumerate(chunks):
                 if chunk is not None:
-                    parts[place] = _chunk(frames, [places[frame] for frame in chunk])
+                    shown = readable_places(frames, [places[frame] for frame in chunk], self._max_skipped)
+                    parts[place] = _chunk(frames, shown)
         joined = _join([replace(part, sequence_ids=(record.sequence_id,)) for part in parts], axis=1)
         return replace(joined, skipped=skipped)
 

@@ -49,7 +49,7 @@ class DataSettings(StrictModel):
         default=0.25,
         ge=0,
         lt=1,
-        description="share of a window's frames that may be unreadable and are replaced by their neighbours",
+        description="share of a chunk's frames that may be unreadable and are replaced by their neighbours",
     )
     max_fallbacks_per_step: int = Field(
         default=8,

@@ -1,4 +1,4 @@
-"""The frames of a training window that one rank needs: decoded, cropped, coloured; broken ones replaced and told.
+"""The frames of a training window that one rank needs: decoded, cropped, coloured; broken ones told.
 
 Shapes: N frames, H W pixels.
 """
@@ -32,13 +32,17 @@ class WindowFrames:
         depth: [N, H, W] float32, 0 invalid, -1 sky.
         intrinsics: [N, 3, 3] float64.
         extrinsics: [N, 3, 4] float64 cam_from_world.
-        skipped: those that could not be read.
+        is_readable: [N] bool; the others hold nothing.
+        reasons: by place, why a frame is not readable.
+        skipped: frames that could not be read, or not with their depth.
     """
 
     images: Tensor
     depth: Tensor
     intrinsics: Tensor
     extrinsics: Tensor
+    is_readable: list[bool]
+    reasons: dict[int, str]
     skipped: tuple[SkippedFrame, ...]
 
 
@@ -47,37 +51,32 @@ def read_window(
     frames: Sequence[int],
     size: tuple[int, int],
     look: WindowLook,
-    max_skipped: float,
     reader: Reader,
 ) -> WindowFrames:
-    """Read frames for training.
-
-    A frame whose image cannot be read is replaced, camera and all, by the nearest of these frames that can; one whose
-    depth cannot be read goes without depth. So a window keeps its shape and its geometry stays right.
+    """Read frames for training. One whose depth cannot be read goes without depth.
 
     Args:
         record: the sequence, with poses and intrinsics.
         frames: which of its frames, in the order of the window.
         size: H, W.
         look: zoom and colours.
-        max_skipped: share of the frames that may be replaced.
         reader: gives a frame's pixels, not smaller than the size it is given if the file is not.
 
     Raises:
-        UserError: too many frames cannot be read (names the first), or a camera is not finite.
+        UserError: a camera is not finite.
     """
     needed = math.ceil(size[0] * look.zoom), math.ceil(size[1] * look.zoom)
     images = torch.empty(len(frames), 3, *size, dtype=torch.uint8)
     depth = torch.zeros(len(frames), *size)
-    intrinsics, extrinsics = np.empty((len(frames), 4)), np.empty((len(frames), 3, 4))
+    intrinsics, extrinsics = np.ones((len(frames), 4)), np.zeros((len(frames), 3, 4))
     skipped: list[SkippedFrame] = []
-    broken: list[int] = []
+    reasons: dict[int, str] = {}
     for place, frame in enumerate(frames):
         try:
             pixels = reader(record, frame, needed)
         except UserError as error:
             skipped.append(SkippedFrame(record.dataset, record.sequence_id, frame, str(error)))
-            broken.append(place)
+            reasons[place] = str(error)
             continue
         if pixels.fault:
             skipped.append(SkippedFrame(record.dataset, record.sequence_id, frame, pixels.fault))
@@ -97,20 +96,30 @@ def read_window(
         if pixels.depth is not None:
             depth[place] = torch.from_numpy(np.ascontiguousarray(cover.depth(pixels.depth)))
         intrinsics[place], extrinsics[place] = cover.moved(camera.intrinsics), camera.extrinsics
-    if len(broken) > max_skipped * len(frames):
-        raise UserError(
-            f"{skipped[0].reason}; {len(broken)} of {len(frames)} frames of this window of {record.sequence_id} "
-            "cannot be read"
-        )
-    good = np.setdiff1d(np.arange(len(frames)), broken)
-    for place in broken:
-        nearest = good[np.argmin(np.abs(good - place))]
-        images[place], depth[place] = images[nearest], depth[nearest]
-        intrinsics[place], extrinsics[place] = intrinsics[nearest], extrinsics[nearest]
     return WindowFrames(
         images=images,
         depth=depth,
         intrinsics=intrinsics_matrices(intrinsics),
         extrinsics=torch.from_numpy(extrinsics),
+        is_readable=[place not in reasons for place in range(len(frames))],
+        reasons=reasons,
         skipped=tuple(skipped),
     )
+
+
+def readable_places(frames: WindowFrames, places: Sequence[int], max_skipped: float) -> list[int]:
+    """Return the places of a chunk's frames, the nearest readable one of the chunk in place of a broken one.
+
+    Decided within the chunk, so that the result does not depend on which ranks hold which chunks.
+
+    Raises:
+        UserError: more than the share `max_skipped` of the chunk's frames is broken; names the first.
+    """
+    good = [number for number, place in enumerate(places) if frames.is_readable[place]]
+    num_broken = len(places) - len(good)
+    if num_broken > max_skipped * len(places):
+        broken = next(place for place in places if not frames.is_readable[place])
+        raise UserError(
+            f"{frames.reasons[broken]}; {num_broken} of {len(places)} frames of a chunk cannot be read"
+        )
+    return [places[min(good, key=lambda other: abs(other - number))] for number in range(len(places))]

@@ -13,7 +13,7 @@ from scal3r_train.data.augmentation import AugmentationSettings, WindowLook
 from scal3r_train.data.frame_pixels import read_pixels
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.window import WindowFrames, read_window
+from scal3r_train.data.window import WindowFrames, read_window, readable_places
 
 FRAMES = range(2, 10)
 
@@ -23,9 +23,9 @@ def record(towns: Path) -> SequenceRecord:
     return load_index(towns)[0]
 
 
-def read(record: SequenceRecord, max_skipped: float = 0.25, size: tuple[int, int] = (28, 42)) -> WindowFrames:
+def read(record: SequenceRecord, size: tuple[int, int] = (28, 42)) -> WindowFrames:
     look = WindowLook.draw(AugmentationSettings(), 0)
-    return read_window(record, list(FRAMES), size, look, max_skipped, read_pixels)
+    return read_window(record, list(FRAMES), size, look, read_pixels)
 
 
 def renamed(record: SequenceRecord, field: str, *frames: int) -> SequenceRecord:
@@ -35,14 +35,22 @@ def renamed(record: SequenceRecord, field: str, *frames: int) -> SequenceRecord:
     return dataclasses.replace(record, **{field: tuple(names)})
 
 
-def test_a_broken_image_is_replaced_with_its_camera_by_the_nearest(record: SequenceRecord) -> None:
+def test_a_broken_image_gives_its_place_to_the_nearest_of_its_chunk(record: SequenceRecord) -> None:
     whole, got = read(record), read(renamed(record, "image", 2, 6))
-    # 2 has only 3 beside it; 6 has 5 and 7 beside it, of which the earlier is taken
-    expected = torch.tensor([1, 1, 2, 3, 3, 5, 6, 7])
-    for name in ("images", "depth", "intrinsics", "extrinsics"):
-        assert torch.equal(getattr(got, name), getattr(whole, name)[expected]), name
     assert [(frame.dataset, frame.index) for frame in got.skipped] == [("towns", 2), ("towns", 6)]
     assert "gone_2.png does not exist" in got.skipped[0].reason
+    good = torch.tensor([1, 2, 3, 5, 6, 7])
+    for name in ("images", "depth", "intrinsics", "extrinsics"):
+        assert torch.equal(getattr(got, name)[good], getattr(whole, name)[good]), name
+    # frame 2 is the first; frame 6, at place 4, lies between two, of which the earlier is taken
+    assert readable_places(got, range(8), 0.25) == [1, 1, 2, 3, 3, 5, 6, 7]
+    assert readable_places(got, [4, 5, 6, 7], 0.25) == [
+        5,
+        5,
+        6,
+        7,
+    ]  # another chunk does not have the earlier one
+    assert readable_places(whole, range(8), 0.0) == list(range(8))
     assert whole.skipped == ()
 
 
@@ -56,12 +64,12 @@ def test_broken_depth_is_left_out(record: SequenceRecord) -> None:
 
 
 def test_too_many_broken_frames_are_a_failure(record: SequenceRecord) -> None:
-    broken = renamed(record, "image", 2, 3, 4)
-    assert len(read(broken, max_skipped=0.375).skipped) == 3
-    with pytest.raises(UserError, match=r"gone_2\.png does not exist.*3 of 8 frames .* town_001_00000"):
-        read(broken, max_skipped=0.37)
-    with pytest.raises(UserError, match="1 of 8 frames"):
-        read(renamed(record, "image", 5), max_skipped=0.0)
+    got = read(renamed(record, "image", 2, 3, 4))
+    assert len(readable_places(got, range(8), 0.375)) == 8
+    with pytest.raises(UserError, match=r"gone_2\.png does not exist.*3 of 8 frames of a chunk"):
+        readable_places(got, range(8), 0.37)
+    with pytest.raises(UserError, match=r"gone_4\.png .*1 of 4 frames"):
+        readable_places(got, [2, 3, 4, 5], 0.0)
 
 
 def test_an_image_of_another_size_than_the_index_says_is_broken(
@@ -91,7 +99,7 @@ def test_large_photographs_are_decoded_at_part_of_their_size(tmp_path: Path) -> 
     odd = dataclasses.replace(record, image_size=np.array([[401, 608]]))
     with pytest.raises(UserError, match="has 608x400 pixels, the index says 608x401"):
         read_pixels(odd, 0, (10, 10))
-    frames = read_window(record, [0], (50, 76), WindowLook.draw(AugmentationSettings(), 0), 0.0, read_pixels)
+    frames = read_window(record, [0], (50, 76), WindowLook.draw(AugmentationSettings(), 0), read_pixels)
     image = frames.images[0, 0].double().numpy()
     columns, rows = np.meshgrid(np.arange(76) + 0.5, np.arange(50) + 0.5)
     found = float((image * columns).sum() / image.sum()), float((image * rows).sum() / image.sum())
