@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scal3r_data_tools.adapters.registry import ADAPTERS
+from scal3r_data_tools.adapters.registry import known_adapter
 from scal3r_data_tools.progress import progress
 from scal3r_train.config import UserError, load_config
 from scal3r_train.data.index import check_rotations, write_index
@@ -25,13 +25,11 @@ def main(
     without its sequences and whatever an adapter finds wrong.
     """
     source = Path(source)
-    if dataset not in ADAPTERS:
-        raise UserError(f"dataset '{dataset}' is unknown; known are {', '.join(sorted(ADAPTERS))}")
+    adapter = known_adapter(dataset)
     if not source.exists():
         raise UserError(f"source {source} does not exist; name the folder that holds the dataset")
     if Path(output).suffix != ".parquet":
         raise UserError(f"output {output} must end in .parquet")
-    adapter = ADAPTERS[dataset]
     options = load_config(adapter.options, None, overrides)
     records = list(progress(adapter.records(source, options), None, dataset))
     if not records:

@@ -152,7 +152,7 @@ def _add_score_commands(commands: "Commands") -> None:
 
 
 def _add_data_commands(commands: "Commands") -> None:
-    """Add data index, check, preview and synth."""
+    """Add data index, prepare, check, preview and synth."""
     data = commands.add_parser("data", help="Index, check, look at or make data.")
     kinds = data.add_subparsers(title="data commands", metavar="COMMAND", required=True)
     index = _add_command(
@@ -166,6 +166,17 @@ def _add_data_commands(commands: "Commands") -> None:
     index.add_argument("source", metavar="SRC", type=Path, help="folder of the data set")
     index.add_argument("output", metavar="OUT.parquet", type=Path, help="index to write")
     _add_overrides(index)
+    prepare = _add_command(
+        kinds,
+        "prepare",
+        _data_prepare,
+        "Write what a data set does not hold as files, such as depth from its mesh; can be started again.",
+        "scal3r data prepare scannet_pp downloads/scannetpp prepared/scannetpp num_workers=8",
+    )
+    prepare.add_argument("dataset", metavar="DATASET", help="name of the adapter; an unknown one lists them")
+    prepare.add_argument("source", metavar="SRC", type=Path, help="folder of the data set")
+    prepare.add_argument("output", metavar="OUT", type=Path, help="folder to write")
+    _add_overrides(prepare)
     check = _add_command(
         kinds,
         "check",
@@ -240,6 +251,12 @@ def _data_index(arguments: argparse.Namespace) -> int | None:
     from scal3r_data_tools import index
 
     return index.main(arguments.dataset, arguments.source, arguments.output, arguments.overrides)
+
+
+def _data_prepare(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import prepare
+
+    return prepare.main(arguments.dataset, arguments.source, arguments.output, arguments.overrides)
 
 
 def _data_check(arguments: argparse.Namespace) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scal3r_data_tools.adapters import (
+    colmap,
     game_loop,
     images,
     kitti_odometry,
@@ -11,8 +12,10 @@ from scal3r_data_tools.adapters import (
     towns,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
+from scal3r_train.config import UserError
 
 ADAPTERS: dict[str, Adapter] = {
+    "colmap": Adapter(colmap.index, colmap.Options),
     "game_loop": Adapter(game_loop.index),
     "images": Adapter(images.index),
     "kitti_odometry": Adapter(kitti_odometry.index),
@@ -20,3 +23,10 @@ ADAPTERS: dict[str, Adapter] = {
     "seven_scenes": Adapter(seven_scenes.index),
     "towns": Adapter(towns.index),
 }
+
+
+def known_adapter(dataset: str) -> Adapter:
+    """Return the adapter of that name. Raises UserError, with all names, when there is none."""
+    if dataset not in ADAPTERS:
+        raise UserError(f"dataset '{dataset}' is unknown; known are {', '.join(sorted(ADAPTERS))}")
+    return ADAPTERS[dataset]

@@ -48,7 +48,12 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     (
         "data index seven_scenes src o.parquet",
         "scal3r_data_tools.index.main",
-        ("seven_scenes", Path("src"), Path("o.parquet")),
+        ("seven_scenes", Path("src"), Path("o.parquet"), []),
+    ),
+    (
+        "data prepare scannet_pp src out num_workers=2",
+        "scal3r_data_tools.prepare.main",
+        ("scannet_pp", Path("src"), Path("out"), ["num_workers=2"]),
     ),
     ("data check i.parquet", "scal3r_data_tools.check.main", (Path("i.parquet"),)),
     (
@@ -108,6 +113,7 @@ def test_commands_of_the_contract_exist() -> None:
         "convert",
         "score trajectory",
         "data index",
+        "data prepare",
         "data check",
         "data preview",
         "data synth",
