@@ -8,12 +8,17 @@ import pytest
 from PIL import Image
 
 from scal3r_data_tools import prepare
-from scal3r_data_tools.adapters import colmap
+from scal3r_data_tools.adapters import colmap, dl3dv, map_free, mega_depth
 from scal3r_data_tools.adapters.colmap_camera import Lens, lens_of, merged
 from scal3r_data_tools.adapters.colmap_model import read_cameras, read_images
 from scal3r_train.config import UserError
 from scal3r_train.data.camera_model import distort
+from scal3r_train.data.frame_io import read_frame_depth
+from tests.data_tools.cut3r_folder import write_folder
+from tests.data_tools.layouts import mega_depth as mega_depth_layout
 from tests.data_tools.lens_rays import colmap_camera, images_line
+from tests.data_tools.miniature import make_miniature
+from tests.data_tools.test_layouts import compare_cameras, compare_intrinsics, compare_pixels
 
 MODELS = {
     "SIMPLE_PINHOLE": [130, 80, 60],
@@ -129,3 +134,90 @@ def test_prepare_says_which_sets_need_it(tmp_path: Path) -> None:
         prepare.main("colmap", tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match=r"dataset 'nothing' is unknown"):
         prepare.main("nothing", tmp_path, tmp_path / "out")
+
+
+def test_scenes_that_cut3r_preprocessed(tmp_path: Path) -> None:
+    scene = make_miniature(has_sky=True)
+    write_folder(tmp_path / "dl3dv" / "1K" / "0a1b" / "dense", scene, ".png", outliers=True)
+    write_folder(tmp_path / "map_free" / "s00001" / "dense1", scene, ".jpg", outliers=False)
+    (walk,) = dl3dv.index(tmp_path / "dl3dv", dl3dv.Options())
+    (place,) = map_free.index(tmp_path / "map_free")
+    assert (walk.sequence_id, place.sequence_id) == ("1K/0a1b", "s00001/dense1")
+    assert (walk.is_metric, place.is_metric, place.max_depth) == (False, True, 400)
+    for record in (walk, place):
+        assert record.num_frames == scene.num_frames - 2
+        assert record.num_missing == 2
+        compare_cameras(record, scene, 1.0)
+        compare_intrinsics(record, scene)
+        compare_pixels(record, 4, scene, 1.0)
+    depth = read_frame_depth(walk, 4)
+    assert depth is not None
+    assert (depth == -1).mean() > 0.1
+    assert not (depth[:, ::10] > 0).any()
+
+
+def test_dl3dv_reads_the_copy_that_is_asked_for(tmp_path: Path) -> None:
+    document = '{"w": 64, "h": 48, "fl_x": 60, "frames": [{"file_path": "images/frame_1.png", "transform_matrix": %s}]}'
+    (tmp_path / "transforms.json").write_text(document % np.eye(4).tolist())
+    with pytest.raises(UserError, match=r"has none of the folders images_4, images_2, images, images_8"):
+        list(dl3dv.index(tmp_path, dl3dv.Options()))
+    for folder, part in (("images", 1), ("images_8", 8)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((48 // part, 64 // part, 3), np.uint8)).save(
+            tmp_path / folder / "frame_1.png"
+        )
+    for options, focal in ((dl3dv.Options(), 60), (dl3dv.Options(images="images_8"), 7.5)):
+        (record,) = dl3dv.index(tmp_path, options)
+        assert record.intrinsics is not None
+        assert record.intrinsics[0, 0] == focal
+
+
+def test_mega_depth_finds_its_models(tmp_path: Path) -> None:
+    mega_depth_layout.write(tmp_path / "depth", mega_depth_layout.scene())
+    (tmp_path / "sfm").mkdir()
+    (tmp_path / "depth" / "0015" / "sparse").rename(tmp_path / "sfm" / "sparse")
+    with pytest.raises(
+        UserError, match=r"dense0: no model .*/0015/sparse/manhattan/0; unpack the SfM package"
+    ):
+        list(mega_depth.index(tmp_path / "depth", mega_depth.Options()))
+    (tmp_path / "sfm" / "0015").mkdir()
+    (tmp_path / "sfm" / "sparse").rename(tmp_path / "sfm" / "0015" / "sparse")
+    options = mega_depth.Options(sfm=str(tmp_path / "sfm"))
+    (record,) = mega_depth.index(tmp_path / "depth", options)
+    assert record.num_missing == 2
+    scene_folder = tmp_path / "depth" / "0015"
+    (one,) = mega_depth.index(scene_folder, options)
+    assert one.sequence_id == "dense0"
+
+
+def test_mega_depth_photos_that_were_made_smaller() -> None:
+    camera = Lens("opencv", (1300.0, 1300.0, 800.0, 600.0), (-0.08,))
+    pinhole = pycolmap.undistort_camera(
+        pycolmap.UndistortCameraOptions(),
+        colmap_camera("SIMPLE_RADIAL", [1300, 800, 600, -0.08], (1200, 1600)),
+    )
+    full = mega_depth.rectified((1200, 1600), camera, (pinhole.height, pinhole.width))
+    assert full == pytest.approx(tuple(pinhole.params), abs=1e-9)
+    pinhole.rescale(0.5)
+    half = mega_depth.rectified((1200, 1600), camera, (pinhole.height, pinhole.width))
+    assert half == pytest.approx(tuple(pinhole.params), rel=0.01)
+
+
+def test_map_free_without_anything_to_learn_from(tmp_path: Path) -> None:
+    place = tmp_path / "val" / "s00460"
+    for name in ("seq0/frame_00000.jpg", "seq1/frame_00004.jpg", "seq1/frame_00009.jpg"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((16, 12, 3), np.uint8)).save(place / name)
+    names = ("seq0/frame_00000.jpg", "seq1/frame_00004.jpg", "seq1/frame_00009.jpg")
+    (place / "intrinsics.txt").write_text("".join(f"{name} 15 15 6 8 12 16\n" for name in names))
+    (place / "poses.txt").write_text("".join(f"{name} 1 0 0 0 0 0 0\n" for name in names))
+    (record,) = map_free.index(place)
+    assert (record.sequence_id, record.split, record.num_frames) == ("seq1", "val", 2)
+    assert record.timestamp.tolist() == [4 / 30, 9 / 30]
+    (place / "poses.txt").write_text("".join(f"{name} 0 0 0 0 0 0 0\n" for name in names))
+    assert list(map_free.index(place)) == []
+    (place / "poses.txt").write_text("seq0/frame_00000.jpg 1 0 0\n")
+    with pytest.raises(
+        UserError, match=r"poses\.txt: 'seq0/frame_00000\.jpg 1 0 0' is no name and 7 numbers"
+    ):
+        list(map_free.index(place))
