@@ -22,11 +22,7 @@ from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.source import IMAGE_SUFFIXES, natural_key
 
 MARKED = "from 127"
-
-
-def is_scene(folder: Path) -> bool:
-    """Whether a folder holds images and cameras in this layout."""
-    return (folder / "rgb").is_dir() and (folder / "cam").is_dir()
+FOLDERS = ("rgb", "cam")  # what marks a scene
 
 
 def scene(folder: Path, **fields: Any) -> SequenceRecord:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from scal3r_data_tools.adapters import cut3r, nerfstudio
+from scal3r_data_tools.adapters.files import folders_with
 from scal3r_data_tools.adapters.json_files import entry, read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
@@ -38,8 +39,8 @@ class Options(StrictModel):
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all scenes in or below the folder, ordered by path."""
     source = source.resolve()
-    raw = {path.parent for path in source.rglob(nerfstudio.FILE_NAME)}
-    processed = {path.parent for path in source.rglob("cam") if cut3r.is_scene(path.parent)}
+    raw = set(folders_with(source, nerfstudio.FILE_NAME))
+    processed = set(folders_with(source, *cut3r.FOLDERS))
     for folder in sorted(raw | processed):
         name = folder.name if folder == source else folder.relative_to(source).as_posix()
         if folder in raw:

@@ -1,7 +1,8 @@
-"""Numbered files of a folder."""
+"""Files and folders of data sets: those that are numbered, those that mark a scene."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -25,3 +26,16 @@ def files_by_number(folder: Path, pattern: str) -> dict[int, str]:
             raise UserError(f"{folder}: {found[number]} and {name} have the same number; keep one")
         found[number] = name
     return found
+
+
+def folders_with(source: Path, *names: str) -> list[Path]:
+    """Folders in or below `source` that hold all of these files or folders, ordered by path.
+
+    What lies below a folder that is found is not looked at: scenes hold thousands of images. Links are not followed.
+    """
+    found = []
+    for folder, folders, files in os.walk(source):
+        if set(names) <= {*folders, *files}:
+            found.append(Path(folder))
+            folders.clear()
+    return sorted(found)

@@ -21,6 +21,7 @@ import numpy as np
 
 from scal3r_data_tools.adapters import cut3r
 from scal3r_data_tools.adapters.axes import pose_from_wxyz
+from scal3r_data_tools.adapters.files import folders_with
 from scal3r_data_tools.adapters.text import read_named_rows
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -39,8 +40,8 @@ FACTS: dict[str, Any] = {
 def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all sequences in or below the folder, ordered by path."""
     source = source.resolve()
-    raw = {path.parent for path in source.rglob("poses.txt") if (path.parent / "intrinsics.txt").is_file()}
-    processed = {path.parent for path in source.rglob("cam") if cut3r.is_scene(path.parent)}
+    raw = set(folders_with(source, "poses.txt", "intrinsics.txt"))
+    processed = set(folders_with(source, *cut3r.FOLDERS))
     for folder in sorted(raw | processed):
         if folder in raw:
             yield from _scene(folder, source)

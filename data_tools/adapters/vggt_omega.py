@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from scal3r_data_tools.adapters.files import folders_with
 from scal3r_data_tools.adapters.json_files import read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.image_codec import read_image_size
@@ -38,8 +39,8 @@ class Options(StrictModel):
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all scenes in or below the folder, ordered by path."""
     source = source.resolve()
-    for path in sorted(source.rglob(NAMES_FILE)):
-        yield _scene(path.parent, source, options)
+    for folder in folders_with(source, NAMES_FILE):
+        yield _scene(folder, source, options)
 
 
 def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord:

@@ -1,5 +1,6 @@
 """Quirks of the sets that come with COLMAP models, with OpenGL cameras, or ready made."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,19 @@ import pytest
 from PIL import Image
 
 from scal3r_data_tools import prepare
-from scal3r_data_tools.adapters import colmap, dl3dv, map_free, mega_depth
+from scal3r_data_tools.adapters import colmap, dl3dv, eth3d, map_free, matrix_city, mega_depth, scannet_pp
 from scal3r_data_tools.adapters.colmap_camera import Lens, lens_of, merged
 from scal3r_data_tools.adapters.colmap_model import read_cameras, read_images
 from scal3r_train.config import UserError
 from scal3r_train.data.camera_model import distort
-from scal3r_train.data.frame_io import read_frame_depth
+from scal3r_train.data.frame_io import frame_camera, read_frame_depth
 from tests.data_tools.cut3r_folder import write_folder
+from tests.data_tools.layouts import eth3d as eth3d_layout
+from tests.data_tools.layouts import matrix_city as matrix_city_layout
 from tests.data_tools.layouts import mega_depth as mega_depth_layout
+from tests.data_tools.layouts import scannet_pp as scannet_pp_layout
 from tests.data_tools.lens_rays import colmap_camera, images_line
-from tests.data_tools.miniature import make_miniature
+from tests.data_tools.miniature import make_miniature, pinhole_rays, render
 from tests.data_tools.test_layouts import compare_cameras, compare_intrinsics, compare_pixels
 
 MODELS = {
@@ -221,3 +225,106 @@ def test_map_free_without_anything_to_learn_from(tmp_path: Path) -> None:
         UserError, match=r"poses\.txt: 'seq0/frame_00000\.jpg 1 0 0' is no name and 7 numbers"
     ):
         list(map_free.index(place))
+
+
+def test_eth3d_undistorted_and_turned_photos(tmp_path: Path) -> None:
+    scene = eth3d_layout.scene()
+    eth3d_layout.write(tmp_path, scene)
+    (record,) = eth3d.index(tmp_path, eth3d.Options(keep_turned=True))
+    assert (record.num_frames, record.num_missing) == (scene.num_frames, 0)
+    (record,) = eth3d.index(tmp_path / "relief_2", eth3d.Options(images="undistorted"))
+    assert (record.num_frames, record.num_missing, record.depth) == (2, scene.num_frames - 2, ())
+    compare_pixels(record, 1, scene, 1.0)
+
+
+def test_matrix_city_units_and_trees(tmp_path: Path) -> None:
+    scene = matrix_city_layout.scene()
+    matrix_city_layout.write(tmp_path, scene)
+    block = tmp_path / "small_city" / "street" / "train" / "small_city_road_horizon"
+    document = json.loads((block / "transforms.json").read_text())
+    frames = []
+    for frame in document["frames"][: scene.num_frames]:
+        matrix = np.array(frame["rot_mat"])
+        matrix[:3, :3] *= 100
+        matrix[:3, 3] /= 100
+        name = f"../../train/{block.name}/{frame['frame_index']:04d}.png"
+        frames.append({"file_path": name, "transform_matrix": matrix.tolist()})
+    pose = tmp_path / "small_city" / "street" / "pose" / "block_small"
+    pose.mkdir(parents=True)
+    focal = scene.intrinsics[0, 0]
+    (pose / "transforms_train.json").write_text(json.dumps({"fl_x": focal, "fl_y": focal, "frames": frames}))
+    for i in range(scene.num_frames):
+        path = (
+            tmp_path
+            / "small_city_depth_float32"
+            / "street"
+            / "train"
+            / f"{block.name}_depth"
+            / f"{i:04d}.exr"
+        )
+        matrix_city_layout.write_depth(path, scene.depth[i], np.float32)
+    (record,) = matrix_city.index(pose, matrix_city.Options(file="transforms_train.json"))
+    assert record.depth_codec == "exr_cm_float32"
+    compare_cameras(record, scene, 1.0)
+    compare_intrinsics(record, scene)
+    compare_pixels(record, 3, scene, 1.0)
+    rays = matrix_city.Options(file="transforms_train.json", is_ray_length=True)
+    (other,) = matrix_city.index(pose, rays)
+    depth, shorter = read_frame_depth(record, 3), read_frame_depth(other, 3)
+    assert depth is not None and shorter is not None
+    assert shorter[0, 0] < 0.85 * depth[0, 0] or depth[0, 0] == 0
+    assert shorter[60, 80] == pytest.approx(depth[60, 80], rel=1e-3)
+    (whole,) = matrix_city.index(block, matrix_city.Options())
+    assert whole.depth_codec == "exr_cm_float32"
+
+
+def test_scannet_pp_depth_is_rendered_from_the_mesh(tmp_path: Path) -> None:
+    scene = scannet_pp_layout.scene()
+    scannet_pp_layout.write(tmp_path / "source", scene)
+    prepared = tmp_path / "prepared"
+    options = scannet_pp.Options(depth=str(prepared))
+    with pytest.raises(
+        UserError, match=r"holds no depth of 0a5c013435; run `scal3r data prepare scannet_pp` first"
+    ):
+        list(scannet_pp.index(tmp_path / "source", options))
+    assert prepare.main("scannet_pp", tmp_path / "source", prepared, ["num_workers=1"]) == 0
+    files = sorted(prepared.rglob("*"))
+    assert [path.suffix for path in files if path.is_file()] == [".png"] * scene.num_frames
+    (record,) = scannet_pp.index(tmp_path / "source", options)
+    assert (record.num_frames, record.num_missing) == (scene.num_frames - 1, 2)
+    for frame in range(0, record.num_frames, 3):
+        counts = np.asarray(Image.open(record.root / record.depth[frame]))
+        error = np.abs(counts / 1000 - scene.depth[frame])
+        assert (counts > 0).all()
+        assert (error < 0.001).mean() > 0.995  # at edges a ray may just pass a box
+        depth, camera = read_frame_depth(record, frame), frame_camera(record, frame)
+        assert depth is not None and camera.intrinsics is not None
+        _, truth, _ = render(scene.cam_from_world[frame], pinhole_rays(camera.intrinsics, scene.hw))
+        assert 0 < (depth == 0).mean() < 0.05  # what is masked
+        # pixels are coarse: the nearest one is up to half a degree away
+        assert np.median(np.abs(depth - truth)[depth > 0] / truth[depth > 0]) < 0.006
+    files[-1].unlink()
+    changed = files[-2].stat().st_mtime_ns
+    assert prepare.main("scannet_pp", tmp_path / "source" / "data", prepared, ["num_workers=1"]) == 0
+    assert files[-1].is_file()
+    assert files[-2].stat().st_mtime_ns == changed
+
+
+def test_scannet_pp_choices(tmp_path: Path) -> None:
+    scannet_pp_layout.write(tmp_path, scannet_pp_layout.scene())
+    records = list(scannet_pp.index(tmp_path, scannet_pp.Options(device="both", keep_bad=True)))
+    assert [record.sequence_id for record in records] == ["0a5c013435/dslr", "0a5c013435/iphone"]
+    assert [record.num_frames for record in records] == [8, 3]
+    assert [record.is_ordered for record in records] == [False, True]
+    assert np.abs(records[1].timestamp - np.array([0, 10, 20]) / 60).max() < 1e-12
+    (tmp_path / "train.txt").write_text("another\n")
+    assert list(scannet_pp.index(tmp_path, scannet_pp.Options(scenes=str(tmp_path / "train.txt")))) == []
+    scene = tmp_path / "data" / "0a5c013435"
+    (scene / "scans" / "mesh_aligned_0.05.ply").unlink()
+    with pytest.raises(UserError, match=r"mesh_aligned_0\.05\.ply does not exist; download the scans"):
+        prepare.main("scannet_pp", tmp_path, tmp_path / "out")
+    for path in (scene / "dslr" / "colmap").iterdir():
+        path.unlink()
+    (record,) = scannet_pp.index(scene, scannet_pp.Options())
+    assert (record.num_frames, record.camera_model) == (7, "opencv_fisheye")
+    compare_cameras(record, scannet_pp_layout.scene(), 1.0)
