@@ -68,7 +68,7 @@ def _camera(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """Return fx fy cx cy [4] and world_from_cam [3, 4] of a camera file, None when it cannot be used."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            matrix, pose = np.float64(file["intrinsic"]), np.float64(file["pose"])
+            matrix, pose = (file[key].astype(np.float64) for key in ("intrinsic", "pose"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     if (

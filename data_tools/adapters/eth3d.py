@@ -82,5 +82,5 @@ def _upright(views: Sequence[View]) -> list[View]:
     """Views whose camera stands as most of them do."""
     down = np.array([view.cam_from_world[1, :3] for view in views]).reshape(-1, 3)  # the y axis, in the world
     mean = down.mean(0) if len(down) else np.zeros(3)
-    cosine = down @ mean / max(np.linalg.norm(mean), 1e-9)
+    cosine = down @ mean / max(float(np.linalg.norm(mean)), 1e-9)
     return [view for view, value in zip(views, cosine, strict=True) if value > COS_TURNED]

@@ -18,6 +18,7 @@ from scal3r_data_tools.adapters import (
     seven_scenes,
     towns,
     vggt_omega,
+    video,
     wai,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
@@ -40,6 +41,7 @@ ADAPTERS: dict[str, Adapter] = {
     "seven_scenes": Adapter(seven_scenes.index),
     "towns": Adapter(towns.index),
     "vggt_omega": Adapter(vggt_omega.index, vggt_omega.Options),
+    "video": Adapter(video.index),
     "wai": Adapter(wai.index, wai.Options),
 }
 
