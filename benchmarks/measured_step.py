@@ -95,7 +95,7 @@ def _batch(size: StepSize) -> SequenceBatch:
         [[size.width, 0.0, size.width / 2], [0, size.width, size.height / 2], [0, 0, 1]]
     )
     return SequenceBatch(
-        images=torch.rand(*frames, 3, size.height, size.width),
+        images=torch.randint(256, (*frames, 3, size.height, size.width), dtype=torch.uint8),
         depth=1 + torch.rand(*frames, size.height, size.width),
         extrinsics=torch.eye(3, 4).expand(*frames, 3, 4).clone(),
         intrinsics=intrinsics.expand(*frames, 3, 3).clone(),

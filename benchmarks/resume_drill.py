@@ -40,7 +40,6 @@ CHANGES: dict[str, Any] = {
         **TINY_RUN["curriculum"],
         "group_size": {"1": 0.5, "2": 0.5},
         "chunks_per_rank": {"1": 0.5, "2": 0.5},
-        "colour_jitter": 0.1,
     },
     "optim": {"num_steps": NUM_STEPS, "memory_lr": 1e-3, "backbone_lr": 1e-3, "ema_decay": 0.9},
     "checkpoint": {"every": SAVE_EVERY},

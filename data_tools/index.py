@@ -5,12 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from pydantic import Field
+
 from scal3r_data_tools.adapters.registry import known_adapter
+from scal3r_data_tools.covisibility import covisible_frames
 from scal3r_data_tools.progress import progress
-from scal3r_train.config import UserError, load_config
+from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index import check_rotations, write_index
+from scal3r_train.data.sequence import SequenceRecord
+
+
+class IndexSettings(StrictModel):
+    """Settings that every data set shares; adapters have their own beside them."""
+
+    num_covisible: int = Field(
+        32, ge=0, le=1000, description="covisible frames listed per frame of unordered sequences; 0: none"
+    )
 
 
 def main(
@@ -21,8 +34,8 @@ def main(
 ) -> int:
     """Index the folder `source`, in the layout of `dataset` (a key of ADAPTERS), into a Parquet file; returns 0.
 
-    `overrides` are options of the adapter as key=value. Raises UserError for an unknown dataset or option, a folder
-    without its sequences and whatever an adapter finds wrong.
+    `overrides` are key=value: IndexSettings and options of the adapter. Raises UserError for an unknown dataset or
+    option, a folder without its sequences and whatever an adapter finds wrong.
     """
     source = Path(source)
     adapter = known_adapter(dataset)
@@ -30,13 +43,15 @@ def main(
         raise UserError(f"source {source} does not exist; name the folder that holds the dataset")
     if Path(output).suffix != ".parquet":
         raise UserError(f"output {output} must end in .parquet")
-    options = load_config(adapter.options, None, overrides)
+    ours = [text for text in overrides if text.partition("=")[0] in IndexSettings.model_fields]
+    settings = load_config(IndexSettings, None, ours)
+    options = load_config(adapter.options, None, [text for text in overrides if text not in ours])
     records = list(progress(adapter.records(source, options), None, dataset))
     if not records:
         raise UserError(f"{source} holds no sequence in the layout of {dataset}; check DATASET and SRC")
     for record in records:
         check_rotations(record, source)
-    write_index(output, records)
+    write_index(output, [_with_covisible(record, settings.num_covisible) for record in records])
     missing = sum(record.num_missing for record in records)
     frames = sum(record.num_frames for record in records)
     sys.stdout.write(
@@ -45,3 +60,10 @@ def main(
         + "\n"
     )
     return 0
+
+
+def _with_covisible(record: SequenceRecord, num_neighbours: int) -> SequenceRecord:
+    can_know = record.cam_from_world is not None and record.intrinsics is not None
+    if record.is_ordered or num_neighbours == 0 or not can_know or record.covisible is not None:
+        return record
+    return replace(record, covisible=covisible_frames(record, num_neighbours))

@@ -11,7 +11,7 @@ from pydantic import Field, create_model, model_validator
 
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
 from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.dataset import DataSettings
+from scal3r_train.data.sources import DataSettings
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig

@@ -12,20 +12,25 @@ scene. Pixel centres are at half integers. Some scenes are in portrait format.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from scal3r_data_tools.adapters import cut3r, nerfstudio
-from scal3r_data_tools.adapters.files import folders_with
+from scal3r_data_tools.adapters.files import folders_where, relative_name
 from scal3r_data_tools.adapters.json_files import entry, read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 
 IMAGE_FOLDERS = ("images_4", "images_2", "images", "images_8")
-MAX_PERCENTILE = 98.0
+MAX_LEVELS = 6
 FACTS: dict[str, Any] = {"licence": "DL3DV-10K terms of use, non-commercial", "source": "DL3DV-10K"}
+
+PROCESSED = cut3r.Options(
+    dataset="dl3dv", max_depth_percentile=98.0, pixel_centre="half", licence=FACTS["licence"]
+)
 
 
 class Options(StrictModel):
@@ -39,20 +44,10 @@ class Options(StrictModel):
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all scenes in or below the folder, ordered by path."""
     source = source.resolve()
-    raw = set(folders_with(source, nerfstudio.FILE_NAME))
-    processed = set(folders_with(source, *cut3r.FOLDERS))
-    for folder in sorted(raw | processed):
-        name = folder.name if folder == source else folder.relative_to(source).as_posix()
-        if folder in raw:
-            yield _raw(folder, name, options)
-        else:
-            yield cut3r.scene(
-                folder,
-                dataset="dl3dv",
-                sequence_id=name.removesuffix("/dense"),
-                max_depth_percentile=MAX_PERCENTILE,
-                **FACTS,
-            )
+    for folder in folders_where(source, lambda names: nerfstudio.FILE_NAME in names, MAX_LEVELS):
+        yield _raw(folder, relative_name(folder, source), options)
+    for record in cut3r.index(source, PROCESSED):
+        yield replace(record, sequence_id=record.sequence_id.removesuffix("/dense"), source=FACTS["source"])
 
 
 def _raw(folder: Path, name: str, options: Options) -> SequenceRecord:

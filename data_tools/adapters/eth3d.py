@@ -22,6 +22,7 @@ from pydantic import Field
 
 from scal3r_data_tools.adapters.colmap_model import is_model
 from scal3r_data_tools.adapters.colmap_sequence import View, record_of, split_by_lens, views_of
+from scal3r_data_tools.adapters.files import relative_name
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -57,7 +58,7 @@ def _scene(model: Path, source: Path, options: Options) -> Iterator[SequenceReco
         raise UserError(
             f"{folder}/images holds none of the {num_missing} images of {model.name}; unpack them there"
         )
-    name = folder.name if folder == source else folder.relative_to(source).as_posix()
+    name = relative_name(folder, source)
     for number, (suffix, part) in enumerate(split_by_lens(kept)):
         depths = [f"ground_truth_depth/{view.name}" for view in part]
         depths = [depth if (folder / depth).is_file() else "" for depth in depths]

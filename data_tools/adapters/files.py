@@ -1,9 +1,10 @@
-"""Files and folders of data sets: those that are numbered, those that mark a scene."""
+"""Finding the folders and files of a layout."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scal3r_train.config import UserError
@@ -28,14 +29,24 @@ def files_by_number(folder: Path, pattern: str) -> dict[int, str]:
     return found
 
 
-def folders_with(source: Path, *names: str) -> list[Path]:
-    """Folders in or below `source` that hold all of these files or folders, ordered by path.
+def folders_where(
+    source: Path, is_wanted: Callable[[frozenset[str]], bool], max_depth: int
+) -> Iterator[Path]:
+    """Folders at most max_depth levels below source, itself included, ordered by path, not searching below them.
 
-    What lies below a folder that is found is not looked at: scenes hold thousands of images. Links are not followed.
+    `is_wanted` decides by the names of what a folder holds. Raises UserError when source is no folder.
     """
-    found = []
-    for folder, folders, files in os.walk(source):
-        if set(names) <= {*folders, *files}:
-            found.append(Path(folder))
-            folders.clear()
-    return sorted(found)
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder; name the one that holds the dataset")
+    with os.scandir(source) as entries:
+        names = {entry.name: entry.is_dir() for entry in entries}
+    if is_wanted(frozenset(names)):
+        yield source
+    elif max_depth > 0:
+        for name in sorted(name for name, is_folder in names.items() if is_folder):
+            yield from folders_where(source / name, is_wanted, max_depth - 1)
+
+
+def relative_name(folder: Path, source: Path) -> str:
+    """Path of a folder below the source, with slashes; the folder's own name when it is the source."""
+    return folder.name if folder == source else folder.relative_to(source).as_posix()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ import numpy as np
 
 from scal3r_data_tools.adapters import cut3r
 from scal3r_data_tools.adapters.axes import pose_from_wxyz
-from scal3r_data_tools.adapters.files import folders_with
+from scal3r_data_tools.adapters.files import folders_where
 from scal3r_data_tools.adapters.text import read_named_rows
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 30.0
-MAX_DEPTH_M, MAX_PERCENTILE = 400.0, 98.0
+MAX_LEVELS = 4
 MIN_FRAMES = 2
 SPLITS = ("train", "val", "test")
 FACTS: dict[str, Any] = {
@@ -36,20 +37,23 @@ FACTS: dict[str, Any] = {
     "source": "Map-free Visual Relocalization",
 }
 
+PROCESSED = cut3r.Options(
+    dataset="map_free",
+    max_depth=400.0,
+    max_depth_percentile=98.0,
+    is_metric=True,
+    pixel_centre="half",
+    licence=FACTS["licence"],
+)
+
 
 def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all sequences in or below the folder, ordered by path."""
     source = source.resolve()
-    raw = set(folders_with(source, "poses.txt", "intrinsics.txt"))
-    processed = set(folders_with(source, *cut3r.FOLDERS))
-    for folder in sorted(raw | processed):
-        if folder in raw:
-            yield from _scene(folder, source)
-        else:
-            name = folder.name if folder == source else folder.relative_to(source).as_posix()
-            yield cut3r.scene(
-                folder, sequence_id=name, max_depth=MAX_DEPTH_M, max_depth_percentile=MAX_PERCENTILE, **FACTS
-            )
+    for folder in folders_where(source, {"poses.txt", "intrinsics.txt"}.issubset, MAX_LEVELS):
+        yield from _scene(folder, source)
+    for record in cut3r.index(source, PROCESSED):
+        yield replace(record, source=FACTS["source"])
 
 
 def _scene(folder: Path, source: Path) -> Iterator[SequenceRecord]:

@@ -25,6 +25,7 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.adapters import nerfstudio
+from scal3r_data_tools.adapters.files import relative_name
 from scal3r_data_tools.adapters.json_files import entry, read_json
 from scal3r_train.config import StrictModel
 from scal3r_train.data.sequence import SequenceRecord
@@ -53,7 +54,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     source = source.resolve()
     for path in sorted(source.rglob(options.file)):
         folder = path.parent
-        name = folder.name if folder == source else folder.relative_to(source).as_posix()
+        name = relative_name(folder, source)
         yield _block(path, name, options)
 
 

@@ -23,11 +23,13 @@ from pydantic import Field
 
 from scal3r_data_tools.adapters.colmap_camera import Lens, lens_of
 from scal3r_data_tools.adapters.colmap_model import ColmapImage, is_model, read_cameras, read_images
+from scal3r_data_tools.adapters.files import folders_where, relative_name
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.source import natural_key
 
+MAX_LEVELS = 6
 KEPT_FOCAL = 0.02  # the estimate is that close when the images were not resized
 
 
@@ -50,10 +52,10 @@ class Photo:
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all dense models in or below the folder, ordered by path."""
     source = source.resolve()
-    for images in sorted(source.rglob("imgs")):
-        number = re.fullmatch(r"dense(\d+)", images.parent.name)
+    for dense in folders_where(source, lambda names: "imgs" in names, MAX_LEVELS):
+        number = re.fullmatch(r"dense(\d+)", dense.name)
         if number is not None:
-            yield _sequence(images.parent, _model_of(images.parent, number[1], source, options.sfm), source)
+            yield _sequence(dense, _model_of(dense, number[1], source, options.sfm), source)
 
 
 def rectified(
@@ -107,7 +109,7 @@ def _sequence(dense: Path, model: Path, source: Path) -> SequenceRecord:
     depths = [name if (dense / name).is_file() else "" for name in depths]
     return SequenceRecord(
         dataset="mega_depth",
-        sequence_id=dense.relative_to(source).as_posix() if dense != source else dense.name,
+        sequence_id=relative_name(dense, source),
         root=dense,
         image=tuple(f"imgs/{photo.image}" for photo in photos),
         image_size=np.array([photo.hw for photo in photos], np.int64),

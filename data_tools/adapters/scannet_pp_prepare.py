@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from scal3r_data_tools.adapters.optional import optional
 from scal3r_data_tools.adapters.scannet_pp import DEVICES, depth_name, devices_of, scenes_of, views
 from scal3r_data_tools.mesh_depth import render_depth
 from scal3r_data_tools.parallel_jobs import run_jobs
@@ -77,10 +78,7 @@ def render_scene(scene: Path, device_name: str, output: Path) -> None:
 
 def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Vertices [V, 3] float64 and faces [F, 3] of a mesh file. Raises UserError when it cannot be read."""
-    try:
-        import trimesh  # noqa: PLC0415  optional
-    except ImportError:
-        raise UserError("reading meshes needs trimesh: pip install 'scal3r_train[export]'") from None
+    trimesh = optional("trimesh", "scannet_pp", "pip install 'scal3r_train[export]'")
     try:
         mesh = trimesh.load(path, process=False, force="mesh")
         vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)

@@ -11,14 +11,25 @@ from scal3r_train.config import UserError
 from scal3r_train.geometry.camera import invert_extrinsics
 
 
-def read_table(path: Path, num_columns: int, num_rows: int | None = None, skip_rows: int = 0) -> np.ndarray:
-    """Numbers [rows, num_columns] float64; `#` starts a comment.
+def read_table(
+    path: Path,
+    num_columns: int,
+    num_rows: int | None = None,
+    skip_rows: int = 0,
+    *,
+    separator: str | None = None,
+    is_finite: bool = True,
+) -> np.ndarray:
+    """Numbers [rows, num_columns] float64; `#` starts a comment. The separator is white space unless given.
 
-    Raises UserError naming the file when it is missing, not numeric, not finite, or of another shape.
+    Raises UserError naming the file when it is missing, not numeric, of another shape, or (with is_finite) not finite.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[skip_rows:]
-        rows = [[float(word) for word in line.partition("#")[0].split()] for line in lines]
+        rows = [
+            [float(word) for word in line.partition("#")[0].split(separator) if word.strip()]
+            for line in lines
+        ]
         rows = [row for row in rows if row]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
@@ -30,7 +41,7 @@ def read_table(path: Path, num_columns: int, num_rows: int | None = None, skip_r
     if num_rows is not None and len(rows) != num_rows:
         raise UserError(f"{path}: {len(rows)} rows, expected {num_rows}; are files missing?")
     table = np.array(rows, np.float64).reshape(-1, num_columns)
-    if not np.isfinite(table).all():
+    if is_finite and not np.isfinite(table).all():
         raise UserError(f"{path}: row {int(np.argmin(np.isfinite(table).all(1)))} is not finite")
     return table
 

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.adapters.files import folders_with
+from scal3r_data_tools.adapters.files import folders_where, relative_name
 from scal3r_data_tools.adapters.json_files import read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
+MAX_LEVELS = 6
 NAMES_FILE, POSES_FILE, INTRINSICS_FILE = "image_names.json", "cam_from_worlds.npy", "intrinsics.npy"
 
 
@@ -39,7 +40,7 @@ class Options(StrictModel):
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all scenes in or below the folder, ordered by path."""
     source = source.resolve()
-    for folder in folders_with(source, NAMES_FILE):
+    for folder in folders_where(source, lambda names: NAMES_FILE in names, MAX_LEVELS):
         yield _scene(folder, source, options)
 
 
@@ -67,7 +68,7 @@ def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord:
     mask = files(options.mask, ".png") if options.mask else ()
     return SequenceRecord(
         dataset="vggt_omega",
-        sequence_id=folder.name if folder == source else folder.relative_to(source).as_posix(),
+        sequence_id=relative_name(folder, source),
         root=folder,
         image=tuple(f"images/{names[row]}" for row in rows),
         image_size=np.array([read_image_size(folder / "images" / names[row]) for row in rows], np.int64),

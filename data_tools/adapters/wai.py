@@ -21,11 +21,12 @@ from pydantic import Field
 
 from scal3r_data_tools.adapters import nerfstudio
 from scal3r_data_tools.adapters.axes import OPENGL_FROM_OPENCV
-from scal3r_data_tools.adapters.files import folders_with
+from scal3r_data_tools.adapters.files import folders_where, relative_name
 from scal3r_data_tools.adapters.json_files import entry, read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 
+MAX_LEVELS = 6
 FILE_NAME = "scene_meta.json"
 DEPTH_CODECS = {".exr": "exr", ".png": "uint16_mm", ".npy": "npy"}
 
@@ -50,8 +51,8 @@ class Options(StrictModel):
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all scenes in or below the folder, ordered by path."""
     source = source.resolve()
-    for folder in folders_with(source, FILE_NAME):
-        name = folder.name if folder == source else folder.relative_to(source).as_posix()
+    for folder in folders_where(source, lambda names: FILE_NAME in names, MAX_LEVELS):
+        name = relative_name(folder, source)
         yield _scene(folder / FILE_NAME, name, options)
 
 

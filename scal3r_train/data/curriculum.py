@@ -92,8 +92,11 @@ class CurriculumSettings(StrictModel):
     reverse_probability: float = Field(
         default=0.5, ge=0, le=1, description="how often a window runs backwards"
     )
-    colour_jitter: float = Field(
-        default=0.0, ge=0, lt=1, description="relative change of brightness and contrast"
+    min_kept_area: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="sequences whose images would be cropped to less than this share are drawn last",
     )
 
     stages: tuple[CurriculumStage, ...] = Field(

@@ -7,50 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-import numpy as np
 import torch
-from pydantic import Field
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.frame_io import read_frames
-from scal3r_train.data.index import SequenceIndex, load_index
-from scal3r_train.data.plan import RankPlan, Source, Window
-from scal3r_train.data.reading_process import obey_parent_only
-from scal3r_train.data.sequence import Frames, SequenceBatch
+from scal3r_train.config import UserError
+from scal3r_train.data.augmentation import AugmentationSettings, WindowLook
+from scal3r_train.data.covisibility import covisible_walk
+from scal3r_train.data.frame_cache import FrameCache
+from scal3r_train.data.frame_pixels import read_pixels
+from scal3r_train.data.index import SequenceIndex
+from scal3r_train.data.plan import RankPlan, Window
+from scal3r_train.data.reading_process import begin_reading
+from scal3r_train.data.sequence import SequenceBatch, SequenceRecord, SkippedFrame
+from scal3r_train.data.sources import DataSettings
+from scal3r_train.data.window import WindowFrames, read_window
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.model.chunk_batch import reference_index
-
-
-class SourceSettings(StrictModel):
-    """One index of the mixture."""
-
-    index: str = Field(description="Parquet index")
-    weight: float = Field(default=1.0, gt=0, description="relative share of the drawn sequences")
-
-
-class DataSettings(StrictModel):
-    """The `data` section of a training recipe."""
-
-    sources: tuple[SourceSettings, ...] = Field(min_length=1)
-    missing: Literal["refuse", "skip"] = Field(
-        default="refuse", description="what to do when indexes do not exist; skip trains on the others"
-    )
-    num_workers: int = Field(default=0, ge=0, description="reading processes per rank; 0 reads in the loop")
-    max_fallbacks_per_step: int = Field(
-        default=8,
-        ge=0,
-        description="other windows tried in place of one that cannot be read before the run ends; 0: none",
-    )
-    max_fallback_share: float = Field(
-        default=0.05,
-        ge=0,
-        le=1,
-        description="share of steps with unreadable data (of at least 100) above which the run ends",
-    )
 
 
 @dataclass(frozen=True)
@@ -80,38 +53,23 @@ class FailedBatch:
         return self.windows[0].reason
 
 
-def open_sources(settings: DataSettings) -> tuple[list[SequenceIndex], list[Source]]:
-    """Load the indexes of a mixture and what the plan needs to know of them."""
-    indexes = [load_index(source.index) for source in settings.sources]
-    for source, index in zip(settings.sources, indexes, strict=True):
-        _refuse_untrainable(source.index, index)
-    sources = [
-        Source(source.index, source.weight, np.asarray(index.num_frames, dtype=np.int64))
-        for source, index in zip(settings.sources, indexes, strict=True)
-    ]
-    return indexes, sources
-
-
-def _refuse_untrainable(name: str, index: SequenceIndex) -> None:
-    for field, column in (("poses", "cam_from_world"), ("intrinsics", "intrinsics")):
-        lacking = index.rows_without(column)
-        if lacking:
-            raise UserError(
-                f"data source {name}: sequence {index.sequence_ids[lacking[0]]!r} has no {field}; it cannot be "
-                "trained on"
-            )
-
-
 class StepDataset(Dataset):
     """Maps a step to this rank's batch; steps can be asked for in any order, by any worker process."""
 
     def __init__(
-        self, indexes: Sequence[SequenceIndex], plan_of_step: Callable[[int], RankPlan], jitter: float
+        self,
+        indexes: Sequence[SequenceIndex],
+        plan_of_step: Callable[[int], RankPlan],
+        settings: DataSettings,
+        *,
+        is_augmented: bool = True,
     ) -> None:
-        """Read from `indexes` what `plan_of_step` asks for, with relative colour `jitter`."""
+        """Read from `indexes` what `plan_of_step` asks for; without augmentation, windows look as they are."""
         self.indexes = indexes
         self.plan_of_step = plan_of_step
-        self.jitter = jitter
+        self._max_skipped = settings.max_skipped_frames
+        self._augmentation = settings.augmentation if is_augmented else AugmentationSettings()
+        self._reader = read_pixels if settings.cache.folder is None else FrameCache(settings.cache).read
 
     def __getitem__(self, step: int) -> SequenceBatch | FailedBatch:
         """Return the chunks of a step, or why they could not be read."""
@@ -134,31 +92,45 @@ class StepDataset(Dataset):
     def _read_window(self, plan: RankPlan, window: Window) -> SequenceBatch:
         record = self.indexes[window.source][window.row]
         size = (plan.shape.resolution.height, plan.shape.resolution.width)
-        chunks = [plan.chunk_frames(window, chunk) for chunk in plan.chunks]
-        wanted = sorted({frame for chunk in chunks if chunk is not None for frame in chunk})
+        chunks = chunk_frames(record, plan, window)
+        wanted = list(dict.fromkeys(frame for chunk in chunks if chunk is not None for frame in chunk))
         places = {frame: place for place, frame in enumerate(wanted)}
-        jitter = _colour_jitter(window.seed, self.jitter)
-        frames = read_frames(record, wanted, size) if wanted else None
         parts = [_padding(plan.shape.chunk_size, size)] * len(chunks)
-        for place, chunk in enumerate(chunks):
-            if chunk is not None and frames is not None:
-                parts[place] = _chunk(frames, [places[frame] for frame in chunk], jitter)
-        return _join([replace(part, sequence_ids=(record.sequence_id,)) for part in parts], axis=1)
+        skipped: tuple[SkippedFrame, ...] = ()
+        if wanted:
+            look = WindowLook.draw(self._augmentation, window.seed)
+            frames = read_window(record, wanted, size, look, self._max_skipped, self._reader)
+            skipped = frames.skipped
+            for place, chunk in enumerate(chunks):
+                if chunk is not None:
+                    parts[place] = _chunk(frames, [places[frame] for frame in chunk])
+        joined = _join([replace(part, sequence_ids=(record.sequence_id,)) for part in parts], axis=1)
+        return replace(joined, skipped=skipped)
 
 
-def _chunk(frames: Frames, places: list[int], jitter: Callable[[Tensor], Tensor]) -> SequenceBatch:
+def chunk_frames(record: SequenceRecord, plan: RankPlan, window: Window) -> list[list[int] | None]:
+    """Return the frames of this rank's chunks of a window, None for padding.
+
+    Ordered frames are taken in steps; unordered ones by a walk from each to what is seen with it.
+    """
+    if record.is_ordered or record.covisible is None:
+        return [plan.chunk_frames(window, chunk) for chunk in plan.chunks]
+    num_frames = plan.shape.window_frames(window.num_chunks)
+    walk = covisible_walk(record.covisible, window.start, num_frames, window.seed)
+    in_order = replace(window, start=0, stride=1, is_reversed=False)
+    chunks = [plan.chunk_frames(in_order, chunk) for chunk in plan.chunks]
+    return [None if places is None else [walk[place] for place in places] for places in chunks]
+
+
+def _chunk(frames: WindowFrames, places: list[int]) -> SequenceBatch:
     """Return one chunk, B = K = 1, with extrinsics relative to its reference frame."""
-    assert frames.extrinsics is not None, "refused when the source was opened"
-    assert frames.intrinsics is not None, "refused when the source was opened"
     extrinsics = frames.extrinsics[places]
     world_from_reference = invert_extrinsics(extrinsics[reference_index(len(places))])
-    images = jitter(frames.images[places])
+    relative = compose_extrinsics(extrinsics, world_from_reference.expand_as(extrinsics))
     return SequenceBatch(
-        images=images[None, None],
-        depth=(torch.zeros_like(images[:, 0]) if frames.depth is None else frames.depth[places])[None, None],
-        extrinsics=compose_extrinsics(extrinsics, world_from_reference.expand_as(extrinsics)).float()[
-            None, None
-        ],
+        images=frames.images[places][None, None],
+        depth=frames.depth[places][None, None],
+        extrinsics=relative.float()[None, None],
         intrinsics=frames.intrinsics[places].float()[None, None],
         chunk_mask=torch.ones(1, 1, dtype=torch.bool),
         sequence_ids=(),
@@ -168,7 +140,7 @@ def _chunk(frames: Frames, places: list[int], jitter: Callable[[Tensor], Tensor]
 def _padding(num_frames: int, size: tuple[int, int]) -> SequenceBatch:
     """Return a chunk, B = K = 1, that only keeps the work equal; nothing of it counts."""
     return SequenceBatch(
-        images=torch.zeros(1, 1, num_frames, 3, *size),
+        images=torch.zeros(1, 1, num_frames, 3, *size, dtype=torch.uint8),
         depth=torch.zeros(1, 1, num_frames, *size),
         extrinsics=torch.eye(4)[:3].expand(1, 1, num_frames, 3, 4),
         intrinsics=torch.eye(3).expand(1, 1, num_frames, 3, 3),
@@ -187,16 +159,8 @@ def _join(parts: Sequence[SequenceBatch], axis: int) -> SequenceBatch:
         intrinsics=torch.cat([part.intrinsics for part in parts], axis),
         chunk_mask=torch.cat([part.chunk_mask for part in parts], axis),
         sequence_ids=tuple(names),
+        skipped=tuple(frame for part in parts for frame in part.skipped),
     )
-
-
-def _colour_jitter(seed: int, strength: float) -> Callable[[Tensor], Tensor]:
-    """Return a change of gain and brightness per channel, the same for all frames of a window."""
-    if strength == 0:
-        return lambda images: images
-    draws = torch.from_numpy(np.random.default_rng(seed).uniform(-strength, strength, (2, 3, 1, 1))).float()
-    gain, offset = 1 + draws[0], 0.5 * draws[1]
-    return lambda images: ((images - 0.5) * gain + 0.5 + offset).clamp(0, 1)
 
 
 def step_loader(
@@ -211,6 +175,6 @@ def step_loader(
         prefetch_factor=2 if num_workers > 0 else None,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # it draws seeds for its processes: not from the run's random state
-        worker_init_fn=obey_parent_only,
+        worker_init_fn=begin_reading,
     )
     return iter(loader)

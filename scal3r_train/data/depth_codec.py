@@ -61,6 +61,7 @@ CODECS: dict[str, DepthCodec] = {
     "float16_bits": DepthCodec("float16_png"),  # Co3Dv2
     "npy": DepthCodec("npy"),  # CUT3R's processed sets
     "npy_sky_1000": DepthCodec("npy", sky_from=1000.0),  # TartanAir
+    "float32_png_sky_1000": DepthCodec("float32_png", sky_from=1000.0),  # TartanAir V2
     "pfm": DepthCodec("pfm"),  # BlendedMVS
     "exr": DepthCodec("exr"),  # unified layouts, Waymo as exported
     "exr_sky_inf": DepthCodec("exr", sky_from=float("inf")),  # MVS-Synth
@@ -121,14 +122,20 @@ def encode_uint16(depth: np.ndarray, codec: str) -> np.ndarray:
 
 
 def _in_units(stored: np.ndarray, rule: DepthCodec) -> np.ndarray:
-    depth = stored.astype(np.float32) * np.float32(rule.unit)
-    valid = np.isfinite(depth) & (depth > 0)
+    depth = np.array(stored, np.float32, order="C")  # a copy in any case, and laid out for OpenCV
+    if stored.dtype.kind != "u":  # counts are never negative nor infinite
+        depth[~(np.isfinite(depth) & (depth > 0))] = 0
     if rule.invalid_from is not None:
-        valid &= stored < rule.invalid_from
-    depth = np.where(valid, depth, np.float32(0))
+        zero_beyond(depth, float(np.nextafter(np.float32(rule.invalid_from), np.float32(0))))
+    depth *= np.float32(rule.unit)
     if rule.sky_from is not None:
         depth[stored >= rule.sky_from] = SKY
     return depth
+
+
+def zero_beyond(depth: np.ndarray, limit: float) -> None:
+    """Set what exceeds a limit to 0, in place: a third of the time of indexing by a mask."""
+    cv2.threshold(depth, limit, 0, cv2.THRESH_TOZERO_INV, dst=depth)
 
 
 def decode_png16(data: bytes) -> np.ndarray:
@@ -145,6 +152,16 @@ def decode_png16(data: bytes) -> np.ndarray:
 
 def _float16_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
     return decode_png16(data).view(np.float16)
+
+
+def _float32_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
+    """Little-endian float32 whose four bytes are the channels B, G, R, A of an 8-bit PNG."""
+    if PNG_END not in data[-12:]:
+        raise ValueError("the file is truncated or no PNG")
+    channels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if channels is None or channels.dtype != np.uint8 or channels.ndim != 3 or channels.shape[2] != 4:
+        raise ValueError("no 8-bit PNG with four channels, or damaged")
+    return np.ascontiguousarray(channels).view("<f4")[..., 0]
 
 
 def _npy(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
@@ -199,6 +216,7 @@ def _two_dimensional(depth: np.ndarray) -> np.ndarray:
 CONTAINERS: dict[str, Callable[[bytes, str, tuple[int, int] | None], np.ndarray]] = {
     "png16": lambda data, key, image_hw: decode_png16(data),
     "float16_png": _float16_png,
+    "float32_png": _float32_png,
     "npy": _npy,
     "pfm": _pfm,
     "exr": _exr,

@@ -1,4 +1,4 @@
-"""Bytes of the files that an index names: below its root, inside the index itself, or frames of a video.
+"""Bytes of the files that an index names: below its root, or packed into a Parquet file.
 
 A frame of a video is named VIDEO#NUMBER, the number counting frames in the order they are shown.
 """
@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from scal3r_train.config import UserError
+from scal3r_train.data.packed_files import read_packed
 from scal3r_train.data.sequence import SequenceRecord
 
 VIDEO_FRAME = re.compile(r"(.+\.(?:mp4|mov|avi|mkv|webm|m4v|mpg|mpeg))#(\d+)", re.IGNORECASE)
@@ -22,14 +23,12 @@ def video_frame(record: SequenceRecord, name: str) -> tuple[Path, int] | None:
 
 def read_file(record: SequenceRecord, name: str) -> bytes:
     """Return the content of a file that a record names. Raises UserError when it is missing or cannot be read."""
-    if record.contents is not None:
-        if name not in record.contents:
-            raise UserError(f"{record.root}: {record.sequence_id} holds no file '{name}'")
-        return record.contents[name]
+    if record.packed is not None:
+        return read_packed(record.packed, name)
     path = record.root / name
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the index or its root") from None
+        raise UserError(f"file {path} does not exist; check the index or its root") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise UserError(f"file {path} cannot be read: {error.strerror}") from None

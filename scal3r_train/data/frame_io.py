@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scal3r_train.data.depth_codec import CODECS, SKY, decode_depth
+from scal3r_train.data.depth_codec import CODECS, SKY, decode_depth, zero_beyond
 from scal3r_train.data.frame_files import read_file, video_frame
 from scal3r_train.data.image_codec import decode_image
 from scal3r_train.data.mask import at_size, decode_mask
@@ -81,17 +81,19 @@ def read_frames(
     )
 
 
-def read_frame_image(record: SequenceRecord, index: int) -> np.ndarray:
+def read_frame_image(record: SequenceRecord, index: int, reduction: int = 1) -> np.ndarray:
     """Return the image of a frame [H, W, 3] uint8 RGB, undistorted and upright.
 
-    Raises UserError naming the file that cannot be read.
+    reduction: 1, 2, 4 or 8; a JPEG file without a lens is decoded at that part of its size. Raises UserError naming the
+    file that cannot be read.
     """
     name = record.image[index]
+    camera = _distorted_camera(record, index)
     if (video := video_frame(record, name)) is not None:
         image = read_video_frame(*video)
     else:
-        image = decode_image(read_file(record, name), record.root / name)
-    if (camera := _distorted_camera(record, index)) is not None:
+        image = decode_image(read_file(record, name), record.root / name, reduction if camera is None else 1)
+    if camera is not None:
         image = undistorted(image, camera)
     return _turned(image, record.quarter_turns)
 
@@ -182,10 +184,12 @@ def _without_masked(record: SequenceRecord, index: int, depth: np.ndarray) -> np
 
 
 def _without_far(record: SequenceRecord, depth: np.ndarray) -> np.ndarray:
-    limit = np.float32(record.max_depth if record.max_depth > 0 else np.inf)
+    limit = record.max_depth if record.max_depth > 0 else np.inf
     if record.max_depth_percentile > 0 and (depth > 0).any():
-        limit = min(limit, np.percentile(depth[depth > 0], record.max_depth_percentile))
-    return np.where(depth <= limit, depth, np.float32(0)) if np.isfinite(limit) else depth
+        limit = min(limit, float(np.percentile(depth[depth > 0], record.max_depth_percentile)))
+    if np.isfinite(limit):
+        zero_beyond(depth, limit)
+    return depth
 
 
 def _turned(values: np.ndarray, quarter_turns: int) -> np.ndarray:

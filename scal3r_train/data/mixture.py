@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_train.config import UserError, write_text_atomically
-from scal3r_train.data.dataset import DataSettings, SourceSettings
 from scal3r_train.data.index import SequenceIndex
+from scal3r_train.data.sources import DataSettings, SourceSettings, index_exists
 from scal3r_train.parallel.collectives import gather_to_all
 
 MIXTURE_FILE = "mixture.json"
@@ -32,7 +32,7 @@ def available_data(settings: DataSettings, needed: Sequence[SourceSettings] = ()
         UserError: an index that may not be skipped is missing; one line with the command for each.
     """
     wanted = (*settings.sources, *needed)
-    absent_here = {source.index for source in wanted if not Path(source.index).exists()}
+    absent_here = {source.index for source in wanted if not index_exists(source.index)}
     absent: set[str] = set().union(*gather_to_all(absent_here))
     present = tuple(source for source in settings.sources if source.index not in absent)
     can_skip = settings.missing == "skip" and len(present) > 0

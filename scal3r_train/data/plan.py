@@ -27,11 +27,14 @@ class Source:
         name: for messages.
         weight: relative share of the drawn sequences.
         num_frames: [sequences] int64, or None while the index does not exist; lengths are then taken as sufficient.
+            0 for a sequence that must not be drawn.
+        aspects: [sequences] width / height of the images, or None when unknown.
     """
 
     name: str
     weight: float
     num_frames: np.ndarray | None
+    aspects: np.ndarray | None = None
 
     @cached_property
     def _by_length(self) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +47,14 @@ class Source:
         """Return the rows of all sequences with at least `num_frames` frames."""
         rows, lengths = self._by_length
         return rows[np.searchsorted(lengths, num_frames) :]
+
+    def rows_like(self, rows: np.ndarray, aspect: float, min_kept_area: float) -> np.ndarray:
+        """Return those of the rows whose images keep this share when cropped to an aspect; all if none does."""
+        if self.aspects is None or min_kept_area == 0:
+            return rows
+        ratio = self.aspects[rows] / aspect
+        fitting = rows[np.minimum(ratio, 1 / ratio) >= min_kept_area]
+        return fitting if len(fitting) else rows
 
 
 @dataclass(frozen=True)
@@ -186,7 +197,7 @@ def draw_window(
     if source.num_frames is None:
         return Window(place, -1, 0, stride, is_reversed, num_chunks, window_seed)
     span = (shape.window_frames(num_chunks) - 1) * stride + 1
-    row = _draw_row(source, span, shape.chunk_size, row_draw)
+    row = _draw_row(source, span, shape, settings.min_kept_area, row_draw)
     length = int(source.num_frames[row])
     stride = max(1, min(stride, (length - 1) // max(1, shape.window_frames(num_chunks) - 1)))
     step = shape.chunk_size - shape.overlap
@@ -196,15 +207,16 @@ def draw_window(
     return Window(place, row, start, stride, is_reversed, num_chunks, window_seed)
 
 
-def _draw_row(source: Source, span: int, chunk_size: int, draw: float) -> int:
-    for needed in (span, chunk_size):
-        rows = source.rows_with(needed)
+def _draw_row(source: Source, span: int, shape: StepShape, min_kept_area: float, draw: float) -> int:
+    aspect = shape.resolution.width / shape.resolution.height
+    for needed in (span, shape.chunk_size):
+        rows = source.rows_like(source.rows_with(needed), aspect, min_kept_area)
         if len(rows) > 0:
             return int(rows[min(int(draw * len(rows)), len(rows) - 1)])
     assert source.num_frames is not None
     longest = int(max(source.num_frames, default=0))
     raise UserError(
-        f"data source {source.name}: its longest sequence has {longest} frames, a chunk needs {chunk_size}; "
+        f"data source {source.name}: its longest sequence has {longest} frames, a chunk needs {shape.chunk_size}; "
         "lower curriculum.chunk_size or drop the source"
     )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 
 from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.dataset import DataSettings, StepDataset, open_sources
+from scal3r_train.data.dataset import StepDataset
 from scal3r_train.data.plan import RankPlan, Source, StepPlan, plan_step
+from scal3r_train.data.sources import DataSettings, open_sources
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,16 @@ class PlannedData:
         """Return the plan of a step."""
         return plan_step(self.curriculum, self.sources, self.seed, step, self.world_size)
 
+    def num_frames(self, plans: Sequence[StepPlan]) -> Counter[str]:
+        """Return how many frames plans show of each source, named by its file without folder and ending."""
+        names = [PurePath(source.name).stem for source in self.sources]
+        counts: Counter[str] = Counter()
+        for plan in plans:
+            for group in plan.groups:
+                for window in group.windows:
+                    counts[names[window.source]] += window.num_chunks * plan.shape.chunk_size
+        return counts
+
 
 def plan_data(
     settings: DataSettings, curriculum: CurriculumSettings, seed: int, rank: int, world_size: int
@@ -32,7 +46,7 @@ def plan_data(
     indexes, sources = open_sources(settings)
     # A partial, not a closure: it has to travel to reading processes where those are not forked.
     plan_of_rank = partial(_plan_of_rank, curriculum, sources, seed, world_size, rank)
-    dataset = StepDataset(indexes, plan_of_rank, curriculum.colour_jitter)
+    dataset = StepDataset(indexes, plan_of_rank, settings)
     return PlannedData(sources, curriculum, seed, world_size, dataset)
 
 

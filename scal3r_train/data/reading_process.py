@@ -1,20 +1,45 @@
-"""The processes that read ahead: whom they obey, and what is said when one dies."""
+"""The processes that read ahead: how they begin, whom they obey, and what is said when one dies."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
+
 from scal3r_train.config import UserError
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+MALLOC_LIMIT = 32 << 20  # bytes; the most that glibc takes
+MALLOC_KEPT = 256 << 20
 DEATH = "DataLoader worker (pid"  # how torch begins, at any point of the main process's main thread
 
 
-def obey_parent_only(worker: int) -> None:
+def begin_reading(worker: int) -> None:
+    """Prepare this process for reading; what torch calls first in it."""
+    cv2.setNumThreads(1)  # there is one process for each core already
+    keep_freed_memory()
+    obey_parent_only()
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory of decoded images instead of returning it to the system after each.
+
+    By chance of the heap's layout glibc returns it or not, and fetching it again costs as much as decoding.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, MALLOC_LIMIT)
+        libc.mallopt(M_TRIM_THRESHOLD, MALLOC_KEPT)
+
+
+def obey_parent_only() -> None:
     """Let this reading process outlive a SIGTERM that is not its parent's.
 
     Launchers and schedulers send it to all processes of a rank. The rank wants to save and stop then, and still needs

@@ -9,7 +9,6 @@ Shapes: B sequences, K chunks, S frames, H W pixels. Cameras are OpenCV (x right
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,19 @@ import torch
 from torch import Tensor
 
 from scal3r_train.data.pixel_map import PixelMap
+
+
+@dataclass(frozen=True)
+class PackedFrames:
+    """A run of rows of a Parquet file that holds a sequence's files, one row a frame (data_tools/pack.py).
+
+    Attributes:
+        location: path or URL of the file.
+        first_row: row of the sequence's first frame.
+    """
+
+    location: str
+    first_row: int
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class SequenceRecord:
     not there, left out.
     covisible: [S, N] int64, for unordered frames: those that see most of the same, best first, -1 where there are no
     more; None when unknown.
-    contents: bytes of the files by name, for an index with the files inside; None: they are below root.
+    packed: where the files are when they were packed into Parquet; their names are then COLUMN#FRAME. None: below root.
     """
 
     dataset: str
@@ -75,7 +87,7 @@ class SequenceRecord:
     max_depth_percentile: float = 0.0
     licence: str = ""
     source: str = ""
-    contents: Mapping[str, bytes] | None = None
+    packed: PackedFrames | None = None
 
     @property
     def num_frames(self) -> int:
@@ -119,13 +131,24 @@ class Frames:
 
 
 @dataclass(frozen=True)
+class SkippedFrame:
+    """A frame that could not be read, or not with its depth: frame `index` of a sequence, and why."""
+
+    dataset: str
+    sequence_id: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class SequenceBatch:
     """What one training step consumes on one rank: K chunks of S frames of each of B sequences, in temporal order.
 
-    images [B, K, S, 3, H, W] float32 RGB in 0..1; depth [B, K, S, H, W] float32, 0 invalid, -1 sky;
-    extrinsics [B, K, S, 3, 4] float32 cam_from_chunk: the chunk's coordinate frame is that of its reference frame,
-    the temporal middle m = ceil(S / 2) - 1, whose extrinsics are therefore the identity; intrinsics [B, K, S, 3, 3]
-    float32; chunk_mask [B, K] bool, False for padding chunks, which carry no weight; sequence_ids: B names.
+    images [B, K, S, 3, H, W] uint8 RGB, a quarter of the bytes that floats would take to travel; depth [B, K, S, H, W]
+    float32, 0 invalid, -1 sky; extrinsics [B, K, S, 3, 4] float32 cam_from_chunk: the chunk's coordinate frame is that
+    of its reference frame, the temporal middle m = ceil(S / 2) - 1, whose extrinsics are therefore the identity;
+    intrinsics [B, K, S, 3, 3] float32; chunk_mask [B, K] bool, False for padding chunks, which carry no weight;
+    sequence_ids: B names; skipped: frames that could not be read.
     """
 
     images: Tensor
@@ -134,6 +157,11 @@ class SequenceBatch:
     intrinsics: Tensor
     chunk_mask: Tensor
     sequence_ids: tuple[str, ...]
+    skipped: tuple[SkippedFrame, ...] = ()
+
+    def float_images(self) -> Tensor:
+        """Images as the model takes them, [B, K, S, 3, H, W] float32 in 0..1."""
+        return self.images.float() / 255
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SequenceBatch:
         """The same batch on another device."""
@@ -144,4 +172,5 @@ class SequenceBatch:
             intrinsics=self.intrinsics.to(device, non_blocking=non_blocking),
             chunk_mask=self.chunk_mask.to(device, non_blocking=non_blocking),
             sequence_ids=self.sequence_ids,
+            skipped=self.skipped,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from scal3r_train.config import StrictModel
 from scal3r_train.data.pixel_map import PixelMap
+
+AREA_BELOW = 0.6  # of the input's size
 
 
 class ResizeRule(StrictModel):
@@ -68,6 +71,28 @@ class Cover:
         assert min(top, left) >= 0, f"target {target_hw} is not a multiple of {multiple}"
         return cls(input_hw, (resized[0], resized[1]), top, left, target_hw)
 
+    @classmethod
+    def around(
+        cls,
+        input_hw: tuple[int, int],
+        target_hw: tuple[int, int],
+        centre_xy: tuple[float, float],
+        zoom: float = 1.0,
+    ) -> Cover:
+        """Scale to cover target_hw and by a zoom >= 1, crop around a point of the input as far as the image reaches.
+
+        Training crops around the principal point, because a pose encoding holds fields of view but no centre.
+        """
+        height, width = input_hw
+        ratio = max(target_hw[0] / height, target_hw[1] / width) * zoom
+        resized = tuple(
+            max(round(side * ratio), want) for side, want in zip(input_hw, target_hw, strict=True)
+        )
+        starts = []
+        for have, want, side, centre in zip(resized, target_hw, input_hw, centre_xy[::-1], strict=True):
+            starts.append(min(max(round(centre * have / side - want / 2), 0), have - want))
+        return cls(input_hw, (resized[0], resized[1]), starts[0], starts[1], target_hw)
+
     def pixel_map(self) -> PixelMap:
         """The same as a map of pixel coordinates, for one frame."""
         height, width = self.input_hw
@@ -75,11 +100,28 @@ class Cover:
         offset = torch.tensor([[-self.left, -self.top]], dtype=torch.float64)
         return PixelMap(scale, offset, torch.tensor([self.input_hw]))
 
+    def moved(self, intrinsics: np.ndarray) -> np.ndarray:
+        """Fx fy cx cy [4] of the input -> of the target, pixel centres at half integers."""
+        (height, width), (resized_height, resized_width) = self.input_hw, self.resized_hw
+        scaled = intrinsics * np.tile([resized_width / width, resized_height / height], 2)
+        return scaled - [0, 0, self.left, self.top]
+
     def image(self, image: np.ndarray) -> np.ndarray:
         """Image [h, w, 3] uint8 -> [H, W, 3] uint8 with Pillow's bicubic filter, antialiased when shrinking."""
         if self.resized_hw != image.shape[:2]:
             size = self.resized_hw[1], self.resized_hw[0]
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        return image[self.top : self.top + self.target_hw[0], self.left : self.left + self.target_hw[1]]
+
+    def image_fast(self, image: np.ndarray) -> np.ndarray:
+        """The same, some times faster, for training: area average when much is dropped, else bicubic on four pixels.
+
+        The image may be of another resolution than input_hw, as a JPEG decoded at half its size is.
+        """
+        if self.resized_hw != image.shape[:2]:
+            is_much_smaller = self.resized_hw[0] < AREA_BELOW * image.shape[0]
+            filter_kind = cv2.INTER_AREA if is_much_smaller else cv2.INTER_CUBIC
+            image = cv2.resize(image, self.resized_hw[::-1], interpolation=filter_kind)
         return image[self.top : self.top + self.target_hw[0], self.left : self.left + self.target_hw[1]]
 
     def depth(self, depth: np.ndarray) -> np.ndarray:
@@ -90,7 +132,7 @@ class Cover:
         ):
             nearest = ((np.arange(want) + start + 0.5) * (have / resized)).astype(int)
             index.append(np.minimum(nearest, have - 1))
-        return depth[np.ix_(*index)]
+        return depth.take(index[0], 0).take(index[1], 1)  # twice as fast as depth[np.ix_(*index)]
 
 
 def half_pixel_intrinsics(intrinsics: np.ndarray, pixel_centre: str) -> np.ndarray:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scal3r_train.config import UserError
-from scal3r_train.data.dataset import DataSettings, open_sources
 from scal3r_train.data.plan import Source, StepPlan, plan_step
+from scal3r_train.data.sources import DataSettings, index_exists, open_sources
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.recipe import ModelSettings, load_training_recipe
@@ -46,7 +46,7 @@ def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps:
 
 def plannable_sources(settings: DataSettings) -> tuple[list[Source], bool]:
     """Return the mixture with the lengths of its sequences, and whether all of them are known."""
-    missing = [source.index for source in settings.sources if not Path(source.index).exists()]
+    missing = [source.index for source in settings.sources if not index_exists(source.index)]
     if not missing:
         return open_sources(settings)[1], True
     return [Source(source.index, source.weight, None) for source in settings.sources], False

@@ -2,14 +2,16 @@
 
 A window is lost when any rank of its context group cannot use its part of it. All ranks hear of it in one exchange,
 the ranks of the group read the same other window (data/fallback.py), and all exchange again. Who reads what depends
-on the step and on which files can be read, on nothing else.
+on the step and on which files can be read, on nothing else. Single frames that cannot be read were replaced where they
+were read (data/window.py); here they are counted.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from torch import Tensor
 
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.dataset import DataSettings, FailedBatch, StepDataset, UnreadableWindow
+from scal3r_train.data.dataset import FailedBatch, StepDataset, UnreadableWindow
 from scal3r_train.data.fallback import fallback_window
 from scal3r_train.data.plan import GroupPlan, Source, StepPlan
-from scal3r_train.data.sequence import SequenceBatch
+from scal3r_train.data.sequence import SequenceBatch, SkippedFrame
+from scal3r_train.data.sources import DataSettings
 from scal3r_train.losses.targets import require_finite
 from scal3r_train.parallel.collectives import broadcast_from_main, gather_to_all
 from scal3r_train.parallel.process import Process
@@ -67,6 +70,7 @@ class DataFaults:
         """Note where to draw and read other windows; `folder` is that of the run."""
         self.settings = settings
         self.num_fallbacks = 0
+        self.num_skipped_frames: Counter[str] = Counter()  # by data set
         self._num_faulty_steps = 0
         self._curriculum, self._sources, self._seed = curriculum, sources, seed
         self._dataset, self._process = dataset, process
@@ -75,13 +79,21 @@ class DataFaults:
 
     def resume(self, step: int) -> None:
         """Take over the account of the first `step` steps and forget later lines; all ranks call this."""
-        lines = []
+        lines: list[dict[str, Any]] = []
         if self._process.is_main and self._path.exists():
             lines = _lines_until(self._path, step)
             write_text_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
             self._told = {line["sequence"] for line in lines}
-        counts = len(lines), len({line["step"] for line in lines})
-        self.num_fallbacks, self._num_faulty_steps = broadcast_from_main(counts)
+        lost = [line["step"] for line in lines if "frame" not in line]
+        skipped = Counter(line["dataset"] for line in lines if "frame" in line)
+        told = broadcast_from_main((len(lost), len(set(lost)), skipped))
+        self.num_fallbacks, self._num_faulty_steps, self.num_skipped_frames = told
+
+    def counts(self) -> dict[str, int]:
+        """Return what the metrics say: windows and frames that could not be read, frames also by data set."""
+        by_set = {f"data/skipped_frames/{name}": num for name, num in sorted(self.num_skipped_frames.items())}
+        total = {"data/fallbacks": self.num_fallbacks, "data/skipped_frames": self.num_skipped_frames.total()}
+        return total | by_set
 
     def mended(
         self, step: int, micro_steps: Sequence[MicroStep], say: Callable[[str], None]
@@ -99,8 +111,9 @@ class DataFaults:
             UserError: nothing readable in `max_fallbacks_per_step` attempts, or too many such steps; on all ranks.
         """
         result = list(micro_steps)
-        lost = self._exchange(result)
+        lost, skipped = self._exchange(result)
         if not lost:
+            self._account_skipped(step, skipped, say)
             return result
         self._num_faulty_steps += 1
         avoided: dict[tuple[int, int, int], set[tuple[int, int]]] = {}
@@ -115,14 +128,18 @@ class DataFaults:
             self._account(step, attempt, lost, result, say)
             self._refuse_too_many(step, lost[0])
             result = [self._read_again(new, old.plan) for new, old in zip(result, before, strict=True)]
-            lost = self._exchange(result)
+            lost, skipped = self._exchange(result)
             if not lost:
+                self._account_skipped(step, skipped, say)
                 return result
         tried = f" ({self.settings.max_fallbacks_per_step} other windows neither)" if avoided else ""
         raise UserError(f"step {step}: {lost[0].window.reason}{tried}")
 
-    def _exchange(self, micro_steps: Sequence[MicroStep]) -> list[Lost]:
-        """Return the windows of all micro-steps that some rank cannot use, the same list on every rank."""
+    def _exchange(self, micro_steps: Sequence[MicroStep]) -> tuple[list[Lost], list[SkippedFrame]]:
+        """Return the windows of all micro-steps that some rank cannot use, and the frames that any has skipped.
+
+        The same lists on every rank.
+        """
         mine = [
             Lost(
                 place,
@@ -133,11 +150,18 @@ class DataFaults:
             for place, micro_step in enumerate(micro_steps)
             for window in unusable_windows(micro_step.batch)
         ]
+        batches = [micro_step.batch for micro_step in micro_steps]
+        my_skipped = [
+            frame for batch in batches if isinstance(batch, SequenceBatch) for frame in batch.skipped
+        ]
         by_key: dict[tuple[int, int, int], Lost] = {}
-        for told in gather_to_all(mine):
+        by_frame: dict[tuple[str, str, int], SkippedFrame] = {}
+        for told, skipped in gather_to_all((mine, my_skipped)):
             for lost in told:
                 by_key.setdefault(lost.key, lost)
-        return [by_key[key] for key in sorted(by_key)]
+            for frame in skipped:  # ranks that share an overlap tell of the same ones
+                by_frame.setdefault((frame.dataset, frame.sequence_id, frame.index), frame)
+        return [by_key[key] for key in sorted(by_key)], [by_frame[key] for key in sorted(by_frame)]
 
     def _replaced(
         self, micro_step: MicroStep, lost: Lost, attempt: int, avoided: set[tuple[int, int]]
@@ -189,6 +213,35 @@ class DataFaults:
                     f"step {step}: {one.window.reason}; another window takes the place of "
                     f"{one.window.sequence_id}, now and whenever it is met ({FILE_NAME})"
                 )
+        self._append(lines)
+
+    def _account_skipped(
+        self, step: int, skipped: Sequence[SkippedFrame], say: Callable[[str], None]
+    ) -> None:
+        self.num_skipped_frames.update(frame.dataset for frame in skipped)
+        if not self._process.is_main or not skipped:
+            return
+        for frame in skipped:
+            if frame.sequence_id not in self._told:
+                self._told.add(frame.sequence_id)
+                say(
+                    f"step {step}: {frame.reason}; such frames of {frame.sequence_id} are replaced by their "
+                    f"neighbours or go without depth, now and whenever they are met ({FILE_NAME})"
+                )
+        self._append(
+            [
+                {
+                    "step": step,
+                    "dataset": frame.dataset,
+                    "sequence": frame.sequence_id,
+                    "frame": frame.index,
+                    "reason": frame.reason,
+                }
+                for frame in skipped
+            ]
+        )
+
+    def _append(self, lines: Sequence[dict[str, Any]]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
@@ -217,9 +270,8 @@ def unusable_windows(batch: SequenceBatch | FailedBatch) -> list[UnreadableWindo
 def _sequence(batch: SequenceBatch, place: int) -> SequenceBatch:
     """Return one sequence of a batch, B = 1."""
     rows = slice(place, place + 1)
-    values = {field.name: vars(batch)[field.name] for field in fields(batch)}
-    tensors = {name: value[rows] for name, value in values.items() if isinstance(value, Tensor)}
-    return SequenceBatch(**tensors, sequence_ids=batch.sequence_ids[rows])
+    cut = {name: value[rows] for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    return SequenceBatch(**(vars(batch) | cut | {"sequence_ids": batch.sequence_ids[rows]}))
 
 
 def _group_starting_at(plan: StepPlan, rank: int) -> GroupPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,7 @@ class Progress:
         num_skipped: steps that the vote skipped.
         num_skipped_in_a_row: how many of them were the last ones.
         guard: state of the regression guard.
+        num_frames: frames shown so far, by source of the mixture; those of overlaps as often as they were shown.
     """
 
     step: int = 0
@@ -23,14 +25,27 @@ class Progress:
     num_skipped: int = 0
     num_skipped_in_a_row: int = 0
     guard: Mapping[str, float | None] = field(default_factory=dict)
+    num_frames: Mapping[str, int] = field(default_factory=dict)
 
-    def after_step(self, *, is_applied: bool) -> Progress:
-        """Return the counts after one more step, applied or skipped."""
+    def after_step(self, frames: Mapping[str, int], *, is_applied: bool) -> Progress:
+        """Return the counts after one more step that showed these frames, applied or skipped."""
+        total = dict(Counter(self.num_frames) + Counter(frames))
         if is_applied:
-            return replace(self, step=self.step + 1, num_updates=self.num_updates + 1, num_skipped_in_a_row=0)
+            return replace(
+                self,
+                step=self.step + 1,
+                num_updates=self.num_updates + 1,
+                num_skipped_in_a_row=0,
+                num_frames=total,
+            )
         return replace(
             self,
             step=self.step + 1,
+            num_frames=total,
             num_skipped=self.num_skipped + 1,
             num_skipped_in_a_row=self.num_skipped_in_a_row + 1,
         )
+
+    def frame_counts(self) -> dict[str, int]:
+        """Return what the metrics say of the frames shown so far."""
+        return {f"data/frames/{name}": num for name, num in sorted(self.num_frames.items())}

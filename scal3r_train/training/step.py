@@ -115,7 +115,7 @@ def forward_loss(
     connect_memories(engine.bare_model, group, watch.waiting)
     batch = batch.to(process.device, non_blocking=True)
     with watch.memories(len(ranks)):
-        output = engine.forward(batch.images, batch.chunk_mask)
+        output = engine.forward(batch.float_images(), batch.chunk_mask)
     watch.saw_output(output, batch)
 
     def over_group(x: Tensor) -> Tensor:

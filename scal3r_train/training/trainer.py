@@ -9,10 +9,11 @@ from pathlib import Path
 
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.dataset import DataSettings, step_loader
+from scal3r_train.data.dataset import step_loader
 from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
 from scal3r_train.data.planned_data import PlannedData, plan_data
 from scal3r_train.data.reading_process import deaths_named
+from scal3r_train.data.sources import DataSettings
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.context_groups import ContextGroups
@@ -147,8 +148,9 @@ class Trainer:
             with watch.phase("data"):
                 readable = self.faults.mended(step, next(micro_steps), telemetry.say)
             result = train_step(self.engine, self.groups, readable, self.settings.losses, watch)
-        progress = progress.after_step(is_applied=result.is_applied)
-        counts = {"skipped_steps": progress.num_skipped, "data/fallbacks": self.faults.num_fallbacks}
+        frames = self.data.num_frames([micro_step.plan for micro_step in readable])
+        progress = progress.after_step(frames, is_applied=result.is_applied)
+        counts = {"skipped_steps": progress.num_skipped} | self.faults.counts() | progress.frame_counts()
         measured = watch.values() if is_logged else {}
         telemetry.log(step, result.logs | rates | counts | measured)
         if result.is_applied and self.average is not None:
@@ -212,7 +214,7 @@ class Trainer:
         settings = self.settings.validation
         if settings.every == 0 or not settings.sources:
             return None
-        data = DataSettings(sources=settings.sources)
+        data = DataSettings(sources=settings.sources, deny_list="off")
         return plan_data(data, settings.curriculum, self.settings.seed + VALIDATION_SEED_OFFSET, *self._place)
 
     def _is_validation_due(self, step: int) -> bool:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from scal3r_train.config import StrictModel
 from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.dataset import SourceSettings, StepDataset
+from scal3r_train.data.dataset import StepDataset
 from scal3r_train.data.plan import StepPlan
+from scal3r_train.data.sources import SourceSettings
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.chunk_errors import ERROR_NAMES, chunk_errors
@@ -64,7 +65,7 @@ def validate(
                 engine.bare_model, groups[plan_of(window).for_rank(engine.process.rank).group.ranks]
             )
             batch = batch.to(engine.process.device)
-            rows += chunk_errors(engine.forward(batch.images, batch.chunk_mask), batch)
+            rows += chunk_errors(engine.forward(batch.float_images(), batch.chunk_mask), batch)
     engine.bare_model.train(was_training)
     return _mean_over_world(rows, engine.process.device)
 

@@ -15,6 +15,7 @@ from scal3r_train import __version__
 from scal3r_train.config import write_text_atomically
 from scal3r_train.data.index import SequenceIndex
 from scal3r_train.data.index_summary import summarize
+from scal3r_train.data.sources import deny_list_in_words
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.weight_files import folder_sha256
 from scal3r_train.parallel.engine import Engine
@@ -76,7 +77,7 @@ class CardWriter:
             device=torch.cuda.get_device_name(process.device) if process.device.type == "cuda" else "CPU",
             precision=settings.precision,
             code_version=__version__,
-            deny_list="not applied",
+            deny_list=deny_list_in_words(settings.data, self._indexes),
         )
 
 

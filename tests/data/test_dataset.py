@@ -11,19 +11,14 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError
+from scal3r_train.data.augmentation import AugmentationSettings
 from scal3r_train.data.curriculum import CurriculumSettings, Resolution
-from scal3r_train.data.dataset import (
-    DataSettings,
-    FailedBatch,
-    SourceSettings,
-    StepDataset,
-    open_sources,
-    step_loader,
-)
+from scal3r_train.data.dataset import FailedBatch, StepDataset, step_loader
 from scal3r_train.data.frame_io import read_frames
 from scal3r_train.data.index import SequenceIndex, load_index, write_index
 from scal3r_train.data.plan import RankPlan, Source, plan_step
 from scal3r_train.data.sequence import SequenceBatch
+from scal3r_train.data.sources import DataSettings, SourceSettings, open_sources
 from scal3r_train.model.chunk_batch import reference_index
 
 CURRICULUM = CurriculumSettings(
@@ -46,8 +41,10 @@ def plan_of_rank(
 def dataset_of(
     index: Path, world_size: int, rank: int, jitter: float = 0.0, curriculum: CurriculumSettings = CURRICULUM
 ) -> StepDataset:
-    indexes, sources = open_sources(DataSettings(sources=(SourceSettings(index=str(index)),)))
-    return StepDataset(indexes, partial(plan_of_rank, curriculum, sources, world_size, rank), jitter)
+    augmentation = AugmentationSettings(colour_jitter=jitter)
+    settings = DataSettings(sources=(SourceSettings(index=str(index)),), augmentation=augmentation)
+    indexes, sources = open_sources(settings)
+    return StepDataset(indexes, partial(plan_of_rank, curriculum, sources, world_size, rank), settings)
 
 
 def batch_of(dataset: StepDataset, step: int) -> SequenceBatch:
@@ -89,7 +86,7 @@ def test_batch_holds_the_planned_frames(towns: Path) -> None:
             frames = plan.chunk_frames(window, chunk)
             assert frames is not None
             direct = read_frames(record, frames, (28, 42))
-            assert torch.equal(batch.images[b, k], direct.images)
+            assert torch.equal(batch.float_images()[b, k], direct.images)
             assert torch.equal(batch.depth[b, k], direct.depth)
             assert torch.equal(batch.intrinsics[b, k], direct.intrinsics.float())
             check_relative_poses(batch.extrinsics[b, k], record.cam_from_world[frames])
@@ -138,24 +135,23 @@ def test_colour_jitter_is_one_change_per_window(towns: Path) -> None:
     """All ranks that share a window see the same colours; another window sees others; geometry stays."""
     plain = [batch_of(dataset_of(towns, 2, rank), 1) for rank in (0, 1)]
     jittered = [batch_of(dataset_of(towns, 2, rank, jitter=0.3), 1) for rank in (0, 1)]
-    lines = {}
+    maps = {}
     for rank in (0, 1):
         assert torch.equal(plain[rank].depth, jittered[rank].depth)
         for b in (0, 1):
-            lines[rank, b] = [
-                fit_line(plain[rank].images[b, :, :, c], jittered[rank].images[b, :, :, c]) for c in range(3)
-            ]
-    np.testing.assert_allclose(lines[0, 0], lines[1, 0], atol=1e-4)
-    np.testing.assert_allclose(lines[0, 1], lines[1, 1], atol=1e-4)
-    assert np.abs(np.array(lines[0, 0]) - np.array(lines[0, 1])).max() > 0.01
-    assert np.abs(np.array(lines[0, 0]) - [1, 0]).max() > 0.01
+            maps[rank, b] = fit_affine(plain[rank].float_images()[b], jittered[rank].float_images()[b])
+    np.testing.assert_allclose(maps[0, 0], maps[1, 0], atol=0.01)
+    np.testing.assert_allclose(maps[0, 1], maps[1, 1], atol=0.01)
+    assert np.abs(maps[0, 0] - maps[0, 1]).max() > 0.05
+    assert np.abs(maps[0, 0] - np.eye(4)[:3]).max() > 0.05
 
 
-def fit_line(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """Gain and offset that turned one channel into the other, from pixels that were not clipped."""
-    inside = (after > 0.01) & (after < 0.99)
-    gain, offset = np.polyfit(before[inside].numpy(), after[inside].numpy(), 1)
-    return float(gain), float(offset)
+def fit_affine(before: Tensor, after: Tensor) -> np.ndarray:
+    """M and t [3, 4] that turned colours [K, S, 3, H, W] into others, from pixels that were not clipped."""
+    x, y = (images.movedim(2, -1).reshape(-1, 3).double().numpy() for images in (before, after))
+    inside = ((y > 0.01) & (y < 0.99)).all(1)
+    x = np.column_stack([x, np.ones(len(x))])
+    return np.linalg.lstsq(x[inside], y[inside], rcond=None)[0].T
 
 
 def test_a_truncated_image_becomes_a_failed_batch_that_names_it(towns: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from scal3r_train.config import UserError
 from scal3r_train.data import mixture
-from scal3r_train.data.dataset import DataSettings, open_sources
 from scal3r_train.data.index import load_index, write_index
 from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
+from scal3r_train.data.sources import DataSettings, open_sources
 
 
 def data(*sources: tuple[object, float], **settings: Any) -> DataSettings:

@@ -9,12 +9,12 @@ import pytest
 from torch.utils.data import DataLoader
 
 from scal3r_train.config import UserError
-from scal3r_train.data.reading_process import deaths_named, obey_parent_only
+from scal3r_train.data.reading_process import begin_reading, deaths_named
 
 
 def reading(num_items: int) -> DataLoader:
     return DataLoader(
-        range(num_items), batch_size=None, num_workers=1, prefetch_factor=2, worker_init_fn=obey_parent_only
+        range(num_items), batch_size=None, num_workers=1, prefetch_factor=2, worker_init_fn=begin_reading
     )
 
 

@@ -185,9 +185,9 @@ def test_seen_from_above_left_turns_are_left(record: SequenceRecord) -> None:
 
 
 def test_index_refuses_what_it_does_not_know(tmp_path: Path, towns: Path) -> None:
-    with pytest.raises(UserError, match="dataset 'kitty' is unknown; known are game_loop, images"):
+    with pytest.raises(UserError, match="dataset 'kitty' is unknown; known are .*game_loop, "):
         index.main("kitty", towns, tmp_path / "x.parquet")
-    with pytest.raises(UserError, match="is not a folder"):
+    with pytest.raises(UserError, match="does not exist"):
         index.main("towns", towns / "nowhere", tmp_path / "x.parquet")
     with pytest.raises(UserError, match="must end in .parquet"):
         index.main("towns", towns, tmp_path / "x.txt")

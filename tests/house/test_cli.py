@@ -61,6 +61,7 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         "scal3r_data_tools.preview.main",
         (Path("i.parquet"), Path("o.png")),
     ),
+    ("data pack i.parquet out a=1", "scal3r_data_tools.pack.main", (Path("i.parquet"), Path("out"), ["a=1"])),
     ("data synth out a=1", "scal3r_data_tools.synth.main", (Path("out"), ["a=1"])),
     ("convert a.pt out", "scal3r_train.model.convert_checkpoint.main", (Path("a.pt"), Path("out"))),
 ]
@@ -116,6 +117,7 @@ def test_commands_of_the_contract_exist() -> None:
         "data prepare",
         "data check",
         "data preview",
+        "data pack",
         "data synth",
     }
 

@@ -58,7 +58,7 @@ def test_a_sequence_is_told_of_once(partly: Path, tmp_path: Path, capfd: pytest.
     tiny.train(recipe)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith(f"step {tiny.faults(tmp_path)[0]['step']}: image ")
+    assert lines[0].startswith(f"step {tiny.faults(tmp_path)[0]['step']}: file ")
     assert f"takes the place of {BROKEN_TOWN}" in lines[0]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scal3r_train.data import planned_data
 from scal3r_train.data.plan import plan_step
+from scal3r_train.data.sources import open_sources
 from tests.training import tiny
 from tests.training.conftest import Ranks
 
@@ -87,7 +88,7 @@ def test_windows_of_that_test_are_unequal(uneven_towns: Path) -> None:
         uneven_towns.parent,
         {"curriculum.sequences_per_group": 2, "curriculum.chunks_per_rank": {"4": 1.0}},
     )
-    sources = planned_data.open_sources(recipe.data)[1]
+    sources = open_sources(recipe.data)[1]
     plans = [plan_step(recipe.curriculum, sources, recipe.seed, step, 1) for step in range(tiny.NUM_STEPS)]
     counts = [[window.num_chunks for window in plan.groups[0].windows] for plan in plans]
     assert any(first != second for first, second in counts), counts

@@ -24,7 +24,7 @@ def batch_of_truth(num_chunks: int) -> SequenceBatch:
     depth = torch.linspace(2, 9, SIZE[0])[:, None].expand(SIZE)
     lead = (1, num_chunks, NUM_FRAMES)
     return SequenceBatch(
-        images=torch.rand(*lead, 3, *SIZE),
+        images=torch.randint(256, (*lead, 3, *SIZE), dtype=torch.uint8),
         depth=depth.expand(*lead, *SIZE).clone(),
         extrinsics=extrinsics.expand(*lead, 3, 4).clone(),
         intrinsics=intrinsics.expand(*lead, 3, 3).clone(),

@@ -1,0 +1,123 @@
+"""SceneNet RGB-D: random rooms, rendered with a handheld-like camera, one frame a second.
+
+Layout: train/N/TRAJECTORY and val/0/TRAJECTORY with {photo/K.jpg, depth/K.png, instance/K.png}, K = 0, 25, 50, ...;
+train_protobufs/scenenet_rgbd_train_N.pb and scenenet_rgbd_val.pb. SRC is the folder that holds these. A .pb file is a
+protocol buffer (scenenet.proto of the set's repository); what is read of it, with field numbers:
+Trajectories {1 repeated Trajectory}; Trajectory {3 repeated View, 4 text render_path, such as 0/223}; View {1 int
+frame_num, 2 Pose shutter_open, 3 Pose shutter_close}; Pose {1 Position camera, 2 Position lookat, 3 float timestamp};
+Position {1, 2, 3 float x y z}.
+
+The camera is at the mean of both positions and looks at the mean of both points; world y is up, the camera does not
+roll. Metres, seconds. All images are 320 x 240 with fields of view of 60 (horizontally) and 45 degrees (vertically; the
+paper's 40 is a typo), so pixels are not square; pixel centres are taken to be at half integers. Depth: uint16
+millimetres along the ray, 0 = nothing. Trajectories that are not there (the training set comes in 17 parts) are
+skipped, photos of a trajectory that are not there count as missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from scal3r_data_tools.adapters.notes import note
+from scal3r_data_tools.adapters.present import present
+from scal3r_data_tools.adapters.protobuf_wire import all_messages, float_at, integer_at, message_at
+from scal3r_train.config import UserError
+from scal3r_train.data.sequence import SequenceRecord
+
+HEIGHT, WIDTH = 240, 320
+FX, FY = WIDTH / 2 / math.tan(math.radians(30)), HEIGHT / 2 / math.tan(math.radians(22.5))
+UP = np.array([0.0, 1.0, 0.0])
+MIN_LENGTH = 1e-9
+
+
+def index(source: Path) -> Iterator[SequenceRecord]:
+    """Records of all trajectories that are there, by protobuf file and their order in it."""
+    source = source.resolve()
+    for path in sorted([*source.glob("*.pb"), *source.glob("*/*.pb")], key=_natural):
+        num_absent = 0
+        for trajectory in _trajectories(path):
+            record = _sequence(source, path, trajectory)
+            if record is None:
+                num_absent += 1
+            else:
+                yield record
+        if num_absent:
+            note(f"{path}: {num_absent} of its trajectories have no photos here")
+
+
+def _natural(path: Path) -> tuple[str, int, str]:
+    """Folder, number at the end of the name, name."""
+    digits = "".join(character for character in path.stem if character.isdigit())
+    return str(path.parent), int(digits or 0), path.name
+
+
+def _trajectories(path: Path) -> Iterator[memoryview]:
+    try:
+        yield from all_messages(memoryview(path.read_bytes()), 1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as SceneNet's protobuf: {error}") from None
+
+
+def _sequence(source: Path, path: Path, trajectory: memoryview) -> SequenceRecord | None:
+    try:
+        render_path = bytes(message_at(trajectory, 4)).decode("utf-8")
+        views = list(all_messages(trajectory, 3))
+        numbers = [integer_at(view, 1) for view in views]
+        ends = np.array([[_pose(message_at(view, end)) for end in (2, 3)] for view in views])
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as SceneNet's protobuf: {error}") from None
+    split = "val" if "val" in path.stem else "train"
+    folder = f"{split}/{render_path}"
+    photos, depths = ([f"{folder}/{kind}" for kind in _names(what, numbers)] for what in ("photo", "depth"))
+    there = present(source, [*photos, *depths])
+    middle = ends.mean(1) if views else np.empty((0, 7))
+    poses = cam_from_world(middle[:, :3], middle[:, 3:6])
+    good = [i for i in range(len(views)) if photos[i] in there and np.isfinite(poses[i]).all()]
+    if not good:
+        return None
+    depth = tuple(depths[i] if depths[i] in there else "" for i in good)
+    return SequenceRecord(
+        dataset="scenenet_rgbd",
+        sequence_id=folder,
+        split=split,
+        root=source,
+        image=tuple(photos[i] for i in good),
+        image_size=np.tile([HEIGHT, WIDTH], (len(good), 1)),
+        timestamp=middle[good, 6],
+        depth=depth if any(depth) else (),
+        depth_codec="uint16_mm_ray" if any(depth) else "",
+        camera_model="pinhole",
+        intrinsics=np.tile([FX, FY, WIDTH / 2, HEIGHT / 2], (len(good), 1)),
+        cam_from_world=poses[good],
+        num_missing=len(views) - len(good),
+        is_metric=True,
+        is_synthetic=True,
+        licence="SceneNet RGB-D: its tools are GPL, its objects ShapeNet's (non-commercial)",
+        source="SceneNet RGB-D",
+    )
+
+
+def cam_from_world(position: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Poses [S, 3, 4] of cameras at [S, 3] that look at [S, 3] without roll; NaN where that says nothing."""
+    forward = target - position
+    right = np.cross(forward, UP)
+    down = np.cross(forward, right)
+    rotation = np.stack([right, down, forward], 1)
+    length = np.linalg.norm(rotation, axis=2, keepdims=True)
+    rotation = rotation / np.where(length > MIN_LENGTH, length, np.nan)
+    return np.concatenate([rotation, -rotation @ position[:, :, None]], 2)
+
+
+def _pose(pose: memoryview) -> list[float]:
+    """Position, point looked at, seconds."""
+    points = [message_at(pose, number) for number in (1, 2)]
+    return [float_at(point, axis) for point in points for axis in (1, 2, 3)] + [float_at(pose, 3)]
+
+
+def _names(kind: str, numbers: list[int]) -> list[str]:
+    suffix = {"photo": "jpg", "depth": "png"}[kind]
+    return [f"{kind}/{number}.{suffix}" for number in numbers]

@@ -1,0 +1,32 @@
+"""The command `scal3r`; a command is imported inside its handler, so that `scal3r --help` needs no torch."""
+
+import argparse
+from collections.abc import Sequence
+
+from scal3r_train import __version__
+from scal3r_train.cli.data_commands import add_data_commands
+from scal3r_train.cli.model_commands import add_model_commands
+from scal3r_train.cli.parser import OneLineErrorParser
+from scal3r_train.cli.recipe_commands import add_recipe_commands
+from scal3r_train.cli.score_commands import add_score_commands
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 only on success, 2 after a user's mistake."""
+    arguments = build_parser().parse_args(argv)
+    # Imported after parsing because it brings pydantic, which --help can do without.
+    from scal3r_train.config import run_command
+
+    return run_command(lambda: arguments.handler(arguments))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands, each with an example in its help."""
+    parser = OneLineErrorParser(prog="scal3r", description="Train, reconstruct and score with Scal3R.")
+    parser.add_argument("--version", action="version", version=f"scal3r {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_recipe_commands(commands)
+    add_model_commands(commands)
+    add_score_commands(commands)
+    add_data_commands(commands)
+    return parser

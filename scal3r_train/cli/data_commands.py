@@ -1,0 +1,110 @@
+"""data index, prepare, check, preview, pack and synth."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scal3r_train.cli.parser import add_command, add_overrides
+
+if TYPE_CHECKING:
+    from scal3r_train.cli.parser import Commands
+
+
+def add_data_commands(commands: "Commands") -> None:
+    """Add data index, check, preview and synth."""
+    data = commands.add_parser("data", help="Index, check, look at or make data.")
+    kinds = data.add_subparsers(title="data commands", metavar="COMMAND", required=True)
+    index = add_command(
+        kinds,
+        "index",
+        _data_index,
+        "Index a data set where it lies; nothing is copied or converted.",
+        "scal3r data index seven_scenes downloads/7scenes 7scenes.parquet",
+    )
+    index.add_argument("dataset", metavar="DATASET", help="name of the adapter; an unknown one lists them")
+    index.add_argument("source", metavar="SRC", type=Path, help="folder of the data set")
+    index.add_argument("output", metavar="OUT.parquet", type=Path, help="index to write")
+    add_overrides(index)
+    prepare = add_command(
+        kinds,
+        "prepare",
+        _data_prepare,
+        "Write what a data set does not hold as files, such as depth from its mesh; can be started again.",
+        "scal3r data prepare scannet_pp downloads/scannetpp prepared/scannetpp num_workers=8",
+    )
+    prepare.add_argument("dataset", metavar="DATASET", help="name of the adapter; an unknown one lists them")
+    prepare.add_argument("source", metavar="SRC", type=Path, help="folder of the data set")
+    prepare.add_argument("output", metavar="OUT", type=Path, help="folder to write")
+    add_overrides(prepare)
+    check = add_command(
+        kinds,
+        "check",
+        _data_check,
+        "Check files, rotations and the agreement of depth with poses; exit code 0 only if all is well.",
+        "scal3r data check 7scenes.parquet",
+    )
+    check.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
+    preview = add_command(
+        kinds,
+        "preview",
+        _data_preview,
+        "Write a contact sheet: frames, depth and trajectory of each sequence.",
+        "scal3r data preview 7scenes.parquet 7scenes.png",
+    )
+    preview.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
+    preview.add_argument("output", metavar="OUT.png", type=Path, help="image to write")
+    pack = add_command(
+        kinds,
+        "pack",
+        _data_pack,
+        "Pack an index with its files into Parquet, to publish or to train from an object store.",
+        "scal3r data pack 7scenes.parquet packed/7scenes",
+    )
+    pack.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
+    pack.add_argument("output", metavar="OUT", type=Path, help="folder to write")
+    add_overrides(pack)
+    synth = add_command(
+        kinds,
+        "synth",
+        _data_synth,
+        "Make procedural towns with exact poses, depth and intrinsics, and their index.",
+        "scal3r data synth runs/towns num_sequences=16",
+    )
+    synth.add_argument("output", metavar="OUT", type=Path, help="folder to write")
+    add_overrides(synth)
+
+
+def _data_index(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import index
+
+    return index.main(arguments.dataset, arguments.source, arguments.output, arguments.overrides)
+
+
+def _data_prepare(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import prepare
+
+    return prepare.main(arguments.dataset, arguments.source, arguments.output, arguments.overrides)
+
+
+def _data_check(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import check
+
+    return check.main(arguments.index)
+
+
+def _data_preview(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import preview
+
+    return preview.main(arguments.index, arguments.output)
+
+
+def _data_pack(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import pack
+
+    return pack.main(arguments.index, arguments.output, arguments.overrides)
+
+
+def _data_synth(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import synth
+
+    return synth.main(arguments.output, arguments.overrides)

@@ -1,0 +1,39 @@
+"""How commands are declared: one-line complaints, a help that ends in an example, `key=value` changes."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+Handler = Callable[[argparse.Namespace], int | None]
+if TYPE_CHECKING:  # what `add_subparsers` returns has no public name and is generic for the type checker only
+    Commands: TypeAlias = argparse._SubParsersAction["OneLineErrorParser"]
+
+
+class OneLineErrorParser(argparse.ArgumentParser):
+    """A parser whose complaints are one line on stderr and exit code 2, like every other user's mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the complaint and leave."""
+        self.exit(2, f"scal3r: error: {message}; see `{self.prog} --help`\n")
+
+
+def add_command(
+    commands: "Commands", name: str, handler: Handler, summary: str, example: str
+) -> argparse.ArgumentParser:
+    """Add the command `name`, run by `handler`, with a help that ends in an example."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(handler=handler)
+    return parser
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Accept any number of `key.path=value` after the other arguments."""
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes to the recipe, dotted paths"
+    )

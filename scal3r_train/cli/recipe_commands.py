@@ -1,0 +1,79 @@
+"""train, plan and config: the commands whose first argument is a recipe."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scal3r_train.cli.parser import add_command, add_overrides
+
+if TYPE_CHECKING:
+    from scal3r_train.cli.parser import Commands
+
+DEFAULT_PLAN_WORLD_SIZE = 32
+DEFAULT_PLAN_STEPS = 1000
+
+
+def add_recipe_commands(commands: "Commands") -> None:
+    """Add train, plan and config: the commands whose first argument is a recipe."""
+    train = add_command(
+        commands,
+        "train",
+        _train,
+        "Train the model a recipe describes, on this process or on the ranks of torchrun or accelerate.",
+        "scal3r train recipes/demo.yaml seed=1",
+    )
+    plan = add_command(
+        commands,
+        "plan",
+        _plan,
+        "Print who would compute what: context groups, effective lengths, tokens and memory per rank. "
+        "world_size and steps are arguments of this command, all other keys change the recipe.",
+        "scal3r plan recipes/demo.yaml world_size=32 steps=1000",
+    )
+    config = add_command(
+        commands,
+        "config",
+        _config,
+        "Print the resolved recipe, every default included, and start nothing.",
+        "scal3r config recipes/demo.yaml seed=1",
+    )
+    for parser in (train, plan, config):
+        parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file")
+        add_overrides(parser)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from scal3r_train import train
+
+    return train.main([str(arguments.recipe), *arguments.overrides])
+
+
+def _plan(arguments: argparse.Namespace) -> int | None:
+    world_size, overrides = _take_count(arguments.overrides, "world_size", DEFAULT_PLAN_WORLD_SIZE)
+    num_steps, overrides = _take_count(overrides, "steps", DEFAULT_PLAN_STEPS)
+    from scal3r_train.planning import report
+
+    return report.main(arguments.recipe, overrides, world_size, num_steps)
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    from scal3r_train.config import dump_yaml
+    from scal3r_train.recipe import load_recipe
+
+    sys.stdout.write(dump_yaml(load_recipe(arguments.recipe, arguments.overrides)))
+
+
+def _take_count(overrides: Sequence[str], name: str, default: int) -> tuple[int, list[str]]:
+    """Return the positive number given as `name=number` (the last one counts) and the other overrides."""
+    from scal3r_train.config import UserError
+
+    prefix = f"{name}="
+    values = [override.removeprefix(prefix) for override in overrides if override.startswith(prefix)]
+    others = [override for override in overrides if not override.startswith(prefix)]
+    if not values:
+        return default, others
+    if not (values[-1].isascii() and values[-1].isdigit() and int(values[-1]) > 0):
+        raise UserError(f"{prefix}{values[-1]} is no positive whole number")
+    return int(values[-1]), others

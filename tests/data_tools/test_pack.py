@@ -1,0 +1,91 @@
+"""Packed data sets hold the same files, and are read by ranges from wherever fsspec reaches."""
+
+import dataclasses
+from pathlib import Path
+
+import datasets
+import fsspec
+import numpy as np
+import pytest
+
+from scal3r_data_tools import check, pack
+from scal3r_train.config import UserError
+from scal3r_train.data import packed_files
+from scal3r_train.data.frame_files import read_file
+from scal3r_train.data.frame_io import read_frames
+from scal3r_train.data.index import load_index, write_index
+
+
+@pytest.fixture(scope="module")
+def packed(towns: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pack") / "towns"
+    assert pack.main(towns, folder) == 0
+    return folder
+
+
+def test_the_same_frames_come_out(towns: Path, packed: Path) -> None:
+    before, after = load_index(towns), load_index(packed / "index.parquet")
+    assert after.sequence_ids == before.sequence_ids
+    for row, frames in ((0, [0, 15, 16, 19]), (3, [5])):
+        a, b = (read_frames(index[row], frames, (28, 42)) for index in (before, after))
+        assert (a.images == b.images).all()
+        assert a.depth is not None and b.depth is not None and (a.depth == b.depth).all()
+        assert read_file(after[row], "image#5") == (before[row].root / before[row].image[5]).read_bytes()
+    assert check.main(packed / "index.parquet") == 0
+
+
+def test_sequences_stay_whole_when_files_are_split(towns: Path, tmp_path: Path) -> None:
+    assert pack.main(towns, tmp_path / "p", ["file_megabytes=1"]) == 0
+    one = pack.PackSettings(file_megabytes=1)
+    packer = pack._Packer(tmp_path, 1)  # a byte: a new file after every sequence
+    index = load_index(towns)
+    records = [packer.add(index[row]) for row in range(3)]
+    packer.close()
+    assert [record.packed.first_row for record in records if record.packed] == [0, 0, 0]
+    assert len({record.root for record in records}) == 3
+    assert one.file_megabytes == 1
+
+
+def test_a_url_is_read_by_ranges(towns: Path, packed: Path) -> None:
+    """Only the row groups of the frames asked for are fetched."""
+    memory = fsspec.filesystem("memory")
+    for path in packed.iterdir():
+        memory.pipe(f"/owner/name/{path.name}", path.read_bytes())
+    index = load_index("memory://owner/name/index.parquet")
+    record = index[1]
+    assert record.packed is not None
+    assert record.packed.location.startswith("memory://owner/name/frames-")
+    packed_files._open.cache_clear()
+    packed_files._read_group.cache_clear()
+    got = read_frames(record, [3, 4], (28, 42), with_depth=False)
+    assert (got.images == read_frames(load_index(towns)[1], [3, 4], (28, 42)).images).all()
+    assert packed_files._read_group.cache_info().misses == 1  # one group, one column
+    with pytest.raises(UserError, match=r"index memory://owner/none\.parquet"):
+        load_index("memory://owner/none.parquet")
+
+
+def test_datasets_sees_images(towns: Path, packed: Path) -> None:
+    """As the Hub's viewer and anybody's `load_dataset(..., streaming=True)` will."""
+    files = [str(path) for path in sorted(packed.glob("frames-*.parquet"))]
+    stream = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    row = next(iter(stream))
+    record = load_index(towns)[0]
+    expected = read_frames(record, [0], (28, 42)).images[0].permute(1, 2, 0).numpy() * 255
+    assert row["sequence_id"] == record.sequence_id
+    assert np.abs(np.asarray(row["image"].convert("RGB")) - expected).max() < 0.5
+
+
+def test_files_that_cannot_be_read_are_counted(
+    towns: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = load_index(towns)[0]
+    names = ("gone.png", *record.image[1:])
+    write_index(tmp_path / "i.parquet", [dataclasses.replace(record, image=names)])
+    assert pack.main(tmp_path / "i.parquet", tmp_path / "out") == 0
+    assert "1 files could not be read, first:" in capsys.readouterr().out
+    again = load_index(tmp_path / "out" / "index.parquet")[0]
+    with pytest.raises(UserError, match="row 0: holds no image"):
+        read_frames(again, [0], (28, 42))
+    assert read_frames(again, [1], (28, 42)).num_frames == 1
+    with pytest.raises(UserError, match="exists already"):
+        pack.main(tmp_path / "i.parquet", tmp_path / "out")
