@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from scal3r_data_tools.adapters.registry import ADAPTERS
+from scal3r_data_tools.adapters.registry import known_adapter
 from scal3r_data_tools.covisibility import covisible_frames
 from scal3r_data_tools.progress import progress
 from scal3r_train.config import StrictModel, UserError, load_config
@@ -38,13 +38,11 @@ def main(
     option, a folder without its sequences and whatever an adapter finds wrong.
     """
     source = Path(source)
-    if dataset not in ADAPTERS:
-        raise UserError(f"dataset '{dataset}' is unknown; known are {', '.join(sorted(ADAPTERS))}")
+    adapter = known_adapter(dataset)
     if not source.exists():
         raise UserError(f"source {source} does not exist; name the folder that holds the dataset")
     if Path(output).suffix != ".parquet":
         raise UserError(f"output {output} must end in .parquet")
-    adapter = ADAPTERS[dataset]
     ours = [text for text in overrides if text.partition("=")[0] in IndexSettings.model_fields]
     settings = load_config(IndexSettings, None, ours)
     options = load_config(adapter.options, None, [text for text in overrides if text not in ours])

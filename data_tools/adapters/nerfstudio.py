@@ -6,7 +6,7 @@ distortion k1 k2 p1 p2 k3 k4 stand once at the top or in each frame; camera_angl
 Pixel centres are at half integers, as in COLMAP. camera_model: OPENCV (default), OPENCV_FISHEYE, PINHOLE,
 SIMPLE_PINHOLE; others are refused. Optional per frame: depth_file_path (16-bit PNG in millimetres of the scene's unit,
 times depth_unit_scale_factor * 1000 when that is given), mask_path (0 = not to be used). Frames are ordered by name, as
-videos are; frames whose image is not there are counted as missing.
+videos are; frames whose image is not there or whose pose is not finite are counted as missing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,16 @@ def scene(path: Path, *, dataset: str, sequence_id: str, **others: Any) -> Seque
 
     Raises UserError when the file is damaged, names a camera model that is not known, or none of its images is there.
     """
-    document = read_json(path)
+    return record_of(read_json(path), path, dataset=dataset, sequence_id=sequence_id, **others)
+
+
+def record_of(
+    document: Any, path: Path, *, dataset: str, sequence_id: str, same_size: bool = False, **others: Any
+) -> SequenceRecord:
+    """Return the record of the content of a transforms.json, for sets that change it a little; raises as `scene`.
+
+    same_size: all images have the size of the first, whose header alone is read.
+    """
     frames = entry(document, "frames", path)
     model_name = document.get("camera_model", "OPENCV")
     if model_name not in MODELS:
@@ -59,18 +68,26 @@ def scene(path: Path, *, dataset: str, sequence_id: str, **others: Any) -> Seque
         )
     frames = sorted(frames, key=lambda frame: natural_key(entry(frame, "file_path", path)))
     images = [_existing_image(path.parent, frame["file_path"]) for frame in frames]
-    present = [(frame, image) for frame, image in zip(frames, images, strict=True) if image]
+    present = [
+        (frame, image)
+        for frame, image in zip(frames, images, strict=True)
+        if image and _has_pose(frame, path)
+    ]
     if not present:
-        raise UserError(f"{path} lists {len(frames)} frames, none of their images is there; check file_path")
+        raise UserError(
+            f"{path} lists {len(frames)} frames, none of them has image and pose; check file_path"
+        )
     frames, images = [frame for frame, _ in present], [image for _, image in present]
-    sizes = np.array([read_image_size(path.parent / image) for image in images])
+    read = images[:1] if same_size else images
+    sizes = np.array([read_image_size(path.parent / image) for image in read])
+    sizes = np.tile(sizes, (len(images), 1)) if same_size else sizes
     cameras = [document | frame for frame in frames]
     model = MODELS[model_name]
     lens = np.array([[camera.get(key, 0.0) for key in LENSES.get(model_name, ())] for camera in cameras])
     if model == "opencv":
         _refuse_fourth(cameras, path)
         model = model if lens.any() else "pinhole"
-    poses = np.array([entry(frame, "transform_matrix", path) for frame in frames], np.float64)
+    poses = np.array([frame["transform_matrix"] for frame in frames], np.float64).reshape(len(frames), -1, 4)
     depth = tuple(_existing(path.parent, frame.get("depth_file_path")) for frame in frames)
     mask = tuple(_existing(path.parent, frame.get("mask_path")) for frame in frames)
     unit = document.get("depth_unit_scale_factor", DEPTH_UNIT_SCALE)
@@ -98,6 +115,13 @@ def scene(path: Path, *, dataset: str, sequence_id: str, **others: Any) -> Seque
         num_missing=len(document["frames"]) - len(frames),
         **(fields | others),
     )
+
+
+def _has_pose(frame: dict[str, Any], path: Path) -> bool:
+    try:
+        return bool(np.isfinite(np.array(entry(frame, "transform_matrix", path), np.float64)).all())
+    except (TypeError, ValueError):
+        return False
 
 
 def _intrinsics(camera: dict[str, Any], hw: np.ndarray, path: Path) -> list[float]:

@@ -8,30 +8,42 @@ from scal3r_data_tools.adapters import (
     aria_synthetic_environments,
     blended_mvs,
     co3d_v2,
+    colmap,
     cut3r,
+    dl3dv,
+    eth3d,
     euroc,
     game_loop,
     hypersim,
     images,
     kitti_odometry,
     kitti_raw,
+    map_free,
     mapillary,
+    matrix_city,
+    mega_depth,
     mvs_synth,
     nerfstudio,
     oxford_spires,
     oxford_spires_prepare,
     replica,
+    scannet_pp,
+    scannet_pp_prepare,
     scenenet_rgbd,
     seven_scenes,
     tartanair,
     taskonomy,
     towns,
     tum,
+    vggt_omega,
+    video,
     virtual_kitti_2,
+    wai,
     waymo,
     wildrgbd,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
+from scal3r_train.config import UserError
 
 ADAPTERS: dict[str, Adapter] = {
     "aria_digital_twin": Adapter(
@@ -42,14 +54,20 @@ ADAPTERS: dict[str, Adapter] = {
     "aria_synthetic_environments": Adapter(aria_synthetic_environments.index),
     "blended_mvs": Adapter(blended_mvs.index),
     "co3d_v2": Adapter(co3d_v2.index, co3d_v2.Options),
+    "colmap": Adapter(colmap.index, colmap.Options),
     "cut3r": Adapter(cut3r.index, cut3r.Options),
+    "dl3dv": Adapter(dl3dv.index, dl3dv.Options),
+    "eth3d": Adapter(eth3d.index, eth3d.Options),
     "euroc": Adapter(euroc.index, euroc.Options),
     "game_loop": Adapter(game_loop.index),
     "hypersim": Adapter(hypersim.index, hypersim.Options),
     "images": Adapter(images.index),
     "kitti_odometry": Adapter(kitti_odometry.index),
     "kitti_raw": Adapter(kitti_raw.index, kitti_raw.Options),
+    "map_free": Adapter(map_free.index),
     "mapillary": Adapter(mapillary.index),
+    "matrix_city": Adapter(matrix_city.index, matrix_city.Options),
+    "mega_depth": Adapter(mega_depth.index, mega_depth.Options),
     "mvs_synth": Adapter(mvs_synth.index, mvs_synth.Options),
     "nerfstudio": Adapter(nerfstudio.index),
     "oxford_spires": Adapter(
@@ -59,13 +77,26 @@ ADAPTERS: dict[str, Adapter] = {
         prepare_options=oxford_spires_prepare.Options,
     ),
     "replica": Adapter(replica.index, replica.Options),
+    "scannet_pp": Adapter(
+        scannet_pp.index, scannet_pp.Options, scannet_pp_prepare.prepare, scannet_pp_prepare.Options
+    ),
     "scenenet_rgbd": Adapter(scenenet_rgbd.index),
     "seven_scenes": Adapter(seven_scenes.index),
     "tartanair": Adapter(tartanair.index, tartanair.Options),
     "taskonomy": Adapter(taskonomy.index, taskonomy.Options),
     "towns": Adapter(towns.index),
     "tum": Adapter(tum.index, tum.Options),
+    "vggt_omega": Adapter(vggt_omega.index, vggt_omega.Options),
+    "video": Adapter(video.index),
     "virtual_kitti_2": Adapter(virtual_kitti_2.index, virtual_kitti_2.Options),
+    "wai": Adapter(wai.index, wai.Options),
     "waymo": Adapter(waymo.index, waymo.Options),
     "wildrgbd": Adapter(wildrgbd.index),
 }
+
+
+def known_adapter(dataset: str) -> Adapter:
+    """Return the adapter of that name. Raises UserError, with all names, when there is none."""
+    if dataset not in ADAPTERS:
+        raise UserError(f"dataset '{dataset}' is unknown; known are {', '.join(sorted(ADAPTERS))}")
+    return ADAPTERS[dataset]

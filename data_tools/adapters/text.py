@@ -46,6 +46,29 @@ def read_table(
     return table
 
 
+def read_named_rows(path: Path, num_columns: int) -> dict[str, np.ndarray]:
+    """Rows of a name and numbers, by name, [num_columns] float64 each, which may be not finite; `#` starts a comment.
+
+    Raises UserError naming the file when it is missing, not numeric or of another shape.
+    """
+    rows: dict[str, np.ndarray] = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            words = line.partition("#")[0].split()
+            if not words:
+                continue
+            if len(words) != num_columns + 1:
+                raise UserError(f"{path}: '{line}' is no name and {num_columns} numbers")
+            rows[words[0]] = np.array([float(word) for word in words[1:]])
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
+    except (ValueError, OSError) as error:
+        raise (
+            error if isinstance(error, UserError) else UserError(f"{path} cannot be read: {error}")
+        ) from None
+    return rows
+
+
 def cam_from_world(world_from_cam: np.ndarray) -> np.ndarray:
     """Invert rigid transforms [S, 3, 4] float64."""
     return invert_extrinsics(torch.from_numpy(world_from_cam)).numpy()

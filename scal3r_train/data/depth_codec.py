@@ -65,7 +65,11 @@ CODECS: dict[str, DepthCodec] = {
     "pfm": DepthCodec("pfm"),  # BlendedMVS
     "exr": DepthCodec("exr"),  # unified layouts, Waymo as exported
     "exr_sky_inf": DepthCodec("exr", sky_from=float("inf")),  # MVS-Synth
-    "exr_cm": DepthCodec("exr", 1e-2, invalid_from=65504.0),  # MatrixCity: float16, overflow at 65504
+    # MatrixCity: float16, overflow at 65504; float32; the same, should they be lengths of rays
+    "exr_cm": DepthCodec("exr", 1e-2, invalid_from=65504.0),
+    "exr_cm_float32": DepthCodec("exr", 1e-2),
+    "exr_cm_ray": DepthCodec("exr", 1e-2, is_ray_length=True, invalid_from=65504.0),
+    "exr_cm_float32_ray": DepthCodec("exr", 1e-2, is_ray_length=True),
     "hdf5_depth": DepthCodec("hdf5", key="depth"),  # MegaDepth
     "hdf5_ray": DepthCodec("hdf5", is_ray_length=True, key="dataset"),  # Hypersim
     "raw_float32": DepthCodec("raw_float32"),  # ETH3D

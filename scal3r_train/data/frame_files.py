@@ -6,12 +6,19 @@ A frame of a video is named VIDEO#NUMBER, the number counting frames in the orde
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from scal3r_train.config import UserError
 from scal3r_train.data.packed_files import read_packed
 from scal3r_train.data.sequence import SequenceRecord
 
 VIDEO_FRAME = re.compile(r"(.+\.(?:mp4|mov|avi|mkv|webm|m4v|mpg|mpeg))#(\d+)", re.IGNORECASE)
+
+
+def video_frame(record: SequenceRecord, name: str) -> tuple[Path, int] | None:
+    """Return the video file and the number of a frame of a video, None for the name of another file."""
+    match = VIDEO_FRAME.fullmatch(name)
+    return (record.root / match[1], int(match[2])) if match else None
 
 
 def read_file(record: SequenceRecord, name: str) -> bytes:

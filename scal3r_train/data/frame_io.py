@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from scal3r_train.data.depth_codec import CODECS, SKY, decode_depth, zero_beyond
-from scal3r_train.data.frame_files import read_file
+from scal3r_train.data.frame_files import read_file, video_frame
 from scal3r_train.data.image_codec import decode_image
 from scal3r_train.data.mask import at_size, decode_mask
 from scal3r_train.data.pixel_map import PixelMap
 from scal3r_train.data.rectify import DistortedCamera, pinhole_intrinsics, undistorted, undistorted_nearest
 from scal3r_train.data.sequence import Frames, SequenceRecord
 from scal3r_train.data.transforms import Cover, ResizeRule, half_pixel_intrinsics, intrinsics_matrices
+from scal3r_train.data.video_frames import read_video_frame
 
 # One clockwise quarter turn: what was right is below, what was below is left.
 TURNED_FROM_CAMERA = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
@@ -88,7 +89,10 @@ def read_frame_image(record: SequenceRecord, index: int, reduction: int = 1) -> 
     """
     name = record.image[index]
     camera = _distorted_camera(record, index)
-    image = decode_image(read_file(record, name), record.root / name, reduction if camera is None else 1)
+    if (video := video_frame(record, name)) is not None:
+        image = read_video_frame(*video)
+    else:
+        image = decode_image(read_file(record, name), record.root / name, reduction if camera is None else 1)
     if camera is not None:
         image = undistorted(image, camera)
     return _turned(image, record.quarter_turns)

@@ -1,4 +1,4 @@
-"""What a user may name as input: a folder of images, or one sequence of an index."""
+"""What a user may name as input: a folder of images, a video, or one sequence of an index."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from scal3r_train.config import UserError
 from scal3r_train.data.image_codec import read_image_size
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.data.video_frames import presentation_times, read_video_frame
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 
 def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
-    """The sequence that `source` names: an image folder, or INDEX.parquet#sequence_id.
+    """The sequence that `source` names: an image folder, a video, or INDEX.parquet#sequence_id.
 
     `#sequence_id` may be left out when the index holds one sequence. Raises UserError for anything else.
     """
@@ -32,10 +33,12 @@ def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
     if Path(path).is_dir():
         return record_from_images(Path(path))
     if not Path(path).exists():
-        raise UserError(f"input {path} does not exist; give an image folder or INDEX.parquet#sequence_id")
+        raise UserError(
+            f"input {path} does not exist; give an image folder, a video or INDEX.parquet#sequence_id"
+        )
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
-        raise UserError(f"video {path} cannot be read: no video input yet; extract its frames to a folder")
-    raise UserError(f"input {path} is neither an image folder nor an index; give one of these")
+        return record_from_video(Path(path))
+    raise UserError(f"input {path} is neither an image folder nor a video nor an index; give one of these")
 
 
 def record_from_images(folder: Path) -> SequenceRecord:
@@ -62,6 +65,26 @@ def record_from_images(folder: Path) -> SequenceRecord:
         image_size=np.array(sizes, np.int64),
         timestamp=np.arange(len(paths), dtype=np.float64),
         source=str(folder.resolve()),
+    )
+
+
+def record_from_video(path: Path) -> SequenceRecord:
+    """A sequence of all frames of a video, cameras unknown; timestamps are the seconds at which frames are shown.
+
+    The first frame is decoded for its size. Raises UserError when the video cannot be read.
+    """
+    path = path.resolve()
+    times = presentation_times(path)
+    size = read_video_frame(path, 0).shape[:2]
+    return SequenceRecord(
+        dataset="video",
+        sequence_id=path.stem,
+        split="test",
+        root=path.parent,
+        image=tuple(f"{path.name}#{number}" for number in range(len(times))),
+        image_size=np.tile(size, (len(times), 1)),
+        timestamp=times,
+        source=str(path),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError
+from scal3r_train.data.frame_files import video_frame
 from scal3r_train.data.frame_io import read_frames
 from scal3r_train.data.pixel_map import PixelMap
 from scal3r_train.data.sequence import SequenceRecord
@@ -118,9 +119,11 @@ class Video:
         """Return what names this input in scene.json; two inputs of equal files have equal `files_sha256`."""
         digest = hashlib.sha256()
         for index in self.frame_indices:
-            path = self.record.root / self.record.image[index]
+            name = self.record.image[index]
+            frame = video_frame(self.record, name)
+            path = self.record.root / name if frame is None else frame[0]
             size = path.stat().st_size if path.is_file() else 0
-            digest.update(f"{self.record.image[index]}:{size}\n".encode())
+            digest.update(f"{name}:{size}\n".encode())
         return {
             "dataset": self.record.dataset,
             "sequence_id": self.record.sequence_id,

@@ -40,12 +40,12 @@ def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_videos_and_other_files_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_input_are_refused(tmp_path: Path) -> None:
     (tmp_path / "drive.MP4").write_bytes(b"\0")
     with pytest.raises(UserError, match=r"video .*drive\.MP4 cannot be read"):
         open_source(tmp_path / "drive.MP4")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UserError, match="neither an image folder nor an index"):
+    with pytest.raises(UserError, match="neither an image folder nor a video nor an index"):
         open_source(tmp_path / "notes.txt")
     with pytest.raises(UserError, match="does not exist"):
         open_source(tmp_path / "nowhere")

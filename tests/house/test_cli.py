@@ -50,6 +50,11 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         "scal3r_data_tools.index.main",
         ("seven_scenes", Path("src"), Path("o.parquet"), []),
     ),
+    (
+        "data prepare scannet_pp src out num_workers=2",
+        "scal3r_data_tools.prepare.main",
+        ("scannet_pp", Path("src"), Path("out"), ["num_workers=2"]),
+    ),
     ("data check i.parquet", "scal3r_data_tools.check.main", (Path("i.parquet"),)),
     (
         "data preview i.parquet o.png",

@@ -266,7 +266,7 @@ class TestCommand:
             ("absent folder", "does not exist"),
             ("truncated image", "005.png cannot be read"),
             ("missing file of an index", "005.png does not exist"),
-            ("video", "video input"),
+            ("video", "walk.mp4 cannot be read"),
             ("depth maps", "16-bit"),
             ("unknown sequence", "no sequence named 'nobody'"),
         ],

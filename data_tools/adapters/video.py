@@ -1,0 +1,26 @@
+"""Videos: each file is one sequence without cameras.
+
+SRC is one video, or a folder with any number of them at any depth (.mp4, .mov, .avi, .mkv, .webm, .m4v, .mpg, .mpeg).
+Frames are named VIDEO#NUMBER and are decoded when they are read; nothing is unpacked. Timestamps are the seconds at
+which frames are shown, counted from the first, so that a variable frame rate is kept. Rotation that the file asks for,
+as of phones, is applied. Packets are read, one frame is decoded for its size. It needs PyAV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.data.source import VIDEO_SUFFIXES, record_from_video
+
+
+def index(source: Path) -> Iterator[SequenceRecord]:
+    """Records of the video, or of all videos below the folder, ordered by path."""
+    source = source.resolve()
+    if source.is_file():
+        yield record_from_video(source)
+        return
+    for path in sorted(path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
+        yield replace(record_from_video(path), sequence_id=path.relative_to(source).as_posix())
