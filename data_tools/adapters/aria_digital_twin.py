@@ -1,6 +1,6 @@
 """Aria Digital Twin: people with Aria glasses in two scanned and modelled flats, as `scal3r data prepare` unpacks it.
 
-The set is published as VRS recordings; aria_digital_twin_prepare.py unpacks them. Its layout, which this adapter
+The set is published as VRS recordings; preparing/aria_digital_twin.py unpacks them. Its layout, which this adapter
 indexes: SEQUENCE/{rgb/%06d.jpg, depth/%06d.png, calibration.json, frames.txt}; SRC is the folder of sequences, or one
 sequence. frames.txt: a line a frame that was recorded and has a pose: number, seconds, world_from_cam 3x4 row by row
 (OpenCV axes, metres). calibration.json: image_size (height, width), parameters (15 of FISHEYE624, pixel centres at
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.adapters.aria import CAMERA_MODEL, NUM_PARAMETERS, QUARTER_TURNS, AriaCamera
-from scal3r_data_tools.adapters.axes import inverted
-from scal3r_data_tools.adapters.files import files_by_number
-from scal3r_data_tools.adapters.json_files import entry, read_json
-from scal3r_data_tools.adapters.text import read_table
+from scal3r_data_tools.formats.aria import CAMERA_MODEL, NUM_PARAMETERS, QUARTER_TURNS, AriaCamera
+from scal3r_data_tools.formats.axes import inverted
+from scal3r_data_tools.formats.files import files_by_number
+from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord
 

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.adapters.aria import (
+from scal3r_data_tools.formats.aria import (
     CAMERA_MODEL,
     QUARTER_TURNS,
     AriaCamera,
     read_closed_loop_trajectory,
 )
-from scal3r_data_tools.adapters.axes import inverted, pose_from_wxyz
-from scal3r_data_tools.adapters.files import files_by_number
-from scal3r_data_tools.adapters.notes import note
+from scal3r_data_tools.formats.axes import inverted, pose_from_wxyz
+from scal3r_data_tools.formats.files import files_by_number
+from scal3r_data_tools.formats.notes import note
 from scal3r_train.config import UserError
 from scal3r_train.data.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord

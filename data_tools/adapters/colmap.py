@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from scal3r_data_tools.adapters.colmap_model import find_models
-from scal3r_data_tools.adapters.colmap_sequence import record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.colmap_model import find_models
+from scal3r_data_tools.formats.colmap_sequence import record_of, split_by_lens, views_of
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 

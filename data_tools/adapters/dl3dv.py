@@ -19,8 +19,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from scal3r_data_tools.adapters import cut3r, nerfstudio
-from scal3r_data_tools.adapters.files import folders_where, relative_name
-from scal3r_data_tools.adapters.json_files import entry, read_json
+from scal3r_data_tools.formats.files import folders_where, relative_name
+from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 

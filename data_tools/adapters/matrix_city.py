@@ -25,8 +25,8 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.adapters import nerfstudio
-from scal3r_data_tools.adapters.files import relative_name
-from scal3r_data_tools.adapters.json_files import entry, read_json
+from scal3r_data_tools.formats.files import relative_name
+from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_train.config import StrictModel
 from scal3r_train.data.sequence import SequenceRecord
 

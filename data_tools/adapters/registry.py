@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scal3r_data_tools.adapters import (
     aria_digital_twin,
-    aria_digital_twin_prepare,
     aria_synthetic_environments,
     blended_mvs,
     co3d_v2,
@@ -25,10 +24,8 @@ from scal3r_data_tools.adapters import (
     mvs_synth,
     nerfstudio,
     oxford_spires,
-    oxford_spires_prepare,
     replica,
     scannet_pp,
-    scannet_pp_prepare,
     scenenet_rgbd,
     seven_scenes,
     tartanair,
@@ -43,6 +40,9 @@ from scal3r_data_tools.adapters import (
     wildrgbd,
 )
 from scal3r_data_tools.adapters.adapter import Adapter
+from scal3r_data_tools.preparing import aria_digital_twin as aria_digital_twin_prepare
+from scal3r_data_tools.preparing import oxford_spires as oxford_spires_prepare
+from scal3r_data_tools.preparing import scannet_pp as scannet_pp_prepare
 from scal3r_train.config import UserError
 
 ADAPTERS: dict[str, Adapter] = {

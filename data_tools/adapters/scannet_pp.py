@@ -8,7 +8,7 @@ scans/mesh_aligned_0.05.ply; the world of transforms.json need not be the same: 
 `frames` and `test_frames` are read. Without dslr/colmap its cameras are taken, world_from_cam with OpenGL axes. Pixel
 centres are at half integers. Masks are 0 where faces and the like were made unrecognizable.
 
-There is no depth: `scal3r data prepare scannet_pp SRC OUT` renders it from the mesh (`scannet_pp_prepare.py`), and
+There is no depth: `scal3r data prepare scannet_pp SRC OUT` renders it from the mesh (`preparing/scannet_pp.py`), and
 `depth=OUT` indexes it. Photos are unordered, frames of the phone ordered; the phone's poses are less good.
 """
 
@@ -25,9 +25,9 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.adapters import nerfstudio
-from scal3r_data_tools.adapters.colmap_model import is_model
-from scal3r_data_tools.adapters.colmap_sequence import View, record_of, split_by_lens, views_of
-from scal3r_data_tools.adapters.json_files import read_json
+from scal3r_data_tools.formats.colmap_model import is_model
+from scal3r_data_tools.formats.colmap_sequence import View, record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.json_files import read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.adapters.text import read_table
+from scal3r_data_tools.formats.text import read_table
 from scal3r_train.data.sequence import SequenceRecord
 
 POSE_FILE, CAMERA_FILE, TIME_FILE = "cam_from_world.txt", "intrinsics.txt", "times.txt"

@@ -10,8 +10,8 @@ from PIL import Image
 
 from scal3r_data_tools import prepare
 from scal3r_data_tools.adapters import colmap, dl3dv, eth3d, map_free, matrix_city, mega_depth, scannet_pp
-from scal3r_data_tools.adapters.colmap_camera import Lens, lens_of, merged
-from scal3r_data_tools.adapters.colmap_model import read_cameras, read_images
+from scal3r_data_tools.formats.colmap_camera import Lens, lens_of, merged
+from scal3r_data_tools.formats.colmap_model import read_cameras, read_images
 from scal3r_train.config import UserError
 from scal3r_train.data.camera_model import distort
 from scal3r_train.data.frame_io import frame_camera, read_frame_depth

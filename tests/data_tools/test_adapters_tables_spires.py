@@ -9,8 +9,8 @@ import trimesh
 from PIL import Image
 
 from scal3r_data_tools import index
-from scal3r_data_tools.adapters import oxford_spires_prepare
-from scal3r_data_tools.adapters.point_cloud import read_piecewise, read_points, write_piecewise
+from scal3r_data_tools.formats.point_cloud import read_piecewise, read_points, write_piecewise
+from scal3r_data_tools.preparing import oxford_spires as oxford_spires_prepare
 from scal3r_train.config import UserError, load_config
 from scal3r_train.data.frame_io import read_frame_depth
 from scal3r_train.data.index import load_index

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scal3r_data_tools.pixel_rays import PixelRays
+from scal3r_data_tools.preparing.pixel_rays import PixelRays
 
 NEAR_M, FAR_M = 0.05, 20.0
 PIECE_PX = 16.0  # larger triangles are divided

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scal3r_data_tools.adapters.aria import NUM_PARAMETERS, AriaCamera
-from scal3r_data_tools.adapters.optional import optional
+from scal3r_data_tools.formats.aria import NUM_PARAMETERS, AriaCamera
+from scal3r_data_tools.formats.optional import optional
 from scal3r_train.config import UserError
 
 COLOUR_STREAM = "214-1"

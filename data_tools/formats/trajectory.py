@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-from scal3r_data_tools.adapters.axes import pose_from_xyzw
-from scal3r_data_tools.adapters.text import read_table
+from scal3r_data_tools.formats.axes import pose_from_xyzw
+from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 
 

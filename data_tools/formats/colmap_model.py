@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from scal3r_data_tools.adapters.axes import pose_from_wxyz
-from scal3r_data_tools.adapters.colmap_camera import ColmapCamera, check_model, model_of_number
+from scal3r_data_tools.formats.axes import pose_from_wxyz
+from scal3r_data_tools.formats.colmap_camera import ColmapCamera, check_model, model_of_number
 from scal3r_train.config import UserError
 
 BYTES_OF_POINT = 24  # x, y: float64, point3D_id: int64

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from scal3r_data_tools.adapters.aria import AriaCamera
 from scal3r_data_tools.adapters.aria_digital_twin import CALIBRATION_FILE, FRAMES_FILE, RECORDING
-from scal3r_data_tools.adapters.aria_recording import Recording, open_recording
-from scal3r_data_tools.adapters.notes import note
+from scal3r_data_tools.formats.aria import AriaCamera
+from scal3r_data_tools.formats.notes import note
+from scal3r_data_tools.preparing.aria_recording import Recording, open_recording
 from scal3r_data_tools.progress import progress
 from scal3r_train.config import StrictModel, UserError, atomic_output, write_text_atomically
 

@@ -20,14 +20,14 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.adapters import oxford_spires
-from scal3r_data_tools.adapters.files import folders_where
-from scal3r_data_tools.adapters.point_cloud import (
+from scal3r_data_tools.formats.files import folders_where
+from scal3r_data_tools.formats.point_cloud import (
     PiecewiseCloud,
     read_piecewise,
     read_points,
     write_piecewise,
 )
-from scal3r_data_tools.adapters.sparse_depth import Projection, drawn_points, visible_depth
+from scal3r_data_tools.preparing.sparse_depth import Projection, drawn_points, visible_depth
 from scal3r_data_tools.progress import progress
 from scal3r_train.config import UserError, atomic_output, dump_yaml, write_text_atomically
 from scal3r_train.data.depth_codec import encode_uint16
