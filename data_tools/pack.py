@@ -23,7 +23,7 @@ from pydantic import Field
 
 from scal3r_data_tools.progress import progress
 from scal3r_train.config import StrictModel, UserError, load_config
-from scal3r_train.data.frame_files import read_file
+from scal3r_train.data.frame_files import read_file, video_frame
 from scal3r_train.data.index import SequenceIndex, load_index, write_index
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
 
@@ -86,6 +86,8 @@ class _Packer:
 
     def add(self, record: SequenceRecord) -> SequenceRecord:
         """Write a sequence and return the record that finds it again."""
+        if any(video_frame(record, name) for name in record.image):
+            raise UserError(f"{record.sequence_id} consists of frames of a video; extract them to a folder first")
         if self._writer is None:
             self._begin_file()
         assert self._writer is not None

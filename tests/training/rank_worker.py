@@ -159,6 +159,7 @@ def run_scenarios(towns: Path, folder: Path) -> None:
     one_chunk = {
         "curriculum.chunks_per_rank": {"1": 1.0},
         "curriculum.reverse_probability": 0.0,
+        "data.max_skipped_frames": 0.0,
         "validation.every": 0,
     }
     notes["truncated"] = error_of(

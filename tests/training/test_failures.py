@@ -61,6 +61,7 @@ def test_the_command_ends_with_the_cause(towns: Path, tmp_path: Path, torchrun: 
     """The same through torchrun, as a user starts it: only the second rank meets the broken image."""
     index = tiny.write_broken_town(towns, tmp_path)
     changes = {
+        "data.max_skipped_frames": 0.0,
         "curriculum.group_size": {"2": 1.0},
         "curriculum.chunks_per_rank": {"1": 1.0},
         "curriculum.reverse_probability": 0.0,
