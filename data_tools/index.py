@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,19 +47,19 @@ def main(
     ours = [text for text in overrides if text.partition("=")[0] in IndexSettings.model_fields]
     settings = load_config(IndexSettings, None, ours)
     options = load_config(adapter.options, None, [text for text in overrides if text not in ours])
-    records = list(progress(adapter.records(source, options), None, dataset))
-    if not records:
-        raise UserError(f"{source} holds no sequence in the layout of {dataset}; check DATASET and SRC")
-    for record in records:
-        check_rotations(record, source)
-    write_index(output, [_with_covisible(record, settings.num_covisible) for record in records])
-    missing = sum(record.num_missing for record in records)
-    frames = sum(record.num_frames for record in records)
-    sys.stdout.write(
-        f"{output}: {len(records)} sequences, {frames} frames"
-        + (f"; {missing} more are listed but not there" if missing else "")
-        + "\n"
-    )
+    counts: Counter[str] = Counter()
+
+    def checked() -> Iterator[SequenceRecord]:
+        for record in progress(adapter.records(source, options), None, dataset):
+            check_rotations(record, source)
+            counts.update(sequences=1, frames=record.num_frames, missing=record.num_missing)
+            yield _with_covisible(record, settings.num_covisible)
+        if not counts:
+            raise UserError(f"{source} holds no sequence in the layout of {dataset}; check DATASET and SRC")
+
+    write_index(output, checked())
+    missing = f"; {counts['missing']} more are listed but not there" if counts["missing"] else ""
+    sys.stdout.write(f"{output}: {counts['sequences']} sequences, {counts['frames']} frames{missing}\n")
     return 0
 
 

@@ -87,7 +87,9 @@ class _Packer:
     def add(self, record: SequenceRecord) -> SequenceRecord:
         """Write a sequence and return the record that finds it again."""
         if any(video_frame(record, name) for name in record.image):
-            raise UserError(f"{record.sequence_id} consists of frames of a video; extract them to a folder first")
+            raise UserError(
+                f"{record.sequence_id} consists of frames of a video; extract them to a folder first"
+            )
         if self._writer is None:
             self._begin_file()
         assert self._writer is not None

@@ -51,7 +51,7 @@ def main(output: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
         raise UserError(f"{output} holds something else already; remove it or name another folder")
     with _atomic_folder(output) as folder:
         _write_all(folder, settings)
-        write_index(folder / INDEX_FILE, list(towns.index(folder)))
+        write_index(folder / INDEX_FILE, towns.index(folder))
         (folder / SETTINGS_FILE).write_text(document, encoding="utf-8")
     return 0
 

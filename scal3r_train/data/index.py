@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +24,7 @@ from scal3r_train.data.index_row import FEATURES, record_from_row, row_from_reco
 from scal3r_train.data.sequence import SequenceRecord
 
 ROTATION_TOLERANCE = 1e-3
+ROWS_PER_GROUP = 64  # held in memory while an index of millions of frames is written
 
 
 class SequenceIndex:
@@ -87,15 +88,20 @@ class SequenceIndex:
         return self._rows.data.column(name).to_pylist()
 
 
-def write_index(path: str | os.PathLike[str], records: Sequence[SequenceRecord]) -> None:
-    """Write an index atomically; a later `load_index` returns equal records."""
-    target = Path(path)
-    names = [(record.dataset, record.sequence_id) for record in records]
-    assert len(set(names)) == len(names), "sequence_id must be unique within a dataset"
-    rows = [row_from_record(record, target.parent) for record in records]
-    table = pyarrow.Table.from_pylist(rows, schema=FEATURES.arrow_schema)
+def write_index(path: str | os.PathLike[str], records: Iterable[SequenceRecord]) -> None:
+    """Write an index atomically, a few records at a time; a later `load_index` returns equal records."""
+    target, names, rows = Path(path), set(), []
     with atomic_output(target) as temporary:
-        pyarrow.parquet.write_table(table, temporary)
+        with pyarrow.parquet.ParquetWriter(temporary, FEATURES.arrow_schema) as writer:
+            for record in records:
+                name = record.dataset, record.sequence_id
+                assert name not in names, f"sequence_id must be unique within a dataset: {name}"
+                names.add(name)
+                rows.append(row_from_record(record, target.parent))
+                if len(rows) == ROWS_PER_GROUP:
+                    writer.write_table(pyarrow.Table.from_pylist(rows, schema=FEATURES.arrow_schema))
+                    rows = []
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=FEATURES.arrow_schema))
 
 
 def load_index(path: str | os.PathLike[str], cache_dir: Path | None = None) -> SequenceIndex:

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from scal3r_train.config import UserError
-from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.index import ROWS_PER_GROUP, load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
 
 
@@ -161,4 +162,37 @@ def test_nothing_half_written(tmp_path: Path) -> None:
     record = make_record(tmp_path)
     with pytest.raises(AssertionError, match="unique"):
         write_index(tmp_path / "index.parquet", [record, record])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_of_many_rows_is_written_in_groups(tmp_path: Path) -> None:
+    """Records come from a generator, which is never held as a whole."""
+    num = 2 * ROWS_PER_GROUP + 5
+
+    def records() -> Iterator[SequenceRecord]:
+        for number in range(num):
+            record = make_record(tmp_path, f"s{number}", 2 + number % 3)
+            yield dataclasses.replace(
+                record,
+                timestamp=np.arange(record.num_frames) * number,
+                is_ordered=True,
+                quarter_turns=number % 2,
+            )
+
+    write_index(tmp_path / "index.parquet", records())
+    assert pyarrow.parquet.read_metadata(tmp_path / "index.parquet").num_row_groups == 3
+    index = load_index(tmp_path / "index.parquet", tmp_path / "cache")
+    assert index.sequence_ids == [f"s{number}" for number in range(num)]
+    assert index.durations_s().tolist() == [number * (1 + number % 3) for number in range(num)]
+    assert index.aspects() == pytest.approx([2 / 3 if number % 2 else 1.5 for number in range(num)])
+    assert index[num - 1].num_frames == 2 + (num - 1) % 3
+
+
+def test_a_generator_that_fails_leaves_no_index(tmp_path: Path) -> None:
+    def records() -> Iterator[SequenceRecord]:
+        yield make_record(tmp_path)
+        raise UserError("cause")
+
+    with pytest.raises(UserError, match="cause"):
+        write_index(tmp_path / "index.parquet", records())
     assert list(tmp_path.iterdir()) == []

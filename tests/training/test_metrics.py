@@ -43,7 +43,7 @@ VALIDATION_KEYS = set("step val/rotation_deg val/direction_deg val/auc_5 val/auc
 OTHER_KEYS = {
     *OTHER_LOSSES,
     *(f"weighted/{loss}" for loss in OTHER_LOSSES),
-    *"throughput/mfu memory/allocated_gib memory/reserved_gib".split(),
+    *"throughput/mfu memory/allocated_gib memory/reserved_gib data/skipped_frames/towns".split(),
 }
 
 

@@ -31,12 +31,19 @@ def split(line: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {key: value for key, value in line.items() if key not in shared}, memories
 
 
+def unnamed(line: dict[str, Any]) -> dict[str, Any]:
+    """A line whose counts of frames do not tell the names of the index files."""
+    frames = {key for key in line if key.startswith("data/frames/")}
+    others = {key: value for key, value in line.items() if key not in frames}
+    return others | {"data/frames": sum(line[key] for key in frames)}
+
+
 def assert_same_run(folder: Path, reference: Path, tolerance: float = TOLERANCE) -> None:
     """Every number of every step, and the final weights, to a relative tolerance."""
     lines, expected = tiny.steps(folder), tiny.steps(reference)
     assert len(lines) == len(expected) > 2
     for line, other in zip(lines, expected, strict=True):
-        (numbers, memories), (other_numbers, other_memories) = split(line), split(other)
+        (numbers, memories), (other_numbers, other_memories) = split(unnamed(line)), split(unnamed(other))
         assert numbers == pytest.approx(other_numbers, rel=tolerance, abs=1e-7)
         assert memories == pytest.approx(other_memories, rel=10 * tolerance)  # sums of thousands in float32
     ours, theirs = flat(tiny.weights(folder)), flat(tiny.weights(reference))
