@@ -35,13 +35,34 @@ def test_transparency_is_laid_over_black(tmp_path: Path) -> None:
     assert (image[0] == 0).all()
 
 
-def test_exif_rotation_is_applied(tmp_path: Path) -> None:
-    path = tmp_path / "sideways.png"
+@pytest.mark.parametrize("name", ["sideways.png", "sideways.jpg"])
+def test_exif_rotation_is_applied(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     exif = Image.Exif()
     exif[274] = 6  # the camera was turned: rotate clockwise to view
     Image.fromarray(PICTURE).save(path, exif=exif)
-    assert (read_image(path) == np.rot90(PICTURE, -1)).all()
+    with Image.open(path) as stored:
+        assert (read_image(path) == np.rot90(np.asarray(stored), -1)).all()
     assert read_image_size(path) == (10, 6)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_opencv_and_pillow_decode_alike(tmp_path: Path, suffix: str) -> None:
+    large = PICTURE.repeat(9, 0).repeat(7, 1)
+    Image.fromarray(large).save(tmp_path / f"a.{suffix}")
+    with Image.open(tmp_path / f"a.{suffix}") as stored:
+        assert (read_image(tmp_path / f"a.{suffix}") == np.asarray(stored)).all()
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """PNG files carry check sums; a damaged one is never half a picture."""
+    path = tmp_path / "flipped.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 80, 3)).astype(np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"flipped\.png cannot be read"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("reader", [read_image, read_image_size])
