@@ -39,7 +39,6 @@ from scal3r_train.data.window import read_window
 SIZE = (392, 518)
 LOOK = AugmentationSettings(max_zoom=1.3, colour_jitter=0.3, per_frame_probability=0.3, grey_probability=0.05)
 NUM_FILES, FILE_HW = 64, (480, 640)
-SETTLED = 0.1  # part of the samples after which memory is compared
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +92,7 @@ def print_speed(record: SequenceRecord, rounds: int) -> None:
 
 
 def print_memory(index: Path, num_samples: int) -> None:
-    """Print the memory of a reading process while it makes samples of 4 frames, at 10 % of them and at the end."""
+    """Print the memory of a reading process while it makes samples: all, and what it shares with nobody."""
     settings = DataSettings(sources=(SourceSettings(index=str(index)),), augmentation=LOOK, deny_list="off")
     curriculum = CurriculumSettings(
         chunk_size={4: 1.0},
@@ -102,20 +101,21 @@ def print_memory(index: Path, num_samples: int) -> None:
     )
     indexes, sources = open_sources(settings)
     dataset = StepDataset(indexes, partial(plan_of_rank, curriculum, sources), settings)
-    memory: list[float] = []
+    memory: dict[str, list[float]] = {"resident": [], "own": []}
     worker: psutil.Process | None = None
     for number, batch in enumerate(step_loader(dataset, range(num_samples), num_workers=1)):
         assert isinstance(batch, SequenceBatch), batch
         if worker is None:
             (worker,) = psutil.Process().children()
         if number % max(num_samples // 100, 1) == 0:
-            memory.append(worker.memory_full_info().uss / 2**20)
-    settled = memory[int(SETTLED * len(memory)) :]
-    first, last = statistics.median(settled[:5]), statistics.median(settled[-5:])
-    print(
-        f"{num_samples} samples: {first:.1f} MiB at {SETTLED:.0%}, {last:.1f} at the end, highest {max(settled):.1f}"
-    )
-    print(f"growth {last / first - 1:+.1%}, highest above first {max(settled) / first - 1:+.1%}")
+            now = worker.memory_full_info()
+            memory["resident"].append(now.rss / 2**20)
+            memory["own"].append(now.uss / 2**20)
+    print(f"{num_samples} samples of 4 frames; medians over the second and the last tenth of them")
+    for name, values in memory.items():
+        tenth = len(values) // 10
+        first, last = statistics.median(values[tenth : 2 * tenth]), statistics.median(values[-tenth:])
+        print(f"{name:9s} {first:7.1f} MiB, then {last:7.1f} MiB: {last / first - 1:+.1%}")
 
 
 def plan_of_rank(curriculum: CurriculumSettings, sources: list[Source], step: int) -> RankPlan:
