@@ -170,10 +170,12 @@ def _add_data_commands(commands: "Commands") -> None:
         kinds,
         "check",
         _data_check,
-        "Check files, rotations and the agreement of depth with poses; exit code 0 only if all is well.",
-        "scal3r data check 7scenes.parquet",
+        "Check files, and whether pixels, depth, poses and intrinsics agree; name the likely mistake where they do "
+        "not. Exit code 0 only if all is well. Settings: report=DIR, decode_every=N, num_pairs=N (docs/data/check.md).",
+        "scal3r data check 7scenes.parquet report=7scenes_check",
     )
     check.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the check")
     preview = _add_command(
         kinds,
         "preview",
@@ -245,7 +247,7 @@ def _data_index(arguments: argparse.Namespace) -> int | None:
 def _data_check(arguments: argparse.Namespace) -> int | None:
     from scal3r_data_tools import check
 
-    return check.main(arguments.index)
+    return check.main(arguments.index, arguments.overrides)
 
 
 def _data_preview(arguments: argparse.Namespace) -> int | None:

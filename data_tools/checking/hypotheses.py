@@ -23,6 +23,7 @@ from scal3r_data_tools.adapters.axes import (
 from scal3r_data_tools.checking.reading import Reading
 
 MAX_SHIFT = 5
+MIN_CHANGE = 0.015  # of the long side
 
 
 @dataclass(frozen=True)
@@ -124,17 +125,27 @@ def _with_depth(given: Reading, change: dict[str, Any]) -> Reading:
     return replace(given, depth=depth)
 
 
-def intrinsics_hypotheses() -> Iterator[Hypothesis]:
-    """Yield wrong readings of the intrinsics that have no parameter."""
+def intrinsics_hypotheses(given: Reading) -> Iterator[Hypothesis]:
+    """Yield wrong readings of the intrinsics that have no parameter, where they would change anything."""
     for key, text, order in (
         ("fx_fy", "fx and fy are swapped", [1, 0, 2, 3]),
         ("cx_cy", "cx and cy are swapped", [0, 1, 3, 2]),
         ("xy", "fx, fy and cx, cy are swapped (rows and columns mixed up)", [1, 0, 3, 2]),
     ):
+        if _differs(given.intrinsics[:, order], given):
+            yield Hypothesis(
+                key, text, 1, lambda given, order=order: given.with_intrinsics(given.intrinsics[:, order])
+            )
+    if _differs(_centred(given).intrinsics, given):
         yield Hypothesis(
-            key, text, 1, lambda given, order=order: given.with_intrinsics(given.intrinsics[:, order])
+            "centre", "the principal point is not where it is given but near the image centre", 1, _centred
         )
-    yield Hypothesis("centre", "the principal point is not where it is given but near the image centre", 1, _centred)
+
+
+def _differs(intrinsics: np.ndarray, given: Reading) -> bool:
+    """Whether intrinsics differ by more than cameras are known."""
+    change = np.abs(intrinsics - given.intrinsics).max(1) / given.image_size.max(1)
+    return bool(np.median(change) > MIN_CHANGE)
 
 
 def _centred(given: Reading) -> Reading:

@@ -71,7 +71,7 @@ def judge(given: Reading, material: Material, *, codec: str, is_ordered: bool) -
     enough = any(np.isfinite(values).sum() >= MIN_PAIRS for values in scores.values())
     if not enough and not (material.warp_pairs or material.evidence.num_pairs):
         return Verdict((), "", scores, is_decidable=False)
-    hypotheses = [*pose_hypotheses(is_ordered=is_ordered), *intrinsics_hypotheses()]
+    hypotheses = [*pose_hypotheses(is_ordered=is_ordered), *intrinsics_hypotheses(given)]
     if material.warp_pairs or material.evidence.has_depth:
         hypotheses += depth_hypotheses()
     is_fine = _is_at_noise(scores, level)
@@ -144,7 +144,7 @@ def _warped(
 
 def _is_open(one: _Candidate) -> bool:
     ratios = [comparison.ratio for comparison in _counted(one.against_given)]
-    return not ratios or max(ratios) < NOT_WORSE
+    return not ratios or max(ratios) < SAME
 
 
 def _counted(comparisons: dict[str, Comparison]) -> list[Comparison]:

@@ -76,7 +76,10 @@ def match_features(a: Features, b: Features, max_matches: int) -> Matches | None
         return None
     p, q = a.points[places[:, 0]], b.points[places[:, 1]]
     threshold = INLIER_PX * max(a.scale, b.scale)
-    matrix, mask = cv2.findFundamentalMat(p, q, cv2.USAC_MAGSAC, threshold, 0.999, 2000)
+    try:
+        matrix, mask = cv2.findFundamentalMat(p, q, cv2.USAC_MAGSAC, threshold, 0.999, 2000)
+    except cv2.error:  # OpenCV asserts where it finds no model
+        return None
     if matrix is None or mask is None or matrix.shape != (3, 3):
         return None
     inside = mask.ravel().astype(bool)
