@@ -46,7 +46,9 @@ def main(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
         reports.append(report.without_findings())
     _print_reports(reports)
     if writer is not None:
-        Console().print(f"report: {writer.write(str(path), reports)}", soft_wrap=True, markup=False, highlight=False)
+        Console().print(
+            f"report: {writer.write(str(path), reports)}", soft_wrap=True, markup=False, highlight=False
+        )
     return 1 if any(report.problems for report in reports) else 0
 
 
@@ -54,7 +56,16 @@ def _print_reports(reports: list[SequenceReport]) -> None:
     console = Console()
     table = Table()
     table.add_column("sequence", overflow="fold")
-    for name in ("frames", "missing", "pairs", "epipolar\npx", "reproj.\npx", "depth\nwarp", "gap", "verdict"):
+    for name in (
+        "frames",
+        "missing",
+        "pairs",
+        "epipolar\npx",
+        "reproj.\npx",
+        "depth\nwarp",
+        "gap",
+        "verdict",
+    ):
         table.add_column(name, justify="left" if name == "verdict" else "right")
     for report in reports:
         table.add_row(*cells(report))

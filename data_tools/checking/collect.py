@@ -13,7 +13,7 @@ from scal3r_data_tools.checking.views import FLIPS, DepthView, read_view
 from scal3r_train.data.frame_io import read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
 
-MAX_MATCHES = 160
+MAX_MATCHES = 120
 MIN_DISPLACEMENT = 0.4  # of the noise of a match to speak of motion at all
 
 
@@ -64,7 +64,7 @@ def collect_evidence(cache: FrameCache, pairs: Sequence[tuple[int, int]]) -> Evi
             pixels[side, row, :n] = points
             if (view := cache.views.get(pair[side])) is not None:
                 for flip in FLIPS:
-                    depths[flip][side, row, :n] = view.sample(points, flip, radius=1)
+                    depths[flip][side, row, :n] = view.sample(points, flip)
     return Evidence(
         pairs=np.array([pair for pair, _ in kept], int).reshape(-1, 2),
         pixels=pixels,

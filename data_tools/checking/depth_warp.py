@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scal3r_data_tools.checking.errors import rays, z_coordinates
-from scal3r_data_tools.checking.reading import Reading, relative_poses
+from scal3r_data_tools.checking.reading import Reading, rays, relative_poses, z_coordinates
 from scal3r_data_tools.checking.views import DepthView
 
 NUM_POINTS = 2000
@@ -80,10 +79,10 @@ def _signed_errors(
     numbers: np.ndarray,
 ) -> np.ndarray:
     k_a, k_b = reading.intrinsics[pair[0]], reading.intrinsics[pair[1]]
-    directions = rays(pixels, k_a)
-    moved = directions * z_coordinates(reading.depth, numbers, directions)[:, None] @ rotation.T + translation
+    z = z_coordinates(reading, np.array([pair[0]]), numbers[None], pixels[None])[0]
+    moved = rays(pixels, k_a) * z[:, None] @ rotation.T + translation
     z = np.where(moved[:, 2] > 0, moved[:, 2], np.nan)
     there = moved[:, :2] / z[:, None] * k_b[:2] + k_b[2:]
     seen = views[pair[1]].sample(there, reading.depth.flip)
-    expected = z_coordinates(reading.depth, seen, rays(there, k_b))
+    expected = z_coordinates(reading, np.array([pair[1]]), seen[None], there[None])[0]
     return (z - expected) / expected

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scal3r_data_tools.checking.reading import DepthReading, Reading, relative_poses
+from scal3r_data_tools.checking.reading import Reading, rays, relative_poses, z_coordinates
 
 TINY = 1e-12
 
@@ -101,27 +101,14 @@ def reprojection_errors(reading: Reading, evidence: Evidence) -> np.ndarray:
 
 
 def depths(reading: Reading, evidence: Evidence) -> np.ndarray:
-    """z coordinates [2, P, N] of the matches in a and b."""
+    """Z coordinates [2, P, N] of the matches in a and b."""
     values = evidence.depths[reading.depth.flip]
-    sides = [
-        z_coordinates(reading.depth, values[side], rays(evidence.pixels[side], k))
-        for side, k in enumerate(reading.intrinsics[evidence.pairs.T][:, :, None])
-    ]
-    return np.stack(sides)
-
-
-def z_coordinates(reading: DepthReading, numbers: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Depth numbers [...] -> z, where directions [..., 3] are the rays with z = 1."""
-    z = 1 / numbers if reading.is_inverse else numbers
-    if reading.ray_power:
-        z = z * np.linalg.norm(directions, axis=-1) ** reading.ray_power
-    return z * reading.scale
-
-
-def rays(pixels: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Directions [..., 3] with z = 1 of pixels [..., 2] for fx fy cx cy [..., 4]."""
-    xy = (pixels - intrinsics[..., 2:]) / intrinsics[..., :2]
-    return np.concatenate([xy, np.ones_like(xy[..., :1])], -1)
+    return np.stack(
+        [
+            z_coordinates(reading, evidence.pairs[:, side], values[side], evidence.pixels[side])
+            for side in (0, 1)
+        ]
+    )
 
 
 def _inverse(rotation: np.ndarray, translation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +116,9 @@ def _inverse(rotation: np.ndarray, translation: np.ndarray) -> tuple[np.ndarray,
     return back, -np.einsum("pij,pj->pi", back, translation)
 
 
-def _projected(rotation: np.ndarray, translation: np.ndarray, points: np.ndarray, k: np.ndarray) -> np.ndarray:
+def _projected(
+    rotation: np.ndarray, translation: np.ndarray, points: np.ndarray, k: np.ndarray
+) -> np.ndarray:
     """Pixels [P, N, 2] of points [P, N, 3] in the other camera, infinite behind it."""
     moved = points @ rotation.swapaxes(1, 2) + translation[:, None]
     z = moved[..., 2:]
@@ -163,7 +152,9 @@ def _half_line(
     rho = (across * along).sum(-1) / np.maximum((along**2).sum(-1), TINY)
     is_seen = ~is_point & (rho >= 0) & (far[..., 2] + rho * near[..., 2] > 0)
     z = np.where(far[..., 2] > TINY, far[..., 2], 1)
-    at_infinity = np.where(far[..., 2] > TINY, np.linalg.norm(q - far[..., :2] / z[..., None], axis=-1), np.inf)
+    at_infinity = np.where(
+        far[..., 2] > TINY, np.linalg.norm(q - far[..., :2] / z[..., None], axis=-1), np.inf
+    )
     distance = np.where(is_seen, np.abs(offset) * np.sqrt(norm2), at_infinity)
     is_unknown = np.isnan(q[..., 0] + far[..., 0] + near[..., 0])
     distance = np.where(is_unknown, np.nan, np.minimum(distance, limits[:, None]))

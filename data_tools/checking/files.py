@@ -106,9 +106,7 @@ def frame_facts(record: SequenceRecord, frame: int) -> FrameFacts:
 def _depth_facts(record: SequenceRecord, frame: int) -> FrameFacts:
     path = record.root / record.depth[frame]
     height, width = (int(side) for side in record.image_size[frame])
-    depth = decode_depth(
-        read_file(record, record.depth[frame]), record.depth_codec, path, (height, width)
-    )
+    depth = decode_depth(read_file(record, record.depth[frame]), record.depth_codec, path, (height, width))
     problems = []
     if abs(depth.shape[1] / depth.shape[0] / (width / height) - 1) > MAX_ASPECT_DIFFERENCE:
         problems.append(

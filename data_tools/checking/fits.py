@@ -5,6 +5,8 @@ Both are measured from the evidence under a reading; whether they explain anythi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from scal3r_data_tools.checking.errors import Evidence, depths, triangulated
@@ -18,8 +20,14 @@ MIN_MATCHES = 6
 SAME_FACTOR = 0.03
 USUAL_FACTORS = (1000.0, 100.0, 10.0, 5.0, 4.0, 2.0, 1 / 0.3048)
 USUAL_TOLERANCE = 0.09  # sensors measure depth no better than that
-FOCAL_FACTORS = np.exp(np.linspace(np.log(0.35), np.log(2.9), 64))
-REFINEMENTS = 3
+FOCAL_FACTORS = np.exp(np.linspace(np.log(0.35), np.log(2.9), 40))
+REFINEMENTS = 2
+FOCAL_KINDS = {  # which of fx fy cx cy are multiplied
+    "focal": (1, 1, 0, 0),
+    "image_size": (1, 1, 1, 1),
+    "focal_x": (1, 0, 0, 0),
+    "focal_y": (0, 1, 0, 0),
+}
 
 
 def length_factors(reading: Reading, evidence: Evidence) -> np.ndarray:
@@ -81,14 +89,14 @@ def length_text(factor: float, codec: str) -> str:
 def focal_hypotheses(reading: Reading, material: Material, level: Scores) -> list[Hypothesis]:
     """Return the readings with all focal lengths, or all intrinsics, multiplied by the factor that fits best."""
     found = []
-    for key, columns in (("focal", [1, 1, 0, 0]), ("image_size", [1, 1, 1, 1])):
+    for key, columns in FOCAL_KINDS.items():
         power = np.array(columns, float)
 
         def scaled(start: Reading, factor: float, power: np.ndarray = power) -> Reading:
             return start.with_intrinsics(start.intrinsics * factor**power)
 
         def badness(factor: float) -> float:
-            scores = score(scaled(reading, factor), material, with_warp=not material.evidence.num_pairs)  # noqa: B023
+            scores = score(scaled(reading, factor), material, with_warp=not material.evidence.num_pairs)
             return sum(
                 float(np.nanmean(np.log(np.append(values + level[kind], 1.0))))
                 for kind, values in scores.items()
@@ -105,14 +113,14 @@ def focal_hypotheses(reading: Reading, material: Material, level: Scores) -> lis
     return found
 
 
-def _lowest(badness) -> float:  # type: ignore[no-untyped-def]
+def _lowest(badness: Callable[[float], float]) -> float:
     """Where a function of the factor is lowest: on a grid first, then ever finer around its best."""
     grid = FOCAL_FACTORS
     for _ in range(REFINEMENTS):
         values = [badness(float(factor)) for factor in grid]
         best = int(np.argmin(values))
         low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-        grid = np.exp(np.linspace(np.log(low), np.log(high), 11))
+        grid = np.exp(np.linspace(np.log(low), np.log(high), 9))
     return float(grid[int(np.argmin([badness(float(factor)) for factor in grid]))])
 
 
@@ -120,4 +128,5 @@ def _focal_text(key: str, factor: float) -> str:
     if key == "image_size":
         return f"the intrinsics belong to images of {1 / factor:.3g} times the size"
     kind, times = ("long", 1 / factor) if factor < 1 else ("short", factor)
-    return f"the focal lengths are about {times:.3g} times too {kind}"
+    names = {"focal": "the focal lengths are", "focal_x": "fx (not fy) is", "focal_y": "fy (not fx) is"}
+    return f"{names[key]} about {times:.3g} times too {kind}"

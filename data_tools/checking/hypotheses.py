@@ -110,7 +110,7 @@ def depth_hypotheses() -> Iterator[Hypothesis]:
         ("mirrored_depth", "depth maps are mirrored left to right", 2, {"flip": "columns"}),
         ("disparity", "depth maps hold inverse depth (disparity)", 2, {"is_inverse": True}),
     ):
-        yield Hypothesis(key, text, cost, lambda given, change=change: _with_depth(given, change), True)  # noqa: FBT003
+        yield Hypothesis(key, text, cost, lambda given, change=change: _with_depth(given, change), True)
 
 
 def _with_depth(given: Reading, change: dict[str, Any]) -> Reading:

@@ -35,8 +35,11 @@ SIGNIFICANT = 3.0  # standard errors
 SAME = 1.35  # errors that rise by less say nothing against a reading
 NEAR = 0.12  # logarithm of errors that count as the same
 MAX_WARPED = 12
-AT_NOISE = 1.5
-EPIPOLAR_SHARE, REPROJECTION_SHARE = 0.006, 0.02  # of the long side: beyond, data are wrong even if nothing explains it
+AT_NOISE = 1 / EXPLAINS  # so near the noise that nothing could explain more
+EPIPOLAR_SHARE, REPROJECTION_SHARE = (
+    0.006,
+    0.02,
+)  # of the long side: beyond, data are wrong even if nothing explains it
 MAX_WARP = 0.025
 MAX_NAMED = 3
 
@@ -154,9 +157,7 @@ def _counted(comparisons: dict[str, Comparison]) -> list[Comparison]:
 def _explains(comparisons: dict[str, Comparison]) -> bool:
     """Whether errors of some kind fall clearly, and none rise."""
     counted = _counted(comparisons)
-    falls = any(
-        one.ratio < EXPLAINS and np.log(one.ratio) < -SIGNIFICANT * one.log_error for one in counted
-    )
+    falls = any(one.ratio < EXPLAINS and np.log(one.ratio) < -SIGNIFICANT * one.log_error for one in counted)
     return falls and all(one.ratio < NOT_WORSE for one in counted)
 
 
@@ -167,8 +168,7 @@ def _is_same(comparisons: dict[str, Comparison]) -> bool:
 
 def _is_at_noise(scores: Scores, level: Scores) -> bool:
     return all(
-        not np.isfinite(values).any()
-        or typical((values + level[kind]) / level[kind]) < AT_NOISE
+        not np.isfinite(values).any() or typical((values + level[kind]) / level[kind]) < AT_NOISE
         for kind, values in scores.items()
     )
 

@@ -57,7 +57,9 @@ def _rotations(record: SequenceRecord, where: str) -> Iterator[str]:
     elif (determinant < 0).all() and (error < ROTATION_TOLERANCE).all():
         text += "; the world is reflected (left-handed): flip one of its axes when indexing"
     elif is_scaled.all() and (determinant > 0).all():
-        text += f"; rotations are multiplied by {np.median(scale):.4g}: divide it out (a similarity, not a pose)"
+        text += (
+            f"; rotations are multiplied by {np.median(scale):.4g}: divide it out (a similarity, not a pose)"
+        )
     yield text
 
 

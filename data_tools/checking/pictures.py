@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from scal3r_data_tools.checking.depth_warp import warp_error_map
 from scal3r_data_tools.checking.errors import epipolar_errors, reprojection_vectors
 from scal3r_data_tools.checking.examine import Findings
+from scal3r_data_tools.checking.views import read_view
 from scal3r_data_tools.preview import colour_depth, path_from_above
 from scal3r_train.data.frame_io import read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
@@ -24,7 +25,7 @@ WARP_RANGE = 0.05
 def sequence_figure(record: SequenceRecord, findings: Findings) -> Figure:
     """Draw the path and the errors of all pairs, then the worst pairs and a middling one, one a row."""
     rows = _shown_pairs(findings)
-    figure = Figure(figsize=(14, 3.6 * (len(rows) + 1)), dpi=90, layout="constrained")
+    figure = Figure(figsize=(15, 2.9 * (len(rows) + 1)), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(rows) + 1, 3, width_ratios=[2, 1, 1])
     _draw_errors(findings, figure.add_subplot(grid[0, 0]))
@@ -32,7 +33,13 @@ def sequence_figure(record: SequenceRecord, findings: Findings) -> Figure:
     for place, row in enumerate(rows, 1):
         _draw_matches(record, findings, row, figure.add_subplot(grid[place, 0]))
         pair = tuple(int(frame) for frame in findings.material.evidence.pairs[row])
-        _draw_depth(findings, (pair[0], pair[1]), figure.add_subplot(grid[place, 1]), figure.add_subplot(grid[place, 2]))
+        _draw_depth(
+            record,
+            findings,
+            (pair[0], pair[1]),
+            figure.add_subplot(grid[place, 1]),
+            figure.add_subplot(grid[place, 2]),
+        )
     return figure
 
 
@@ -91,7 +98,10 @@ def _draw_matches(record: SequenceRecord, findings: Findings, row: int, axis: Ax
     for match in known:
         colour = "lime" if errors[match] < limit else "red"
         axis.plot(
-            [p[match, 0], q[match, 0] + left.shape[1]], [p[match, 1], q[match, 1]], color=colour, linewidth=0.5
+            [p[match, 0], q[match, 0] + left.shape[1]],
+            [p[match, 1], q[match, 1]],
+            color=colour,
+            linewidth=0.5,
         )
     if evidence.has_depth:
         put = q + reprojection_vectors(findings.reading, evidence)[0, row]
@@ -108,24 +118,25 @@ def _draw_matches(record: SequenceRecord, findings: Findings, row: int, axis: Ax
     axis.set_axis_off()
 
 
-def _draw_depth(findings: Findings, pair: tuple[int, int], left: Axes, right: Axes) -> None:
-    """Depth of the first frame, and how far it is from what the second one sees."""
-    views = findings.material.views
+def _draw_depth(
+    record: SequenceRecord, findings: Findings, pair: tuple[int, int], left: Axes, right: Axes
+) -> None:
+    """Depth of the first frame, and how far it is from what the second one sees, or the next one with depth."""
     for axis in (left, right):
         axis.set_axis_off()
-    if pair[0] not in views:
+    with_depth = [frame for frame, name in enumerate(record.depth) if name]
+    if pair[0] not in with_depth:
         return
+    other = pair[1] if pair[1] in with_depth else next((f for f in with_depth if f > pair[0]), -1)
+    views = {frame: view for frame in (pair[0], other) if frame >= 0 and (view := read_view(record, frame))}
     left.imshow(colour_depth(views[pair[0]].numbers))
     left.set_title(f"depth of frame {pair[0]}", fontsize=8)
-    other = pair[1]
-    if other not in views:  # depth for some frames only: the warped pair that starts here
-        other = next((b for a, b in findings.material.warp_pairs if a == pair[0]), -1)
     if other not in views:
         return
     errors = warp_error_map(findings.reading, views, (pair[0], other))
     right.imshow(errors * 100, cmap="coolwarm", vmin=-100 * WARP_RANGE, vmax=100 * WARP_RANGE)
     middle = np.nanmedian(np.abs(errors)) if np.isfinite(errors).any() else float("nan")
     right.set_title(
-        f"warped to {other}: median {middle:.2%}; red: behind, blue: before what is seen (+-{WARP_RANGE:.0%})",
+        f"warped to {other}: median {middle:.2%}\nred behind, blue before what is seen there (+-{WARP_RANGE:.0%})",
         fontsize=8,
     )

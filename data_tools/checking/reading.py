@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scal3r_train.data.depth_codec import CODECS
 from scal3r_train.data.frame_io import frame_camera
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -34,13 +35,15 @@ class Reading:
     """Cameras and depth as one reading has them, of undistorted upright images.
 
     extrinsics [S, 3, 4] cam_from_world, NaN where the reading knows no pose; intrinsics [S, 4] fx fy cx cy in pixels,
-    pixel centres at half integers; image_size [S, 2] height, width; depth: how depth maps are read.
+    pixel centres at half integers; image_size [S, 2] height, width; depth: how depth maps are read; length_intrinsics
+    [S, 4]: those by which ray lengths were turned into z, None when the files hold z.
     """
 
     extrinsics: np.ndarray
     intrinsics: np.ndarray
     image_size: np.ndarray
     depth: DepthReading = DepthReading()
+    length_intrinsics: np.ndarray | None = None
 
     def with_poses(self, extrinsics: np.ndarray) -> Reading:
         """Return the same with other poses."""
@@ -52,7 +55,9 @@ class Reading:
 
     def with_translations_times(self, factor: float) -> Reading:
         """Return the same in a world that many times as large."""
-        return self.with_poses(np.concatenate([self.extrinsics[..., :3], factor * self.extrinsics[..., 3:]], -1))
+        return self.with_poses(
+            np.concatenate([self.extrinsics[..., :3], factor * self.extrinsics[..., 3:]], -1)
+        )
 
 
 def given_reading(record: SequenceRecord) -> Reading | None:
@@ -63,7 +68,33 @@ def given_reading(record: SequenceRecord) -> Reading | None:
     intrinsics = [camera.intrinsics for camera in cameras if camera.intrinsics is not None]
     extrinsics = [camera.extrinsics for camera in cameras if camera.extrinsics is not None]
     sizes = np.array([record.upright_hw(frame) for frame in range(record.num_frames)])
-    return Reading(np.stack(extrinsics), np.stack(intrinsics), sizes)
+    holds_lengths = record.depth_codec in CODECS and CODECS[record.depth_codec].is_ray_length
+    return Reading(
+        np.stack(extrinsics),
+        np.stack(intrinsics),
+        sizes,
+        length_intrinsics=np.stack(intrinsics) if holds_lengths else None,
+    )
+
+
+def rays(pixels: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Directions [..., 3] with z = 1 of pixels [..., 2] for fx fy cx cy [..., 4]."""
+    xy = (pixels - intrinsics[..., 2:]) / intrinsics[..., :2]
+    return np.concatenate([xy, np.ones_like(xy[..., :1])], -1)
+
+
+def z_coordinates(
+    reading: Reading, frames: np.ndarray, numbers: np.ndarray, pixels: np.ndarray
+) -> np.ndarray:
+    """Depth numbers [P, N] at pixels [P, N, 2] of frames [P] -> z."""
+    depth = reading.depth
+    z = 1 / numbers if depth.is_inverse else numbers
+    if depth.ray_power or reading.length_intrinsics is not None:
+        length = np.linalg.norm(rays(pixels, reading.intrinsics[frames, None]), axis=-1)
+        z = z * length**depth.ray_power
+        if reading.length_intrinsics is not None:
+            z = z * np.linalg.norm(rays(pixels, reading.length_intrinsics[frames, None]), axis=-1) / length
+    return z * depth.scale
 
 
 def relative_poses(reading: Reading, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from scal3r_data_tools.checking.errors import Evidence
 from scal3r_data_tools.checking.fits import length_factors
 from scal3r_data_tools.checking.reading import Reading
 
-MIN_SIDE = 4
+MIN_SIDE = 3
 MIN_JUMP = 1.3
 SIGNIFICANT = 5.0
 WINDOW = 10
@@ -31,7 +31,10 @@ def scale_jump(reading: Reading, evidence: Evidence) -> str:
     if not splits:
         return ""
     sides = {i: (float(np.median(logs[:i])), float(np.median(logs[i:]))) for i in splits}
-    misfit = {i: np.abs(logs[:i] - left).sum() + np.abs(logs[i:] - right).sum() for i, (left, right) in sides.items()}
+    misfit = {
+        i: np.abs(logs[:i] - left).sum() + np.abs(logs[i:] - right).sum()
+        for i, (left, right) in sides.items()
+    }
     split = min(misfit, key=lambda i: misfit[i])
     left, right = sides[split]
     noise = 1.25 * misfit[split] / len(logs) * np.sqrt(1 / split + 1 / (len(logs) - split))

@@ -6,7 +6,6 @@ nothing, and one spoilt pair cannot outweigh the others.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +100,9 @@ def pair_medians(errors: np.ndarray) -> np.ndarray:
     """Median [P] over the matches of a pair, NaN with fewer than MIN_POINTS."""
     if errors.size == 0:
         return np.zeros(len(errors))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN rows
-        median = np.nanmedian(errors, axis=-1)
-    return np.where(np.isfinite(errors).sum(-1) >= MIN_POINTS, median, np.nan)
+    ordered = np.sort(errors, axis=-1)  # NaN comes last; numpy's nanmedian takes ten times as long
+    num = np.isfinite(errors).sum(-1)
+    low, high = np.maximum(num - 1, 0) // 2, np.maximum(num, 1) // 2
+    rows = np.arange(len(errors))
+    high = np.minimum(high, errors.shape[-1] - 1)
+    return np.where(num >= MIN_POINTS, (ordered[rows, low] + ordered[rows, high]) / 2, np.nan)

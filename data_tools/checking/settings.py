@@ -20,4 +20,6 @@ class CheckSettings(StrictModel):
     max_sequences: int = Field(
         0, ge=0, description="check this many sequences, spread over the index; 0: all"
     )
-    report: Path | None = Field(None, description="folder to write report.html, report.json and pictures into")
+    report: Path | None = Field(
+        None, description="folder to write report.html, report.json and pictures into"
+    )

@@ -10,7 +10,7 @@ from scal3r_train.data.frame_io import read_frame_depth
 from scal3r_train.data.sequence import SequenceRecord
 
 MAX_SIDE = 1024
-SMOOTH = 1.05  # neighbours differ by less: no edge of an object between them
+MAX_BEND = 0.04  # relative second difference of inverse depth: more is the edge of an object, or noise
 FLIPS = ("", "rows", "columns")
 
 
@@ -28,30 +28,37 @@ class DepthView:
         index = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
         return self.first + self.step * index
 
-    def sample(self, pixels: np.ndarray, flip: str = "", radius: int = 0) -> np.ndarray:
-        """Depth [N] at image pixels [N, 2], bilinear; NaN outside and where the surface is not one smooth piece.
+    def sample(self, pixels: np.ndarray, flip: str = "") -> np.ndarray:
+        """Depth [N] at image pixels [N, 2]; NaN outside and where the surface is not one smooth piece.
 
-        flip: "rows" or "columns" reads the map upside down or mirrored. radius: how many entries around the four
-        neighbours must be smooth too.
+        Inverse depth is interpolated bilinearly, which is exact on planes; of the 4 x 4 entries around none may leave
+        a straight line. flip: "rows" or "columns" reads the map upside down or mirrored.
         """
         numbers = {"": self.numbers, "rows": self.numbers[::-1], "columns": self.numbers[:, ::-1]}[flip]
         height, width = numbers.shape
+        if min(height, width) < 4:
+            return np.full(len(pixels), np.nan)
         place = (pixels - self.first) / self.step
         place = np.where(np.isfinite(place), place, -10)
+        place = np.clip(place, -10, max(height, width) + 10)
         low = np.floor(place).astype(int)
-        inside = ((low >= radius) & (low + 1 + radius < [width, height])).all(-1)
-        low = np.where(inside[:, None], low, radius)
-        offsets = np.arange(-radius, 2 + radius)
+        inside = ((low >= 1) & (low + 2 < [width, height])).all(-1)
+        low = np.where(inside[:, None], low, 1)
+        offsets = np.arange(-1, 3)
         around = numbers[
             low[:, 1, None, None] + offsets[:, None], low[:, 0, None, None] + offsets
-        ]  # [N, 2 + 2 radius, same]
-        lowest, highest = around.min((1, 2)), around.max((1, 2))
-        smooth = inside & (lowest > 0) & (highest < SMOOTH ** (1 + radius) * lowest)
+        ]  # [N, 4, 4]
+        lowest = around.min((1, 2))
+        inverse = 1 / np.where(lowest[:, None, None] > 0, around, 1)
+        four = inverse[:, 1:3, 1:3]
         weight = place - low
-        four = around[:, radius : radius + 2, radius : radius + 2]
         rows = four[:, 0] * (1 - weight[:, 1:]) + four[:, 1] * weight[:, 1:]
         value = rows[:, 0] * (1 - weight[:, 0]) + rows[:, 1] * weight[:, 0]
-        return np.where(smooth, value, np.nan)
+        bend = np.maximum(
+            np.abs(np.diff(inverse, 2, axis=1)).max((1, 2)), np.abs(np.diff(inverse, 2, axis=2)).max((1, 2))
+        )
+        smooth = inside & (lowest > 0) & (bend < MAX_BEND * np.abs(value))
+        return np.where(smooth, 1 / np.where(smooth, value, 1), np.nan)
 
 
 def read_view(record: SequenceRecord, frame: int) -> DepthView | None:

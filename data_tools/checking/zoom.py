@@ -31,7 +31,9 @@ def zoom_hypothesis(reading: Reading, evidence: Evidence, level: Scores) -> Hypo
     logs, weights = _fit_pairs(reading, evidence, level)
     frames, places = np.unique(evidence.pairs, return_inverse=True)
     places = places.reshape(-1, 2)
-    found = np.array([_weighted_median(logs[places == row], weights[places == row]) for row in range(len(frames))])
+    found = np.array(
+        [_weighted_median(logs[places == row], weights[places == row]) for row in range(len(frames))]
+    )
     trust = np.array([weights[places == row].sum() for row in range(len(frames))])
     keep = np.isfinite(found) & (trust > MIN_SHARPNESS)
     if keep.sum() < MIN_PAIRS:
@@ -39,7 +41,9 @@ def zoom_hypothesis(reading: Reading, evidence: Evidence, level: Scores) -> Hypo
     frames, found, trust = frames[keep], found[keep], trust[keep]
     smooth = np.array(
         [
-            _weighted_median(found[max(i - WINDOW, 0) : i + WINDOW + 1], trust[max(i - WINDOW, 0) : i + WINDOW + 1])
+            _weighted_median(
+                found[max(i - WINDOW, 0) : i + WINDOW + 1], trust[max(i - WINDOW, 0) : i + WINDOW + 1]
+            )
             for i in range(len(frames))
         ]
     )
@@ -69,6 +73,7 @@ def _fit_pairs(reading: Reading, evidence: Evidence, level: Scores) -> tuple[np.
         np.concatenate([reading.intrinsics[first], reading.intrinsics[second]]),
         np.concatenate([reading.image_size[first], reading.image_size[second]]),
         reading.depth,
+        None if reading.length_intrinsics is None else reading.length_intrinsics[evidence.pairs.T.ravel()],
     )
     alone = replace(evidence, pairs=np.stack([np.arange(num), np.arange(num) + num], -1))
     centre = np.zeros((num, 2))
@@ -77,10 +82,7 @@ def _fit_pairs(reading: Reading, evidence: Evidence, level: Scores) -> tuple[np.
     for width in WIDTHS:
         trials = np.linspace(-width, width, NUM_TRIALS)
         table = np.stack(
-            [
-                [_badness(both, alone, level, centre + [left, right]) for right in trials]
-                for left in trials
-            ]
+            [[_badness(both, alone, level, centre + [left, right]) for right in trials] for left in trials]
         )
         best = table.reshape(-1, num).argmin(0)
         at = np.stack(np.unravel_index(best, (NUM_TRIALS, NUM_TRIALS)), -1)
