@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -54,7 +55,7 @@ def main(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
 
 def _print_reports(reports: list[SequenceReport]) -> None:
     console = Console()
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("sequence", overflow="fold")
     for name in (
         "frames",
@@ -66,7 +67,7 @@ def _print_reports(reports: list[SequenceReport]) -> None:
         "gap",
         "verdict",
     ):
-        table.add_column(name, justify="left" if name == "verdict" else "right")
+        table.add_column(name, justify="left" if name == "verdict" else "right", overflow="fold")
     for report in reports:
         table.add_row(*cells(report))
     console.print(table)

@@ -46,7 +46,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class _HalfLine:
-    """All [P, N]: pixels from the half line; rho of its nearest point, NaN if there is none; pixels from its far end."""
+    """All [P, N]: pixels from the half line; rho of its nearest point, NaN without one; pixels from its far end."""
 
     distance: np.ndarray
     inverse_depth: np.ndarray

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,10 @@ def with_inverted_poses(reading: Reading) -> Reading:
     return reading.with_poses(inverted(reading.extrinsics))
 
 
+def _inverted_then_axes(reading: Reading, other_from_opencv: np.ndarray) -> Reading:
+    return with_camera_axes(with_inverted_poses(reading), other_from_opencv)
+
+
 def shifted(reading: Reading, num_frames: int) -> Reading:
     """Frame i has the pose that is given for frame i + num_frames; NaN beyond the ends."""
     moved = np.full_like(reading.extrinsics, np.nan)
@@ -79,13 +84,13 @@ def pose_hypotheses(*, is_ordered: bool) -> Iterator[Hypothesis]:
     )
     for key, (name, axes) in AXES.items():
         yield Hypothesis(
-            key, f"{name} were not converted", 1, lambda given, axes=axes: with_camera_axes(given, axes)
+            key, f"{name} were not converted", 1, partial(with_camera_axes, other_from_opencv=axes)
         )
         yield Hypothesis(
             f"inverted+{key}",
             f"the poses are inverted, and {name} were not converted",
             2,
-            lambda given, axes=axes: with_camera_axes(with_inverted_poses(given), axes),
+            partial(_inverted_then_axes, other_from_opencv=axes),
         )
     yield from _mixed_up_parts()
     if is_ordered:
@@ -96,7 +101,7 @@ def pose_hypotheses(*, is_ordered: bool) -> Iterator[Hypothesis]:
                 f"the poses are shifted in time: each belongs to the image {frames} "
                 + ("earlier" if num > 0 else "later"),
                 1,
-                lambda given, num=num: shifted(given, num),
+                partial(shifted, num_frames=num),
             )
     yield from _unnamed_axes()
 
@@ -110,7 +115,7 @@ def depth_hypotheses() -> Iterator[Hypothesis]:
         ("mirrored_depth", "depth maps are mirrored left to right", 2, {"flip": "columns"}),
         ("disparity", "depth maps hold inverse depth (disparity)", 2, {"is_inverse": True}),
     ):
-        yield Hypothesis(key, text, cost, lambda given, change=change: _with_depth(given, change), True)
+        yield Hypothesis(key, text, cost, partial(_with_depth, change=change), True)
 
 
 def _with_depth(given: Reading, change: dict[str, Any]) -> Reading:
@@ -133,13 +138,15 @@ def intrinsics_hypotheses(given: Reading) -> Iterator[Hypothesis]:
         ("xy", "fx, fy and cx, cy are swapped (rows and columns mixed up)", [1, 0, 3, 2]),
     ):
         if _differs(given.intrinsics[:, order], given):
-            yield Hypothesis(
-                key, text, 1, lambda given, order=order: given.with_intrinsics(given.intrinsics[:, order])
-            )
+            yield Hypothesis(key, text, 1, partial(_reordered_intrinsics, order=order))
     if _differs(_centred(given).intrinsics, given):
         yield Hypothesis(
             "centre", "the principal point is not where it is given but near the image centre", 1, _centred
         )
+
+
+def _reordered_intrinsics(given: Reading, order: list[int]) -> Reading:
+    return given.with_intrinsics(given.intrinsics[:, order])
 
 
 def _differs(intrinsics: np.ndarray, given: Reading) -> bool:
@@ -189,9 +196,7 @@ def _mixed_up_parts() -> Iterator[Hypothesis]:
                     f"{key}{axes_key}",
                     text,
                     1 if not axes_key else 2,
-                    lambda given, turn=turn, axes=axes, in_place=in_place: _requaternioned(
-                        given, turn, axes, in_place=in_place
-                    ),
+                    partial(_requaternioned, turn=turn, axes=axes, in_place=in_place),
                 )
 
 
@@ -222,20 +227,20 @@ def _unnamed_axes() -> Iterator[Hypothesis]:
                     f"axes:{name}",
                     f"camera axes ({name}) were not converted",
                     2,
-                    lambda given, matrix=matrix: with_camera_axes(given, matrix),
+                    partial(with_camera_axes, other_from_opencv=matrix),
                 )
                 yield Hypothesis(
                     f"inverted+axes:{name}",
                     f"the poses are inverted, and camera axes ({name}) were not converted",
                     3,
-                    lambda given, matrix=matrix: with_camera_axes(with_inverted_poses(given), matrix),
+                    partial(_inverted_then_axes, other_from_opencv=matrix),
                 )
             if not np.array_equal(matrix, np.eye(3)):
                 yield Hypothesis(
                     f"positions:{name}",
                     f"camera positions have other world axes ({name}) than the rotations",
                     2,
-                    lambda given, matrix=matrix: _moved_positions(given, matrix),
+                    partial(_moved_positions, matrix=matrix),
                 )
 
 

@@ -47,8 +47,8 @@ def _rotations(record: SequenceRecord, where: str) -> Iterator[str]:
         return
     frame = int(np.argmax(bad))
     text = (
-        f"{where}: pose of frame {frame} ({record.image[frame]}) is not a rigid transform (det {determinant[frame]:.4g}, "
-        f"|R R^T - I| {error[frame]:.2g}), as {int(bad.sum())} of {len(bad)}"
+        f"{where}: pose of frame {frame} ({record.image[frame]}) is not a rigid transform "
+        f"(det {determinant[frame]:.4g}, |R R^T - I| {error[frame]:.2g}), as {int(bad.sum())} of {len(bad)}"
     )
     scale = np.sqrt(np.maximum(gram[:, 0, 0], 1e-12))
     is_scaled = np.abs(gram / scale[:, None, None] ** 2 - np.eye(3)).max((1, 2)) < ROTATION_TOLERANCE

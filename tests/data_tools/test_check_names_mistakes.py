@@ -1,4 +1,4 @@
-"""Six mistakes per family of conventions, written through the family's writer, read by the real adapter, named by check.
+"""Six mistakes per family of conventions, written by the family's writer, read by the real adapter, named by check.
 
 To add a family: its layout in `tests/data_tools/layouts/` (or a depth codec for a neutral record) and what suits it.
 """
