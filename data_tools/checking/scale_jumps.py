@@ -12,9 +12,9 @@ from scal3r_data_tools.checking.errors import Evidence
 from scal3r_data_tools.checking.fits import length_factors
 from scal3r_data_tools.checking.reading import Reading
 
-MIN_SIDE = 3
+MIN_SIDE = 2
 MIN_JUMP = 1.3
-SIGNIFICANT = 5.0
+SIGNIFICANT = 6.0
 WINDOW = 10
 MANY_TIMES = 20.0
 
@@ -24,21 +24,23 @@ def scale_jump(reading: Reading, evidence: Evidence) -> str:
     if not evidence.has_depth:
         return ""
     factors = length_factors(reading, evidence)
-    order = np.argsort(evidence.pairs[:, 0], kind="stable")
-    order = order[np.isfinite(factors[order])]
-    logs, starts = np.log(factors[order]), evidence.pairs[order, 0]
-    splits = [i for i in range(MIN_SIDE, len(logs) - MIN_SIDE + 1) if starts[i] != starts[i - 1]]
+    known = np.isfinite(factors)
+    starts = np.unique(
+        evidence.pairs[known, 0]
+    )  # pairs with the same first frame share its depth: one voice each
+    logs = np.array([np.median(np.log(factors[known & (evidence.pairs[:, 0] == start)])) for start in starts])
+    splits = range(MIN_SIDE, len(logs) - MIN_SIDE + 1)
     if not splits:
         return ""
     sides = {i: (float(np.median(logs[:i])), float(np.median(logs[i:]))) for i in splits}
     misfit = {
-        i: np.abs(logs[:i] - left).sum() + np.abs(logs[i:] - right).sum()
+        i: float(np.abs(logs[:i] - left).sum() + np.abs(logs[i:] - right).sum())
         for i, (left, right) in sides.items()
     }
     split = min(misfit, key=lambda i: misfit[i])
     left, right = sides[split]
-    noise = 1.25 * misfit[split] / len(logs) * np.sqrt(1 / split + 1 / (len(logs) - split))
-    if abs(left - right) < max(np.log(MIN_JUMP), SIGNIFICANT * noise):
+    deviation = 1.25 * misfit[split] / (len(logs) - 2) * np.sqrt(1 / split + 1 / (len(logs) - split))
+    if abs(left - right) < max(np.log(MIN_JUMP), SIGNIFICANT * deviation):
         return ""
     return (
         f"the scale of the translations jumps between frames {starts[split - 1]} and {starts[split]}: to fit the depth "
