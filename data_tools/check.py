@@ -55,19 +55,11 @@ def main(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
 
 def _print_reports(reports: list[SequenceReport]) -> None:
     console = Console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("sequence", overflow="fold")
-    for name in (
-        "frames",
-        "missing",
-        "pairs",
-        "epipolar\npx",
-        "reproj.\npx",
-        "depth\nwarp",
-        "gap",
-        "verdict",
-    ):
-        table.add_column(name, justify="left" if name == "verdict" else "right", overflow="fold")
+    for name in ("frames", "missing", "pairs", "epipolar\npx", "reproj.\npx", "depth\nwarp", "gap"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
     for report in reports:
         table.add_row(*cells(report))
     console.print(table)

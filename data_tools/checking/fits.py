@@ -18,6 +18,7 @@ from scal3r_train.data.depth_codec import CODECS
 MIN_PARALLAX = 4.0  # of the noise: below, a triangulated depth says nothing
 MIN_MATCHES = 6
 SAME_FACTOR = 0.03
+SAME_FOCAL = 0.02
 USUAL_FACTORS = (1000.0, 100.0, 10.0, 5.0, 4.0, 2.0, 1 / 0.3048)
 USUAL_TOLERANCE = 0.09  # sensors measure depth no better than that
 FOCAL_FACTORS = np.exp(np.linspace(np.log(0.35), np.log(2.9), 40))
@@ -103,7 +104,7 @@ def focal_hypotheses(reading: Reading, material: Material, level: Scores) -> lis
             )
 
         factor = _lowest(badness)
-        if abs(np.log(factor)) < SAME_FACTOR / 3:
+        if abs(np.log(factor)) < SAME_FOCAL:
             continue
         found.append(
             Hypothesis(

@@ -48,7 +48,9 @@ def _shown_pairs(findings: Findings) -> list[int]:
     if len(errors) == 0:
         return []
     order = np.argsort(-errors)
-    return list(dict.fromkeys([*order[:NUM_WORST].tolist(), int(order[len(order) // 2])]))
+    starts = findings.material.evidence.pairs[order, 0]
+    worst = order[np.sort(np.unique(starts, return_index=True)[1])[:NUM_WORST]]  # one for each first frame
+    return list(dict.fromkeys([*worst.tolist(), int(order[len(order) // 2])]))
 
 
 def _draw_errors(findings: Findings, axis: Axes) -> None:

@@ -69,6 +69,6 @@ def read_view(record: SequenceRecord, frame: int) -> DepthView | None:
     step = -(-max(depth.shape) // MAX_SIDE)
     height, width = record.upright_hw(frame)
     per_entry = np.array([width / depth.shape[1], height / depth.shape[0]])
-    thin = np.maximum(depth[step // 2 :: step, step // 2 :: step], 0).astype(np.float64)
+    thin = np.maximum(depth[step // 2 :: step, step // 2 :: step], 0).astype(np.float32)
     # flipped maps are aligned only when whole steps fit; the shift of a fraction of an entry does not matter for that
     return DepthView(thin, (step // 2 + 0.5) * per_entry, step * per_entry)

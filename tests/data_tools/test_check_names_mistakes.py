@@ -4,6 +4,7 @@ To add a family: its layout in `tests/data_tools/layouts/` (or a depth codec for
 """
 
 import importlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scal3r_data_tools import check, index
 from scal3r_data_tools.checking.examine import examine
@@ -19,7 +21,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.index import check_rotations, load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools import planted
-from tests.data_tools.miniature import Miniature, make_miniature
+from tests.data_tools.miniature import Miniature, make_miniature, pinhole_rays, render
 from tests.data_tools.neutral import neutral_record
 
 SETTINGS = CheckSettings(num_pairs=18, gaps=(1, 3, 5), decode_every=0, num_workers=1)
@@ -184,8 +186,6 @@ def straight(scene: Miniature) -> Miniature:
     """The scene seen by a camera that moves along its optical axis without turning."""
     poses = np.tile(np.eye(4)[:3], (scene.num_frames, 1, 1))
     poses[:, 2, 3] = 1.5 - 0.15 * np.arange(scene.num_frames)
-    from tests.data_tools.miniature import pinhole_rays, render
-
     frames = [render(pose, pinhole_rays(scene.intrinsics[0], scene.hw)) for pose in poses]
     images, depth, length = (np.stack(values) for values in zip(*frames, strict=True))
     return replace(scene, images=images, depth=depth, length=length, cam_from_world=poses)
@@ -210,3 +210,49 @@ def test_unordered_frames_are_compared_by_covisibility(tmp_path: Path) -> None:
     )
     for one in (record, replace(record, covisible=near)):
         assert examine(one, SETTINGS).mistakes == ("opengl",)
+
+
+def test_the_report_holds_numbers_and_pictures(tmp_path: Path) -> None:
+    good = neutral_record(scene_of(""), tmp_path / "good", "npy", name="a/good one")
+    bad = neutral_record(planted.inverted(scene_of("")), tmp_path / "bad", "npy", name="<bad>")
+    write_index(tmp_path / "i.parquet", [good, bad])
+    settings = ["num_pairs=6", "decode_every=6", f"report={tmp_path / 'report'}"]
+    assert check.main(tmp_path / "i.parquet", settings) == 1
+    facts = json.loads((tmp_path / "report" / "report.json").read_text())["sequences"]
+    assert [fact["mistakes"] for fact in facts] == [[], ["inverted"]]
+    assert facts[0]["depth_warp"] < 1e-4
+    for fact in facts:
+        with Image.open(tmp_path / "report" / fact["picture"]) as picture:
+            assert min(picture.size) > 500
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "&lt;bad&gt;" in page and "<bad>" not in page
+    assert page.count("data:image/png;base64,") == 2
+
+
+def test_settings_are_strict(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'num_pairs'"):
+        check.main(tmp_path / "i.parquet", ["num_pair=3"])
+
+
+def test_bad_numbers_and_ranges_are_named(tmp_path: Path) -> None:
+    scene = scene_of("")
+    record = neutral_record(scene, tmp_path / "scaled")
+    assert record.cam_from_world is not None
+    scaled = record.cam_from_world * np.array([2.0, 2, 2, 1])
+    assert (
+        "rotations are multiplied by 2"
+        in examine(replace(record, cam_from_world=scaled), SETTINGS).problems[0]
+    )
+    assert (
+        "look normalised"
+        in examine(
+            replace(record, intrinsics=record.intrinsics / [160, 120, 160, 120] * [-1, 1, 1, 1]), SETTINGS
+        ).problems[0]
+    )
+    swapped = neutral_record(scene, tmp_path / "swapped", "npy")
+    for name in swapped.depth:  # what a reader of the wrong byte order sees
+        path = swapped.root / name
+        np.save(path.with_suffix(".npy"), np.load(path).astype("<f4").view(">f4").astype("<f4"))
+        path.with_suffix(".npy").rename(path)
+    report = examine(swapped, CheckSettings(decode_every=1, num_workers=1))
+    assert "wrong byte order" in report.problems[0]
