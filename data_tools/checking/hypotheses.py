@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.adapters.axes import (
+from scal3r_data_tools.formats.axes import (
     FLU_FROM_OPENCV,
     NED_FROM_OPENCV,
     OPENGL_FROM_OPENCV,
