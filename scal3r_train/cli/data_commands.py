@@ -40,10 +40,12 @@ def add_data_commands(commands: "Commands") -> None:
         kinds,
         "check",
         _data_check,
-        "Check files, rotations and the agreement of depth with poses; exit code 0 only if all is well.",
-        "scal3r data check 7scenes.parquet",
+        "Check files, and whether pixels, depth, poses and intrinsics agree; name the likely mistake where they do "
+        "not. Exit code 0 only if all is well. Settings: report=DIR, decode_every=N, num_pairs=N (docs/data/check.md).",
+        "scal3r data check 7scenes.parquet report=7scenes_check",
     )
     check.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
+    add_overrides(check)
     preview = add_command(
         kinds,
         "preview",
@@ -89,7 +91,7 @@ def _data_prepare(arguments: argparse.Namespace) -> int | None:
 def _data_check(arguments: argparse.Namespace) -> int | None:
     from scal3r_data_tools import check
 
-    return check.main(arguments.index)
+    return check.main(arguments.index, arguments.overrides)
 
 
 def _data_preview(arguments: argparse.Namespace) -> int | None:

@@ -42,11 +42,15 @@ class SequenceIndex:
 
     def __getitem__(self, number: int) -> SequenceRecord:
         """Row `number`. Raises UserError when a pose is not a rigid transform."""
-        if not 0 <= number < len(self):
-            raise IndexError(f"row {number} of an index with {len(self)} rows")
-        record = record_from_row(self._rows[number : number + 1], self.path.rpartition("/")[0])
+        record = self.unchecked(number)
         check_rotations(record, self.path)
         return record
+
+    def unchecked(self, number: int) -> SequenceRecord:
+        """Row `number` as it is stored, for those who check it themselves."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of an index with {len(self)} rows")
+        return record_from_row(self._rows[number : number + 1], self.path.rpartition("/")[0])
 
     def find(self, sequence_id: str) -> SequenceRecord:
         """The sequence of that name. Raises UserError when there is none, or more than one."""

@@ -106,14 +106,17 @@ def shifted_poses(record: SequenceRecord) -> SequenceRecord:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (inverted, "they agree .* with inverted poses"),
+        (inverted, "the poses are inverted .world_from_cam taken for cam_from_world."),
         (
             lambda record: dataclasses.replace(record, depth_codec="uint16_mm"),
-            "translations times 0.1 .wrong unit",
+            "wrong unit of depth or poses: .*depth codec uint16_cm instead of uint16_mm would do",
         ),
-        (lambda record: dataclasses.replace(record, depth_codec="uint16_256ths"), "depth and poses"),
+        (
+            lambda record: dataclasses.replace(record, depth_codec="uint16_256ths"),
+            "wrong unit of depth or poses",
+        ),
         (reflected, "is not a rigid transform"),
-        (shifted_poses, "depth and poses disagree"),
+        (shifted_poses, "each belongs to the image 4 frames earlier"),
         (backwards_in_time, "timestamp of frame 1"),
         (lambda record: dataclasses.replace(record, image_size=record.image_size + 1), "the index says"),
         (lambda record: dataclasses.replace(record, intrinsics=record.intrinsics * -1), "implausible"),

@@ -55,7 +55,12 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         "scal3r_data_tools.prepare.main",
         ("scannet_pp", Path("src"), Path("out"), ["num_workers=2"]),
     ),
-    ("data check i.parquet", "scal3r_data_tools.check.main", (Path("i.parquet"),)),
+    ("data check i.parquet", "scal3r_data_tools.check.main", (Path("i.parquet"), [])),
+    (
+        "data check i.parquet report=r",
+        "scal3r_data_tools.check.main",
+        (Path("i.parquet"), ["report=r"]),
+    ),
     (
         "data preview i.parquet o.png",
         "scal3r_data_tools.preview.main",
