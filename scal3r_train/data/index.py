@@ -22,6 +22,7 @@ from scal3r_train.config import UserError, atomic_output
 from scal3r_train.data.sequence import SequenceRecord
 
 ROTATION_TOLERANCE = 1e-3
+PER_FRAME = "depth mask sky_mask distortion covisible intrinsics cam_from_world timestamp image_size".split()
 
 _TEXT, _FLAG = datasets.Value("string"), datasets.Value("bool")
 _FLOAT = datasets.Value("float64")
@@ -176,18 +177,9 @@ def _row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
     root, base = Path(os.path.abspath(record.root)), Path(os.path.abspath(folder))
     inside = root.is_relative_to(base)
     poses = record.cam_from_world
-    for name, value in (
-        ("depth", record.depth or None),
-        ("mask", record.mask or None),
-        ("sky_mask", record.sky_mask or None),
-        ("distortion", record.distortion),
-        ("covisible", record.covisible),
-        ("intrinsics", record.intrinsics),
-        ("cam_from_world", poses),
-        ("timestamp", record.timestamp),
-        ("image_size", record.image_size),
-    ):
-        assert value is None or len(value) == num, (
+    for name in PER_FRAME:
+        value = vars(record)[name]
+        assert value is None or len(value) in (0, num), (
             f"{name} of {record.sequence_id}: {len(value)} of {num} frames"
         )
     return {

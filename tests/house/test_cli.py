@@ -48,7 +48,7 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     (
         "data index seven_scenes src o.parquet",
         "scal3r_data_tools.index.main",
-        ("seven_scenes", Path("src"), Path("o.parquet")),
+        ("seven_scenes", Path("src"), Path("o.parquet"), []),
     ),
     ("data check i.parquet", "scal3r_data_tools.check.main", (Path("i.parquet"), [])),
     (
