@@ -9,6 +9,7 @@ import numpy as np
 
 from scal3r_data_tools.checking.errors import Evidence
 from scal3r_data_tools.checking.matches import Features, Matches, find_features, match_features
+from scal3r_data_tools.checking.settings import CheckSettings
 from scal3r_data_tools.checking.views import FLIPS, DepthView, read_view
 from scal3r_train.data.frame_io import read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
@@ -20,24 +21,26 @@ MIN_DISPLACEMENT = 0.4  # of the noise of a match to speak of motion at all
 class FrameCache:
     """Features and depth of the frames that pairs need, each read once."""
 
-    def __init__(self, record: SequenceRecord, max_side: int, num_workers: int) -> None:
-        self.record, self.max_side, self.num_workers = record, max_side, num_workers
+    def __init__(self, record: SequenceRecord, settings: CheckSettings) -> None:
+        self.record, self.settings = record, settings
         self.features: dict[int, Features] = {}
         self.views: dict[int, DepthView] = {}
 
     def read_features(self, frames: Sequence[int]) -> None:
         """Detect the features of frames that have none yet."""
         new = [frame for frame in dict.fromkeys(frames) if frame not in self.features]
-        with ThreadPoolExecutor(self.num_workers) as pool:
-            found = pool.map(
-                lambda frame: find_features(read_frame_image(self.record, frame), self.max_side), new
-            )
+        with ThreadPoolExecutor(self.settings.num_workers) as pool:
+            found = pool.map(self._features, new)
             self.features.update(zip(new, found, strict=True))
+
+    def _features(self, frame: int) -> Features:
+        image = read_frame_image(self.record, frame)
+        return find_features(image, self.settings.max_side, self.settings.max_features)
 
     def read_views(self, frames: Sequence[int]) -> None:
         """Read the depth of frames that have some."""
         new = [frame for frame in dict.fromkeys(frames) if frame not in self.views]
-        with ThreadPoolExecutor(self.num_workers) as pool:
+        with ThreadPoolExecutor(self.settings.num_workers) as pool:
             for frame, view in zip(
                 new, pool.map(lambda frame: read_view(self.record, frame), new), strict=True
             ):

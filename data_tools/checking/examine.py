@@ -21,7 +21,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord
 
 MAX_WARP_PAIRS = 24
-MIXED_BELOW = 6  # with fewer pairs that match, frames from all over the sequence are tried
+MIXED_BELOW = 4  # with fewer pairs that match, frames from all over the sequence are tried
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def examine(record: SequenceRecord, settings: CheckSettings) -> SequenceReport:
 
 def gather(record: SequenceRecord, settings: CheckSettings) -> Material:
     """Read the frames of the pairs. Raises UserError naming a file that cannot be read."""
-    cache = FrameCache(record, settings.max_side, settings.num_workers)
+    cache = FrameCache(record, settings)
     pairs = choose_pairs(record, settings.num_pairs, settings.gaps)
     evidence = collect_evidence(cache, pairs)
     if evidence.num_pairs < MIXED_BELOW and record.num_frames > 2:

@@ -26,7 +26,7 @@ from scal3r_data_tools.checking.scores import (
     score,
     typical,
 )
-from scal3r_data_tools.checking.zoom import zoom_hypothesis
+from scal3r_data_tools.checking.zoom import ZOOM, zoom_hypothesis
 
 MIN_PAIRS = 3
 EXPLAINS = 0.6  # errors fall to less than this share
@@ -77,40 +77,41 @@ def judge(given: Reading, material: Material, *, codec: str, is_ordered: bool) -
     hypotheses = [*pose_hypotheses(is_ordered=is_ordered), *intrinsics_hypotheses(given)]
     if material.warp_pairs or material.evidence.has_depth:
         hypotheses += depth_hypotheses()
-    is_fine = _is_at_noise(scores, level)
-    if is_fine:
-        hypotheses = [one for one in hypotheses if one.cost == 1]
-    else:
-        hypotheses += focal_hypotheses(given, material, level)
+
+    def try_all(some: Sequence[Hypothesis]) -> list[_Candidate]:
+        found = [_candidate(one, given, material, scores, level) for one in some]
+        return _warped(found, material, scores, level)
+
+    unit = length_hypothesis(given, material.evidence, codec) if material.evidence.has_depth else None
+    tried = try_all([one for one in hypotheses if one.cost == 1] + ([unit] if unit is not None else []))
+    is_settled = _is_at_noise(scores, level) or any(
+        _explains(one.against_given) and _is_at_noise(one.scores, level) for one in tried
+    )
+    if not is_settled:  # rarer and fitted mistakes take longer
         zoom = zoom_hypothesis(given, material.evidence, level) if is_ordered else None
-        hypotheses += [zoom] if zoom is not None else []
-    tried = [_candidate(one, given, material, scores, level) for one in hypotheses]
-    if not is_fine:
-        tried += [
-            _candidate(one, given, material, scores, level)
-            for one in _with_lengths(given, tried, material, codec)
-        ]
-    tried = _warped(tried, material, scores, level)
+        others = [one for one in hypotheses if one.cost > 1]
+        others += focal_hypotheses(given, material, level) + ([zoom] if zoom is not None else [])
+        found = try_all(others)
+        tried += found + try_all(_with_lengths([*tried, *found], material, codec))
     explaining = [one for one in tried if _explains(one.against_given)]
     if explaining:
         return _named(explaining, scores, level, enough)
     same = tuple(
-        one.hypothesis.text for one in tried if one.hypothesis.cost == 1 and _is_same(one.against_given)
+        one.hypothesis.text
+        for one in tried
+        if one.hypothesis.cost == 1 and one.hypothesis.key != ZOOM and _is_same(one.against_given)
     )
     text = _beyond_bounds(given, scores, material)
     return Verdict((), text, scores, is_decidable=enough, indistinct=same)
 
 
-def _with_lengths(
-    given: Reading, tried: Sequence[_Candidate], material: Material, codec: str
-) -> list[Hypothesis]:
+def _with_lengths(tried: Sequence[_Candidate], material: Material, codec: str) -> list[Hypothesis]:
     """The same readings with lengths made to fit the depth."""
-    if not material.evidence.has_depth:
-        return []
-    found = [length_hypothesis(given, material.evidence, codec)]
-    for one in tried:
+    found = []
+    for one in tried if material.evidence.has_depth else ():
         comparison = one.against_given.get("epipolar")
-        if one.hypothesis.cost < 3 and comparison is not None and comparison.ratio < 1:
+        is_better = comparison is not None and comparison.ratio < 1
+        if is_better and one.hypothesis.cost < 3 and one.hypothesis.key != "unit":
             found.append(length_hypothesis(one.reading, material.evidence, codec, one.hypothesis))
     return [one for one in found if one is not None]
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-NUM_FEATURES = 1500
 CONTRAST = 0.02
 RATIO = 0.8
 SMALL_SIDE = 320  # smaller images are enlarged: SIFT finds little on few pixels
@@ -44,8 +43,8 @@ class Matches:
     displacement: float
 
 
-def find_features(image: np.ndarray, max_side: int) -> Features:
-    """Detect SIFT features of an RGB image [H, W, 3] uint8, shrunk to max_side."""
+def find_features(image: np.ndarray, max_side: int, max_features: int) -> Features:
+    """Detect up to max_features SIFT features of an RGB image [H, W, 3] uint8, shrunk to max_side."""
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     side = max(grey.shape)
     factor = min(max_side / side, 1.0)
@@ -58,7 +57,7 @@ def find_features(image: np.ndarray, max_side: int) -> Features:
     else:
         resized = grey
     detector = cv2.SIFT_create(  # type: ignore[attr-defined]
-        nfeatures=NUM_FEATURES, contrastThreshold=CONTRAST, enable_precise_upscale=True
+        nfeatures=max_features, contrastThreshold=CONTRAST, enable_precise_upscale=True
     )
     keypoints, descriptors = detector.detectAndCompute(resized, None)
     to_image = np.array([grey.shape[1] / resized.shape[1], grey.shape[0] / resized.shape[0]])

@@ -24,7 +24,9 @@ def choose_pairs(record: SequenceRecord, num_pairs: int, gaps: tuple[int, ...]) 
         return _covisible_pairs(record.covisible, num_pairs)
     if not record.is_ordered:
         return _near_pairs(record, num_pairs)
-    starts = _with_depth(record)
+    frames = _with_depth(record)
+    early = frames[frames + max(gaps) < record.num_frames]  # all their pairs exist
+    starts = early if len(early) > 1 else frames
     chosen = starts[_spread(len(starts), max(num_pairs // len(gaps), 1))]
     pairs = [(int(a), int(a) + gap) for a in chosen for gap in gaps]
     return list(dict.fromkeys((a, b) for a, b in pairs if b < record.num_frames))

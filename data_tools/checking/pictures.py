@@ -97,14 +97,11 @@ def _draw_matches(record: SequenceRecord, findings: Findings, row: int, axis: Ax
     known = known[np.linspace(0, len(known) - 1, min(NUM_LINES, len(known))).astype(int)]
     errors = epipolar_errors(findings.reading, evidence)[row]
     limit = 4 * evidence.noise[row] + 1
-    for match in known:
-        colour = "lime" if errors[match] < limit else "red"
-        axis.plot(
-            [p[match, 0], q[match, 0] + left.shape[1]],
-            [p[match, 1], q[match, 1]],
-            color=colour,
-            linewidth=0.5,
-        )
+    gap = np.full(len(known), np.nan)  # lines in one go, broken by NaN
+    x = np.stack([p[known, 0], q[known, 0] + left.shape[1], gap], -1)
+    y = np.stack([p[known, 1], q[known, 1], gap], -1)
+    for colour, chosen in (("lime", errors[known] < limit), ("red", errors[known] >= limit)):
+        axis.plot(x[chosen].ravel(), y[chosen].ravel(), color=colour, linewidth=0.5)
     if evidence.has_depth:
         put = q + reprojection_vectors(findings.reading, evidence)[0, row]
         inside = ((put >= 0) & (put < [right.shape[1], right.shape[0]])).all(-1)

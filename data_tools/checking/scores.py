@@ -17,7 +17,7 @@ from scal3r_data_tools.checking.views import DepthView
 
 MIN_POINTS = 10
 LEAST_NOISE = 0.05  # of a matched pixel, as a share of the image's long side / 640
-DEPTH_NOISE = 2.0  # reprojected pixels are this much less exact than matched ones
+DEPTH_NOISE = 3.0  # reprojected pixels are this much less exact than matched ones
 WARP_NOISE = 1e-3
 WARP_POINTS = 300
 KINDS = ("epipolar", "reprojection", "warp")

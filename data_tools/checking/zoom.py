@@ -21,6 +21,7 @@ MIN_SPREAD = 1.05
 MIN_SHARPNESS = 0.1
 WINDOW = 3
 MIN_PAIRS = 6
+ZOOM = "shared_intrinsics"
 
 
 def zoom_hypothesis(reading: Reading, evidence: Evidence, level: Scores) -> Hypothesis | None:
@@ -55,7 +56,7 @@ def zoom_hypothesis(reading: Reading, evidence: Evidence, level: Scores) -> Hypo
     columns = np.array([1, 1, 0, 0])
     focal = reading.intrinsics[0, 0]
     return Hypothesis(
-        "shared_intrinsics",
+        ZOOM,
         f"one focal length ({focal:.4g}) is given for all frames, but it changes, from about {low * focal:.3g} to "
         f"{high * focal:.3g}: the camera zooms",
         1,

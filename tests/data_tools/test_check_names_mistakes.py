@@ -5,6 +5,7 @@ To add a family: its layout in `tests/data_tools/layouts/` (or a depth codec for
 
 import importlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,7 +25,7 @@ from tests.data_tools import planted
 from tests.data_tools.miniature import Miniature, make_miniature, pinhole_rays, render
 from tests.data_tools.neutral import neutral_record
 
-SETTINGS = CheckSettings(num_pairs=18, gaps=(1, 3, 5), decode_every=0, num_workers=1)
+SETTINGS = CheckSettings(num_pairs=18, gaps=(1, 3, 5), decode_every=0, num_workers=1, max_features=600)
 Mistake = Callable[[Miniature], Miniature]
 
 
@@ -95,7 +96,7 @@ FAMILIES = {
             "inverted+ned": planted.both(planted.with_axes("ned"), planted.inverted),
             "ray_for_z": planted.ray_length_as_z,
             "half_pixel": planted.half_pixel,
-            "scale_jump": planted.scale_jump,
+            "shift+1": planted.shifted(-1),
         },
     ),
     "exr_pfm": Family(
@@ -174,6 +175,16 @@ def test_a_reflected_world_is_named_and_not_indexed(
     assert "the world is reflected (left-handed)" in capsys.readouterr().out
 
 
+def test_a_jump_of_the_scale_is_named(tmp_path: Path) -> None:
+    scene = planted.scale_jump(make_miniature(num_frames=20, hw=(90, 120), focal=(98.0, 96.0)))
+    settings = CheckSettings(num_pairs=20, gaps=(1, 3), decode_every=0, num_workers=1)
+    report = examine(neutral_record(scene, tmp_path / "jump", "npy"), settings)
+    assert report.mistakes == ("scale_jump",)
+    numbers = re.search(r"factor of ([\d.]+) before, ([\d.]+) after", report.problems[0])
+    assert numbers is not None
+    assert float(numbers[1]) / float(numbers[2]) == pytest.approx(2, rel=0.1)
+
+
 def test_what_cannot_be_told_apart_is_not_guessed(tmp_path: Path) -> None:
     """A camera that only goes forward: reversed poses and OpenGL axes put it behind itself in the same way."""
     scene = straight(scene_of(""))
@@ -197,7 +208,7 @@ def test_frames_that_share_nothing_are_undecidable(
     noise = np.random.default_rng(0).integers(0, 255, (12, 120, 160, 3), dtype=np.uint8)
     record = neutral_record(replace(scene_of(""), images=noise), tmp_path / "noise")
     write_index(tmp_path / "i.parquet", [record])
-    assert check.main(tmp_path / "i.parquet") == 0
+    assert check.main(tmp_path / "i.parquet", ["num_pairs=6", "max_features=300"]) == 0
     assert "geometry is undecidable" in capsys.readouterr().out
 
 
