@@ -9,7 +9,7 @@ import numpy as np
 from scal3r_train.data.frame_io import TURNED_FROM_CAMERA
 from scal3r_train.data.sequence import SequenceRecord
 
-ROLL_FREE = 0.05  # how much less than certain it is that cameras are held level
+ROLL_FREE = 0.02  # how much less than certain it is that cameras are held level
 
 
 @dataclass(frozen=True)

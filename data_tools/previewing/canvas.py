@@ -5,6 +5,7 @@ Pieces are images [H, W, 3] uint8.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -115,14 +116,17 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         if line and font.getlength(longer) > width:
             lines.append(line)
             longer = word
-        while font.getlength(longer) > width and len(longer) > 1:
-            end = next(
-                n for n in range(len(longer) - 1, 0, -1) if n == 1 or font.getlength(longer[:n]) <= width
-            )
+        while len(longer) > 1 and font.getlength(longer) > width:
+            end = _num_fitting(longer, font, width)
             lines.append(longer[:end])
             longer = longer[end:]
         line = longer
     return [*lines, line]
+
+
+def _num_fitting(word: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+    """Letters of a word that fit, at least one, found by halving."""
+    return max(bisect_right(range(1, len(word)), width, key=lambda num: font.getlength(word[:num])), 1)
 
 
 @lru_cache

@@ -34,7 +34,7 @@ def path_panel(
     axes = figure.add_subplot()
     places = view.places(positions(cam_from_world))
     if record.is_ordered:
-        axes.plot(*places.T, color="0.55", linewidth=1.2, zorder=1)
+        axes.plot(places[:, 0], places[:, 1], color="0.55", linewidth=1.2, zorder=1)
     size = max(float(np.ptp(places, axis=0).max()), 1e-3)
     arrows = _arrow_frames(len(places), is_ordered=record.is_ordered)
     looks = ARROW_SHARE * size * cam_from_world[arrows, 2, :3] @ view.axes.T
@@ -42,12 +42,12 @@ def path_panel(
         *places[arrows].T, *looks.T, angles="xy", scale_units="xy", scale=1, units="dots",
         width=1.6, headwidth=5, headlength=6, color="tab:blue", zorder=2,
     )  # fmt: skip
-    axes.scatter(*places[shown].T, color=SHOWN, s=16, zorder=3)
+    axes.scatter(places[shown, 0], places[shown, 1], color=SHOWN, s=16, zorder=3)
     for frame in shown:
         axes.annotate(str(frame), places[frame], (3, 3), textcoords="offset points", fontsize=7, zorder=5)
     if record.is_ordered:
-        axes.scatter(*places[0], color=START, s=46, marker="o", zorder=4, label="start")
-        axes.scatter(*places[-1], color=END, s=42, marker="s", zorder=4, label="end")
+        axes.scatter(places[0, 0], places[0, 1], color=START, s=46, marker="o", zorder=4, label="start")
+        axes.scatter(places[-1, 0], places[-1, 1], color=END, s=42, marker="s", zorder=4, label="end")
         axes.legend(fontsize=7, loc="best", framealpha=0.7, borderpad=0.3)
     # Room for the arrows, and for a camera that does not move.
     corners = np.stack([places.min(0) - ROOM * size, places.max(0) + ROOM * size])

@@ -86,6 +86,10 @@ class SequenceIndex:
         """All values of a column that holds one per sequence."""
         return self._rows.data.column(name).to_pylist()
 
+    def frame_column(self, name: str) -> pyarrow.ChunkedArray:
+        """A column that holds a list per sequence, one entry a frame, as Arrow (see index_columns.py)."""
+        return self._rows.data.column(name)
+
 
 def write_index(path: str | os.PathLike[str], records: Sequence[SequenceRecord]) -> None:
     """Write an index atomically; a later `load_index` returns equal records."""
