@@ -166,7 +166,7 @@ def _print_mixture(
     console.print(
         f"{settings.world_size} ranks, {recipe.optim.num_steps:,} steps, {total:,.0f} frames a step"
         + (
-            f"; shares are those of the {len(present)} indexes that can be read"
+            f"; shares are those of the {len(present)} of {len(recipe.data.sources)} indexes that can be read"
             if len(present) < len(recipe.data.sources)
             else ""
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 
 import matplotlib
@@ -126,7 +127,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 def _num_fitting(word: str, font: ImageFont.FreeTypeFont, width: int) -> int:
     """Letters of a word that fit, at least one, found by halving."""
-    return max(bisect_right(range(1, len(word)), width, key=lambda num: font.getlength(word[:num])), 1)
+    return max(bisect_right(range(1, len(word)), width, key=lambda num: ceil(font.getlength(word[:num]))), 1)
 
 
 @lru_cache

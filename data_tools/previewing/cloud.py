@@ -70,8 +70,8 @@ def cloud_frames(record: SequenceRecord, middle: int, num_frames: int, median_de
     """
     usable = frames_with_depth(record)
     if record.covisible is not None:
-        known = [frame for frame in record.covisible[middle].tolist() if frame in set(usable.tolist())]
-        return sorted([middle, *known[: num_frames - 1]])
+        others = record.covisible[middle]
+        return sorted([middle, *others[np.isin(others, usable)][: num_frames - 1].tolist()])
     poses = upright_poses(record)[usable]
     place = int(np.searchsorted(usable, middle))
     distance = np.linalg.norm(positions(poses) - positions(poses)[place], axis=-1)
