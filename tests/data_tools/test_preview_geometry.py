@@ -49,6 +49,15 @@ def test_the_nearer_point_is_seen(order: list[int]) -> None:
     assert not image[np.isinf(expected)].any()
 
 
+def test_of_points_at_one_place_the_nearest_is_seen() -> None:
+    distances = [3.0, 1.0, 2.0, 1.5]
+    for shift in range(4):
+        turned = np.roll(distances, shift).tolist()
+        colours = [BLUE if distance == 1.0 else RED for distance in turned]
+        image, seen = splatted([[3.5, 2.5]] * 4, turned, colours, [1.0] * 4)
+        assert seen[2, 3] == 1.0 and (image[2, 3] == BLUE).all()
+
+
 def test_points_outside_behind_or_without_place_are_left_out() -> None:
     places = [[-3.0, 1.0], [9.5, 1.0], [1e30, 1.0], [np.nan, 1.0], [3.5, 3.5], [3.5, 3.5], [3.5, 3.5]]
     image, seen = splatted(places, [1, 1, 1, 1, -1, 0, np.nan], [RED] * 7, [1] * 7)
