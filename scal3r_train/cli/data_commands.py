@@ -1,4 +1,4 @@
-"""data index, prepare, check, preview, pack and synth."""
+"""data index, prepare, check, preview, summary, pack and synth."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_data_commands(commands: "Commands") -> None:
-    """Add data index, check, preview and synth."""
+    """Add the commands below `data`."""
     data = commands.add_parser("data", help="Index, check, look at or make data.")
     kinds = data.add_subparsers(title="data commands", metavar="COMMAND", required=True)
     index = add_command(
@@ -50,11 +50,22 @@ def add_data_commands(commands: "Commands") -> None:
         kinds,
         "preview",
         _data_preview,
-        "Write a contact sheet: frames, depth and trajectory of each sequence.",
-        "scal3r data preview 7scenes.parquet 7scenes.png",
+        "Draw some sequences: frames, depth, depth over the image, cameras and a point cloud.",
+        "scal3r data preview 7scenes.parquet 7scenes.png sequences=4 frames=6",
     )
     preview.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
     preview.add_argument("output", metavar="OUT.png", type=Path, help="image to write")
+    add_overrides(preview)
+    summary = add_command(
+        kinds,
+        "summary",
+        _data_summary,
+        "Print what indexes or a recipe's mixture consist of: frames, hours, kilometres, licences, share per step. "
+        "world_size and steps are arguments of this command, all other keys change the recipe.",
+        "scal3r data summary recipes/paper/stage_1.yaml world_size=32",
+    )
+    summary.add_argument("first", metavar="RECIPE|INDEX", help="YAML file, or Parquet index (file or URL)")
+    summary.add_argument("others", nargs="*", metavar="INDEX|key=value", help="more indexes, then changes")
     pack = add_command(
         kinds,
         "pack",
@@ -97,7 +108,13 @@ def _data_check(arguments: argparse.Namespace) -> int | None:
 def _data_preview(arguments: argparse.Namespace) -> int | None:
     from scal3r_data_tools import preview
 
-    return preview.main(arguments.index, arguments.output)
+    return preview.main(arguments.index, arguments.output, arguments.overrides)
+
+
+def _data_summary(arguments: argparse.Namespace) -> int | None:
+    from scal3r_data_tools import summary
+
+    return summary.main([arguments.first, *arguments.others])
 
 
 def _data_pack(arguments: argparse.Namespace) -> int | None:

@@ -91,6 +91,10 @@ class SequenceIndex:
         """All values of a column that holds one per sequence."""
         return self._rows.data.column(name).to_pylist()
 
+    def frame_column(self, name: str) -> pyarrow.ChunkedArray:
+        """A column that holds a list per sequence, one entry a frame, as Arrow (see index_columns.py)."""
+        return self._rows.data.column(name)
+
 
 def write_index(path: str | os.PathLike[str], records: Iterable[SequenceRecord]) -> None:
     """Write an index atomically, a few records at a time; a later `load_index` returns equal records."""

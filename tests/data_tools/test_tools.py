@@ -1,4 +1,4 @@
-"""synth, index, check and preview on small towns, and what check must not let pass."""
+"""synth, index and check on small towns, and what check must not let pass."""
 
 import dataclasses
 import re
@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scal3r_data_tools import check, index, preview, synth
-from scal3r_data_tools.preview import path_from_above
+from scal3r_data_tools import check, index, synth
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import read_frames
 from scal3r_train.data.index import load_index, write_index
@@ -159,32 +158,6 @@ def test_check_notes_repeated_pictures(
         shutil.copy(folder / "town_000_00001/rgb/000006.png", folder / f"town_000_00001/rgb/{name}.png")
     assert check.main(folder / "index.parquet") == 0  # cameras do that
     assert "note: 2 frames repeat an earlier picture, first " in capsys.readouterr().out
-
-
-def test_preview_is_a_picture(towns: Path, tmp_path: Path) -> None:
-    assert preview.main(towns / "index.parquet", tmp_path / "sheet.png") == 0
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        pixels = np.asarray(sheet.convert("RGB"))
-    assert pixels.shape[0] > 400
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000
-    with pytest.raises(UserError, match="must end in .png"):
-        preview.main(towns / "index.parquet", tmp_path / "sheet.txt")
-    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
-
-
-def test_seen_from_above_left_turns_are_left(record: SequenceRecord) -> None:
-    """The view is not mirrored: towns have z up, so the signed area of the path seen from above keeps its sign."""
-    assert record.cam_from_world is not None
-    rotation = record.cam_from_world[:, :, :3]
-    position = -np.einsum("sji,sj->si", rotation, record.cam_from_world[:, :, 3])
-
-    def signed_area(xy: np.ndarray) -> float:
-        xy = xy - xy[0]
-        return float((xy[:-1, 0] * xy[1:, 1] - xy[1:, 0] * xy[:-1, 1]).sum())
-
-    expected = signed_area(position[:, :2])
-    assert abs(expected) > 1
-    assert signed_area(path_from_above(record.cam_from_world)) == pytest.approx(expected, rel=0.1)
 
 
 def test_index_refuses_what_it_does_not_know(tmp_path: Path, towns: Path) -> None:

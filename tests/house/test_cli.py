@@ -64,8 +64,19 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     (
         "data preview i.parquet o.png",
         "scal3r_data_tools.preview.main",
-        (Path("i.parquet"), Path("o.png")),
+        (Path("i.parquet"), Path("o.png"), []),
     ),
+    (
+        "data preview i.parquet o.png frames=3",
+        "scal3r_data_tools.preview.main",
+        (Path("i.parquet"), Path("o.png"), ["frames=3"]),
+    ),
+    (
+        "data summary a.parquet b.parquet",
+        "scal3r_data_tools.summary.main",
+        (["a.parquet", "b.parquet"],),
+    ),
+    ("data summary r.yaml a=1", "scal3r_data_tools.summary.main", (["r.yaml", "a=1"],)),
     ("data pack i.parquet out a=1", "scal3r_data_tools.pack.main", (Path("i.parquet"), Path("out"), ["a=1"])),
     ("data synth out a=1", "scal3r_data_tools.synth.main", (Path("out"), ["a=1"])),
     ("convert a.pt out", "scal3r_train.model.convert_checkpoint.main", (Path("a.pt"), Path("out"))),
@@ -122,6 +133,7 @@ def test_commands_of_the_contract_exist() -> None:
         "data prepare",
         "data check",
         "data preview",
+        "data summary",
         "data pack",
         "data synth",
     }

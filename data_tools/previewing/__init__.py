@@ -1,0 +1,1 @@
+"""The picture that `scal3r data preview` draws, part by part."""

@@ -1,0 +1,207 @@
+"""scal3r data summary: what indexes, or the mixture of a recipe, consist of, printed without reading a file of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from scal3r_data_tools.mixture_facts import DatasetFacts, SourceShare, dataset_facts, source_shares
+from scal3r_train.config import StrictModel, UserError, load_config
+from scal3r_train.data.index import SequenceIndex, load_index
+from scal3r_train.data.sources import index_exists, open_sources
+from scal3r_train.recipe import TrainingRecipe, load_training_recipe
+
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+URL = re.compile(r"\w+://")
+PIPE_WIDTH = 160  # of the tables where nobody watches
+
+
+class SummarySettings(StrictModel):
+    """Settings of a summary of a recipe."""
+
+    world_size: int = Field(32, ge=1, description="ranks that the step plans are drawn for")
+    steps: int = Field(200, ge=1, description="step plans to draw, spread over the run")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print tables for `RECIPE|INDEX [INDEX ...] [key=value ...]`; returns 0.
+
+    Indexes that do not exist or cannot be read are named, and the others are shown. Raises UserError when there are no
+    others, the recipe cannot be read, or a key is unknown.
+    """
+    names, overrides = _split(arguments)
+    if Path(names[0]).suffix.lower() not in RECIPE_SUFFIXES:
+        load_config(SummarySettings, None, overrides)  # refuses what only a recipe has
+        _print_datasets(_console(), _loaded(names))
+        return 0
+    if len(names) > 1:
+        raise UserError(
+            f"{names[1]} cannot stand beside a recipe, which names its indexes; leave one of them out"
+        )
+    own = [text for text in overrides if text.partition("=")[0] in SummarySettings.model_fields]
+    settings = load_config(SummarySettings, None, own)
+    recipe = load_training_recipe(names[0], [text for text in overrides if text not in own])
+    console = _console()
+    indexes = _loaded([source.index for source in recipe.data.sources])
+    _print_datasets(console, indexes)
+    _print_mixture(console, recipe, indexes, settings)
+    return 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of a recipe or indexes, and key=value; the first is a name whatever it holds."""
+    names: list[str] = list(arguments[:1])
+    overrides: list[str] = []
+    for text in arguments[1:]:
+        is_name = "=" not in text or URL.match(text) or Path(text).exists()
+        (names if is_name else overrides).append(text)
+    return names, overrides
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
+
+def _loaded(names: Sequence[str]) -> dict[str, SequenceIndex | str]:
+    """Each index, or why there is none."""
+    found: dict[str, SequenceIndex | str] = {}
+    for name in names:
+        try:
+            found[name] = load_index(name) if index_exists(name) else "does not exist"
+        except UserError as error:
+            found[name] = str(error)
+    if not any(isinstance(index, SequenceIndex) for index in found.values()):
+        _print_unreadable(_console(), found)
+        raise UserError("none of these indexes can be read; write them with `scal3r data index`")
+    return found
+
+
+def _print_datasets(console: Console, indexes: dict[str, SequenceIndex | str]) -> None:
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("data set", overflow="fold")
+    for title in ("sequences", "frames", "missing", "hours", "km"):
+        table.add_column(title, justify="right")
+    for title in ("kind", "depth", "poses"):
+        table.add_column(title)
+    table.add_column("kept out", justify="right")
+    table.add_column("licence", overflow="fold")
+    facts = [
+        fact for index in indexes.values() if not isinstance(index, str) for fact in dataset_facts(index)
+    ]
+    for fact in facts:
+        table.add_row(*_cells(fact))
+    if len(facts) > 1:
+        table.add_section()
+        table.add_row(*_total(facts))
+    console.print(table)
+    _print_unreadable(console, indexes)
+    if any(fact.num_denied for fact in facts):
+        console.print("kept out: sequences that the deny-list keeps out of training", soft_wrap=True)
+
+
+def _print_unreadable(console: Console, indexes: dict[str, SequenceIndex | str]) -> None:
+    for name, index in indexes.items():
+        if isinstance(index, str):
+            console.print(f"{name}: {index}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _cells(fact: DatasetFacts) -> tuple[str, ...]:
+    kinds = {0: "real", fact.num_sequences: "rendered"}
+    return (
+        fact.name,
+        f"{fact.num_sequences:,}",
+        f"{fact.num_frames:,}",
+        f"{fact.num_missing:,}" if fact.num_missing else "-",
+        _amount(fact.hours),
+        _amount(fact.kilometres),
+        kinds.get(fact.num_synthetic, "both"),
+        _part(fact.num_with_depth, fact.num_frames, "frames"),
+        _part(fact.num_posed, fact.num_sequences, "sequences"),
+        f"{fact.num_denied:,}" if fact.num_denied else "-",
+        ", ".join(licence or "not given" for licence in fact.licences),
+    )
+
+
+def _total(facts: Sequence[DatasetFacts]) -> tuple[str, ...]:
+    hours = [fact.hours for fact in facts if fact.hours is not None]
+    kilometres = [fact.kilometres for fact in facts if fact.kilometres is not None]
+    missing, denied = sum(fact.num_missing for fact in facts), sum(fact.num_denied for fact in facts)
+    return (
+        "all",
+        f"{sum(fact.num_sequences for fact in facts):,}",
+        f"{sum(fact.num_frames for fact in facts):,}",
+        f"{missing:,}" if missing else "-",
+        _amount(sum(hours) if hours else None),
+        _amount(sum(kilometres) if kilometres else None),
+        "",
+        _part(sum(f.num_with_depth for f in facts), sum(f.num_frames for f in facts), "frames"),
+        _part(sum(f.num_posed for f in facts), sum(f.num_sequences for f in facts), "sequences"),
+        f"{denied:,}" if denied else "-",
+    )
+
+
+def _print_mixture(
+    console: Console,
+    recipe: TrainingRecipe,
+    indexes: dict[str, SequenceIndex | str],
+    settings: SummarySettings,
+) -> None:
+    present = tuple(source for source in recipe.data.sources if not isinstance(indexes[source.index], str))
+    try:
+        _, sources = open_sources(recipe.data.model_copy(update={"sources": present}))
+        shares = source_shares(recipe, sources, settings.world_size, settings.steps)
+    except UserError as error:
+        console.print(
+            f"the mixture cannot be planned: {error}", soft_wrap=True, markup=False, highlight=False
+        )
+        return
+    total = sum(share.frames_per_step for share in shares)
+    console.print(
+        f"{settings.world_size} ranks, {recipe.optim.num_steps:,} steps, {total:,.0f} frames a step"
+        + (
+            f"; shares are those of the {len(present)} of {len(recipe.data.sources)} indexes that can be read"
+            if len(present) < len(recipe.data.sources)
+            else ""
+        )
+        + ("; the deny-list is off" if recipe.data.deny_list == "off" else ""),
+        soft_wrap=True,
+        highlight=False,
+    )
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("source", overflow="fold")
+    for title in ("weight", "of the sequences", "of the frames", "frames a step", "each frame is seen"):
+        table.add_column(title, justify="right")
+    for source, share in zip(present, shares, strict=True):
+        table.add_row(*_share_cells(source.weight, share))
+    console.print(table)
+
+
+def _share_cells(weight: float, share: SourceShare) -> tuple[str, ...]:
+    return (
+        share.name,
+        f"{weight:g}",
+        f"{100 * share.share_of_sequences:.1f} %",
+        f"{100 * share.share_of_frames:.1f} %",
+        f"{share.frames_per_step:,.1f}",
+        f"{_amount(share.times_seen)} times",
+    )
+
+
+def _amount(value: float | None) -> str:
+    """Three digits, or "-" for what is not known."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _part(num: int, total: int, what: str) -> str:
+    if num in (0, total):
+        return "yes" if num else "no"
+    return f"{100 * num / total:.3g} % of {what}"
