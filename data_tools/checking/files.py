@@ -13,7 +13,7 @@ import numpy as np
 from scal3r_train.config import UserError
 from scal3r_train.data.depth_codec import decode_depth
 from scal3r_train.data.frame_files import read_file
-from scal3r_train.data.image_codec import decode_image
+from scal3r_train.data.frame_io import read_stored_image
 from scal3r_train.data.mask import decode_mask
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -71,7 +71,7 @@ def frame_facts(record: SequenceRecord, frame: int) -> FrameFacts:
     path = record.root / record.image[frame]
     digest, is_blank, depth_facts = "", False, FrameFacts()
     try:
-        image = decode_image(read_file(record, record.image[frame]), path)
+        image = read_stored_image(record, frame)
         expected = tuple(int(side) for side in record.image_size[frame])
         if image.shape[:2] != expected:
             problems.append(

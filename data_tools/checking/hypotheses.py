@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from scal3r_data_tools.checking.reading import Reading
 from scal3r_data_tools.formats.axes import (
     FLU_FROM_OPENCV,
     NED_FROM_OPENCV,
     OPENGL_FROM_OPENCV,
     inverted,
 )
-from scal3r_data_tools.checking.reading import Reading
 
 MAX_SHIFT = 5
 MIN_CHANGE = 0.015  # of the long side

@@ -13,7 +13,8 @@ from scal3r_data_tools.checking.depth_warp import warp_error_map
 from scal3r_data_tools.checking.errors import epipolar_errors, reprojection_vectors
 from scal3r_data_tools.checking.examine import Findings
 from scal3r_data_tools.checking.views import read_view
-from scal3r_data_tools.preview import colour_depth, path_from_above
+from scal3r_data_tools.previewing.above import View, positions, upright_poses
+from scal3r_data_tools.previewing.colours import DepthScale, colour_depth
 from scal3r_train.data.frame_io import read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -71,8 +72,8 @@ def _draw_errors(findings: Findings, axis: Axes) -> None:
 
 
 def _draw_path(record: SequenceRecord, findings: Findings, axis: Axes) -> None:
-    assert record.cam_from_world is not None
-    xy = path_from_above(record.cam_from_world)
+    poses = upright_poses(record)
+    xy = View.of(poses).places(positions(poses))
     axis.plot(xy[:, 0], xy[:, 1], color="0.5", linewidth=1, marker="." if len(xy) < 200 else "")
     used = np.unique(findings.material.evidence.pairs)
     axis.scatter(xy[used, 0], xy[used, 1], c=used, cmap="viridis", s=12, zorder=3)
@@ -128,7 +129,9 @@ def _draw_depth(
         return
     other = pair[1] if pair[1] in with_depth else next((f for f in with_depth if f > pair[0]), -1)
     views = {frame: view for frame in (pair[0], other) if frame >= 0 and (view := read_view(record, frame))}
-    left.imshow(colour_depth(views[pair[0]].numbers))
+    depth = views[pair[0]].numbers
+    if (scale := DepthScale.of([depth])) is not None:
+        left.imshow(colour_depth(depth, scale))
     left.set_title(f"depth of frame {pair[0]}", fontsize=8)
     if other not in views:
         return

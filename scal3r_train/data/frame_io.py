@@ -87,15 +87,19 @@ def read_frame_image(record: SequenceRecord, index: int, reduction: int = 1) -> 
     reduction: 1, 2, 4 or 8; a JPEG file without a lens is decoded at that part of its size. Raises UserError naming the
     file that cannot be read.
     """
-    name = record.image[index]
     camera = _distorted_camera(record, index)
-    if (video := video_frame(record, name)) is not None:
-        image = read_video_frame(*video)
-    else:
-        image = decode_image(read_file(record, name), record.root / name, reduction if camera is None else 1)
+    image = read_stored_image(record, index, reduction if camera is None else 1)
     if camera is not None:
         image = undistorted(image, camera)
     return _turned(image, record.quarter_turns)
+
+
+def read_stored_image(record: SequenceRecord, index: int, reduction: int = 1) -> np.ndarray:
+    """Return the image of a frame [H, W, 3] uint8 RGB as it is stored, lens and all; else as `read_frame_image`."""
+    name = record.image[index]
+    if (video := video_frame(record, name)) is not None:
+        return read_video_frame(*video)
+    return decode_image(read_file(record, name), record.root / name, reduction)
 
 
 def read_frame_depth(record: SequenceRecord, index: int) -> np.ndarray | None:

@@ -42,6 +42,9 @@ RULES = {
     "exr": (1, INF, NO_SKY),
     "exr_sky_inf": (1, INF, INF),
     "exr_cm": (1e-2, 65504, NO_SKY),
+    "exr_cm_ray": (1e-2, 65504, NO_SKY),
+    "exr_cm_float32": (1e-2, INF, NO_SKY),
+    "exr_cm_float32_ray": (1e-2, INF, NO_SKY),
     "hdf5_depth": (1, INF, NO_SKY),
     "hdf5_ray": (1, INF, NO_SKY),
     "raw_float32": (1, INF, NO_SKY),
@@ -231,7 +234,9 @@ def test_ray_lengths_become_z(
     unit, invalid_from, _ = RULES[codec]
     is_png = CODECS[codec].container == "png16"
     stored = (
-        np.minimum(np.rint(length / unit), 65535).astype(np.uint16) if is_png else length.astype(np.float32)
+        np.minimum(np.rint(length / unit), 65535).astype(np.uint16)
+        if is_png
+        else (length / unit).astype(np.float32)
     )
     name = "depth.bin"
     folder = tmp_path_factory.getbasetemp()
