@@ -1,6 +1,6 @@
 """Six mistakes per family of conventions, written by the family's writer, read by the real adapter, named by check.
 
-To add a family: its layout in `tests/data_tools/layouts/` (or a depth codec for a neutral record) and what suits it.
+To add a family: its layout in `tests/data_tools/layouts/` and mistakes that suit it.
 """
 
 import importlib
@@ -31,29 +31,26 @@ Mistake = Callable[[Miniature], Miniature]
 
 @dataclass(frozen=True)
 class Family:
-    """layout: a module of tests.data_tools.layouts, "" for a neutral record with a depth codec ("": no depth)."""
+    """layout: a module of tests.data_tools.layouts; mistakes by the name that the check must give them."""
 
     layout: str
-    codec: str
     mistakes: dict[str, Mistake]
 
 
 FAMILIES = {
     "colmap": Family(
-        "",
-        "",
+        "colmap",
         {
             "inverted": planted.inverted,
             "quaternion_wxyz": planted.quaternions_reordered,
             "position_as_translation": planted.position_as_translation,
             "focal": planted.focal_times(1.3),
             "image_size": planted.intrinsics_times(0.5),
-            "shared_intrinsics": planted.shared_intrinsics,
+            "opengl": planted.with_axes("opengl"),
         },
     ),
     "nerfstudio": Family(
         "nerfstudio",
-        "",
         {
             "inverted+opengl": planted.inverted_in_file(planted.Z_UP, "opengl"),
             "opengl": planted.with_axes("opengl"),
@@ -65,7 +62,6 @@ FAMILIES = {
     ),
     "text": Family(
         "kitti_odometry",
-        "",
         {
             "inverted": planted.inverted,
             "opengl": planted.with_axes("opengl"),
@@ -76,8 +72,7 @@ FAMILIES = {
         },
     ),
     "pytorch3d": Family(
-        "",
-        "npy",
+        "co3d_v2",
         {
             "pytorch3d": planted.with_axes("pytorch3d"),
             "inverted": planted.inverted,
@@ -88,39 +83,36 @@ FAMILIES = {
         },
     ),
     "ned": Family(
-        "",
-        "npy",
+        "tartanair",
         {
             "ned": planted.with_axes("ned"),
-            "inverted": planted.inverted,
-            "inverted+ned": planted.both(planted.with_axes("ned"), planted.inverted),
+            "inverted+ned": planted.inverted,  # in the file, whose world is NED as well
             "ray_for_z": planted.ray_length_as_z,
-            "half_pixel": planted.half_pixel,
+            "bottom_up": planted.bottom_up,
+            "unit": planted.wrong_unit(0.01),
             "shift+1": planted.shifted(-1),
         },
     ),
     "exr_pfm": Family(
-        "",
-        "pfm",
+        "blended_mvs",
         {
             "bottom_up": planted.bottom_up,
             "ray_for_z": planted.ray_length_as_z,
             "unit": planted.wrong_unit(0.1),
             "focal": planted.focal_times(1.3),
             "half_pixel": planted.half_pixel,
-            "shift-1": planted.shifted(1),
+            "inverted": planted.inverted,
         },
     ),
     "ray": Family(
-        "",
-        "uint16_mm_ray",
+        "hypersim",
         {
             "z_for_ray": planted.z_as_ray_length,
             "bottom_up": planted.bottom_up,
             "unit": planted.wrong_unit(1000),
             "opengl": planted.with_axes("opengl"),
             "focal": planted.focal_times(0.75),
-            "inverted": planted.inverted,
+            "shift+1": planted.shifted(-1),
         },
     ),
 }
@@ -135,8 +127,6 @@ def scene_of(layout: str) -> Miniature:
 
 def written(family: Family, scene: Miniature, folder: Path) -> SequenceRecord:
     """The scene as the family's data sets would be read."""
-    if not family.layout:
-        return neutral_record(scene, folder / "neutral", family.codec)
     module = importlib.import_module(f"tests.data_tools.layouts.{family.layout}")
     (folder / "source").mkdir()
     module.write(folder / "source", scene)

@@ -24,9 +24,7 @@ def write(folder: Path, scene: Miniature) -> None:
     (folder / "images" / "left").mkdir(parents=True)
     model = folder / "sparse" / "0"
     model.mkdir(parents=True)
-    numbers = [f"{value * 2:.10g}" for value in PARAMETERS[:4]] + [
-        f"{value:.10g}" for value in PARAMETERS[4:]
-    ]
+    numbers = [f"{value:.10g}" for value in (*(2 * scene.intrinsics[0]), *PARAMETERS[4:])]
     cameras = f"3 OPENCV {2 * HW[1]} {2 * HW[0]} {' '.join(numbers)}\n"
     (model / "cameras.txt").write_text(HEADER + cameras)
     lines = []
