@@ -8,6 +8,7 @@ pairs of frames (checking/judge.py). docs/data/check.md says what is measured, w
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 import cv2
@@ -23,6 +24,8 @@ from scal3r_data_tools.checking.settings import CheckSettings
 from scal3r_data_tools.progress import progress
 from scal3r_train.config import load_config
 from scal3r_train.data.index import load_index
+
+LOG_WIDTH = 120  # where there is no terminal to ask
 
 
 def main(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
@@ -54,7 +57,7 @@ def main(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
 
 
 def _print_reports(reports: list[SequenceReport]) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("sequence", overflow="fold")
     for name in ("frames", "missing", "pairs", "epipolar\npx", "reproj.\npx", "depth\nwarp", "gap"):
