@@ -60,6 +60,8 @@ def main(path: str | os.PathLike[str], output: str | os.PathLike[str], overrides
     if output.exists():
         raise UserError(f"{output} exists already; name a new folder")
     index = load_index(path)
+    for row in range(len(index)):  # before hours of packing
+        _refuse_video(index[row])
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     temporary.mkdir(parents=True)
     try:
@@ -86,10 +88,6 @@ class _Packer:
 
     def add(self, record: SequenceRecord) -> SequenceRecord:
         """Write a sequence and return the record that finds it again."""
-        if any(video_frame(record, name) for name in record.image):
-            raise UserError(
-                f"{record.sequence_id} consists of frames of a video; extract them to a folder first"
-            )
         if self._writer is None:
             self._begin_file()
         assert self._writer is not None
@@ -140,6 +138,11 @@ class _Packer:
                 except UserError as error:
                     self.unreadable.append(str(error))
             yield column, content
+
+
+def _refuse_video(record: SequenceRecord) -> None:
+    if any(video_frame(record, name) for name in record.image[:1]):
+        raise UserError(f"{record.sequence_id} consists of frames of a video; extract them to a folder first")
 
 
 def _say_result(output: Path, index: SequenceIndex, unreadable: Sequence[str]) -> None:

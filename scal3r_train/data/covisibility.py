@@ -22,7 +22,7 @@ def covisible_walk(covisible: np.ndarray, start: int, num_frames: int, seed: int
         num_frames: length of the walk. A graph that is exhausted before is walked again, so frames may repeat.
         seed: of the choices; the same arguments give the same walk.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 2])  # other numbers than those of the window's look
     walk, unseen = [start], set(range(len(covisible))) - {start}
     while len(walk) < num_frames:
         following = _best_unseen(covisible, walk[-NUM_RECENT:], unseen)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from scal3r_train.config import UserError
-from scal3r_train.data.augmentation import AugmentationSettings, WindowLook
+from scal3r_train.data.augmentation import WindowLook
 from scal3r_train.data.covisibility import covisible_walk
 from scal3r_train.data.frame_cache import FrameCache
 from scal3r_train.data.frame_pixels import read_pixels
@@ -61,14 +62,12 @@ class StepDataset(Dataset):
         indexes: Sequence[SequenceIndex],
         plan_of_step: Callable[[int], RankPlan],
         settings: DataSettings,
-        *,
-        is_augmented: bool = True,
     ) -> None:
-        """Read from `indexes` what `plan_of_step` asks for; without augmentation, windows look as they are."""
+        """Read from `indexes` what `plan_of_step` asks for."""
         self.indexes = indexes
         self.plan_of_step = plan_of_step
         self._max_skipped = settings.max_skipped_frames
-        self._augmentation = settings.augmentation if is_augmented else AugmentationSettings()
+        self._augmentation = settings.augmentation
         self._reader = read_pixels if settings.cache.folder is None else FrameCache(settings.cache).read
 
     def __getitem__(self, step: int) -> SequenceBatch | FailedBatch:
@@ -117,7 +116,13 @@ def chunk_frames(record: SequenceRecord, plan: RankPlan, window: Window) -> list
     if record.is_ordered or record.covisible is None:
         return [plan.chunk_frames(window, chunk) for chunk in plan.chunks]
     num_frames = plan.shape.window_frames(window.num_chunks)
-    walk = covisible_walk(record.covisible, window.start, num_frames, window.seed)
+    connected = np.flatnonzero((record.covisible >= 0).any(1))
+    if len(connected) == 0:
+        raise UserError(
+            f"{record.root} ({record.sequence_id}): no two frames see the same; remove the sequence"
+        )
+    start = int(connected[np.searchsorted(connected, window.start) % len(connected)])
+    walk = covisible_walk(record.covisible, start, num_frames, window.seed)
     in_order = replace(window, start=0, stride=1, is_reversed=False)
     chunks = [plan.chunk_frames(in_order, chunk) for chunk in plan.chunks]
     return [None if places is None else [walk[place] for place in places] for places in chunks]

@@ -20,6 +20,25 @@ KITTI_ODOMETRY_DRIVES = (
     r"2011_09_30_drive_00(16|18|20|27|28|33|34)",
 )
 
+# Layouts that hold any set: there the folders of a sequence must tell, in small letters without punctuation.
+LAYOUTS = frozenset(("colmap", "cut3r", "nerfstudio", "vggt_omega", "wai"))
+FOLDERS = frozenset(
+    (
+        *(
+            "kittiodometry",
+            "oxfordspires",
+            "spires",
+            "eth3d",
+            "tum",
+            "tumrgbd",
+            "tumdynamics",
+            "euroc",
+            "eurocmav",
+        ),
+        *("7scenes", "sevenscenes", "waymo", "waymoopen"),
+    )
+)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -52,4 +71,9 @@ def denied(datasets: Sequence[str], sequence_ids: Sequence[str], splits: Sequenc
 
 
 def _is_named(dataset: str, sequence_id: str) -> bool:
+    if dataset in LAYOUTS:
+        folders = {re.sub("[^a-z0-9]", "", part.lower()) for part in sequence_id.split("/")}
+        return bool(folders & FOLDERS) or any(
+            re.search(drive, sequence_id) for drive in KITTI_ODOMETRY_DRIVES
+        )
     return any(rule.dataset == dataset and re.search(rule.pattern, sequence_id) for rule in RULES)

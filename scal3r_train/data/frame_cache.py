@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -20,11 +22,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from scal3r_train.config import StrictModel, UserError, atomic_output
+from scal3r_train.data.frame_files import video_frame
 from scal3r_train.data.frame_pixels import FramePixels, read_pixels
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.transforms import Cover
 
 TOTAL_FILE = "total_bytes"
+SHARED_FACTS = (  # fields that decide the pixels of all frames of a sequence
+    "depth_codec", "depth_scale", "mask_rule", "sky_mask_rule", "camera_model", "pixel_centre", "quarter_turns",
+    "max_depth", "max_depth_percentile",
+)  # fmt: skip
 
 
 class CacheSettings(StrictModel):
@@ -46,7 +53,7 @@ class FrameCache:
     def __init__(self, settings: CacheSettings) -> None:
         """Make the folder. Raises UserError when that is not possible."""
         assert settings.folder is not None
-        self._settings, self._folder = settings, settings.folder
+        self._settings, self._folder, self._is_told = settings, settings.folder, False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -61,11 +68,14 @@ class FrameCache:
         try:
             held = load_file(path)
             return FramePixels(held["image"], held.get("depth"))
-        except (OSError, SafetensorError):  # not there, or damaged with the disk: it is written again
-            pixels = self._shrunk(read_pixels(record, index, record.upright_hw(index)))
-            if not pixels.fault:
-                self._keep(path, pixels)
-            return pixels
+        except FileNotFoundError:
+            pass
+        except (OSError, SafetensorError):  # damaged: it is written again
+            path.unlink(missing_ok=True)
+        pixels = self._shrunk(read_pixels(record, index, record.upright_hw(index)))
+        if not pixels.fault:
+            self._keep(path, pixels)
+        return pixels
 
     @property
     def num_bytes(self) -> int:
@@ -76,14 +86,22 @@ class FrameCache:
             return 0
 
     def _path(self, record: SequenceRecord, index: int) -> Path:
-        """Name of a copy: another file, another time of writing or another size gives another copy."""
-        source = record.root / record.image[index]
-        try:
-            changed = source.stat().st_mtime_ns
-        except OSError:
-            changed = 0
-        sides = f"{self._settings.height}x{self._settings.width}"
-        key = f"{source}:{changed}:{sides}:{record.depth_codec}:{record.camera_model}:{record.quarter_turns}"
+        """Name of a copy: whatever decides its pixels, and when its files were written, gives another one."""
+        names = [
+            column[index] if column else ""
+            for column in (record.image, record.depth, record.mask, record.sky_mask)
+        ]
+        facts = {name: vars(record)[name] for name in SHARED_FACTS}
+        numbers = [
+            None if values is None else values[index].tolist()
+            for values in (record.intrinsics, record.distortion, record.image_size)
+        ]
+        place = (
+            str(record.root) if record.packed is None else [record.packed.location, record.packed.first_row]
+        )
+        sides = self._settings.height, self._settings.width
+        written = [_written(record, name) for name in names]
+        key = json.dumps([place, names, written, facts, numbers, sides])
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self._folder / digest[:2] / f"{digest[2:34]}.safetensors"
 
@@ -100,16 +118,26 @@ class FrameCache:
         return FramePixels(image, depth, pixels.fault)
 
     def _keep(self, path: Path, pixels: FramePixels) -> None:
+        """Leave a copy if there is room. A cache that cannot be written is told of once and never ends a run."""
         tensors = {"image": np.ascontiguousarray(pixels.image)}
         if pixels.depth is not None:
             tensors["depth"] = np.ascontiguousarray(pixels.depth)
-        if not self._claim(sum(tensor.nbytes for tensor in tensors.values())):
-            return
+        num_bytes = sum(tensor.nbytes for tensor in tensors.values())
         try:
-            with atomic_output(path) as temporary:
-                save_file(tensors, temporary)
-        except OSError as error:
-            raise UserError(f"data.cache.folder {self._folder} cannot be written: {error.strerror}") from None
+            if path.exists() or not self._claim(num_bytes):
+                return
+            try:
+                with atomic_output(path) as temporary:
+                    save_file(tensors, temporary)
+            except BaseException:
+                self._claim(-num_bytes)
+                raise
+        except (OSError, SafetensorError) as error:
+            if not self._is_told:
+                self._is_told = True
+                sys.stderr.write(
+                    f"data.cache.folder {self._folder} cannot be written ({error}); going on without\n"
+                )
 
     def _claim(self, num_bytes: int) -> bool:
         """Add to the size of all copies if there is room."""
@@ -123,3 +151,24 @@ class FrameCache:
             return True
         finally:
             os.close(file)
+
+
+def _written(record: SequenceRecord, name: str) -> int:
+    """Time at which a file of a record was written, 0 when that is not known."""
+    if not name:
+        return 0
+    video = video_frame(record, name)
+    path = record.root if record.packed is not None else record.root / name if video is None else video[0]
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def require_room(settings: CacheSettings, height: int, width: int) -> None:
+    """Raise UserError unless copies are large enough for frames of this size, zoom included."""
+    if settings.folder is not None and (settings.height < height or settings.width < width):
+        raise UserError(
+            f"data.cache keeps frames of {settings.width}x{settings.height}, but steps need up to {width}x{height} "
+            "(the largest resolution times data.augmentation.max_zoom); raise data.cache.width and height"
+        )

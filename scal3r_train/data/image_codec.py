@@ -69,7 +69,7 @@ def decode_image(data: bytes, name: str | Path, reduction: int = 1) -> np.ndarra
                 black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
                 upright = Image.alpha_composite(black, upright)
             return np.asarray(upright.convert("RGB"))
-    except IMAGE_ERRORS as error:
+    except Exception as error:  # whatever a parser of damaged bytes may raise; the message names the file
         raise _image_error(name, error) from None
 
 
@@ -83,7 +83,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
             width, height = image.size
             is_sideways = image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
             return (width, height) if is_sideways else (height, width)
-    except IMAGE_ERRORS as error:
+    except Exception as error:
         raise _image_error(path, error) from None
 
 

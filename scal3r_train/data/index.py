@@ -145,7 +145,9 @@ def _read_url(url: str) -> datasets.Dataset:
             _check_schema(url, file)
             file.seek(0)
             table = pyarrow.parquet.read_table(file, columns=list(FEATURES))
-    except (OSError, ValueError, ImportError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # network packages raise errors of their own
         raise UserError(f"index {url} cannot be read: {str(error).splitlines()[0]}") from None
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=FEATURES))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.index import SequenceIndex
+from scal3r_train.data.plan import Source
 from scal3r_train.data.sources import DataSettings, SourceSettings, index_exists
 from scal3r_train.parallel.collectives import gather_to_all
 
@@ -47,13 +48,15 @@ def skipped_message(wanted: DataSettings, available: DataSettings) -> str | None
     skipped = [source.index for source in wanted.sources if source not in available.sources]
     if not skipped:
         return None
+    if available.synthetic_share is not None:
+        return f"data.missing: skipped {', '.join(skipped)}; data.synthetic_share holds for the others"
     total = sum(source.weight for source in available.sources)
     shares = ", ".join(f"{source.index} {100 * source.weight / total:.1f} %" for source in available.sources)
     return f"data.missing: skipped {', '.join(skipped)}; training on {shares}"
 
 
 def check_mixture(
-    folder: Path, settings: DataSettings, indexes: Sequence[SequenceIndex], *, is_resumed: bool
+    folder: Path, sources: Sequence[Source], indexes: Sequence[SequenceIndex], *, is_resumed: bool
 ) -> None:
     """Note in a run's folder what it trains on; when it is resumed, compare instead. The main process calls this.
 
@@ -61,8 +64,13 @@ def check_mixture(
         UserError: weights, sequences or their lengths are not those that the run began with.
     """
     entries = [
-        {"index": source.index, "weight": source.weight, "sequences": len(index), "sha256": _digest(index)}
-        for source, index in zip(settings.sources, indexes, strict=True)
+        {
+            "index": source.name,
+            "weight": source.weight,
+            "sequences": len(index),
+            "sha256": _digest(source, index),
+        }
+        for source, index in zip(sources, indexes, strict=True)
     ]
     path = folder / MIXTURE_FILE
     if not (is_resumed and path.is_file()):
@@ -91,10 +99,12 @@ def _difference(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]])
     return ""
 
 
-def _digest(index: SequenceIndex) -> str:
-    """Return a hash of what a plan can see of an index: names and lengths of its sequences, in order."""
-    text = json.dumps([index.sequence_ids, index.num_frames])
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(source: Source, index: SequenceIndex) -> str:
+    """Return a hash of what a plan can see of an index: its sequences in order, and which of them may be drawn."""
+    digest = hashlib.sha256(json.dumps(index.sequence_ids).encode())
+    for numbers in (source.num_frames, source.aspects, source.is_ordered):
+        digest.update(b"" if numbers is None else numbers.tobytes())
+    return digest.hexdigest()
 
 
 def _missing_message(indexes: Sequence[str], *, can_skip: bool) -> str:

@@ -5,7 +5,11 @@ Every process keeps the last row groups that it read, so that the frames of a wi
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from functools import lru_cache
+from typing import Any
 
 import fsspec
 import pyarrow.parquet
@@ -14,7 +18,8 @@ from scal3r_train.config import UserError
 from scal3r_train.data.sequence import PackedFrames
 
 NUM_OPEN_FILES = 16
-NUM_KEPT_GROUPS = 4  # of pack.ROWS_PER_GROUP frames each
+NUM_KEPT_GROUPS = 4  # of pack.ROWS_PER_GROUP frames each, for each of four columns
+NUM_ATTEMPTS = 4
 
 
 def read_packed(packed: PackedFrames, name: str) -> bytes:
@@ -25,9 +30,8 @@ def read_packed(packed: PackedFrames, name: str) -> bytes:
     column, _, frame = name.partition("#")
     row = packed.first_row + int(frame)
     try:
-        group, first_row = _group_of(packed.location, row)
-        cell = _read_group(packed.location, group, column)[row - first_row].as_py()
-    except (OSError, pyarrow.ArrowInvalid, KeyError, IndexError, ValueError) as error:
+        cell = _read_patiently(packed.location, row, column)
+    except Exception as error:  # network packages raise errors of their own
         raise UserError(f"{packed.location} row {row}: {column} cannot be read: {error}") from None
     content = cell["bytes"] if isinstance(cell, dict) else cell
     if not content:
@@ -37,8 +41,25 @@ def read_packed(packed: PackedFrames, name: str) -> bytes:
     return content
 
 
+def _read_patiently(location: str, row: int, column: str) -> Any:
+    """Read a cell; of a URL up to NUM_ATTEMPTS times, since connections break."""
+    for attempt in range(NUM_ATTEMPTS):
+        try:
+            with _LOCK:
+                group, first_row = _group_of(location, row)
+                return _read_group(location, group, column)[row - first_row].as_py()
+        except Exception:
+            if "://" not in location or attempt + 1 == NUM_ATTEMPTS:
+                raise
+            _forget()
+            time.sleep(2**attempt)
+    raise AssertionError("not reached")
+
+
 @lru_cache(maxsize=NUM_OPEN_FILES)
 def _open(location: str) -> pyarrow.parquet.ParquetFile:
+    if "://" not in location:
+        return pyarrow.parquet.ParquetFile(location)
     file_system, path = fsspec.core.url_to_fs(location)
     return pyarrow.parquet.ParquetFile(file_system.open(path, "rb"))
 
@@ -55,6 +76,17 @@ def _group_of(location: str, row: int) -> tuple[int, int]:
     raise IndexError(f"the file has {first} rows")
 
 
-@lru_cache(maxsize=NUM_KEPT_GROUPS * 2)
+@lru_cache(maxsize=NUM_KEPT_GROUPS * 4)
 def _read_group(location: str, group: int, column: str) -> pyarrow.ChunkedArray:
     return _open(location).read_row_group(group, columns=[column]).column(column)
+
+
+def _forget() -> None:
+    _read_group.cache_clear()
+    _open.cache_clear()
+
+
+# A reading process must not share the position in a file, or a connection, with the process that it was forked from.
+_LOCK = threading.Lock()
+os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+os.register_at_fork(after_in_child=_forget)

@@ -29,12 +29,14 @@ class Source:
         num_frames: [sequences] int64, or None while the index does not exist; lengths are then taken as sufficient.
             0 for a sequence that must not be drawn.
         aspects: [sequences] width / height of the images, or None when unknown.
+        is_ordered: [sequences] whether the frames are a video's, or None when all are.
     """
 
     name: str
     weight: float
     num_frames: np.ndarray | None
     aspects: np.ndarray | None = None
+    is_ordered: np.ndarray | None = None
 
     @cached_property
     def _by_length(self) -> tuple[np.ndarray, np.ndarray]:
@@ -196,13 +198,17 @@ def draw_window(
     is_reversed = bool(reverse_draw < settings.reverse_probability)
     if source.num_frames is None:
         return Window(place, -1, 0, stride, is_reversed, num_chunks, window_seed)
+    if source.is_ordered is not None and not source.is_ordered.any():
+        stride = 1  # photographs have no order to stride through
     span = (shape.window_frames(num_chunks) - 1) * stride + 1
     row = _draw_row(source, span, shape, settings.min_kept_area, row_draw)
     length = int(source.num_frames[row])
+    is_walk = source.is_ordered is not None and not source.is_ordered[row]
     stride = max(1, min(stride, (length - 1) // max(1, shape.window_frames(num_chunks) - 1)))
     step = shape.chunk_size - shape.overlap
     num_chunks = min(num_chunks, (length - shape.overlap) // step)
     free = length - ((shape.window_frames(num_chunks) - 1) * stride + 1)
+    free = length - 1 if is_walk else free  # a walk may begin anywhere
     start = min(int(start_draw * (free + 1)), free)
     return Window(place, row, start, stride, is_reversed, num_chunks, window_seed)
 

@@ -13,10 +13,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from scal3r_train.config import UserError
 from scal3r_train.data.camera_model import distort
 
 MAX_ZOOM = 8.0
 ZOOM_STEPS = 30
+STEP = 1e-4
 NUM_CACHED_CAMERAS = 4096
 NUM_CACHED_MAPS = 4  # of 6 bytes a pixel, bounded: a mixture meets many cameras
 
@@ -78,7 +80,10 @@ def _source(
 
 
 def smallest_zoom(camera: DistortedCamera) -> float:
-    """Return the smallest zoom >= 1 at which all pixels on the border of the pinhole image lie in the source."""
+    """Return the smallest zoom >= 1 at which all pixels on the border of the pinhole image lie in the source.
+
+    Raises UserError when there is none up to MAX_ZOOM.
+    """
     fx, fy, cx, cy = camera.intrinsics
     height, width = camera.image_hw
     coefficients = np.array(camera.coefficients)
@@ -90,12 +95,21 @@ def smallest_zoom(camera: DistortedCamera) -> float:
     plane = (border - [cx, cy]) / [fx, fy]
 
     def is_inside(zoom: float) -> bool:
-        pixels = distort(plane / zoom, camera.model, coefficients) * [fx, fy] + [cx, cy]
-        return bool(((pixels >= 0) & (pixels <= [width, height])).all())
+        """Whether all borders come from inside the image, and not from beyond where the lens model folds back."""
+        rays = plane / zoom
+        bent = distort(rays, camera.model, coefficients)
+        outward = ((distort(rays * (1 + STEP), camera.model, coefficients) - bent) * rays).sum(-1)
+        pixels = bent * [fx, fy] + [cx, cy]
+        return bool(((pixels >= 0) & (pixels <= [width, height])).all() and (outward > 0).all())
 
     low, high = 1.0, MAX_ZOOM
-    if is_inside(low) or not is_inside(high):
+    if is_inside(low):
         return low
+    if not is_inside(high):
+        raise UserError(
+            f"the lens {camera.model} {camera.coefficients} of {width}x{height} images with fx fy cx cy "
+            f"{camera.intrinsics} cannot be undone; check the distortion of the index"
+        )
     for _ in range(ZOOM_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if is_inside(middle) else (middle, high)

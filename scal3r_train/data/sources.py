@@ -71,10 +71,16 @@ def open_sources(settings: DataSettings) -> tuple[list[SequenceIndex], list[Sour
     """
     indexes = [load_index(source.index) for source in settings.sources]
     for source, index in zip(settings.sources, indexes, strict=True):
-        _refuse_untrainable(source.index, index)
+        _refuse_untrainable(settings, source.index, index)
     weights = _balanced(settings, indexes)
     sources = [
-        Source(source.index, weight, _lengths(settings, source.index, index), index.aspects())
+        Source(
+            source.index,
+            weight,
+            _lengths(settings, source.index, index),
+            index.aspects(),
+            np.array(index.column("is_ordered"), dtype=bool),
+        )
         for source, weight, index in zip(settings.sources, weights, indexes, strict=True)
     ]
     return indexes, sources
@@ -140,9 +146,10 @@ def _is_synthetic(name: str, index: SequenceIndex) -> bool:
     return kinds.pop()
 
 
-def _refuse_untrainable(name: str, index: SequenceIndex) -> None:
+def _refuse_untrainable(settings: DataSettings, name: str, index: SequenceIndex) -> None:
+    never_drawn = denied_rows(index) if settings.deny_list == "apply" else np.zeros(len(index), bool)
     for field, column in (("poses", "cam_from_world"), ("intrinsics", "intrinsics")):
-        lacking = index.rows_without(column)
+        lacking = [row for row in index.rows_without(column) if not never_drawn[row]]
         if lacking:
             raise UserError(
                 f"data source {name}: sequence {index.sequence_ids[lacking[0]]!r} has no {field}; it cannot be "

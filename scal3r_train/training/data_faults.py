@@ -83,7 +83,10 @@ class DataFaults:
         if self._process.is_main and self._path.exists():
             lines = _lines_until(self._path, step)
             write_text_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
-            self._told = {line["sequence"] for line in lines}
+            self._told = {
+                f"{line['dataset']}/{line['sequence']}" if "frame" in line else line["sequence"]
+                for line in lines
+            }
         lost = [line["step"] for line in lines if "frame" not in line]
         skipped = Counter(line["dataset"] for line in lines if "frame" in line)
         told = broadcast_from_main((len(lost), len(set(lost)), skipped))
@@ -222,8 +225,9 @@ class DataFaults:
         if not self._process.is_main or not skipped:
             return
         for frame in skipped:
-            if frame.sequence_id not in self._told:
-                self._told.add(frame.sequence_id)
+            name = f"{frame.dataset}/{frame.sequence_id}"
+            if name not in self._told:
+                self._told.add(name)
                 say(
                     f"step {step}: {frame.reason}; such frames of {frame.sequence_id} are replaced by their "
                     f"neighbours or go without depth, now and whenever they are met ({FILE_NAME})"

@@ -197,7 +197,7 @@ class Trainer:
     def _write_recipe(self, *, is_resumed: bool) -> None:
         folder = self.settings.output_dir
         try:
-            check_mixture(folder, self.available_data, self.data.dataset.indexes, is_resumed=is_resumed)
+            check_mixture(folder, self.data.sources, self.data.dataset.indexes, is_resumed=is_resumed)
             write_text_atomically(folder / "recipe.yaml", self.settings.recipe_yaml)
         except OSError as error:
             raise UserError(f"output_dir {folder} cannot be written: {error.strerror}") from None

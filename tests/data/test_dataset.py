@@ -13,10 +13,11 @@ from torch import Tensor
 from scal3r_train.config import UserError
 from scal3r_train.data.augmentation import AugmentationSettings
 from scal3r_train.data.curriculum import CurriculumSettings, Resolution
-from scal3r_train.data.dataset import FailedBatch, StepDataset, step_loader
+from scal3r_train.data.dataset import FailedBatch, StepDataset, chunk_frames, step_loader
 from scal3r_train.data.frame_io import read_frames
 from scal3r_train.data.index import SequenceIndex, load_index, write_index
 from scal3r_train.data.plan import RankPlan, Source, plan_step
+from scal3r_train.data.planned_data import short_names
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.data.sources import DataSettings, SourceSettings, open_sources
 from scal3r_train.model.chunk_batch import reference_index
@@ -196,3 +197,38 @@ def test_an_empty_or_missing_index_is_refused(tmp_path: Path) -> None:
         dataset_of(tmp_path / "index.parquet", 1, 0)
     with pytest.raises(UserError, match=r"absent\.parquet does not exist"):
         dataset_of(tmp_path / "absent.parquet", 1, 0)
+
+
+def test_unordered_windows_walk_through_what_is_seen_together(towns: Path, tmp_path: Path) -> None:
+    """Every frame is covisible with one of the window; a start that sees nothing gives way to the next that does."""
+    record = load_index(towns)[0]
+    evens = np.array(
+        [[(i + step) % 20 for step in (2, -2, 4)] if i % 2 == 0 else [-1] * 3 for i in range(20)]
+    )
+    write_index(tmp_path / "i.parquet", [replace(record, is_ordered=False, covisible=evens)])
+    dataset = dataset_of(tmp_path / "i.parquet", 1, 0)
+    starts = set()
+    for step in range(12):
+        plan = dataset.plan_of_step(step)
+        for window in plan.group.windows:
+            starts.add(window.start % 2)
+            frames = [
+                frame for chunk in chunk_frames(dataset.indexes[0][0], plan, window) for frame in chunk or []
+            ]
+            assert all(frame % 2 == 0 for frame in frames)
+            assert len(set(frames)) > 1
+        assert isinstance(dataset[step], SequenceBatch)
+    assert starts == {0, 1}
+    write_index(
+        tmp_path / "none.parquet", [replace(record, is_ordered=False, covisible=np.full((20, 2), -1))]
+    )
+    batch = dataset_of(tmp_path / "none.parquet", 1, 0)[0]
+    assert isinstance(batch, FailedBatch)
+    assert "no two frames see the same" in batch.message
+
+
+def test_names_of_sources_are_short_and_unique() -> None:
+    names = short_names(
+        ["a/towns/index.parquet", "hf://datasets/me/rooms/index.parquet", "x/b.parquet", "y/b.parquet"]
+    )
+    assert names == ["towns", "rooms", "b_1", "b_2"]

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_cache import CacheSettings, FrameCache
+from scal3r_train.data import frame_cache
+from scal3r_train.data.frame_cache import CacheSettings, FrameCache, require_room
 from scal3r_train.data.frame_io import read_frame_depth, read_frame_image
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
@@ -102,3 +104,51 @@ def test_pixels_do_not_depend_on_what_is_held(record: SequenceRecord, tmp_path: 
     held = [half.read(record, frame, HW).image for frame in (0, 1)]
     assert all((a == b).all() for a, b in zip(fresh, held, strict=True))
     assert np.ptp(fresh[0]) > 0
+
+
+def test_whatever_decides_the_pixels_gives_another_copy(record: SequenceRecord, tmp_path: Path) -> None:
+    """An index that was mended is not answered with what the wrong one left behind."""
+    plain = cache(tmp_path).read(record, 3, HW)
+    assert plain.depth is not None
+    doubled = cache(tmp_path).read(dataclasses.replace(record, depth_scale=2.0), 3, HW)
+    assert doubled.depth is not None
+    assert np.allclose(doubled.depth, 2 * plain.depth)
+    near = cache(tmp_path).read(dataclasses.replace(record, max_depth=float(np.median(plain.depth))), 3, HW)
+    assert near.depth is not None and (near.depth == 0).sum() > (plain.depth == 0).sum()
+    assert cache(tmp_path).read(dataclasses.replace(record, depth=()), 3, HW).depth is None
+    lens = np.tile([0.2, 0, 0, 0], (record.num_frames, 1))
+    bent = dataclasses.replace(record, camera_model="opencv", distortion=lens)
+    assert (cache(tmp_path).read(bent, 3, HW).image != plain.image).any()
+
+
+def test_packed_sequences_are_told_apart(towns: Path, tmp_path: Path) -> None:
+    """Their files have the same names and lie in the same file."""
+    from scal3r_data_tools import pack
+
+    assert pack.main(towns, tmp_path / "packed") == 0
+    packed, plain = load_index(tmp_path / "packed" / "index.parquet"), load_index(towns)
+    for row in (0, 1):
+        expected = cache(tmp_path / "a").read(plain[row], 2, HW).image
+        assert (cache(tmp_path / "b").read(packed[row], 2, HW).image == expected).all()
+
+
+def test_a_disk_that_is_full_ends_no_run(
+    record: SequenceRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise SafetensorError("no space left on device")
+
+    monkeypatch.setattr(frame_cache, "save_file", fail)
+    full = cache(tmp_path)
+    expected = cache(tmp_path / "other", gigabytes=1e-9).read(record, 0, HW).image
+    assert all((full.read(record, 0, HW).image == expected).all() for _ in range(3))
+    assert full.num_bytes == 0
+    assert capfd.readouterr().err.count("cannot be written (no space left on device); going on without") == 1
+
+
+def test_copies_must_be_large_enough(tmp_path: Path) -> None:
+    settings = CacheSettings(folder=tmp_path, height=518, width=518)
+    require_room(settings, 518, 518)
+    require_room(CacheSettings(), 5000, 5000)  # no cache
+    with pytest.raises(UserError, match="steps need up to 674x518 .*raise data.cache.width"):
+        require_room(settings, 518, 674)

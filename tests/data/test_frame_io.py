@@ -1,5 +1,6 @@
 """Images of every kind become upright 8-bit RGB, or one line that names the file."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,19 @@ def test_frames_by_rule_and_without_depth(tmp_path: Path) -> None:
     assert frames.image_hw == (28, 56)
     assert frames.depth is None
     assert frames.num_frames == 1
+
+
+def test_damaged_hdf5_images_are_named_whatever_h5py_raises(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "color.hdf5"
+    with h5py.File(path, "w") as file:
+        file["dataset"] = np.random.default_rng(0).uniform(0, 2, (12, 16, 3)).astype(np.float16)
+    content, rng = path.read_bytes(), np.random.default_rng(1)
+    assert read_image(path).shape == (12, 16, 3)
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[int(rng.integers(8, 2048))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        for reader in (read_image, read_image_size):
+            with contextlib.suppress(UserError):  # any other error fails the test
+                reader(path)

@@ -77,7 +77,8 @@ def test_skipping_everything_or_validation_is_refused(towns: Path, tmp_path: Pat
 
 
 def check(folder: Path, settings: DataSettings, *, is_resumed: bool = True) -> None:
-    check_mixture(folder, settings, open_sources(settings)[0], is_resumed=is_resumed)
+    indexes, sources = open_sources(settings)
+    check_mixture(folder, sources, indexes, is_resumed=is_resumed)
 
 
 def test_the_same_mixture_may_be_resumed_and_moved(towns: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from scal3r_train.config import UserError
+from scal3r_train.data.camera_model import distort
 from scal3r_train.data.rectify import (
     MAX_ZOOM,
     DistortedCamera,
@@ -67,8 +69,6 @@ def test_nearest_never_mixes_nor_makes_up() -> None:
     near = undistorted_nearest(values, camera(PINCUSHION))
     assert set(np.unique(near)) <= {5.0, -1.0, 0.0}
     assert (near == 0).sum() <= 4  # where the outermost ray meets the outermost pixel's edge
-    narrow = camera((0.0, 0.0, 3.0, 0.0))  # so skewed that no zoom fits
-    assert 0 in undistorted_nearest(values, narrow)
 
 
 @pytest.mark.parametrize("lens", [BARREL, PINCUSHION, (0.0, 0.0, 0.02, -0.03)])
@@ -90,3 +90,17 @@ def reaches_outside(lens: tuple[float, ...], zoom: float) -> float:
     rays = pinhole_rays(np.array([fx * zoom, fy * zoom, cx, cy]), HW).reshape(-1, 3)
     pixels, _ = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), k, np.array(lens))
     return float(max(-pixels.min(), (pixels[:, 0] - [HW[1], HW[0]]).max()))
+
+
+def test_a_lens_that_folds_back_is_zoomed_out_of_the_fold_or_refused() -> None:
+    """Beyond the fold of a polynomial, rays further out land further in: such pixels would show things twice."""
+    strong = DistortedCamera("opencv", (640.0, 640.0, 640.0, 360.0), (-0.3,), (720, 1280))
+    zoom = smallest_zoom(strong)
+    corner = 0.99 * np.array([639.5, 359.5]) / 640 / zoom  # the border itself is where it begins to fold
+    step = corner * 1e-3
+    outward = distort(corner + step, "opencv", np.array([-0.3])) - distort(corner, "opencv", np.array([-0.3]))
+    assert (outward * corner).sum() > 0
+    assert zoom > 1.05
+    hopeless = DistortedCamera("opencv", (640.0, 640.0, 640.0, 360.0), (1e6,), (720, 1280))
+    with pytest.raises(UserError, match="the lens opencv .* cannot be undone; check the distortion"):
+        smallest_zoom(hopeless)

@@ -41,6 +41,44 @@ def test_benchmark_scenes_are_named() -> None:
     assert found == [True, False, True, False, True, True, True]
 
 
+@pytest.mark.parametrize("layout", ["wai", "vggt_omega", "colmap", "nerfstudio", "cut3r"])
+def test_layouts_that_hold_any_set_are_told_by_their_folders(layout: str) -> None:
+    names = [
+        "eth3d/courtyard",
+        "ETH3D/kicker",
+        "7-scenes/chess",
+        "blendedmvs/a",
+        "2011_09_30_drive_0016_sync",
+        "courtyard",
+    ]
+    found = denied([layout] * len(names), names, ["train"] * len(names))
+    assert found == [True, True, True, False, True, False]
+
+
+def test_a_scene_that_is_never_drawn_need_not_be_trainable(towns: Path, tmp_path: Path) -> None:
+    path = with_changes(towns, tmp_path / "i.parquet", {}, {"split": "test", "cam_from_world": None})
+    assert open_sources(settings(path))[1][0].num_frames.tolist() == [20, 0]
+    with pytest.raises(UserError, match="has no poses"):
+        open_sources(settings(path, deny_list="off"))
+
+
+def test_photographs_are_walked_from_anywhere() -> None:
+    """Neither a stride nor the length of the window keeps a walk from beginning at some frame."""
+    source = Source("photos", 1.0, np.array([100, 30]), None, np.array([False, False]))
+    curriculum = CurriculumSettings(
+        chunk_size={16: 1.0},
+        overlap={0: 1.0},
+        chunks_per_rank={6: 1.0},
+        stride={4: 1.0},
+        reverse_probability=0.0,
+    )
+    windows = [plan_step(curriculum, [source], 0, step, 1).groups[0].windows[0] for step in range(300)]
+    assert {window.row for window in windows} == {0}  # 96 frames fit, whatever the stride
+    assert {window.stride for window in windows} == {1}
+    assert len({window.start for window in windows}) > 90
+    assert max(window.start for window in windows) > 95
+
+
 def test_denied_sequences_are_never_drawn(towns: Path, tmp_path: Path) -> None:
     path = with_changes(towns, tmp_path / "i.parquet", {"split": "test"}, {}, {"dataset": "eth3d"}, {})
     mixture = settings(path)

@@ -1,7 +1,9 @@
 """Packed data sets hold the same files, and are read by ranges from wherever fsspec reaches."""
 
 import dataclasses
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import datasets
 import fsspec
@@ -89,3 +91,43 @@ def test_files_that_cannot_be_read_are_counted(
     assert read_frames(again, [1], (28, 42)).num_frames == 1
     with pytest.raises(UserError, match="exists already"):
         pack.main(tmp_path / "i.parquet", tmp_path / "out")
+
+
+def _read_frames_of(index: Path, frames: list[int], results: Any) -> None:
+    record = load_index(index)[0]
+    results.put([read_file(record, f"image#{frame}") for frame in frames])
+
+
+def test_forked_readers_share_nothing(packed: Path) -> None:
+    """The parent has the file open, as after a validation; its readers must not move each other's position."""
+    index = packed / "index.parquet"
+    record = load_index(index)[0]
+    expected = [read_file(record, f"image#{frame}") for frame in range(20)]
+    context = get_context("fork")
+    results = context.Queue()
+    orders = [list(np.random.default_rng(seed).permutation(20)) * 5 for seed in range(3)]
+    readers = [context.Process(target=_read_frames_of, args=(index, order, results)) for order in orders]
+    for reader in readers:
+        reader.start()
+    found = [results.get(timeout=60) for _ in readers]
+    for reader in readers:
+        reader.join()
+    assert sorted(map(sorted, found)) == [sorted(expected * 5)] * 3
+    assert {tuple(content) for content in found} == {tuple(expected[f] for f in order) for order in orders}
+
+
+def test_a_connection_that_breaks_is_tried_again(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    for path in packed.iterdir():
+        memory.pipe(f"/broken/{path.name}", path.read_bytes())
+    record = load_index("memory://broken/index.parquet")[0]
+    original, failures = packed_files._group_of, iter([RuntimeError("reset"), RuntimeError("reset")])
+
+    def flaky(location: str, row: int) -> tuple[int, int]:
+        for error in failures:
+            raise error
+        return original(location, row)
+
+    monkeypatch.setattr(packed_files, "_group_of", flaky)
+    monkeypatch.setattr(packed_files.time, "sleep", lambda seconds: None)
+    assert read_file(record, "image#1") == read_file(load_index(packed / "index.parquet")[0], "image#1")

@@ -26,7 +26,7 @@ STEP_KEYS = {
     *LOSSES,
     *(f"weighted/{loss}" for loss in LOSSES),
     *"""
-    step loss grad_norm seconds skipped_steps data/fallbacks data/skipped_frames data/frames/index
+    step loss grad_norm seconds skipped_steps data/fallbacks data/skipped_frames data/frames/towns
     grad_norm/memory grad_norm/backbone
     train/rotation_deg train/direction_deg train/auc_5 train/auc_30 train/abs_rel
     amu/0/gradient_norm amu/0/update_w0 amu/0/update_w1 amu/0/update_w2 amu/0/gate
