@@ -107,8 +107,8 @@ def source_shares(
     shown = np.zeros(len(sources))
     for step in progress(steps, len(steps), "plans"):
         plan = plan_step(curriculum, sources, recipe.seed, step, world_size)
-        for window in (window for group in plan.groups for window in group.windows):
-            shown[window.source] += window.num_chunks * plan.shape.chunk_size
+        for source, num in plan.num_frames().items():
+            shown[source] += num
     per_plan = shown / len(steps)
     weights = np.array([source.weight for source in sources])
     available = np.array([0 if s.num_frames is None else s.num_frames.sum() for s in sources])

@@ -44,20 +44,20 @@ class DepthCodec:
     key: str = ""
 
 
-def _png(unit: float, **others: float | bool) -> DepthCodec:
+def _counts(unit: float, **others: float | bool) -> DepthCodec:
     return DepthCodec("png16", unit, **({"invalid_from": SATURATED} | others))  # type: ignore[arg-type]
 
 
 CODECS: dict[str, DepthCodec] = {
-    "uint16_mm": _png(1e-3),  # 7-Scenes, WildRGB-D, rendered ScanNet++
-    "uint16_cm": _png(1e-2),  # towns, game_loop, Mapillary
-    "uint16_cm_sky": _png(1e-2, sky_from=SATURATED),  # Virtual KITTI 2
-    "uint16_5000ths": _png(1 / 5000),  # TUM RGB-D
-    "uint16_256ths": _png(1 / 256),  # KITTI
-    "uint16_512ths": _png(1 / 512),  # Taskonomy
-    "uint16_512ths_ray": _png(1 / 512, is_ray_length=True),  # Taskonomy, depth_euclidean
-    "uint16_6553.5ths": _png(1 / 6553.5),  # Replica as iMAP and NICE-SLAM render it
-    "uint16_mm_ray": _png(1e-3, is_ray_length=True),  # SceneNet RGB-D, Aria Synthetic Environments
+    "uint16_mm": _counts(1e-3),  # 7-Scenes, WildRGB-D, rendered ScanNet++
+    "uint16_cm": _counts(1e-2),  # towns, game_loop, Mapillary
+    "uint16_cm_sky": _counts(1e-2, sky_from=SATURATED),  # Virtual KITTI 2
+    "uint16_5000ths": _counts(1 / 5000),  # TUM RGB-D
+    "uint16_256ths": _counts(1 / 256),  # KITTI
+    "uint16_512ths": _counts(1 / 512),  # Taskonomy
+    "uint16_512ths_ray": _counts(1 / 512, is_ray_length=True),  # Taskonomy, depth_euclidean
+    "uint16_6553.5ths": _counts(1 / 6553.5),  # Replica as iMAP and NICE-SLAM render it
+    "uint16_mm_ray": _counts(1e-3, is_ray_length=True),  # SceneNet RGB-D, Aria Synthetic Environments
     "float16_bits": DepthCodec("float16_png"),  # Co3Dv2
     "npy": DepthCodec("npy"),  # CUT3R's processed sets
     "npy_sky_1000": DepthCodec("npy", sky_from=1000.0),  # TartanAir
@@ -140,14 +140,20 @@ def zero_beyond(depth: np.ndarray, limit: float) -> None:
 
 def decode_png16(data: bytes) -> np.ndarray:
     """Counts [H, W] uint16 of a 16-bit grey PNG. Raises ValueError for anything else."""
-    if PNG_END not in data[-12:]:
-        raise ValueError("the file is truncated or no PNG")
-    counts = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if counts is None:
-        raise ValueError("no PNG, or damaged")
+    counts = _png(data)
     if counts.dtype != np.uint16 or counts.ndim != 2:
         raise ValueError(f"an image of {counts.dtype} and shape {counts.shape}, not 16-bit grey")
     return counts
+
+
+def _png(data: bytes) -> np.ndarray:
+    """Numbers of a PNG as they are stored. Raises ValueError for what is none, or not whole."""
+    if PNG_END not in data[-12:]:  # OpenCV would fill up the rest
+        raise ValueError("the file is truncated or no PNG")
+    numbers = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if numbers is None:
+        raise ValueError("no PNG, or damaged")
+    return numbers
 
 
 def _float16_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
@@ -156,11 +162,11 @@ def _float16_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.
 
 def _float32_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
     """Little-endian float32 whose four bytes are the channels B, G, R, A of an 8-bit PNG."""
-    if PNG_END not in data[-12:]:
-        raise ValueError("the file is truncated or no PNG")
-    channels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if channels is None or channels.dtype != np.uint8 or channels.ndim != 3 or channels.shape[2] != 4:
-        raise ValueError("no 8-bit PNG with four channels, or damaged")
+    channels = _png(data)
+    if channels.dtype != np.uint8 or channels.ndim != 3 or channels.shape[2] != 4:
+        raise ValueError(
+            f"an image of {channels.dtype} and shape {channels.shape}, not 8-bit with four channels"
+        )
     return np.ascontiguousarray(channels).view("<f4")[..., 0]
 
 

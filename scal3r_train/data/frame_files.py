@@ -12,7 +12,8 @@ from scal3r_train.config import UserError
 from scal3r_train.data.packed_files import read_packed
 from scal3r_train.data.sequence import SequenceRecord
 
-VIDEO_FRAME = re.compile(r"(.+\.(?:mp4|mov|avi|mkv|webm|m4v|mpg|mpeg))#(\d+)", re.IGNORECASE)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+VIDEO_FRAME = re.compile(rf"(.+(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(\d+)", re.IGNORECASE)
 
 
 def video_frame(record: SequenceRecord, name: str) -> tuple[Path, int] | None:

@@ -17,14 +17,6 @@ from scal3r_train.data.hdr_image import HDF5_START, decode_hdr, hdr_size
 
 EXIF_ORIENTATION = 274
 EXIF_SIDEWAYS = (5, 6, 7, 8)
-IMAGE_ERRORS = (
-    OSError,
-    UnidentifiedImageError,
-    SyntaxError,
-    ValueError,
-    ImportError,
-    Image.DecompressionBombError,
-)
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,

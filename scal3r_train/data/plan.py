@@ -7,6 +7,7 @@ resuming is starting at the next step, and the plan of 1,024 ranks can be printe
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,6 +139,13 @@ class StepPlan:
     def num_real_chunks(self) -> int:
         """Chunks of the step over all ranks, without padding."""
         return sum(window.num_chunks for group in self.groups for window in group.windows)
+
+    def num_frames(self) -> Counter[int]:
+        """Return the frames that are shown of each source, those of overlaps as often as they are."""
+        counts: Counter[int] = Counter()
+        for window in (window for group in self.groups for window in group.windows):
+            counts[window.source] += window.num_chunks * self.shape.chunk_size
+        return counts
 
     @property
     def num_sequences(self) -> int:

@@ -35,9 +35,7 @@ class PlannedData:
         names = short_names([source.name for source in self.sources])
         counts: Counter[str] = Counter()
         for plan in plans:
-            for group in plan.groups:
-                for window in group.windows:
-                    counts[names[window.source]] += window.num_chunks * plan.shape.chunk_size
+            counts.update({names[source]: num for source, num in plan.num_frames().items()})
         return counts
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_train.config import UserError
+from scal3r_train.data.frame_files import VIDEO_SUFFIXES
 from scal3r_train.data.image_codec import read_image_size
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.video_frames import presentation_times, read_video_frame
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 
 def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
