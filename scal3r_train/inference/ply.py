@@ -11,12 +11,22 @@ import numpy as np
 
 from scal3r_train.config import UserError, atomic_output
 
-VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
+VERTEX = np.dtype(
+    [
+        ("x", "<f4"),
+        ("y", "<f4"),
+        ("z", "<f4"),
+        ("red", "u1"),
+        ("green", "u1"),
+        ("blue", "u1"),
+        ("confidence", "<f4"),
+    ]
+)
 MAX_HEADER_BYTES = 4096
 
 
-def write_ply(path: Path, positions: np.ndarray, colours: np.ndarray) -> None:
-    """Write points [N, 3] (stored as float32) and their RGB colours [N, 3] uint8, atomically."""
+def write_ply(path: Path, positions: np.ndarray, colours: np.ndarray, confidence: np.ndarray) -> None:
+    """Write points [N, 3] (stored as float32), RGB colours [N, 3] uint8 and confidences [N], atomically."""
     assert positions.shape == colours.shape == (len(positions), 3)
     assert colours.dtype == np.uint8
     vertices = np.empty(len(positions), VERTEX)
@@ -24,13 +34,14 @@ def write_ply(path: Path, positions: np.ndarray, colours: np.ndarray) -> None:
         vertices[name] = positions[:, axis]
     for channel, name in enumerate(("red", "green", "blue")):
         vertices[name] = colours[:, channel]
+    vertices["confidence"] = confidence
     with atomic_output(path) as temporary, temporary.open("wb") as file:
         file.write(_header(len(vertices)).encode("ascii"))
         file.write(vertices.tobytes())
 
 
-def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions [N, 3] float32 and colours [N, 3] uint8 of a file that `write_ply` wrote.
+def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return positions [N, 3] float32, colours [N, 3] uint8 and confidences [N] float32 that `write_ply` wrote.
 
     Raises:
         UserError: the file is missing, has another layout or is cut short.
@@ -47,7 +58,7 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     vertices = np.frombuffer(content, VERTEX, num_points, end)
     positions = np.stack([vertices[name] for name in ("x", "y", "z")], axis=-1)
     colours = np.stack([vertices[name] for name in ("red", "green", "blue")], axis=-1)
-    return positions, colours
+    return positions, colours, vertices["confidence"].copy()
 
 
 def _header(num_points: int) -> str:

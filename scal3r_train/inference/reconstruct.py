@@ -208,6 +208,7 @@ def _write(
     write_scene(
         partial_folder(output),
         info.model_copy(update={"num_points": len(points)}),
+        video.scene_frames,
         video.timestamps,
         torch.cat([share.world_from_cam for share in shares]),
         torch.cat([share.intrinsics for share in shares]),

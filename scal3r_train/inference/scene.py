@@ -1,6 +1,6 @@
 """The scene folder: what a reconstruction leaves behind, written whole or not at all, and its reader.
 
-scene.json (`SceneInfo`), trajectory.tum, intrinsics.txt, points.ply and, on request, depth/NNNNNN.npz. World
+scene.json (`SceneInfo`), frames.jsonl, trajectory.tum, intrinsics.txt, points.ply and, on request, depth/NNNNNN.npz. World
 coordinates are those of the first frame's camera (OpenCV: x right, y down, z forward) in the units that chunk 0
 was predicted in. Shapes: S frames, N points, H W pixels.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +24,9 @@ from scal3r_train.config import StrictModel, UserError, write_text_atomically
 from scal3r_train.inference.ply import read_ply, write_ply
 from scal3r_train.inference.point_cloud import PointCloud
 
-INFO_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAME = (
+INFO_NAME, FRAMES_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAME = (
     "scene.json",
+    "frames.jsonl",
     "trajectory.tum",
     "intrinsics.txt",
     "points.ply",
@@ -37,10 +39,12 @@ class SceneInfo(StrictModel):
 
     `chunks` are [start, stop) in frames of the scene and `provided_frames` those frames of each whose result
     was kept; `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one
-    before it (`align.SeamQuality`).
+    before it (`align.SeamQuality`). `breaks` are the chunks at whose start the trajectory is torn. `loops` are all
+    candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did; None when
+    none was closed. `state_plan` says where the chunks' states were kept, and why.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     code_version: str
     created: str
     input: dict[str, Any]
@@ -54,6 +58,10 @@ class SceneInfo(StrictModel):
     provided_frames: tuple[tuple[int, int], ...]
     world_from_chunk: tuple[tuple[tuple[float, ...], ...], ...]
     seams: tuple[dict[str, Any], ...]
+    breaks: tuple[int, ...] = ()
+    loops: tuple[dict[str, Any], ...] = ()
+    pose_graph: dict[str, Any] | None = None
+    state_plan: dict[str, Any] = {}
     num_points: int
     voxel_size: float
     recipe: dict[str, Any]
@@ -63,36 +71,52 @@ class SceneInfo(StrictModel):
     peak_memory_bytes: dict[str, int]
 
 
+class SceneFrame(StrictModel):
+    """One line of frames.jsonl: the input image of a frame.
+
+    `name` is its path below `SceneInfo.input["root"]` (`VIDEO#12` is frame 12 of a video file), `image_hw` its height
+    and width in pixels.
+    """
+
+    name: str
+    image_hw: tuple[int, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """A scene in memory.
 
     Attributes:
         info: scene.json.
+        frames: S input images.
         timestamps: [S] float64 seconds, or frame indices where the source has no times.
         world_from_cam: [S, 3, 4] float64.
         intrinsics: [S, 3, 3] float64 in pixels of the input images, centre of the top-left pixel (0.5, 0.5).
-        positions, colours: [N, 3] float32 and [N, 3] uint8 of the point cloud.
+        positions, colours, confidence: [N, 3] float32, [N, 3] uint8 and [N] float32 of the point cloud.
     """
 
     info: SceneInfo
+    frames: tuple[SceneFrame, ...]
     timestamps: Tensor
     world_from_cam: Tensor
     intrinsics: Tensor
     positions: np.ndarray
     colours: np.ndarray
+    confidence: np.ndarray
 
 
 def write_scene(
     folder: Path,
     info: SceneInfo,
+    frames: Sequence[SceneFrame],
     timestamps: Tensor,
     world_from_cam: Tensor,
     intrinsics: Tensor,
     points: PointCloud,
 ) -> None:
     """Write everything but depth into a folder; scene.json comes last. Arguments as in `Scene`."""
-    write_ply(folder / POINTS_NAME, points.positions, points.colours)
+    write_ply(folder / POINTS_NAME, points.positions, points.colours, points.confidence)
+    write_text_atomically(folder / FRAMES_NAME, "".join(f"{frame.model_dump_json()}\n" for frame in frames))
     columns = "timestamp tx ty tz qx qy qz qw (world_from_cam)"
     _write_table(folder / TRAJECTORY_NAME, columns, _tum_rows(timestamps, world_from_cam))
     columns = "fx fy cx cy (pixels of the input image, centre of the top-left pixel at 0.5 0.5)"
@@ -125,18 +149,21 @@ def load_scene(folder: Path) -> Scene:
     info = load_scene_info(folder)
     trajectory = _read_table(folder / TRAJECTORY_NAME, 8)
     intrinsics = _read_table(folder / INTRINSICS_NAME, 4)
-    positions, colours = read_ply(folder / POINTS_NAME)
-    counts = {len(trajectory), len(intrinsics), info.num_frames, len(info.frame_indices)}
+    frames = _read_frames(folder / FRAMES_NAME)
+    positions, colours, confidence = read_ply(folder / POINTS_NAME)
+    counts = {len(trajectory), len(intrinsics), len(frames), info.num_frames, len(info.frame_indices)}
     if len(counts) > 1 or len(positions) != info.num_points:
         raise UserError(f"scene {folder} is damaged: its files disagree on the counts; reconstruct it again")
     rotation = roma.unitquat_to_rotmat(torch.nn.functional.normalize(trajectory[:, 4:], dim=-1))
     return Scene(
         info=info,
+        frames=frames,
         timestamps=trajectory[:, 0],
         world_from_cam=torch.cat([rotation, trajectory[:, 1:4, None]], dim=-1),
         intrinsics=_intrinsics_matrices(intrinsics),
         positions=positions,
         colours=colours,
+        confidence=confidence,
     )
 
 
@@ -218,6 +245,15 @@ def _write_table(path: Path, header: str, rows: Tensor) -> None:
     """Write rows of numbers under a comment line; every float64 reads back to the same bits."""
     lines = [" ".join(map(repr, row)) for row in rows.double().tolist()]
     write_text_atomically(path, "\n".join([f"# {header}", *lines]) + "\n")
+
+
+def _read_frames(path: Path) -> tuple[SceneFrame, ...]:
+    """Return the lines of frames.jsonl."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(SceneFrame.model_validate_json(line) for line in lines)
+    except (OSError, ValueError):
+        raise UserError(f"{path} is missing or damaged; reconstruct the scene again") from None
 
 
 def _read_table(path: Path, num_columns: int) -> Tensor:

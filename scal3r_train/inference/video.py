@@ -19,6 +19,7 @@ from scal3r_train.data.frame_io import read_frames
 from scal3r_train.data.pixel_map import PixelMap
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.transforms import ResizeRule
+from scal3r_train.inference.scene import SceneFrame
 from scal3r_train.inference.settings import InputSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
@@ -95,6 +96,15 @@ class Video:
     def timestamps(self) -> Tensor:
         """[S] float64 seconds, or the input's frame numbers where it has no times."""
         return torch.as_tensor(self.record.timestamp[list(self.frame_indices)], dtype=torch.float64)
+
+    @property
+    def scene_frames(self) -> tuple[SceneFrame, ...]:
+        """The input image of every frame that is used."""
+        sizes = self.record.image_size
+        return tuple(
+            SceneFrame(name=self.record.image[index], image_hw=(int(sizes[index, 0]), int(sizes[index, 1])))
+            for index in self.frame_indices
+        )
 
     def read(self, frames: range, track: Track = iter) -> VideoPart:
         """Return consecutive frames; at least one.

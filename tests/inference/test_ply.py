@@ -34,9 +34,10 @@ def independent_ply(path: Path) -> list[dict[str, float]]:
 def test_an_independent_reader_finds_the_points(tmp_path: Path) -> None:
     positions = np.random.default_rng(0).normal(size=(7, 3))
     colours = np.arange(21, dtype=np.uint8).reshape(7, 3)
-    write_ply(tmp_path / "p.ply", positions, colours)
+    write_ply(tmp_path / "p.ply", positions, colours, np.arange(7) / 3)
     rows = independent_ply(tmp_path / "p.ply")
     assert [[row[name] for name in ("red", "green", "blue")] for row in rows] == colours.tolist()
+    assert [row["confidence"] for row in rows] == (np.arange(7) / 3).astype(np.float32).tolist()
     read = np.array([[row[name] for name in "xyz"] for row in rows])
     np.testing.assert_array_equal(read, positions.astype(np.float32))
 
@@ -45,10 +46,12 @@ def test_an_independent_reader_finds_the_points(tmp_path: Path) -> None:
 def test_our_reader_reads_what_was_written(tmp_path: Path, num_points: int) -> None:
     positions = np.random.default_rng(0).normal(size=(num_points, 3)).astype(np.float32)
     colours = np.full((num_points, 3), 9, np.uint8)
-    write_ply(tmp_path / "p.ply", positions, colours)
-    read_positions, read_colours = read_ply(tmp_path / "p.ply")
+    confidence = np.arange(num_points, dtype=np.float32)
+    write_ply(tmp_path / "p.ply", positions, colours, confidence)
+    read_positions, read_colours, read_confidence = read_ply(tmp_path / "p.ply")
     np.testing.assert_array_equal(read_positions, positions)
     np.testing.assert_array_equal(read_colours, colours)
+    np.testing.assert_array_equal(read_confidence, confidence)
 
 
 @pytest.mark.parametrize("damage", [b"", b"ply\n", b"ply\nend_header\nabc"])
@@ -59,7 +62,7 @@ def test_another_file_is_refused(tmp_path: Path, damage: bytes) -> None:
 
 
 def test_a_cut_file_is_refused(tmp_path: Path) -> None:
-    write_ply(tmp_path / "p.ply", np.zeros((4, 3)), np.zeros((4, 3), np.uint8))
+    write_ply(tmp_path / "p.ply", np.zeros((4, 3)), np.zeros((4, 3), np.uint8), np.zeros(4))
     content = (tmp_path / "p.ply").read_bytes()
     (tmp_path / "p.ply").write_bytes(content[:-15])
     with pytest.raises(UserError, match="damaged"):

@@ -10,6 +10,7 @@ import torch
 from scal3r_train.config import UserError
 from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.scene import (
+    SceneFrame,
     SceneInfo,
     load_scene,
     partial_folder,
@@ -20,6 +21,7 @@ from scal3r_train.inference.scene import (
 )
 
 NUM_FRAMES, NUM_POINTS = 6, 9
+FRAMES = tuple(SceneFrame(name=f"a b/{i}.png", image_hw=(48, 64)) for i in range(NUM_FRAMES))
 
 
 def random_cameras() -> torch.Tensor:
@@ -49,6 +51,7 @@ def folder(tmp_path: Path) -> Path:
     write_scene(
         partial_folder(tmp_path / "scene"),
         make_info(),
+        FRAMES,
         1e9 + torch.arange(NUM_FRAMES, dtype=torch.float64) / 30,
         random_cameras(),
         intrinsics,
@@ -87,6 +90,7 @@ def test_everything_reads_back(folder: Path) -> None:
     assert torch.equal(scene.timestamps, 1e9 + torch.arange(NUM_FRAMES, dtype=torch.float64) / 30)
     assert scene.intrinsics[0].tolist() == [[100 / 3, 0, 4.1], [0, 77.7, 5.2], [0, 0, 1]]
     assert scene.info == make_info()
+    assert scene.frames == FRAMES
     assert scene.positions.shape == scene.colours.shape == (NUM_POINTS, 3)
 
 
