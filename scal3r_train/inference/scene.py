@@ -1,6 +1,6 @@
 """The scene folder: what a reconstruction leaves behind, written whole or not at all, and its reader.
 
-scene.json (`SceneInfo`), frames.jsonl, trajectory.tum, intrinsics.txt, points.ply and, on request, depth/NNNNNN.npz. World
+scene.json (`SceneInfo`), frames.jsonl, trajectory.tum, intrinsics.txt, points.ply; on request depth/NNNNNN.npz. World
 coordinates are those of the first frame's camera (OpenCV: x right, y down, z forward) in the units that chunk 0
 was predicted in. Shapes: S frames, N points, H W pixels.
 """

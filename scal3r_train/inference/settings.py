@@ -11,7 +11,7 @@ from scal3r_train.data.transforms import ResizeRule
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.inference.load_model import ModelSettings
-from scal3r_train.inference.predict import PointSource
+from scal3r_train.inference.prediction import PointSource
 
 
 class InputSettings(StrictModel):

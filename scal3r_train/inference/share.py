@@ -17,7 +17,7 @@ from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import Seam
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.point_cloud import PointCloud, thin
-from scal3r_train.inference.predict import ChunkPrediction, predict_chunks, refuse_non_finite
+from scal3r_train.inference.prediction import ChunkPrediction, refuse_non_finite
 from scal3r_train.inference.scene import write_depth
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.stitch import (

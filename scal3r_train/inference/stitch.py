@@ -20,7 +20,7 @@ from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import AlignmentSettings, Seam, align_chunks, chain
 from scal3r_train.inference.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.point_cloud import PointCloud
-from scal3r_train.inference.predict import ChunkPrediction, PointSource
+from scal3r_train.inference.prediction import ChunkPrediction, PointSource
 
 
 def overlap_head(prediction: ChunkPrediction, number: int, ranges: Sequence[range]) -> ChunkPrediction:

@@ -67,18 +67,26 @@ class Tap(NamedTuple):
         return Tap(*(half.reshape(*leading, *half.shape[2:]) for half in (self.frame_half, self.layer_half)))
 
 
+TapReader = Callable[[int, Tap], Any]
+
+
+def keep_tap(_layer: int, tap: Tap) -> Tap:
+    """Keep a tap as it is; a reader that keeps less makes what lives between segments smaller."""
+    return tap
+
+
 @dataclass(frozen=True)
 class AggregatorState:
     """What the aggregator carries for one chunk batch between segments.
 
     Attributes:
         batch: the chunks' current tokens.
-        taps: of the tapped layers so far.
+        taps: what the reader of taps made of those of the tapped layers so far.
         pending_frame_half: frame-block output of a tapped layer whose memory has not been applied yet.
     """
 
     batch: ChunkBatch
-    taps: dict[int, Tap]
+    taps: dict[int, Any]
     pending_frame_half: Tensor | None = None
 
 
@@ -102,9 +110,11 @@ class Aggregator(nn.Module):
 
     `recomputes_segments` makes the encoder, and each chunk batch's visit between two memories, one region that is
     computed again in backward; sums over the context lie between regions, so recomputation never repeats one.
+    `frames_per_pass` bounds how many frames pass the encoder or a frame block together; None: all of them.
     """
 
     recomputes_segments = False
+    frames_per_pass: int | None = None
 
     def __init__(self, config: Scal3RConfig) -> None:
         """Build with the sizes of `config`."""
@@ -183,7 +193,7 @@ class Aggregator(nn.Module):
                 f"image size {height}x{width} must be a multiple of the patch size {self.patch_size}"
             )
         images = normalize_images(batch.images.to(self.camera_token.dtype))
-        patches = self._recomputed(self.patch_embed, images)
+        patches = self._recomputed(self._encode, images)
         patches = patches[:, :, reference_first_order(patches.shape[2])]
         num_sequences, num_chunks, num_frames = patches.shape[:3]
         reference, others = torch.cat([self.camera_token, self.register_token], dim=2)[0].to(patches.dtype)
@@ -193,6 +203,13 @@ class Aggregator(nn.Module):
         positions = TokenPositions(token_positions(*grid, self.num_special_tokens, patches.device))
         return ChunkBatch(torch.cat([special, patches], dim=3), positions, batch.sequences, batch.chunk_mask)
 
+    def _encode(self, images: Tensor) -> Tensor:
+        """Return the patch tokens [B, K, S, N, C] of normalised images."""
+        if self.frames_per_pass is None or not self.patch_embed.frames_are_independent:
+            return self.patch_embed(images)
+        frames = images.flatten(0, 2).split(self.frames_per_pass)
+        return torch.cat([self.patch_embed(part) for part in frames]).unflatten(0, images.shape[:3])
+
     def visit(
         self,
         state: AggregatorState,
@@ -200,6 +217,7 @@ class Aggregator(nn.Module):
         queries: Tensor | None,
         layers: range,
         tap_layers: Sequence[int],
+        read_tap: TapReader = keep_tap,
     ) -> tuple[AggregatorState, FastWeights | None]:
         """Take one chunk batch from after a memory's sum to the next memory's gradient.
 
@@ -208,24 +226,28 @@ class Aggregator(nn.Module):
         """
         if read is not None:
             batch = read.unit.apply_weights(state.batch, read.weights, queries)
-            state = _after_memory(state, batch, read.layer)
-        state = self._run_layers(state, layers, tap_layers)
+            state = _after_memory(state, batch, read.layer, read_tap)
+        state = self._run_layers(state, layers, tap_layers, read_tap)
         unit = self.memory_after(layers)
         return state, None if unit is None else unit.chunk_gradient(state.batch)
 
     def _run_layers(
-        self, state: AggregatorState, layers: range, tap_layers: Sequence[int]
+        self, state: AggregatorState, layers: range, tap_layers: Sequence[int], read_tap: TapReader
     ) -> AggregatorState:
         """Pass one chunk batch through consecutive layers, before the memory of the last one."""
         x, taps, pending = state.batch.tokens, dict(state.taps), None
         table = state.batch.positions.table(self.head_dim, self.rope_frequency, x.dtype)
         for j in layers:
-            x = frame_half = self.frame_blocks[j](x.flatten(0, 2), table).reshape(x.shape)
+            frames = x.flatten(0, 2)
+            parts = [
+                self.frame_blocks[j](part, table) for part in frames.split(self.frames_per_pass or len(frames))
+            ]
+            x = frame_half = (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(x.shape)
             x = self.global_blocks[j](x.flatten(0, 1).flatten(1, 2), table).reshape(x.shape)
             if j in tap_layers and str(j) in self.memory_units:
                 pending = frame_half
             elif j in tap_layers:
-                taps[j] = Tap(frame_half, x)
+                taps[j] = read_tap(j, Tap(frame_half, x))
         return AggregatorState(state.batch.with_tokens(x), taps, pending)
 
     def _recomputed(self, function: Callable[..., Result], *inputs: Any) -> Result:
@@ -235,7 +257,10 @@ class Aggregator(nn.Module):
         return function(*inputs)
 
 
-def _after_memory(state: AggregatorState, batch: ChunkBatch, layer: int) -> AggregatorState:
+def _after_memory(
+    state: AggregatorState, batch: ChunkBatch, layer: int, read_tap: TapReader
+) -> AggregatorState:
     if state.pending_frame_half is None:
         return replace(state, batch=batch)
-    return AggregatorState(batch, {**state.taps, layer: Tap(state.pending_frame_half, batch.tokens)})
+    tap = read_tap(layer, Tap(state.pending_frame_half, batch.tokens))
+    return AggregatorState(batch, {**state.taps, layer: tap})

@@ -64,7 +64,11 @@ class AdaptiveMemoryUnit(Recomputed):
     starts its sum over the processes that hold other chunks of the same sequences, and returns a function that
     returns it. It must be differentiable. Every process that shares a sequence must start as many sums, also alone.
     All maths runs in at least float32, whatever autocast says. Nothing persists from one sequence to the next.
+    `frames_per_pass` bounds how many frames of every chunk are written or read together (the gradient is a sum over
+    tokens, an answer that of one token, so this changes rounding only); None: all.
     """
+
+    frames_per_pass: int | None = None
 
     def __init__(self, config: Scal3RConfig) -> None:
         """Build the memory with the sizes of `config`; values are set by the model's weight initialisation."""
@@ -97,7 +101,9 @@ class AdaptiveMemoryUnit(Recomputed):
 
         Padding chunks contribute exactly zero: their token learning rates are masked.
         """
-        return self.recomputed(self, "write", batch.tokens, self._table(batch), batch.chunk_mask)
+        table, mask = self._table(batch), batch.chunk_mask
+        parts = [self.recomputed(self, "write", part, table, mask) for part in self._passes(batch.tokens)]
+        return parts[0] if len(parts) == 1 else FastWeights(*map(sum, zip(*parts, strict=True)))
 
     def queries(self, batch: ChunkBatch) -> Tensor:
         """Return what the batch will ask the updated weights, [B, E, L, D]."""
@@ -119,8 +125,11 @@ class AdaptiveMemoryUnit(Recomputed):
         """
         if batch.sequences != tuple(range(len(weights.w0))):
             weights = FastWeights(*(matrix[list(batch.sequences)] for matrix in weights))
-        inputs = (batch.tokens, self._table(batch), batch.chunk_mask, queries, *weights)
-        return batch.with_tokens(self.recomputed(self, "read", *inputs))
+        table, mask = self._table(batch), batch.chunk_mask
+        # Queries that have been made for all frames are in memory already: nothing is saved by cutting.
+        passes = self._passes(batch.tokens) if queries is None else (batch.tokens,)
+        parts = [self.recomputed(self, "read", part, table, mask, queries, *weights) for part in passes]
+        return batch.with_tokens(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
 
     def forward(self, part: MemoryPart, *inputs: Any) -> Any:
         """Run one part of the memory on plain tensors; the methods above say what each takes and returns."""
@@ -166,6 +175,10 @@ class AdaptiveMemoryUnit(Recomputed):
         return FastWeights(
             *(part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
         )
+
+    def _passes(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Return tokens [B, K, S, P, C] in parts of at most `frames_per_pass` frames."""
+        return tokens.split(self.frames_per_pass or tokens.shape[2], dim=2)
 
     def _table(self, batch: ChunkBatch) -> RotaryTable | None:
         """Return the rotary table of the patch tokens."""

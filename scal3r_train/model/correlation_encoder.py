@@ -46,6 +46,8 @@ class CorrelationPatchEncoder(nn.Module):
     A chunk's first frame is correlated with itself and marked by a flag channel.
     """
 
+    frames_are_independent = False
+
     def __init__(self, config: Scal3RConfig) -> None:
         """Build with the correlation_* sizes of `config`."""
         super().__init__()

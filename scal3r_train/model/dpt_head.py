@@ -143,32 +143,50 @@ class DPTHead(Recomputed):
         A tap comes in parts [A, P, c] whose channels add up to C; the last N of their P tokens are the patches. Frames
         pass `dpt_frames_per_pass` at a time, which bounds the memory of joined taps and full-resolution maps.
         """
-        num_frames = len(taps[0][0])
         passes = []
-        for start in range(0, num_frames, self.frames_per_pass):
+        for start in range(0, len(taps[0][0]), self.frames_per_pass):
             frames = slice(start, start + self.frames_per_pass)
             passes.append(
-                self.recomputed(self._decode, [[part[frames] for part in tap] for tap in taps], grid)
+                self.recomputed(self._decode_taps, [[part[frames] for part in tap] for tap in taps], grid)
             )
-        raw = torch.cat(passes).movedim(1, -1)
-        return self._activate(raw[..., :-1]), 1 + raw[..., -1].exp()
+        return self._activated(torch.cat(passes))
 
-    def _decode(self, taps: list[list[Tensor]], grid: tuple[int, int]) -> Tensor:
+    def decode(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what `forward` returns, from the four `compressed` maps, [A, c_level, h, w]."""
+        passes = zip(*(level.split(self.frames_per_pass) for level in maps), strict=True)
+        return self._activated(torch.cat([self._decode(levels) for levels in passes]))
+
+    def _decode_taps(self, taps: list[list[Tensor]], grid: tuple[int, int]) -> Tensor:
+        return self._decode([self.compressed(level, tap, grid) for level, tap in enumerate(taps)])
+
+    def _decode(self, maps: Sequence[Tensor]) -> Tensor:
+        grid = maps[0].shape[-2:]
         height, width = grid[0] * self.patch_size, grid[1] * self.patch_size
-        num_patches = math.prod(grid)
-        patches = [torch.cat([part[:, -num_patches:] for part in tap], dim=-1) for tap in taps]
-        levels = [self.project(level, tap, grid) for level, tap in enumerate(patches)]
+        levels = [self._resized(level, compressed) for level, compressed in enumerate(maps)]
         x = self.scratch.output_conv1(self.scratch.fuse(levels))
         x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
         return self.scratch.output_conv2(self._add_positions(x, width / height))
 
     def project(self, level: int, tap: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return one tap, [A, N, C], as a normalised, projected and resized feature map."""
-        x = self.projects[level](self.norm(tap).mT.unflatten(2, grid))
-        return self.resize_layers[level](self._add_positions(x, grid[1] / grid[0]))
+        return self._resized(level, self.compressed(level, [tap], grid))
+
+    def compressed(self, level: int, parts: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Return all that this head keeps of one tap, [A, c_level, h, w], from parts as `forward` takes them."""
+        patches = torch.cat([part[:, -math.prod(grid) :] for part in parts], dim=-1)
+        return self.projects[level](self.norm(patches).mT.unflatten(2, grid))
+
+    def _resized(self, level: int, compressed: Tensor) -> Tensor:
+        aspect = compressed.shape[-1] / compressed.shape[-2]
+        return self.resize_layers[level](self._add_positions(compressed, aspect))
 
     def _add_positions(self, x: Tensor, aspect: float) -> Tensor:
         return x + position_map(x.shape[1], x.shape[2], x.shape[3], aspect, x.device).to(x.dtype)
+
+    def _activated(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values and confidence, channels last, from outputs [A, out_channels, H, W]."""
+        raw = raw.movedim(1, -1)
+        return self._activate(raw[..., :-1]), 1 + raw[..., -1].exp()
 
     def _activate(self, values: Tensor) -> Tensor:
         if self.activation == "exp":

@@ -126,6 +126,20 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 if isinstance(module, Recomputed):
                     module.gradient_checkpointing = False
 
+    def set_frames_per_pass(self, num_frames: int | None) -> None:
+        """Bound how many frames pass the frame-wise parts of the network together; results differ by rounding only.
+
+        None: all, but for the dense heads, which then keep to `dpt_frames_per_pass` of the configuration.
+        """
+        self.aggregator.frames_per_pass = num_frames
+        for unit in self.aggregator.memory_units.values():
+            assert isinstance(unit, AdaptiveMemoryUnit)
+            unit.frames_per_pass = num_frames
+        for head in (self.depth_head, self.point_head):
+            if head is not None:
+                most = self.config.dpt_frames_per_pass
+                head.frames_per_pass = most if num_frames is None else min(most, num_frames)
+
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         self.aggregator.recomputes_segments = False
         super()._set_gradient_checkpointing(*args, **kwargs)
@@ -161,7 +175,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         taps = self.aggregator(batches, num_sequences, tap_layers)
         fields: dict[str, PerChunk] = {}
         if "camera" in wanted:
-            stages = [self._cameras(batch_taps[tap_layers[-1]]) for batch_taps in taps]
+            stages = [self.cameras(batch_taps[tap_layers[-1]]) for batch_taps in taps]
             fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
             every_stage = unbatch(stages, batches, num_sequences)
             fields["pose_encoding_stages"] = (
@@ -187,8 +201,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
             raise ValueError(f"the model has no {unknown[0]!r} head; it has {', '.join(available) or 'none'}")
         return available if heads is None else list(heads)
 
-    def _cameras(self, tap: Tap) -> Tensor:
-        """Return the pose encodings of a batch in temporal order, [B, K, T, S, 9]."""
+    def cameras(self, tap: Tap) -> Tensor:
+        """Return, from the last tap (all tokens or the camera tokens alone), the pose encodings of a batch in temporal order, [B, K, T, S, 9]."""
         assert self.camera_head is not None
         tokens = torch.cat([half[:, :, :, 0] for half in tap], dim=-1)
         with torch.autocast(

@@ -20,6 +20,8 @@ ENCODER_NORM_EPS = 1e-6
 class ConvPatchEncoder(nn.Module):
     """One strided convolution per patch; no normalisation, no positions."""
 
+    frames_are_independent = True
+
     def __init__(self, patch_size: int, dim: int) -> None:
         """Map patch_size x patch_size pixels to `dim` channels."""
         super().__init__()
@@ -43,6 +45,8 @@ class EncoderBlock(CheckpointedBlock):
 
 class DinoPatchEncoder(nn.Module):
     """DINOv2 vision transformer with register tokens; returns the normalised patch tokens."""
+
+    frames_are_independent = True
 
     def __init__(self, config: Scal3RConfig) -> None:
         """Build the encoder with the sizes of `config`."""

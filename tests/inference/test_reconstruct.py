@@ -24,7 +24,7 @@ from tests.inference.conftest import IMAGE_HW, NUM_FRAMES, make_tiny_model
 from tests.inference.test_ply import independent_ply
 
 SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42"]
-FILES = {"scene.json", "trajectory.tum", "frames.jsonl", "intrinsics.txt", "points.ply"}
+FILES = {"scene.json", "frames.jsonl", "trajectory.tum", "frames.jsonl", "intrinsics.txt", "points.ply"}
 
 Reconstruct = Callable[..., Scene]
 

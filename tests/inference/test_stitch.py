@@ -10,7 +10,7 @@ from scal3r_train.geometry.pointmap import world_points_from_depth
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.inference.layout import Layout
-from scal3r_train.inference.predict import ChunkPrediction
+from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.stitch import align_neighbours, overlap_head, place_chunks, place_frames
 from scal3r_train.model.chunk_batch import reference_index
 

@@ -1,0 +1,79 @@
+"""What the network says about one chunk.
+
+Each chunk has its own coordinate frame, near the camera of its reference frame, and its own scale. Cameras are OpenCV,
+extrinsics are cam_from_chunk [3, 4].
+
+Shapes: S frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from scal3r_train.config import UserError
+from scal3r_train.geometry.pointmap import world_points_from_depth
+
+PointSource = Literal["depth", "head"]
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkPrediction:
+    """Cameras and dense geometry of one chunk, on the CPU, frames in temporal order.
+
+    Attributes:
+        extrinsics: [S, 3, 4] float64 cam_from_chunk.
+        intrinsics: [S, 3, 3] float64 in pixels of the processed images.
+        depth, depth_conf: [S, H, W] z-depth in the chunk's units and its confidence.
+        world_points, world_points_conf: [S, H, W, 3] and [S, H, W] of the point head, None when not run.
+    """
+
+    extrinsics: Tensor
+    intrinsics: Tensor
+    depth: Tensor
+    depth_conf: Tensor
+    world_points: Tensor | None = None
+    world_points_conf: Tensor | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """S, the number of frames."""
+        return self.depth.shape[0]
+
+    def frames(self, frames: slice) -> ChunkPrediction:
+        """Return the prediction of some consecutive frames only, in memory of its own."""
+        return ChunkPrediction(
+            self.extrinsics[frames].clone(),
+            self.intrinsics[frames].clone(),
+            self.depth[frames].clone(),
+            self.depth_conf[frames].clone(),
+            None if self.world_points is None else self.world_points[frames].clone(),
+            None if self.world_points_conf is None else self.world_points_conf[frames].clone(),
+        )
+
+    def points(self, source: PointSource) -> tuple[Tensor, Tensor]:
+        """Return points [S, H, W, 3] float64 in chunk coordinates and their confidence [S, H, W].
+
+        "depth" unprojects the depth map through the predicted camera, "head" is the point head's own map.
+        """
+        if source == "head":
+            assert self.world_points is not None
+            assert self.world_points_conf is not None
+            return self.world_points.double(), self.world_points_conf
+        points = world_points_from_depth(self.depth.double(), self.intrinsics, self.extrinsics)
+        return points, self.depth_conf
+
+
+def refuse_non_finite(prediction: ChunkPrediction, number: int, frames: range) -> None:
+    """Raise a UserError that names the first frame and field of chunk `number` holding NaN or infinity."""
+    for field, values in vars(prediction).items():
+        if values is None:
+            continue
+        bad = ~values.isfinite().flatten(1).all(dim=1)
+        if bad.any():
+            raise UserError(
+                f"the model predicts NaN or infinity in {field} of chunk {number}, frame "
+                f"{frames[int(bad.nonzero()[0])]}; check the checkpoint and the images, or use precision float32"
+            )

@@ -1,0 +1,215 @@
+"""Where the states of chunks live between two visits: on the device, on the host, on disk, or nowhere.
+
+A state that is not there is computed again from the images. So a store may forget: "recompute" keeps nothing, and a
+run that was killed goes on with whatever its disk store still holds. Moves are counted, so that what a schedule costs
+can be measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scal3r_train.config import UserError, atomic_output
+from scal3r_train.inference.chunk_pass import ChunkState
+
+StoreKind = Literal["device", "host", "disk", "recompute"]
+
+
+class StateStore(Protocol):
+    """Keeps at most one state of every chunk.
+
+    Attributes:
+        peak_bytes: most bytes held at once (on disk for "disk").
+        moved_bytes: bytes that went to the store or came back from it over a bus or a file.
+    """
+
+    peak_bytes: int
+    moved_bytes: int
+
+    def put(self, chunk: int, state: ChunkState) -> None:
+        """Keep a state in place of the chunk's older one."""
+
+    def prefetch(self, chunk: int) -> None:
+        """Start to bring a state back to the device, if that can be done aside."""
+
+    def take(self, chunk: int) -> ChunkState | None:
+        """Return a chunk's state on the device, or None when it is not here."""
+
+    def drop(self, chunk: int) -> None:
+        """Forget a chunk."""
+
+
+class RecomputeStore:
+    """Keeps nothing."""
+
+    peak_bytes = 0
+    moved_bytes = 0
+
+    def put(self, chunk: int, state: ChunkState) -> None:
+        """Forget the state at once."""
+
+    def prefetch(self, chunk: int) -> None:
+        """Do nothing."""
+
+    def take(self, chunk: int) -> ChunkState | None:
+        """Return None."""
+        return None
+
+    def drop(self, chunk: int) -> None:
+        """Do nothing."""
+
+
+class DeviceStore:
+    """Keeps states where they were made."""
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self.moved_bytes = 0
+        self._states: dict[int, ChunkState] = {}
+
+    def put(self, chunk: int, state: ChunkState) -> None:
+        """Keep the state as it is."""
+        self._states[chunk] = state
+        self.peak_bytes = max(self.peak_bytes, sum(kept.num_bytes for kept in self._states.values()))
+
+    def prefetch(self, chunk: int) -> None:
+        """Do nothing: it is there."""
+
+    def take(self, chunk: int) -> ChunkState | None:
+        """Return the state."""
+        return self._states.get(chunk)
+
+    def drop(self, chunk: int) -> None:
+        """Forget a chunk."""
+        self._states.pop(chunk, None)
+
+
+class HostStore:
+    """Keeps states in pinned host memory; copies run beside the computation, in a stream of their own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.peak_bytes = 0
+        self.moved_bytes = 0
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._states: dict[int, ChunkState] = {}
+        self._arriving: dict[int, tuple[ChunkState, torch.cuda.Event]] = {}
+
+    def put(self, chunk: int, state: ChunkState) -> None:
+        """Start the copy to the host; the device's memory is free for others once it is done."""
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        tensors = {}
+        with torch.cuda.stream(self._stream):
+            for name, tensor in state.tensors.items():
+                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                host.copy_(tensor, non_blocking=True)
+                tensor.record_stream(self._stream)
+                tensors[name] = host
+        self._states[chunk] = state.with_tensors(tensors)
+        self.moved_bytes += state.num_bytes
+        self.peak_bytes = max(self.peak_bytes, sum(kept.num_bytes for kept in self._states.values()))
+
+    def prefetch(self, chunk: int) -> None:
+        """Start the copy back."""
+        state = self._states.get(chunk)
+        if state is None or chunk in self._arriving:
+            return
+        with torch.cuda.stream(self._stream):
+            tensors = {
+                name: tensor.to(self._device, non_blocking=True) for name, tensor in state.tensors.items()
+            }
+            event = torch.cuda.Event()
+            event.record(self._stream)
+        self.moved_bytes += state.num_bytes
+        self._arriving[chunk] = state.with_tensors(tensors), event
+
+    def take(self, chunk: int) -> ChunkState | None:
+        """Return the state once its copy has arrived."""
+        self.prefetch(chunk)
+        if chunk not in self._arriving:
+            return None
+        state, event = self._arriving.pop(chunk)
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(event)
+        for tensor in state.tensors.values():
+            tensor.record_stream(stream)
+        return state
+
+    def drop(self, chunk: int) -> None:
+        """Forget a chunk."""
+        self._states.pop(chunk, None)
+        self._arriving.pop(chunk, None)
+
+
+class DiskStore:
+    """Keeps one file a chunk; what a killed run has left there is used again."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.peak_bytes = 0
+        self.moved_bytes = 0
+        self._folder = folder
+        self._device = device
+        folder.mkdir(parents=True, exist_ok=True)
+        self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob("[0-9]*.safetensors")}
+
+    def put(self, chunk: int, state: ChunkState) -> None:
+        """Write the state beside the older one, then rename.
+
+        Raises:
+            UserError: the disk is full or the folder is gone.
+        """
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in state.tensors.items()}
+        metadata = {"num_visits": str(state.num_visits), "image_hw": "{} {}".format(*state.image_hw)}
+        save_tensors(self._path(chunk), tensors, metadata, "chunk states (schedule.state = recompute needs none)")
+        self.moved_bytes += state.num_bytes
+        self._sizes[chunk] = state.num_bytes
+        self.peak_bytes = max(self.peak_bytes, sum(self._sizes.values()))
+
+    def prefetch(self, chunk: int) -> None:
+        """Do nothing: the operating system reads ahead."""
+
+    def take(self, chunk: int) -> ChunkState | None:
+        """Return the state; None when there is no file or it is damaged."""
+        try:
+            with safe_open(self._path(chunk), "pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name).to(self._device) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+        height, width = map(int, metadata["image_hw"].split())
+        state = ChunkState(int(metadata["num_visits"]), tensors, (height, width))
+        self.moved_bytes += state.num_bytes
+        return state
+
+    def drop(self, chunk: int) -> None:
+        """Remove the file."""
+        self._path(chunk).unlink(missing_ok=True)
+        self._sizes.pop(chunk, None)
+
+    def _path(self, chunk: int) -> Path:
+        return self._folder / f"{chunk:06d}.safetensors"
+
+
+def open_store(kind: StoreKind, device: torch.device, folder: Path) -> StateStore:
+    """Return the store of a kind; on a CPU the host is the device."""
+    if kind == "disk":
+        return DiskStore(folder, device)
+    if kind == "recompute":
+        return RecomputeStore()
+    return HostStore(device) if kind == "host" and device.type == "cuda" else DeviceStore()
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], what: str) -> None:
+    """Write tensors atomically; a UserError says what could not be written, and where."""
+    try:
+        with atomic_output(path) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(f"{path.parent} cannot take {what}: {reason}; make room and run again") from error
