@@ -10,8 +10,8 @@ Shapes: S frames, P tokens of a frame, N patches, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -106,13 +106,18 @@ class ChunkPass:
     @torch.no_grad()
     def gradient(self, state: ChunkState) -> FastWeights:
         """Return the gradient that the state's latest visit ended with."""
-        return self.memory(state.num_visits - 1).chunk_gradient(self._batch(state))
+        with self._autocast():
+            return self.memory(state.num_visits - 1).chunk_gradient(self._batch(state))
 
     @torch.no_grad()
     def predict(self, state: ChunkState, read: MemoryRead | None) -> ChunkPrediction:
         """Make the last visit and return what the heads say."""
         assert state.num_visits == self.num_memories
-        after, _ = self._visit(state, read)
+        with self._autocast(), torch.autocast(self._weight.device.type, enabled=False):
+            return self._heads(state, self._visit(state, read)[0])
+
+    def _heads(self, state: ChunkState, after: AggregatorState) -> ChunkPrediction:
+        """Return what the heads say after the last visit."""
         *_, last = self.config.tap_layers
         order = temporal_order(len(state.tensors["tokens"]))
         encoding = self.model.cameras(after.taps[last]["camera"])[0, 0, -1].double().cpu()
@@ -199,10 +204,17 @@ class ChunkPass:
     def _grid(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         return image_hw[0] // self.config.patch_size, image_hw[1] // self.config.patch_size
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(
-            self._weight.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """Run encoder and attention in the chosen precision, and with bfloat16 the rest in TF32 where there is any."""
+        reduced = self.precision == "bfloat16"
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if reduced else before)
+        try:
+            with torch.autocast(self._weight.device.type, torch.bfloat16, enabled=reduced):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def dense_heads(points: PointSource) -> tuple[str, ...]:

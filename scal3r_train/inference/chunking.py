@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel
+from scal3r_train.inference.state_store import StoreKind
 
 
 class ScheduleSettings(StrictModel):
-    """How many frames pass the network together."""
+    """How many frames pass the network together, and where chunks wait between two memories."""
 
     chunk_size: int = Field(60, ge=1, description="Frames of a chunk.")
     overlap: int = Field(
         30, gt=0, description="Frames that neighbouring chunks share, fewer than chunk_size."
+    )
+    state: StoreKind | Literal["auto"] = Field(
+        "auto",
+        description="Where the states of chunks wait: the first of device, host, disk, recompute that has room.",
+    )
+    state_limit_gib: float | None = Field(
+        None, gt=0, description="Most memory for states on device or host; null: half of what is free."
+    )
+    frames_per_pass: int = Field(
+        16, ge=1, description="Frames that pass frame-wise parts together; halved when memory runs out."
     )
 
     @model_validator(mode="after")

@@ -37,6 +37,7 @@ from scal3r_train.inference.scene import (
     publish_scene_folder,
     refuse_occupied,
     start_scene_folder,
+    work_folder,
     write_scene,
 )
 from scal3r_train.inference.settings import ReconstructionRecipe
@@ -46,9 +47,11 @@ from scal3r_train.inference.share import (
     Share,
     join_chunks,
     place_share,
+    plan_share,
     predict_share,
     voxel_size_of,
 )
+from scal3r_train.inference.state_plan import StatePlan
 from scal3r_train.inference.video import Video
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import gather_to_all
@@ -110,20 +113,22 @@ def reconstruct(
         video = Video.choose(record, recipe.input, model.config)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
     mine = layout.assignment[process.rank]
-    with _growing_scene(output):
+    with _growing_scene(output, _identity(video, recipe, model_sha256, process.world_size)):
         folder = partial_folder(output)
-        with stages.stage("read"), same_fate():
-            part = video.read(layout.frames_of(mine), stages.track) if mine else None
+        plan = plan_share(model, video, layout, recipe, folder)
+        if process.is_main:
+            sys.stderr.write(f"{plan.line()}\n")
         with stages.stage("predict"):
-            predictions = predict_share(model, part, mine, layout, recipe)
+            work = work_folder(output) / f"process_{process.rank:04d}"
+            predictions, _ = predict_share(model, video, mine, layout, recipe, plan, work, stages.track)
         with stages.stage("align"):
             placement = join_chunks(predictions, layout, recipe)
         with stages.stage("place"), same_fate():
-            share = place_share(predictions, part, layout, placement, recipe, folder, stages.track)
+            share = place_share(predictions, video, layout, placement, recipe, folder, stages.track)
         shares = gather_to_main(share)
         with same_fate():
             if process.is_main:
-                info = _scene_info(video, layout, placement, recipe, shares, model_sha256, stages)
+                info = _scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
                 _write(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
     return load_scene(output) if process.is_main else None
 
@@ -175,8 +180,8 @@ def _refuse_missing_heads(model: Scal3RModel, recipe: ReconstructionRecipe) -> N
 
 
 @contextmanager
-def _growing_scene(output: Path) -> Iterator[None]:
-    """Run the body with the partial folder of `output` in place; remove it when anything fails.
+def _growing_scene(output: Path, identity: dict[str, Any] | None) -> Iterator[None]:
+    """Run the body with the partial folder of `output` in place; when anything fails only finished work stays.
 
     It is made before the work, so that a path that cannot be written is found first.
     """
@@ -184,12 +189,28 @@ def _growing_scene(output: Path) -> Iterator[None]:
     try:
         with same_fate():
             if is_main:
-                start_scene_folder(output)
+                start_scene_folder(output, identity)
         yield
     except BaseException:
         if is_main:
             discard_scene_folder(output)
         raise
+
+
+def _identity(
+    video: Video, recipe: ReconstructionRecipe, model_sha256: str | None, num_processes: int
+) -> dict[str, Any] | None:
+    """Return all that unfinished work depends on; None when the weights have no name."""
+    if model_sha256 is None:
+        return None
+    return {
+        "code_version": __version__,
+        "input": video.describe(),
+        "frame_indices": list(video.frame_indices),
+        "recipe": _with_overwrite_off(recipe.model_dump(mode="json")),
+        "checkpoint_sha256": model_sha256,
+        "num_processes": num_processes,
+    }
 
 
 def _write(
@@ -225,6 +246,7 @@ def _scene_info(
     shares: Sequence[Share],
     model_sha256: str | None,
     stages: Stages,
+    plan: StatePlan,
 ) -> SceneInfo:
     """Return scene.json but for the number of points, which is not known yet."""
     kinds = {kind for share in shares for kind in share.peak_memory_bytes}
@@ -241,6 +263,8 @@ def _scene_info(
             tuple(tuple(row) for row in sim3.matrix().tolist()) for sim3 in placement.world_from_chunk
         ),
         seams=tuple(seam.quality.as_dict() for seam in placement.seams),
+        breaks=tuple(n + 1 for n, seam in enumerate(placement.seams) if seam.quality.method == "break"),
+        state_plan=plan.as_dict(),
         num_points=0,
         voxel_size=voxel_size_of(recipe, placement),
         recipe=recipe.model_dump(mode="json"),

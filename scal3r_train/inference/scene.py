@@ -32,6 +32,7 @@ INFO_NAME, FRAMES_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAM
     "points.ply",
     "depth",
 )
+WORK_NAME, IDENTITY_NAME = "work", "run.json"
 
 
 class SceneInfo(StrictModel):
@@ -198,24 +199,43 @@ def refuse_occupied(output: Path, *, overwrite: bool) -> None:
         )
 
 
-def start_scene_folder(output: Path) -> None:
-    """Make the partial folder anew, without what an interrupted run may have left in it."""
-    partial = partial_folder(output)
+def work_folder(output: Path) -> Path:
+    """Return the folder inside the partial one that holds what a run needs only until it is complete."""
+    return partial_folder(output) / WORK_NAME
+
+
+def start_scene_folder(output: Path, identity: dict[str, Any] | None = None) -> None:
+    """Make the partial folder anew, or go on with that of an interrupted run of the same identity.
+
+    Args:
+        output: the scene folder to be.
+        identity: all that the result depends on, as JSON values; None: never go on with another run's work.
+    """
+    partial, work = partial_folder(output), work_folder(output)
     try:
+        if identity is not None and _same_identity(work / IDENTITY_NAME, identity):
+            return
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        work.mkdir(parents=True)
+        if identity is not None:
+            write_text_atomically(work / IDENTITY_NAME, json.dumps(identity))
     except OSError as error:
         raise UserError(f"output folder {partial} cannot be made: {error.strerror}; check the path") from None
 
 
-def discard_scene_folder(output: Path) -> None:
-    """Remove the partial folder of a run that failed."""
+def discard_scene_folder(output: Path) -> bool:
+    """Remove the partial folder of a run that failed, unless it holds finished work; return whether it is gone."""
+    work = work_folder(output)
+    if (work / IDENTITY_NAME).is_file() and any(work.rglob("*.safetensors")):
+        return False
     shutil.rmtree(partial_folder(output), ignore_errors=True)
+    return True
 
 
 def publish_scene_folder(output: Path) -> None:
     """Rename the partial folder to `output`; an older scene there goes once the new one is in place."""
     partial = partial_folder(output)
+    shutil.rmtree(work_folder(output), ignore_errors=True)
     if output.exists():
         old = output.with_name(f"{output.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -224,6 +244,13 @@ def publish_scene_folder(output: Path) -> None:
         shutil.rmtree(old)
     else:
         partial.rename(output)
+
+
+def _same_identity(path: Path, identity: dict[str, Any]) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)))
+    except (OSError, ValueError):
+        return False
 
 
 def _tum_rows(timestamps: Tensor, world_from_cam: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ Shapes: S frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,14 +67,16 @@ class SegmentSchedule:
         keep: Callable[[int, ChunkPrediction], None],
         track: Track = iter,
         describe: Callable[[int, Tensor], None] | None = None,
+        done: Container[int] = (),
     ) -> None:
         """Predict all chunks and hand each prediction to `keep`, in order.
 
         Args:
-            chunks: numbers of this process's chunks that have not been predicted yet, or all.
+            chunks: numbers of this process's chunks.
             keep: takes a prediction, on the CPU, frames in temporal order.
             track: wraps loops over chunks, for progress.
-            describe: is shown the state of every chunk's patch tokens before the first visit, [S, P, C].
+            describe: is shown every chunk's tokens before the first visit, [S, P, C], whenever they are made.
+            done: chunks whose predictions an earlier run has kept.
 
         Raises:
             UserError: on all processes, when one runs out of memory even one frame at a time, or cannot read an image.
@@ -82,17 +84,21 @@ class SegmentSchedule:
         self._describe = describe
         if not self._chunks_talk():
             with same_fate():
-                for chunk in track(chunks):
+                for chunk in track([chunk for chunk in chunks if chunk not in done]):
                     keep(chunk, self._roomy(lambda chunk=chunk: self._predict_alone(chunk)))  # type: ignore[misc]
             return
         self._resume()
         for visit in range(len(self.memories), self._pass.num_memories):
             self._update_memory(visit, chunks, track)
         with same_fate():
-            for place, chunk in enumerate(track(chunks)):
-                self._prefetch(chunks, place + 1)
+            todo = [chunk for chunk in chunks if chunk not in done]
+            for place, chunk in enumerate(track(todo)):
+                self._prefetch(todo, place + 1)
                 state, _ = self._roomy(lambda chunk=chunk: self._bring(chunk, self._pass.num_memories))  # type: ignore[misc]
-                keep(chunk, self._roomy(lambda state=state: self._pass.predict(state, self._read_before(state))))  # type: ignore[misc]
+                keep(
+                    chunk,
+                    self._roomy(lambda state=state: self._pass.predict(state, self._read_before(state))),
+                )  # type: ignore[misc]
                 self._store.drop(chunk)
 
     def read_only(self, images: Tensor) -> ChunkPrediction:

@@ -6,7 +6,7 @@ Shapes: S frames, H W pixels.
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,16 @@ from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import Seam
+from scal3r_train.inference.chunk_pass import ChunkPass, dense_heads, state_bytes
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.point_cloud import PointCloud, thin
 from scal3r_train.inference.prediction import ChunkPrediction, refuse_non_finite
+from scal3r_train.inference.prediction_files import PredictionFolder, SavedPrediction
 from scal3r_train.inference.scene import write_depth
+from scal3r_train.inference.schedule import SegmentSchedule, Track
 from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.inference.state_plan import StatePlan, free_memory, plan_states
+from scal3r_train.inference.state_store import open_store
 from scal3r_train.inference.stitch import (
     PlacedFrames,
     align_neighbours,
@@ -28,7 +33,7 @@ from scal3r_train.inference.stitch import (
     place_chunks,
     place_frames,
 )
-from scal3r_train.inference.video import VideoPart
+from scal3r_train.inference.video import Video
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import gather_to_all
 from scal3r_train.parallel.context_groups import connect_memories
@@ -70,24 +75,60 @@ class Share:
     peak_memory_bytes: dict[str, int]
 
 
+def plan_share(
+    model: Scal3RModel, video: Video, layout: Layout, recipe: ReconstructionRecipe, folder: Path
+) -> StatePlan:
+    """Return where all processes keep the states of their chunks: the same on each, for the tightest of them."""
+    config, device = model.config, next(model.parameters()).device
+    free = gather_to_all(free_memory(device, folder))
+    itemsize = 2 if recipe.model.precision == "bfloat16" else 4
+    grid = video.image_hw[0] // config.patch_size, video.image_hw[1] // config.patch_size
+    num_frames = max(map(len, layout.ranges))
+    size = state_bytes(config, dense_heads(recipe.points), num_frames, grid, itemsize)
+    tightest = min(free, key=lambda one: (min(one.device, one.host), one.disk))
+    most_chunks = max(map(len, layout.assignment))
+    return plan_states(recipe.schedule.state, most_chunks, size, tightest, recipe.schedule.state_limit_gib)
+
+
 def predict_share(
-    model: Scal3RModel, part: VideoPart | None, chunks: range, layout: Layout, recipe: ReconstructionRecipe
-) -> dict[int, ChunkPrediction]:
+    model: Scal3RModel,
+    video: Video,
+    chunks: range,
+    layout: Layout,
+    recipe: ReconstructionRecipe,
+    plan: StatePlan,
+    folder: Path,
+    track: Track,
+) -> tuple[PredictionFolder, SegmentSchedule]:
     """Return the predictions of this process's chunks, remembering those of all processes.
+
+    They lie in `folder`, as do the memories and the states of a disk store. What an earlier run has left there is not
+    computed again. The schedule that is returned holds the memories, for those who only read them.
 
     Raises:
         UserError: on all processes, when a prediction on any of them is not finite.
     """
     connect_memories(model, world_group())
-    images = {} if part is None else {k: part.images_of(layout.ranges[k]) for k in chunks}
-    predictions = predict_chunks(model, images, recipe.points, recipe.model.precision)
-    with same_fate():
-        refuse_non_finite(predictions, layout.ranges)
-    return predictions
+    predictions = PredictionFolder(folder / "predictions")
+    store = open_store(plan.store, next(model.parameters()).device, folder / "states")
+    schedule = SegmentSchedule(
+        ChunkPass(model, recipe.points, recipe.model.precision),
+        lambda chunk: video.images(layout.ranges[chunk]),
+        store,
+        recipe.schedule.frames_per_pass,
+        folder,
+    )
+
+    def keep(number: int, prediction: ChunkPrediction) -> None:
+        refuse_non_finite(prediction, number, layout.ranges[number])
+        predictions.save(number, prediction)
+
+    schedule.run(chunks, keep, track, done=predictions)
+    return predictions, schedule
 
 
 def join_chunks(
-    predictions: Mapping[int, ChunkPrediction], layout: Layout, recipe: ReconstructionRecipe
+    predictions: Mapping[int, SavedPrediction], layout: Layout, recipe: ReconstructionRecipe
 ) -> Placement:
     """Align all neighbouring chunks, each pair on the process that holds the earlier one.
 
@@ -95,13 +136,15 @@ def join_chunks(
     frames (16 more with the point head's map) times the number of processes.
     """
     first = min(predictions, default=0)
-    head = {first: overlap_head(predictions[first], first, layout.ranges)} if first > 0 else {}
+    with same_fate():
+        head = {first: overlap_head(predictions[first], first, layout.ranges)} if first > 0 else {}
     heads = {number: found for others in gather_to_all(head) for number, found in others.items()}
     with same_fate():
         seams = align_neighbours(predictions, heads, layout.ranges, recipe.alignment, recipe.points)
     origin = None
     if 0 in predictions:
-        origin = predictions[0].extrinsics[0], float(predictions[0].depth.median())
+        chunk = predictions[0].frames(slice(None))
+        origin = chunk.extrinsics[0], float(chunk.depth.median())
     findings = gather_to_all((seams, origin))
     all_seams = {number: seam for found, _ in findings for number, seam in found.items()}
     ordered = [all_seams[number] for number in range(len(layout.ranges) - 1)]
@@ -110,25 +153,24 @@ def join_chunks(
 
 
 def place_share(
-    predictions: Mapping[int, ChunkPrediction],
-    part: VideoPart | None,
+    predictions: Mapping[int, SavedPrediction],
+    video: Video,
     layout: Layout,
     placement: Placement,
     recipe: ReconstructionRecipe,
     folder: Path,
-    track: Callable[[Iterable[int]], Iterable[int]],
+    track: Track,
 ) -> Share:
     """Return the cameras and points that this process's chunks provide; writes depth into `folder` if wanted."""
     cloud = PointSieve(voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed)
     cameras = [torch.zeros(0, 3, 4, dtype=torch.float64)]
     intrinsics = [torch.zeros(0, 3, 3, dtype=torch.float64)]
     for number in track(predictions):
-        assert part is not None
         frames, world = layout.provided[number], placement.world_from_chunk[number]
         placed = place_frames(predictions[number], layout.ranges[number], frames, world, recipe.points)
         cameras.append(placed.world_from_cam)
-        intrinsics.append(part.input_intrinsics(frames, placed.intrinsics))
-        cloud.add(coloured_points(placed, part.images_of(frames), recipe.export.min_confidence_ratio))
+        intrinsics.append(video.input_intrinsics(frames, placed.intrinsics))
+        cloud.add(coloured_points(placed, video.images(frames), recipe.export.min_confidence_ratio))
         if recipe.export.save_depth:
             _write_depths(folder, placed)
     return Share(torch.cat(cameras), torch.cat(intrinsics), cloud.result(), _peak_memory())

@@ -12,7 +12,7 @@ import torch
 
 from scal3r_train.inference.state_store import StoreKind
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 DEVICE_SHARE, HOST_SHARE, DISK_SHARE = 0.5, 0.5, 0.8
 STORES: tuple[StoreKind, ...] = ("device", "host", "disk", "recompute")
 
@@ -46,10 +46,10 @@ class StatePlan:
 
     def line(self) -> str:
         """Return what the user reads before the run."""
-        total = self.num_chunks * self.bytes_per_chunk / GIB
+        together = 0 if self.store == "recompute" else self.num_chunks * self.bytes_per_chunk
         return (
             f"states of {self.num_chunks} chunks a process: {self.store} ({self.reason}); "
-            f"{self.bytes_per_chunk / GIB:.3g} GiB each, {0 if self.store == 'recompute' else total:.3g} GiB together"
+            f"{self.bytes_per_chunk / MIB:.3g} MiB each, {together / MIB:.4g} MiB kept"
         )
 
     def as_dict(self) -> dict[str, Any]:

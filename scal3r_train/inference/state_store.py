@@ -166,7 +166,9 @@ class DiskStore:
         """
         tensors = {name: tensor.contiguous().cpu() for name, tensor in state.tensors.items()}
         metadata = {"num_visits": str(state.num_visits), "image_hw": "{} {}".format(*state.image_hw)}
-        save_tensors(self._path(chunk), tensors, metadata, "chunk states (schedule.state = recompute needs none)")
+        save_tensors(
+            self._path(chunk), tensors, metadata, "chunk states (schedule.state = recompute needs none)"
+        )
         self.moved_bytes += state.num_bytes
         self._sizes[chunk] = state.num_bytes
         self.peak_bytes = max(self.peak_bytes, sum(self._sizes.values()))
@@ -179,7 +181,7 @@ class DiskStore:
         try:
             with safe_open(self._path(chunk), "pt") as file:
                 metadata = file.metadata()
-                tensors = {name: file.get_tensor(name).to(self._device) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name).to(self._device) for name in file.keys()}
         except (OSError, SafetensorError):
             return None
         height, width = map(int, metadata["image_hw"].split())

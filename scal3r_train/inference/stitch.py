@@ -21,15 +21,18 @@ from scal3r_train.inference.align import AlignmentSettings, Seam, align_chunks, 
 from scal3r_train.inference.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource
+from scal3r_train.inference.prediction_files import SavedPrediction
 
 
-def overlap_head(prediction: ChunkPrediction, number: int, ranges: Sequence[range]) -> ChunkPrediction:
+def overlap_head(
+    prediction: ChunkPrediction | SavedPrediction, number: int, ranges: Sequence[range]
+) -> ChunkPrediction:
     """Return the frames of chunk `number` that the chunk before it has too."""
     return prediction.frames(slice(0, ranges[number - 1].stop - ranges[number].start))
 
 
 def align_neighbours(
-    predictions: Mapping[int, ChunkPrediction],
+    predictions: Mapping[int, ChunkPrediction | SavedPrediction],
     heads: Mapping[int, ChunkPrediction],
     ranges: Sequence[range],
     settings: AlignmentSettings,
@@ -101,7 +104,11 @@ class PlacedFrames:
 
 
 def place_frames(
-    prediction: ChunkPrediction, chunk: range, frames: range, world_from_chunk: Sim3, source: PointSource
+    prediction: ChunkPrediction | SavedPrediction,
+    chunk: range,
+    frames: range,
+    world_from_chunk: Sim3,
+    source: PointSource,
 ) -> PlacedFrames:
     """Return some frames of a chunk that covers the frames `chunk`, moved into the world."""
     part = prediction.frames(slice(frames.start - chunk.start, frames.stop - chunk.start))

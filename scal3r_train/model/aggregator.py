@@ -240,7 +240,8 @@ class Aggregator(nn.Module):
         for j in layers:
             frames = x.flatten(0, 2)
             parts = [
-                self.frame_blocks[j](part, table) for part in frames.split(self.frames_per_pass or len(frames))
+                self.frame_blocks[j](part, table)
+                for part in frames.split(self.frames_per_pass or len(frames))
             ]
             x = frame_half = (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(x.shape)
             x = self.global_blocks[j](x.flatten(0, 1).flatten(1, 2), table).reshape(x.shape)

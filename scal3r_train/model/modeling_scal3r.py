@@ -202,7 +202,10 @@ class Scal3RModel(Scal3RPreTrainedModel):
         return available if heads is None else list(heads)
 
     def cameras(self, tap: Tap) -> Tensor:
-        """Return, from the last tap (all tokens or the camera tokens alone), the pose encodings of a batch in temporal order, [B, K, T, S, 9]."""
+        """Return the pose encodings of a batch in temporal order, [B, K, T, S, 9].
+
+        tap: the last one, all tokens or the camera tokens alone.
+        """
         assert self.camera_head is not None
         tokens = torch.cat([half[:, :, :, 0] for half in tap], dim=-1)
         with torch.autocast(

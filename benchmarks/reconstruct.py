@@ -1,0 +1,248 @@
+"""The segment schedule against the layer-by-layer twin, side by side, and how it grows with the length of a video.
+
+python -m benchmarks.reconstruct                     small configuration: time, state bytes, bytes moved, difference
+python -m benchmarks.reconstruct --full              the released size, bfloat16; needs a CUDA device
+python -m benchmarks.reconstruct --growth            100, 400, 1,600 and 6,400 frames, stores disk and recompute
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.clock import mark, median, ratio, seconds_between, take_turns
+from benchmarks.layer_by_layer import LayerByLayer
+from scal3r_train.config import load_config
+from scal3r_train.inference.chunk_pass import ChunkPass, Precision
+from scal3r_train.inference.prediction import ChunkPrediction, PointSource
+from scal3r_train.inference.schedule import SegmentSchedule
+from scal3r_train.inference.state_store import StoreKind, open_store
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+
+MIB, GIB = 2**20, 2**30
+NEEDED, ALL_HEADS = ("camera", "depth"), ("camera", "depth", "points")
+GROWTH_FRAMES = (100, 400, 1600, 6400)
+
+
+def small_config() -> Scal3RConfig:
+    """The released shape at an eighth of its width and half of its depth."""
+    return Scal3RConfig(
+        image_size=112, hidden_size=128, num_layers=12, num_heads=4, patch_encoder="conv",
+        tap_layers=[2, 5, 8, 11], memory_layers=[7, 8, 10, 11], camera_heads=4, camera_layers=2,
+        dpt_features=32, dpt_channels=[32, 64, 128, 128],
+    )  # fmt: skip
+
+
+def tiny_config() -> Scal3RConfig:
+    """As small as a network with two memories gets: what is measured is everything around it."""
+    return Scal3RConfig(
+        hidden_size=32, num_layers=2, num_heads=2, patch_encoder="conv", tap_layers=[0, 0, 1, 1],
+        memory_layers=[0, 1], camera_heads=2, camera_layers=1, camera_iterations=2, dpt_features=8,
+        dpt_channels=[8, 8, 8, 8], dpt_refine_channels=8,
+    )  # fmt: skip
+
+
+def random_model(config: Scal3RConfig, device: torch.device) -> Scal3RModel:
+    """Seeded weights, with cameras that have an opening angle."""
+    torch.manual_seed(0)
+    with device:
+        model = Scal3RModel(config)
+    with torch.no_grad():
+        for head in (model.camera_head,):
+            assert head is not None
+            torch.nn.init.normal_(head.pose_branch.fc2.weight, std=0.02)
+    return model.requires_grad_(requires_grad=False).eval().to(device)
+
+
+def random_chunks(num_chunks: int, num_frames: int, image_hw: tuple[int, int]) -> list[Tensor]:
+    """Noise images."""
+    generator = torch.Generator().manual_seed(1)
+    size = (num_frames, 3, *image_hw)
+    return [torch.randint(0, 256, size, generator=generator, dtype=torch.uint8) for _ in range(num_chunks)]
+
+
+def segment_variant(
+    model: Scal3RModel, chunks: list[Tensor], points: PointSource, precision: Precision, store_kind: StoreKind
+) -> Callable[[], dict[str, float]]:
+    """The segment schedule as something to be timed."""
+
+    def run() -> dict[str, float]:
+        device = next(model.parameters()).device
+        with tempfile.TemporaryDirectory() as folder:
+            store = open_store(store_kind, device, Path(folder))
+            begin = mark(device)
+            schedule = SegmentSchedule(ChunkPass(model, points, precision), chunks.__getitem__, store, 16)
+            schedule.run(range(len(chunks)), lambda _number, _prediction: None)
+            seconds = seconds_between(begin, mark(device))
+        return {"s": seconds, "state": store.peak_bytes, "moved": store.moved_bytes}
+
+    return run
+
+
+def twin_variant(
+    model: Scal3RModel, chunks: list[Tensor], heads: tuple[str, ...]
+) -> Callable[[], dict[str, float]]:
+    """The twin as something to be timed."""
+
+    def run() -> dict[str, float]:
+        device = next(model.parameters()).device
+        model.set_frames_per_pass(None)
+        twin = LayerByLayer(model)
+        begin = mark(device)
+        twin.predict(chunks, heads)
+        return {
+            "s": seconds_between(begin, mark(device)),
+            "state": twin.peak_state_bytes,
+            "moved": twin.moved_bytes,
+        }
+
+    return run
+
+
+def largest_difference(first: ChunkPrediction, second: ChunkPrediction) -> float:
+    """Largest difference of depth and cameras, relative to the largest value."""
+    pairs = [(first.depth, second.depth), (first.extrinsics, second.extrinsics)]
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+
+
+def compare_stores(model: Scal3RModel, chunks: list[Tensor], device: torch.device) -> None:
+    """Print, for every store, how far float32 is from the twin."""
+    model.set_frames_per_pass(None)
+    twin = LayerByLayer(model).predict(chunks, NEEDED)
+    for store in ("device", "host", "disk", "recompute"):
+        found: dict[int, ChunkPrediction] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            store_object = open_store(store, device, Path(folder))
+            schedule = SegmentSchedule(
+                ChunkPass(model, "depth", "float32"), chunks.__getitem__, store_object, 16
+            )
+            begin = time.perf_counter()
+            schedule.run(range(len(chunks)), found.__setitem__)
+            seconds = time.perf_counter() - begin
+        worst = max(largest_difference(found[k], twin[k]) for k in found)
+        print(
+            f"store {store:9s} float32: differs from the twin by {worst:.1e}, {seconds:.2f} s, state "
+            f"{store_object.peak_bytes / MIB:.1f} MiB, moved {store_object.moved_bytes / len(chunks) / MIB:.1f} MiB a chunk"
+        )
+
+
+def compare_times(
+    model: Scal3RModel, chunks: list[Tensor], device: torch.device, num_rounds: int, *, full: bool
+) -> None:
+    """Print time, state and traffic of both schedules."""
+    variants = {
+        "twin, all heads": twin_variant(model, chunks, ALL_HEADS),
+        "twin, camera and depth": twin_variant(model, chunks, NEEDED),
+        "segments, all heads": segment_variant(model, chunks, "head", "float32", "host"),
+        "segments, camera and depth": segment_variant(model, chunks, "depth", "float32", "host"),
+        "segments, camera and depth, bfloat16": segment_variant(model, chunks, "depth", "bfloat16", "host"),
+    }
+    if full:  # half a petaflop a chunk: float32 without tensor cores is measured once, in the twin
+        reduced = [
+            (k, segment_variant(model, chunks, "depth", "bfloat16", k)) for k in ("device", "host", "disk")
+        ]
+        variants = {"twin, all heads": variants["twin, all heads"]}
+        variants |= {f"segments, bfloat16, state on {kind}": variant for kind, variant in reduced}
+    runs = take_turns(variants, num_rounds)
+    twin_runs = runs["twin, all heads"]
+    for name, results in runs.items():
+        time_ratio = ratio(results, twin_runs, "s")
+        print(
+            f"{name:38s} {median(results, 's'):8.3f} s ({time_ratio[0]:.2f}; {time_ratio[1]:.2f}-{time_ratio[2]:.2f} of "
+            f"the twin)  state {median(results, 'state') / MIB:9.1f} MiB "
+            f"({median(results, 'state') / median(twin_runs, 'state'):.3f})  moved {median(results, 'moved') / len(chunks) / MIB:8.1f} MiB a chunk"
+        )
+    if device.type == "cuda":
+        print(f"device memory: peak {torch.cuda.max_memory_allocated() / GIB:.1f} GiB of all runs together")
+
+
+def growth_worker(num_frames: int, store: StoreKind) -> None:
+    """Reconstruct a made-up video in this process and print what it took as JSON."""
+    from scal3r_train.inference.reconstruct import reconstruct
+    from scal3r_train.inference.settings import ReconstructionRecipe
+
+    model = random_model(tiny_config(), torch.device("cpu"))
+    overrides = [
+        f"schedule.state={store}", "schedule.chunk_size=20", "schedule.overlap=10", "input.resize.size=42",
+        "export.max_points=20000", "export.voxel_size=0",
+    ]  # fmt: skip
+    recipe = load_config(ReconstructionRecipe, None, overrides)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "images"
+        folder.mkdir()
+        random = np.random.default_rng(0)
+        scenery = random.integers(0, 256, (63, 400, 3), np.uint8)
+        for frame in range(num_frames):
+            place = frame % 300
+            Image.fromarray(scenery[:, place : place + 90]).save(folder / f"{frame:05d}.jpg")
+        begin = time.perf_counter()
+        scene = reconstruct(folder, model, recipe, Path(name) / "scene")
+        seconds = time.perf_counter() - begin
+    assert scene is not None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        json.dumps(
+            {"s": seconds, "rss": peak, "chunks": len(scene.info.chunks), "stages": scene.info.timings_s}
+        )
+    )
+
+
+def growth(num_rounds: int) -> None:
+    """Print time per frame and peak memory for longer and longer videos, each in a process of its own."""
+    for store in ("disk", "recompute"):
+        for num_frames in GROWTH_FRAMES:
+            runs = []
+            for _ in range(num_rounds):
+                command = [sys.executable, "-m", "benchmarks.reconstruct", "--worker", str(num_frames), store]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                runs.append(json.loads(done.stdout.splitlines()[-1]))
+            seconds = statistics.median(run["s"] for run in runs)
+            rss = statistics.median(run["rss"] for run in runs)
+            print(
+                f"{store:9s} {num_frames:5d} frames, {runs[0]['chunks']:4d} chunks: {1000 * seconds / num_frames:6.2f} ms "
+                f"a frame, peak RSS {rss / MIB:6.0f} MiB  {runs[-1]['stages']}",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--chunks", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", nargs=2, metavar=("FRAMES", "STORE"))
+    arguments = parser.parse_args()
+    if arguments.worker:
+        growth_worker(int(arguments.worker[0]), arguments.worker[1])
+    elif arguments.growth:
+        growth(arguments.rounds)
+    elif arguments.full:
+        chunks = random_chunks(arguments.chunks or 3, 60, (392, 518))
+        compare(Scal3RConfig(), chunks, torch.device("cuda"), arguments.rounds)
+    else:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        compare(
+            small_config(), random_chunks(arguments.chunks or 6, 12, (112, 168)), device, arguments.rounds
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""A run that was killed goes on where it was, and ends with the same scene."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scal3r_train.inference.scene import load_scene
+
+KILLED_RUN = """
+import os, signal, sys
+from scal3r_train.cli import main
+from scal3r_train.inference import prediction_files, chunk_pass
+save, visit, visits = prediction_files.PredictionFolder.save, chunk_pass.ChunkPass.visit, []
+def save_then_die(self, number, prediction):
+    save(self, number, prediction)
+    if number == int(os.environ["DIE_AFTER"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+def counted(self, state, read):
+    visits.append(1)
+    return visit(self, state, read)
+prediction_files.PredictionFolder.save = save_then_die
+chunk_pass.ChunkPass.visit = counted
+code = main(sys.argv[1:])
+print("visits", len(visits))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("kind", ["disk", "recompute"])
+def test_killed_and_restarted(kind: str, image_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    def run(output: str, die_after: int) -> subprocess.CompletedProcess[str]:
+        arguments = [
+            *("reconstruct", str(image_folder), str(tmp_path / output), f"model.checkpoint={checkpoint}"),
+            *(
+                "schedule.chunk_size=4",
+                "schedule.overlap=2",
+                "input.resize.size=42",
+                f"schedule.state={kind}",
+            ),
+        ]
+        environment = os.environ | {"DIE_AFTER": str(die_after), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, "-c", KILLED_RUN, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+
+    whole = run("whole", -1)
+    assert whole.returncode == 0, whole.stderr
+    killed = run("killed", 1)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    again = run("killed", -1)
+    assert again.returncode == 0, again.stderr
+    # 5 chunks, 2 memories; the last three predictions were missing, their states on disk or gone.
+    assert f"visits {0 if kind == 'disk' else 3 * 2}" in again.stdout
+    one, other = load_scene(tmp_path / "whole"), load_scene(tmp_path / "killed")
+    assert torch.equal(one.world_from_cam, other.world_from_cam)
+    assert (one.positions == other.positions).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
