@@ -17,6 +17,7 @@ from scal3r_train.model.aggregator import Tap
 from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, temporal_order
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.rope import TokenPositions
 
 
 class LayerByLayer:
@@ -48,14 +49,14 @@ class LayerByLayer:
         for layer in range(config.num_layers):
             halves = []
             for place, batch in enumerate(batches):
-                table = batch.positions.table(aggregator.head_dim, config.rope_frequency, torch.float32)
-                frame_half = self._step(
-                    batch, lambda x, t=table: aggregator.frame_blocks[layer](x.flatten(0, 2), t)
-                )
+                positions = TokenPositions(batch.positions.positions.clone())
+                table = positions.table(aggregator.head_dim, config.rope_frequency, torch.float32)
+                frame_block, global_block = aggregator.frame_blocks[layer], aggregator.global_blocks[layer]
+                frame_half = self._step(batch, lambda x, b=frame_block, t=table: b(x.flatten(0, 2), t))
                 halves.append(frame_half.tokens)
                 batches[place] = self._step(
                     frame_half,
-                    lambda x, t=table: aggregator.global_blocks[layer](x.flatten(0, 1).flatten(1, 2), t),
+                    lambda x, b=global_block, t=table: b(x.flatten(0, 1).flatten(1, 2), t),
                 )
             if layer in config.memory_layers:
                 batches = self._remember(layer, batches)

@@ -134,9 +134,10 @@ def compare_stores(model: Scal3RModel, chunks: list[Tensor], device: torch.devic
             schedule.run(range(len(chunks)), found.__setitem__)
             seconds = time.perf_counter() - begin
         worst = max(largest_difference(found[k], twin[k]) for k in found)
+        moved = store_object.moved_bytes / len(chunks) / MIB
         print(
-            f"store {store:9s} float32: differs from the twin by {worst:.1e}, {seconds:.2f} s, state "
-            f"{store_object.peak_bytes / MIB:.1f} MiB, moved {store_object.moved_bytes / len(chunks) / MIB:.1f} MiB a chunk"
+            f"store {store:9s} float32: differs from the twin by {worst:.1e}, {seconds:.2f} s, "
+            f"state {store_object.peak_bytes / MIB:.1f} MiB, moved {moved:.1f} MiB a chunk"
         )
 
 
@@ -160,11 +161,12 @@ def compare_times(
     runs = take_turns(variants, num_rounds)
     twin_runs = runs["twin, all heads"]
     for name, results in runs.items():
-        time_ratio = ratio(results, twin_runs, "s")
+        times = ratio(results, twin_runs, "s")
+        state = median(results, "state")
+        moved = median(results, "moved") / len(chunks) / MIB
         print(
-            f"{name:38s} {median(results, 's'):8.3f} s ({time_ratio[0]:.2f}; {time_ratio[1]:.2f}-{time_ratio[2]:.2f} of "
-            f"the twin)  state {median(results, 'state') / MIB:9.1f} MiB "
-            f"({median(results, 'state') / median(twin_runs, 'state'):.3f})  moved {median(results, 'moved') / len(chunks) / MIB:8.1f} MiB a chunk"
+            f"{name:38s} {median(results, 's'):8.3f} s ({times[0]:.2f}; {times[1]:.2f}-{times[2]:.2f} of the twin)  "
+            f"state {state / MIB:9.1f} MiB ({state / median(twin_runs, 'state'):.3f})  moved {moved:8.1f} MiB a chunk"
         )
     if device.type == "cuda":
         print(f"device memory: peak {torch.cuda.max_memory_allocated() / GIB:.1f} GiB of all runs together")
@@ -213,8 +215,8 @@ def growth(num_rounds: int) -> None:
             seconds = statistics.median(run["s"] for run in runs)
             rss = statistics.median(run["rss"] for run in runs)
             print(
-                f"{store:9s} {num_frames:5d} frames, {runs[0]['chunks']:4d} chunks: {1000 * seconds / num_frames:6.2f} ms "
-                f"a frame, peak RSS {rss / MIB:6.0f} MiB  {runs[-1]['stages']}",
+                f"{store:9s} {num_frames:5d} frames, {runs[0]['chunks']:4d} chunks: "
+                f"{1000 * seconds / num_frames:6.2f} ms a frame, peak RSS {rss / MIB:6.0f} MiB  {runs[-1]['stages']}",
                 flush=True,
             )
 
@@ -235,13 +237,18 @@ def main() -> None:
     elif arguments.growth:
         growth(arguments.rounds)
     elif arguments.full:
+        device = torch.device("cuda")
+        print(torch.cuda.get_device_name(), torch.__version__)
+        model = random_model(Scal3RConfig(), device)
+        compare_stores(model, random_chunks(3, 12, (392, 518)), device)
         chunks = random_chunks(arguments.chunks or 3, 60, (392, 518))
-        compare(Scal3RConfig(), chunks, torch.device("cuda"), arguments.rounds)
+        compare_times(model, chunks, device, arguments.rounds, full=True)
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        compare(
-            small_config(), random_chunks(arguments.chunks or 6, 12, (112, 168)), device, arguments.rounds
-        )
+        model = random_model(small_config(), device)
+        chunks = random_chunks(arguments.chunks or 6, 12, (112, 168))
+        compare_stores(model, chunks, device)
+        compare_times(model, chunks, device, arguments.rounds, full=False)
 
 
 if __name__ == "__main__":
