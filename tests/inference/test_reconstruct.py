@@ -55,7 +55,7 @@ def test_the_scene_folder_is_complete(run: Reconstruct, tmp_path: Path) -> None:
     assert (info["recipe"]["schedule"]["chunk_size"], info["recipe"]["schedule"]["overlap"]) == (4, 2)
     assert info["checkpoint_sha256"] == "abc"
     assert info["processed_hw"] == [28, 42]
-    assert set(info["timings_s"]) == {"read", "predict", "align", "place"}
+    assert set(info["timings_s"]) == {"predict", "align", "place"}
     assert info["peak_memory_bytes"]["host"] > 10**7
     assert (
         len(independent_ply(tmp_path / "scene/points.ply")) == info["num_points"] == len(scene.positions) > 0
@@ -134,7 +134,7 @@ def test_confidence_voxels_and_the_cap_thin_the_points(run: Reconstruct, tmp_pat
 
 def test_the_point_head_runs_only_when_asked_for(run: Reconstruct, tiny_model: Scal3RModel) -> None:
     ran = []
-    hook = tiny_model.point_head.register_forward_hook(lambda *_: ran.append(1))
+    hook = tiny_model.point_head.scratch.output_conv1.register_forward_hook(lambda *_: ran.append(1))
     try:
         run()
         assert not ran
@@ -183,7 +183,7 @@ def test_nan_is_reported_with_its_place_and_not_written(run: Reconstruct, tmp_pa
         model.depth_head.scratch.output_conv2[2].bias[1] = torch.nan
     with pytest.raises(UserError, match=r"NaN or infinity in depth_conf of chunk 0, frame 0"):
         run(model=model)
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "scene").exists()
 
 
 def test_a_model_without_the_needed_head_is_refused(run: Reconstruct, tmp_path: Path) -> None:
@@ -256,7 +256,9 @@ class TestCommand:
     ) -> None:
         write_index(tmp_path / "i.parquet", [record_from_images(image_folder)])
         code, _, err = command(f"{tmp_path / 'i.parquet'}#{image_folder.name}")
-        assert (code, err) == (0, "")
+        assert code == 0
+        assert err.count("\n") == 1
+        assert err.startswith("states of 5 chunks a process: device")
         assert load_scene(tmp_path / "out").info.num_frames == NUM_FRAMES
 
     @pytest.mark.parametrize(
