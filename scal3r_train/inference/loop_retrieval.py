@@ -74,7 +74,7 @@ class LoopSettings(StrictModel):
         "crowd out most loops.",
     )
     must_leave: bool = Field(
-        True, description="A pair counts only if the camera saw something else in between."
+        True, description="A pair counts only if some frame in between resembles neither of the two."
     )
     nms_radius: int = Field(
         25, ge=0, description="An accepted pair silences all others within this many frames of either end."
@@ -195,17 +195,16 @@ def similar_pairs(space: Tensor, threshold: float, settings: LoopSettings) -> li
     excluded_gap = 0 if settings.near_frames_compete else settings.min_gap
     for start in range(0, len(space), BLOCK_FRAMES):
         rows = frames[start : start + BLOCK_FRAMES]
-        gap = (rows[:, None] - frames).abs()
-        similarity = (space[rows] @ space.mT).masked_fill_(gap <= excluded_gap, -torch.inf)
-        chosen = (
-            _top_of_rows(similarity, settings.top_k) & (similarity > threshold) & (gap > settings.min_gap)
-        )
-        places = chosen.nonzero()
-        values = similarity[chosen].tolist()
-        for (row, other), value in zip(places.tolist(), values, strict=True):
-            frame = start + row
+        similarity = space[rows] @ space.mT
+        near = slice(max(0, start - excluded_gap), start + BLOCK_FRAMES + excluded_gap)
+        similarity[:, near].masked_fill_((rows[:, None] - frames[near]).abs() <= excluded_gap, -torch.inf)
+        row, other = _top_of_rows(similarity, settings.top_k).nonzero().T
+        values = similarity[row, other]
+        kept = (values > threshold) & ((start + row - other).abs() > settings.min_gap)
+        proposed = zip((start + row[kept]).tolist(), other[kept].tolist(), values[kept].tolist(), strict=True)
+        for frame, partner, value in proposed:
             # Both ends may propose a pair, with roundings of their own: the first stands.
-            similarity_of.setdefault((min(frame, other), max(frame, other)), value)
+            similarity_of.setdefault((min(frame, partner), max(frame, partner)), value)
     pairs = [LoopCandidate(*pair, value) for pair, value in similarity_of.items()]
     return sorted(pairs, key=lambda pair: (-pair.similarity, pair.earlier, pair.later))
 
@@ -243,6 +242,6 @@ def _top_of_rows(values: Tensor, count: int) -> Tensor:
 
 
 def _left_between(space: Tensor, pair: LoopCandidate, threshold: float) -> bool:
-    """Whether some frame between the two shows another place than either."""
+    """Whether some frame between the two is like neither of them."""
     between = space[pair.earlier + 1 : pair.later] @ space[[pair.earlier, pair.later]].mT
-    return bool((between <= threshold).any())
+    return bool((between <= threshold).all(dim=1).any())

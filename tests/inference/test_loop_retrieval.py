@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from scal3r_train.inference.loop_retrieval import (
     similar_pairs,
     suppress_neighbours,
 )
+from tests.conftest import PROJECT_ROOT
 
 
 def _walk(num_frames: int, lap: int, dim: int = 48, noise: float = 0.3) -> Tensor:
@@ -182,3 +186,19 @@ def test_thumbnails_ignore_brightness_and_a_uniform_image_is_zero() -> None:
 def test_settings_refuse(values: dict) -> None:
     with pytest.raises(ValidationError):
         LoopSettings(**values)
+
+
+@pytest.mark.slow
+def test_finds_the_loop_of_a_rendered_drive() -> None:
+    """Thumbnails of a drive of 1.1 laps: the best candidates join the second lap to the first, within 10 m."""
+    folder = Path(os.environ.get("SCAL3R_DATA", PROJECT_ROOT.parent / "shared" / "data")) / "game_loop"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder} (set SCAL3R_DATA)")
+    files = sorted(folder.glob("rgb/*.jpg"))
+    images = torch.from_numpy(np.stack([cv2.imread(str(file)) for file in files])).flip(-1).movedim(-1, 1)
+    centres = np.loadtxt(folder / "poses.txt").reshape(-1, 3, 4)[:, :, 3]
+    search = find_loop_candidates(thumbnail_descriptor(images), LoopSettings(descriptor="thumbnail"))
+    for pair in search.candidates[:3]:
+        assert np.linalg.norm(centres[pair.earlier] - centres[pair.later]) < 10
+        assert pair.later - pair.earlier > 1000
+    assert len(search.candidates) <= 20
