@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import cv2
@@ -24,7 +23,6 @@ from scal3r_train.inference.loop_retrieval import (
     similar_pairs,
     suppress_neighbours,
 )
-from tests.conftest import PROJECT_ROOT
 
 
 def _walk(num_frames: int, lap: int, dim: int = 48, noise: float = 0.3) -> Tensor:
@@ -189,11 +187,9 @@ def test_settings_refuse(values: dict) -> None:
 
 
 @pytest.mark.slow
-def test_finds_the_loop_of_a_rendered_drive() -> None:
+def test_finds_the_loop_of_a_rendered_drive(shared_dir: Path) -> None:
     """Thumbnails of a drive of 1.1 laps: the best candidates join the second lap to the first, within 10 m."""
-    folder = Path(os.environ.get("SCAL3R_DATA", PROJECT_ROOT.parent / "shared" / "data")) / "game_loop"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder} (set SCAL3R_DATA)")
+    folder = shared_dir / "data" / "game_loop"
     files = sorted(folder.glob("rgb/*.jpg"))
     images = torch.from_numpy(np.stack([cv2.imread(str(file)) for file in files])).flip(-1).movedim(-1, 1)
     centres = np.loadtxt(folder / "poses.txt").reshape(-1, 3, 4)[:, :, 3]
