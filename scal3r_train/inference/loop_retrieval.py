@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from scal3r_train.config import StrictModel
+from scal3r_train.config import StrictModel, UserError
 from scal3r_train.inference.descriptor_space import comparison_space
 
 BLOCK_FRAMES = 256
@@ -148,7 +148,16 @@ def find_loop_candidates(descriptors: Tensor, settings: LoopSettings) -> LoopSea
     Args:
         descriptors: [S, D] of `frame_descriptor`, `thumbnail_descriptor` or a SALAD network, in temporal order.
         settings: all but `enabled`, which is the caller's.
+
+    Raises:
+        UserError: a descriptor holds NaN or infinity.
     """
+    bad = ~descriptors.isfinite().all(dim=1)
+    if bad.any():
+        raise UserError(
+            f"the {settings.descriptor} descriptor of frame {int(bad.nonzero()[0])} holds NaN or infinity; check the "
+            "checkpoint and the image, or use precision float32"
+        )
     space = comparison_space(descriptors, settings.components, settings.window_in_time)
     threshold = settings.fixed_threshold
     if threshold is None:

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from scal3r_train.config import UserError
 from scal3r_train.inference import loop_retrieval
 from scal3r_train.inference.descriptor_space import comparison_space
 from scal3r_train.inference.frame_descriptor import frame_descriptor, thumbnail_descriptor
@@ -125,6 +126,13 @@ def test_short_videos_have_no_candidates(num_frames: int) -> None:
     search = find_loop_candidates(torch.randn(num_frames, 12), LoopSettings())
     assert search.candidates == ()
     assert search.min_similarity == math.inf
+
+
+def test_a_nan_is_named() -> None:
+    descriptors = torch.randn(90, 4)
+    descriptors[7, 2] = math.nan
+    with pytest.raises(UserError, match="tokens descriptor of frame 7"):
+        find_loop_candidates(descriptors, LoopSettings())
 
 
 def test_candidates_are_bounded_and_repeatable() -> None:
