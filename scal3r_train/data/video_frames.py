@@ -82,7 +82,8 @@ def _contents(path: Path) -> _Contents:
             if not container.streams.video:
                 raise UserError(f"video {path} cannot be read: it has no pictures")
             stream = container.streams.video[0]
-            num_listed = stream.frames  # 0 where the container does not say
+            # 0 where the container does not say; AVI's number counts gaps too.
+            num_listed = stream.frames if "mp4" in container.format.name else 0
             num_discarded = 0
             try:
                 for packet in container.demux(stream):

@@ -13,6 +13,8 @@ from pydantic import Field, model_validator
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.transforms import ResizeRule
 
+TIME_NOISE_S = 1e-6  # of seconds since 1970 as float64
+
 
 class InputSettings(StrictModel):
     """Which frames of the input are used, at which size, and what is known about them."""
@@ -116,9 +118,8 @@ def nearest_at_rate(indices: np.ndarray, times: np.ndarray, fps: float) -> list[
         fps: frames per second.
     """
     have = times[indices]
-    wanted = have[0] + np.arange(int(np.floor((have[-1] - have[0]) * fps + 1e-6)) + 1) / fps
+    wanted = have[0] + np.arange(int((have[-1] - have[0] + TIME_NOISE_S) * fps) + 1) / fps
     after = np.searchsorted(have, wanted).clip(1, len(have) - 1) if len(have) > 1 else np.zeros(1, int)
     before = np.maximum(after - 1, 0)
-    # Times are doubles read from files: nanoseconds decide no tie.
-    is_before = wanted - have[before] <= have[after] - wanted + 1e-9
+    is_before = wanted - have[before] <= have[after] - wanted + TIME_NOISE_S
     return [int(index) for index in indices[np.unique(np.where(is_before, before, after))]]

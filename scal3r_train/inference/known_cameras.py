@@ -1,6 +1,7 @@
-"""What the user knows about the cameras: `input.intrinsics` written into the sequence, so that lenses are undone on load.
+"""What the user knows about the cameras: `input.intrinsics`, written into the sequence.
 
-Pixel centres are at half integers, as in COLMAP: (0.5, 0.5) is the centre of the top-left pixel. Shapes: S frames.
+Lenses are then undone on load, as those of an index are. Pixel centres are at half integers, as in COLMAP: (0.5, 0.5)
+is the centre of the top-left pixel. Shapes: S frames.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def with_cameras(
     sizes = {(int(height), int(width)) for height, width in record.image_size}
     if len(sizes) > 1:
         raise UserError(
-            f"input.intrinsics are of one image size, but the images have {len(sizes)}; give a cameras.txt and images.txt"
+            f"input.intrinsics are of one image size, but the images have {len(sizes)}; give a cameras.txt and an "
+            "images.txt"
         )
     fx, fy, cx, cy = values
     ((height, width),) = sizes

@@ -99,7 +99,9 @@ def test_every_exif_orientation(tmp_path: Path, orientation: int) -> None:
     exif[274] = orientation
     for name, settings in (("a.png", {}), ("a.jpg", {"quality": 100, "subsampling": 0})):
         buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(stored)).save(buffer, name[2:].replace("jpg", "jpeg"), exif=exif, **settings)
+        Image.fromarray(np.ascontiguousarray(stored)).save(
+            buffer, name[2:].replace("jpg", "jpeg"), exif=exif, **settings
+        )
         (tmp_path / name).write_bytes(buffer.getvalue())
         image = read_image(tmp_path / name)
         assert image.shape == upright.shape

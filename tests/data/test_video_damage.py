@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import pytest
 
 from scal3r_train.config import UserError
@@ -17,10 +18,23 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(content[: int(len(content) * share)])
 
 
+def put_index_first(path: Path) -> None:
+    """As files for streaming have it; otherwise a cut .mp4 is lost."""
+    target = path.with_name("first.mp4")
+    with av.open(str(path)) as source, av.open(str(target), "w", options={"movflags": "faststart"}) as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+    target.rename(path)
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [
-        ("a.mp4", "libx264", {"g": "12", "bf": "2", "crf": "10", "movflags": "faststart"}),
+        ("a.mp4", "libx264", {"g": "12", "bf": "2", "crf": "10"}),
         ("a.mkv", "libx264", {"g": "12", "bf": "2", "crf": "10"}),
         ("a.avi", "mpeg4", {"g": "12", "q": "2"}),
     ],
@@ -31,15 +45,18 @@ def test_every_frame_of_a_cut_off_video_can_be_read(
 ) -> None:
     path = tmp_path / name
     encode(path, codec, TIMES, options)
+    if name == "a.mp4":
+        put_index_first(path)
     assert num_lost_frames(path) == 0
     shorter = tmp_path / f"cut_{name}"
     shorter.write_bytes(path.read_bytes())
     cut(shorter, share)
     record = open_source(shorter)
-    assert 5 < record.num_frames < NUM_FRAMES
-    assert record.timestamp == pytest.approx([0.04 * n for n in range(record.num_frames)], abs=1e-3)
+    assert share * 0.4 * NUM_FRAMES < record.num_frames <= NUM_FRAMES  # of .avi the last part is a table
+    shown = [round(time / 0.04) for time in record.timestamp]
+    assert shown[:-1] == list(range(record.num_frames - 1))  # before the last one a B frame may be lost
     for number in range(record.num_frames):
-        assert read_level(shorter, number) == pytest.approx(level(number), abs=8)
+        assert read_level(shorter, number) == pytest.approx(level(shown[number]), abs=8)
     if name == "a.mp4":  # its header says how many there were
         assert record.num_missing == NUM_FRAMES - record.num_frames
 
