@@ -117,7 +117,7 @@ def reconstruct(
         folder = partial_folder(output)
         plan = plan_share(model, video, layout, recipe, folder)
         if process.is_main:
-            sys.stderr.write(f"{plan.line()}\n")
+            sys.stderr.write("".join(f"{line}\n" for line in (*video.notes, plan.line())))
         with stages.stage("predict"):
             work = work_folder(output) / f"process_{process.rank:04d}"
             predictions, _ = predict_share(model, video, mine, layout, recipe, plan, work, stages.track)

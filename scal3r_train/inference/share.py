@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -110,18 +110,28 @@ def predict_share(
     """
     connect_memories(model, world_group())
     predictions = PredictionFolder(folder / "predictions")
+
+    def images(chunk: int) -> Tensor:
+        found = video.images(layout.ranges[chunk])
+        if chunk + 1 in chunks:
+            video.prefetch(layout.ranges[chunk + 1])
+        return found
+
     store = open_store(plan.store, next(model.parameters()).device, folder / "states")
     schedule = SegmentSchedule(
         ChunkPass(model, recipe.points, recipe.model.precision),
-        lambda chunk: video.images(layout.ranges[chunk]),
+        images,
         store,
         recipe.schedule.frames_per_pass,
         folder,
     )
 
     def keep(number: int, prediction: ChunkPrediction) -> None:
-        refuse_non_finite(prediction, number, layout.ranges[number])
-        predictions.save(number, prediction)
+        frames = layout.ranges[number]
+        refuse_non_finite(prediction, number, frames)
+        known = video.known_intrinsics(frames)
+        intrinsics = prediction.intrinsics if known is None else known
+        predictions.save(number, replace(prediction, intrinsics=intrinsics, valid=video.masks(frames)))
 
     schedule.run(chunks, keep, track, done=predictions)
     return predictions, schedule
