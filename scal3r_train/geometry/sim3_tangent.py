@@ -174,7 +174,7 @@ def _polynomial(c0: Tensor, c1: Tensor, c2: Tensor, hat: Tensor) -> Tensor:
 
 
 def _r1(x: Tensor) -> Tensor:
-    """sin x / x."""
+    """Sin x / x."""
     return torch.sinc(x / torch.pi)
 
 

@@ -130,6 +130,7 @@ def reconstruct(
             if process.is_main:
                 info = _scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
                 _write(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
+    video.close()
     return load_scene(output) if process.is_main else None
 
 
