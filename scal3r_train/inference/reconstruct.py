@@ -26,6 +26,7 @@ from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.source import open_source
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
+from scal3r_train.inference.loops import ClosedLoops, find_and_close_loops, wants_loops
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.scene import (
     Scene,
@@ -120,15 +121,34 @@ def reconstruct(
             sys.stderr.write("".join(f"{line}\n" for line in (*video.notes, plan.line())))
         with stages.stage("predict"):
             work = work_folder(output) / f"process_{process.rank:04d}"
-            predictions, _ = predict_share(model, video, mine, layout, recipe, plan, work, stages.track)
+            predictions, schedule, descriptors = predict_share(
+                model, video, mine, layout, recipe, plan, work, stages.track
+            )
         with stages.stage("align"):
             placement = join_chunks(predictions, layout, recipe)
+        closed: ClosedLoops | None = None
+        if wants_loops(recipe, layout):
+            with stages.stage("loops"):
+                closed = find_and_close_loops(
+                    schedule,
+                    descriptors,
+                    predictions,
+                    placement.seams,
+                    video,
+                    mine,
+                    layout,
+                    recipe,
+                    stages.track,
+                )
+            placement = placement.moved(closed.first_from_chunk)
         with stages.stage("place"), same_fate():
             share = place_share(predictions, video, layout, placement, recipe, folder, stages.track)
         shares = gather_to_main(share)
         with same_fate():
             if process.is_main:
                 info = _scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
+                if closed is not None:
+                    info = info.model_copy(update={"loops": closed.loops, "pose_graph": closed.pose_graph})
                 _write(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
     video.close()
     return load_scene(output) if process.is_main else None
@@ -285,6 +305,12 @@ def _outcome(output: Path, info: SceneInfo) -> str:
         f"{output}: {info.num_frames} frames in {len(info.chunks)} chunks, {info.num_points} points, "
         f"{sum(info.timings_s.values()):.1f} s"
     )
+    if info.loops:
+        line += (
+            f"; {sum(loop['accepted'] for loop in info.loops)} of {len(info.loops)} loop candidates closed"
+        )
+    if info.breaks:
+        line += f"; the trajectory is torn before chunk {', '.join(map(str, info.breaks[:5]))}"
     if doubtful:
         some = ", ".join(map(str, doubtful[:5])) + (", ..." if len(doubtful) > 5 else "")
         line += (
