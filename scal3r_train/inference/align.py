@@ -20,13 +20,19 @@ from scal3r_train.geometry.sim3_fit import RobustFitSettings, fit_kabsch, fit_ro
 from scal3r_train.inference.camera_seam import join_by_cameras
 from scal3r_train.inference.chunk_geometry import ChunkGeometry, shared_frames
 
+ROBUST_MODES = ("sim3", "sim3_scale_locked")
+RIGID_MODES = ("sim3_scale_locked", "se3")
+
 
 class AlignmentSettings(StrictModel):
     """How adjacent chunks are aligned; the reference's values are named where the default differs."""
 
-    mode: Literal["sim3", "sim3_unweighted", "se3"] = Field(
-        "sim3", description="confidence-weighted robust similarity; plain Umeyama; plain rigid (scale 1)"
+    mode: Literal["sim3", "sim3_scale_locked", "sim3_unweighted", "se3"] = Field(
+        "sim3",
+        description="confidence-weighted robust similarity; the same with a scale that is given (1: robust SE(3)); "
+        "plain Umeyama; plain rigid (scale 1)",
     )
+    locked_scale: float = Field(1.0, gt=0, description="scale of every seam in mode sim3_scale_locked")
     confidence_threshold_ratio: float = Field(
         0.1, ge=0, lt=1, description="pixels below this share of the median confidence are not used"
     )
@@ -58,7 +64,7 @@ class SeamQuality:
     frames), or `break` (the trajectory is torn here, and the later chunk merely placed where the earlier one
     ends). Residuals are relative to the scene's scale, the median distance of the earlier chunk's points from
     their middle; None unless points were used. `inlier_share` is the share of the `num_points` points that
-    fit.
+    fit. `spread` is that scale and `centre` that middle, in the earlier chunk's units and coordinates.
     """
 
     method: Literal["points", "cameras", "break"]
@@ -68,6 +74,8 @@ class SeamQuality:
     residual_rms: float | None = None
     residual_median: float | None = None
     inlier_share: float | None = None
+    spread: float | None = None
+    centre: tuple[float, float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Field names and values."""
@@ -110,10 +118,10 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
     Raises UserError when cameras have to be used and are not finite.
     """
     shared = find_correspondences(earlier, later, settings)
-    if settings.mode == "sim3":
+    if settings.mode in ROBUST_MODES:
         shared = keep_confident(shared, settings)
     if len(shared) < settings.min_points or min(spread(shared.earlier), spread(shared.later)) <= 0:
-        sim3, joined = join_by_cameras(earlier, later, with_scale=settings.mode != "se3")
+        sim3, joined = join_by_cameras(earlier, later, with_scale=settings.mode not in RIGID_MODES)
         method: Literal["cameras", "break"] = "cameras" if joined else "break"
         return Seam(sim3, SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared)))
     return _measure(fit_correspondences(shared, settings), shared, settings)
@@ -171,7 +179,8 @@ def fit_correspondences(shared: Correspondences, settings: AlignmentSettings) ->
     if settings.mode == "sim3_unweighted":
         return fit_umeyama(shared.later, shared.earlier)
     weights = (shared.earlier_confidence * shared.later_confidence).sqrt()
-    return fit_robust(shared.later, shared.earlier, weights, settings.robust).sim3
+    scale = settings.locked_scale if settings.mode == "sim3_scale_locked" else None
+    return fit_robust(shared.later, shared.earlier, weights, settings.robust, scale).sim3
 
 
 def chain(seams: Sequence[Seam]) -> list[Sim3]:
@@ -213,7 +222,8 @@ def _keep_largest(values: Tensor, mask: Tensor, count: int) -> Tensor:
 
 def _measure(sim3: Sim3, shared: Correspondences, settings: AlignmentSettings) -> Seam:
     """The seam of a fit to points, with its residuals."""
-    residuals = (shared.earlier - sim3.apply(shared.later)).norm(dim=1) / spread(shared.earlier)
+    scene_scale = spread(shared.earlier)
+    residuals = (shared.earlier - sim3.apply(shared.later)).norm(dim=1) / scene_scale
     inlier_share = (residuals <= settings.inlier_residual).double().mean().item()
     quality = SeamQuality(
         method="points",
@@ -223,5 +233,7 @@ def _measure(sim3: Sim3, shared: Correspondences, settings: AlignmentSettings) -
         residual_rms=residuals.square().mean().sqrt().item(),
         residual_median=residuals.median().item(),
         inlier_share=inlier_share,
+        spread=scene_scale.item(),
+        centre=tuple(shared.earlier.median(dim=0).values.tolist()),
     )
     return Seam(sim3, quality)
