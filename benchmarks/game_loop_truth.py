@@ -1,6 +1,6 @@
 """Drift of the alignment on game_loop with chunk predictions made from its ground truth, and what closing loops does.
 
-    python -m benchmarks.game_loop_truth [--folder ../shared/data/game_loop]
+python -m benchmarks.game_loop_truth [--folder ../shared/data/game_loop]
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ FIRST_FRAMES, FALSE_PLACES, MIN_GAP = (20, 60, 100), (300, 900), 700
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, default=Path("../shared/data/game_loop"))
     settings = LoopEdgeSettings()
     whole = drive(read_truth(parser.parse_args().folder))
@@ -30,7 +32,9 @@ def main() -> None:
     placements = {"without loops": chain(whole.seams), "with loops": closed, "chain guard off": outvoted}
     for name, placed in placements.items():
         score = score_trajectory(whole.trajectory(placed), whole.truth.world_from_cam)
-        print(f"{name:<16} ATE {score.ate_rmse_m:7.3f} m = {score.ate_percent:.4f} % of {score.path_length_m:.0f} m")
+        print(
+            f"{name:<16} ATE {score.ate_rmse_m:7.3f} m = {score.ate_percent:.4f} % of {score.path_length_m:.0f} m"
+        )
     for name, said in (("all guards", report), ("chain guard off", second_report)):
         print(f"{name}: {said.as_dict()}")
         for pair, edge in zip([*pairs, FALSE_PLACES], said.edges, strict=True):

@@ -66,11 +66,15 @@ def report(name: str, nodes: Sim3Batch, edges: PoseEdges, repeats: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--graphs", type=Path, default=Path("../shared/data/pose_graphs"))
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    print(f"{'graph':<28} {'nodes':>6} {'edges':>6} {'cpu ms':>9} {'wall ms':>9} {'steps':>5} {'before':>12} {'after':>12}")
+    print(
+        f"{'graph':<28} {'nodes':>6} {'edges':>6} {'cpu ms':>9} {'wall ms':>9} {'steps':>5} {'before':>12} {'after':>12}"
+    )
     for num_nodes, num_loops in ((300, 10), (5000, 50)):
         _, nodes, edges = circuit(num_nodes, num_loops)
         report(f"Sim(3) chain, {num_loops} loops", nodes, edges, arguments.repeats)

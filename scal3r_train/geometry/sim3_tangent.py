@@ -140,7 +140,9 @@ def _translation_coupling(tangent: Tensor, theta: Tensor, sigma: Tensor, hat: Te
     c = torch.einsum("aqn,bqn->nab", weighted * r, p_end - p)
     tau = tangent[:, :3]
     once = torch.linalg.cross(tangent[:, 3:6], tau)
-    vectors = torch.stack([tau, once, torch.linalg.cross(tangent[:, 3:6], once)], dim=1)  # phi^^a tau, [N, 3, 3]
+    vectors = torch.stack(
+        [tau, once, torch.linalg.cross(tangent[:, 3:6], once)], dim=1
+    )  # phi^^a tau, [N, 3, 3]
     mixed = torch.einsum("nab,nax->nbx", c, vectors)
     block = skew(mixed[:, 0]) + (skew(mixed[:, 1]) + skew(mixed[:, 2]) @ hat) @ hat
     return torch.cat([block, -mixed[:, 0, :, None]], dim=2)

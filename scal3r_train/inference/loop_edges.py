@@ -22,14 +22,21 @@ from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_batch import Sim3Batch
 from scal3r_train.inference.align import AlignmentSettings, Seam, SeamQuality, align_chunks, chain
 from scal3r_train.inference.chunk_geometry import ChunkGeometry
-from scal3r_train.inference.pose_graph import PoseEdges, PoseGraphResult, PoseGraphSettings, optimise_pose_graph
+from scal3r_train.inference.pose_graph import (
+    PoseEdges,
+    PoseGraphResult,
+    PoseGraphSettings,
+    optimise_pose_graph,
+)
 from scal3r_train.inference.seam_covariance import SeamNoiseSettings, seam_covariances
 
 
 class LoopEdgeSettings(StrictModel):
     """When a loop edge is believed, and how loops are closed."""
 
-    min_inlier_share: float = Field(0.6, ge=0, le=1, description="Least share of points that fit, at either end.")
+    min_inlier_share: float = Field(
+        0.6, ge=0, le=1, description="Least share of points that fit, at either end."
+    )
     max_residual: float = Field(
         0.05, gt=0, description="Largest median residual at either end, relative to the scene's scale."
     )
@@ -37,7 +44,9 @@ class LoopEdgeSettings(StrictModel):
         2.0, ge=1, description="By how much the scale may differ from the chain's, either way."
     )
     max_chain_deviation: float = Field(
-        5.0, gt=0, description="Distance from the chain's relative pose, in standard deviations of chain and edge."
+        5.0,
+        gt=0,
+        description="Distance from the chain's relative pose, in standard deviations of chain and edge.",
     )
     min_weight: float = Field(
         0.5, gt=0, lt=1, description="Weight in the optimum below which an edge counts as outvoted."
@@ -116,7 +125,10 @@ def make_loop_edge(
     UserError when cameras have to be used and are not finite.
     """
     assert a < c, (a, c)
-    a_seam, c_seam = align_chunks(a_chunk, loop_chunk, alignment), align_chunks(c_chunk, loop_chunk, alignment)
+    a_seam, c_seam = (
+        align_chunks(a_chunk, loop_chunk, alignment),
+        align_chunks(c_chunk, loop_chunk, alignment),
+    )
     for chunk, quality in ((a, a_seam.quality), (c, c_seam.quality)):
         fault = _fault(quality, settings)
         if fault:
@@ -137,7 +149,9 @@ def close_loops(
         return chained, LoopClosureReport(tuple(loop_edges), 0)
     nodes = Sim3Batch.stack(chained)
     covariances = seam_covariances(seams, settings.noise)
-    edges = [_against_chain(edge, nodes, covariances, settings) if edge.accepted else edge for edge in loop_edges]
+    edges = [
+        _against_chain(edge, nodes, covariances, settings) if edge.accepted else edge for edge in loop_edges
+    ]
     used = [place for place, edge in enumerate(edges) if edge.accepted]
     if not used:
         return chained, LoopClosureReport(tuple(edges), 0)
@@ -193,7 +207,9 @@ def _against_chain(
     ratio = float(torch.exp(-error[6]))
     edge = replace(edge, chain_deviation=deviation, scale_ratio=ratio)
     if max(ratio, 1 / ratio) > settings.max_scale_ratio:
-        reason = f"its scale is {ratio:.2f} times the chain's, beyond a factor of {settings.max_scale_ratio:g}"
+        reason = (
+            f"its scale is {ratio:.2f} times the chain's, beyond a factor of {settings.max_scale_ratio:g}"
+        )
         return replace(edge, accepted=False, reason=reason)
     if not deviation <= settings.max_chain_deviation:
         reason = (
@@ -215,8 +231,12 @@ def _optimise(
     i = torch.tensor([*range(len(seams)), *(edge.a for edge in loops)])
     j = torch.tensor([*range(1, len(seams) + 1), *(edge.c for edge in loops)])
     measured = [*(seam.earlier_from_later for seam in seams), *(edge.a_from_c for edge in loops)]
-    all_covariances = torch.cat([covariances, torch.stack([_edge_covariance(e, settings.noise) for e in loops])])
+    all_covariances = torch.cat(
+        [covariances, torch.stack([_edge_covariance(e, settings.noise) for e in loops])]
+    )
     information = torch.linalg.inv(all_covariances)
     information = (information + information.transpose(1, 2)) / 2
     robust = torch.arange(len(i)) >= len(seams)
-    return optimise_pose_graph(nodes, PoseEdges(i, j, Sim3Batch.stack(measured), information, robust), settings.graph)
+    return optimise_pose_graph(
+        nodes, PoseEdges(i, j, Sim3Batch.stack(measured), information, robust), settings.graph
+    )

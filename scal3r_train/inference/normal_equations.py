@@ -43,7 +43,9 @@ class NormalEquations:
 
     def fill(self, hessian: np.ndarray, gradient: np.ndarray) -> float:
         """Sum the edges' blocks [E, 2 D, 2 D] and gradients [E, 2 D]; return the sum's largest number."""
-        self._values = np.bincount(self._target, hessian.reshape(-1)[self._used], minlength=len(self._indices))
+        self._values = np.bincount(
+            self._target, hessian.reshape(-1)[self._used], minlength=len(self._indices)
+        )
         used = self._gradient_entry >= 0
         self._gradient = np.bincount(
             self._gradient_entry[used], gradient.reshape(-1)[used], minlength=self._length

@@ -33,7 +33,9 @@ class PoseGraphSettings(StrictModel):
     """When the solver stops, and what a robust edge costs."""
 
     max_iterations: int = Field(100, ge=1, description="Trial steps, accepted or not.")
-    cost_tolerance: float = Field(1e-9, gt=0, lt=1, description="Stop when the cost falls by less than this share.")
+    cost_tolerance: float = Field(
+        1e-9, gt=0, lt=1, description="Stop when the cost falls by less than this share."
+    )
     step_tolerance: float = Field(
         1e-10, gt=0, lt=1, description="Stop when no number of any pose's tangent changes by more."
     )
@@ -43,7 +45,9 @@ class PoseGraphSettings(StrictModel):
     damping: float = Field(
         1e-7, gt=0, description="Of the normal equations' diagonal after the first step that raises the cost."
     )
-    robust: bool = Field(True, description="Whether edges marked robust are; else every edge costs its square.")
+    robust: bool = Field(
+        True, description="Whether edges marked robust are; else every edge costs its square."
+    )
     kernel_width: float = Field(
         5.0, gt=0, description="Residual, in standard deviations, from which a robust edge does not count."
     )

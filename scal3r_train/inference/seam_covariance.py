@@ -24,10 +24,14 @@ class SeamNoiseSettings(StrictModel):
     """What a seam's residual says about its error."""
 
     points_per_measurement: int = Field(
-        10_000, ge=1, description="Points that err together; a seam has num_points / this measurements, at least 1."
+        10_000,
+        ge=1,
+        description="Points that err together; a seam has num_points / this measurements, at least 1.",
     )
     min_relative_std: float = Field(
-        1e-4, gt=0, description="Least error of scale and of rotation in radians, however well the points fit."
+        1e-4,
+        gt=0,
+        description="Least error of scale and of rotation in radians, however well the points fit.",
     )
     untrusted_factor: float = Field(5.0, ge=1, description="Error of a seam that is not trusted, times this.")
     cameras_relative_std: float = Field(0.1, gt=0, description="Error of a seam joined by cameras alone.")

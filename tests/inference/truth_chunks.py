@@ -68,7 +68,9 @@ def read_truth(folder: Path) -> Truth:
     return Truth(world_from_cam, torch.stack([x, y, torch.ones_like(x)], dim=-1), depth)
 
 
-def predict(truth: Truth, frames: Sequence[int], seed: int, world_from_cam: Tensor | None = None) -> ChunkGeometry:
+def predict(
+    truth: Truth, frames: Sequence[int], seed: int, world_from_cam: Tensor | None = None
+) -> ChunkGeometry:
     """What a network might say about some frames, seen from `world_from_cam` [S, 3, 4] (default: the truth)."""
     generator = torch.Generator().manual_seed(seed)
     index = list(frames)
@@ -99,7 +101,9 @@ class Drive:
     chunks: list[ChunkGeometry]
     seams: list[Seam]
 
-    def loop_edge(self, first: int, second: int, settings: LoopEdgeSettings, *, false_place: bool = False) -> LoopEdge:
+    def loop_edge(
+        self, first: int, second: int, settings: LoopEdgeSettings, *, false_place: bool = False
+    ) -> LoopEdge:
         """The edge of a loop chunk about two frames; `false_place` puts the second where the first is."""
         windows = [range(frame - HALF_WINDOW, frame + HALF_WINDOW) for frame in (first, second)]
         a, c = (next(k for k, r in enumerate(self.ranges) if w[0] in r and w[-1] in r) for w in windows)
@@ -108,7 +112,9 @@ class Drive:
         if false_place:
             there, here = (self.truth.world_from_cam[frame] for frame in (first, second))
             moved = compose_extrinsics(there, invert_extrinsics(here))
-            cameras = torch.cat([cameras[: 2 * HALF_WINDOW], compose_extrinsics(moved, cameras[2 * HALF_WINDOW :])])
+            cameras = torch.cat(
+                [cameras[: 2 * HALF_WINDOW], compose_extrinsics(moved, cameras[2 * HALF_WINDOW :])]
+            )
         loop_chunk = predict(self.truth, frames, 10_000 + first, cameras)
         return make_loop_edge(a, c, self.chunks[a], self.chunks[c], loop_chunk, ALIGNMENT, settings)
 
