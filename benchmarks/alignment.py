@@ -70,12 +70,14 @@ def weighted_fit(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tenso
 
 
 def timed(run: Callable[[], Sim3]) -> tuple[Sim3, float]:
+    """Return what was found and the seconds of processor time."""
     begin = time.process_time()
     result = run()
     return result, time.process_time() - begin
 
 
 def main() -> None:
+    """Let both take turns and print what they need and how wrong they are."""
     earlier, later, truth = pair()
     settings = AlignmentSettings()
     probe = later.world_points[::7, ::13, ::11].reshape(-1, 3)

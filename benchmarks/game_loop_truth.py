@@ -17,6 +17,7 @@ FIRST_FRAMES, FALSE_PLACES, MIN_GAP = (20, 60, 100), (300, 900), 700
 
 
 def main() -> None:
+    """Print the error of the trajectory with and without loops, and all verdicts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

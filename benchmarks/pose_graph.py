@@ -66,6 +66,7 @@ def report(name: str, nodes: Sim3Batch, edges: PoseEdges, repeats: int) -> None:
 
 
 def main() -> None:
+    """Print one line for every graph."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     print(
-        f"{'graph':<28} {'nodes':>6} {'edges':>6} {'cpu ms':>9} {'wall ms':>9} {'steps':>5} {'before':>12} {'after':>12}"
+        f"{'graph':<28} {'nodes':>6} {'edges':>6} {'cpu ms':>9} {'wall ms':>9} {'steps':>5} {'before':>12} {'after':>12}"  # noqa: E501
     )
     for num_nodes, num_loops in ((300, 10), (5000, 50)):
         _, nodes, edges = circuit(num_nodes, num_loops)

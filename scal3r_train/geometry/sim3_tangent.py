@@ -4,13 +4,15 @@ A tangent vector is (tau, phi, sigma) [N, 7]: translation, rotation vector (radi
 [[phi^ + sigma I, tau], [0, 0]], and Exp is the matrix exponential: s = e^sigma, R = exp(phi^), t = V tau (SPEC 7.4).
 With sigma = 0 everything is SE(3), whose six numbers are the first six.
 
-All coefficients are integrals over v in [0, 1] of smooth functions (V = integral of e^(sigma v) exp(v phi^), and so on),
+All coefficients are integrals over v in [0, 1] of smooth functions (V = integral of e^(sigma v) exp(v phi^), ...),
 evaluated by Gauss-Legendre quadrature: exact to rounding for angles up to pi and scale factors up to e^5, and
 without the cancellations that closed forms have at sigma = 0, theta = 0 or both. Sources: Eade, "Lie groups for 2D and
 3D transformations"; Sola et al. 2018 for the meaning of the Jacobians. Shapes: N similarities, Q quadrature nodes.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import torch
@@ -66,7 +68,7 @@ def rotation_log(rotation: Tensor) -> Tensor:
 
 
 def skew(vector: Tensor) -> Tensor:
-    """The matrices [N, 3, 3] with skew(a) b = a x b, of vectors [N, 3]."""
+    """Cross-product matrices [N, 3, 3] of vectors [N, 3]."""
     x, y, z = vector.unbind(-1)
     o = torch.zeros_like(x)
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).unflatten(-1, (3, 3))
@@ -159,7 +161,12 @@ def _v_coefficients(theta: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tenso
 def _quadrature(theta: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes in [0, 1] and weights, [Q, 1] each, enough for the largest of the arguments."""
     largest = max(theta.abs().max(), sigma.abs().max()) if len(theta) else 0.0
-    nodes, node_weights = np.polynomial.legendre.leggauss(_FEW if largest < _SMALL else _MANY)
+    return _gauss_legendre(_FEW if largest < _SMALL else _MANY)
+
+
+@cache
+def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
+    nodes, node_weights = np.polynomial.legendre.leggauss(count)
     return torch.from_numpy((nodes + 1) / 2)[:, None], torch.from_numpy(node_weights / 2)[:, None]
 
 
@@ -183,7 +190,7 @@ def _polynomial(c0: Tensor, c1: Tensor, c2: Tensor, hat: Tensor) -> Tensor:
 
 
 def _r1(x: Tensor) -> Tensor:
-    """Sin x / x."""
+    """Return sin x / x."""
     return torch.sinc(x / torch.pi)
 
 
