@@ -226,7 +226,7 @@ def start_scene_folder(output: Path, identity: dict[str, Any] | None = None) -> 
 def discard_scene_folder(output: Path) -> bool:
     """Remove the partial folder of a run that failed, unless it holds finished work; return whether it is gone."""
     work = work_folder(output)
-    if (work / IDENTITY_NAME).is_file() and any(work.rglob("*.safetensors")):
+    if (work / IDENTITY_NAME).is_file() and _has_finished_work(work):
         return False
     shutil.rmtree(partial_folder(output), ignore_errors=True)
     return True
@@ -244,6 +244,11 @@ def publish_scene_folder(output: Path) -> None:
         shutil.rmtree(old)
     else:
         partial.rename(output)
+
+
+def _has_finished_work(work: Path) -> bool:
+    """Whether a round of visits or a chunk is finished; states and descriptors alone save nothing worth keeping."""
+    return any(work.rglob("memory_*.safetensors")) or any(work.glob("*/predictions/*.safetensors"))
 
 
 def _same_identity(path: Path, identity: dict[str, Any]) -> bool:

@@ -136,12 +136,12 @@ def test_a_newer_scene_takes_the_place_of_an_older_one(folder: Path) -> None:
 def test_only_the_same_run_goes_on_with_what_was_left(tmp_path: Path) -> None:
     output = tmp_path / "scene"
     start_scene_folder(output, {"recipe": [1, 2]})
-    (work_folder(output) / "a.safetensors").write_text("")
+    (work_folder(output) / "memory_0.safetensors").write_text("")
     start_scene_folder(output, {"recipe": (1, 2)})
-    assert (work_folder(output) / "a.safetensors").exists()
+    assert (work_folder(output) / "memory_0.safetensors").exists()
     assert not discard_scene_folder(output)
     start_scene_folder(output, {"recipe": [1, 3]})
-    assert not (work_folder(output) / "a.safetensors").exists()
+    assert not (work_folder(output) / "memory_0.safetensors").exists()
     assert discard_scene_folder(output)
     assert list(tmp_path.iterdir()) == []
 
