@@ -98,7 +98,7 @@ def left_jacobian_inverse(tangent: Tensor) -> Tensor:
     """The inverse of `left_jacobian`, [N, 7, 7], for angles below 2 pi."""
     theta, sigma, hat, inverse = _start(tangent)
     v_inverse = _v_inverse(theta, sigma, hat)
-    rotation_inverse = _v_inverse(theta, torch.zeros_like(sigma), hat)
+    rotation_inverse = _inverse_polynomial(torch.ones_like(theta), _p1(theta), _p2(theta), theta, hat)
     coupling = -v_inverse @ _translation_coupling(tangent, theta, sigma, hat)
     inverse[:, :3, :3] = v_inverse
     inverse[:, 3:6, 3:6] = rotation_inverse
@@ -176,8 +176,11 @@ def _v_matrix(theta: Tensor, sigma: Tensor, hat: Tensor) -> Tensor:
 
 
 def _v_inverse(theta: Tensor, sigma: Tensor, hat: Tensor) -> Tensor:
-    """V^-1 [N, 3, 3]. V's eigenvalues are C along the axis and g = C - B theta^2 +- i A theta across it."""
-    c, a, b = _v_coefficients(theta, sigma)
+    return _inverse_polynomial(*_v_coefficients(theta, sigma), theta, hat)
+
+
+def _inverse_polynomial(c: Tensor, a: Tensor, b: Tensor, theta: Tensor, hat: Tensor) -> Tensor:
+    """(C I + A phi^ + B phi^^2)^-1, whose eigenvalues are 1/C along the axis, 1/(C - B theta^2 +- i A theta) across."""
     square = theta**2
     g_square = (c - b * square) ** 2 + a**2 * square
     return _polynomial(1 / c, -a / g_square, (a**2 + b**2 * square - c * b) / (c * g_square), hat)

@@ -34,7 +34,7 @@ class PoseGraphSettings(StrictModel):
 
     max_iterations: int = Field(100, ge=1, description="Trial steps, accepted or not.")
     cost_tolerance: float = Field(
-        1e-9, gt=0, lt=1, description="Stop when the cost falls by less than this share."
+        1e-8, gt=0, lt=1, description="Stop when the cost falls by less than this share."
     )
     step_tolerance: float = Field(
         1e-10, gt=0, lt=1, description="Stop when no number of any pose's tangent changes by more."
