@@ -108,7 +108,7 @@ def reconstruct(
     with same_fate():
         if process.is_main:
             refuse_occupied(output, overwrite=recipe.export.overwrite)
-        _refuse_missing_heads(model, recipe)
+        refuse_missing_heads(model, recipe)
         record = source if isinstance(source, SequenceRecord) else open_source(source)
         video = Video.choose(record, recipe.input, model.config)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
@@ -128,8 +128,8 @@ def reconstruct(
         shares = gather_to_main(share)
         with same_fate():
             if process.is_main:
-                info = _scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
-                _write(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
+                info = scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
+                write_shares(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
     return load_scene(output) if process.is_main else None
 
 
@@ -147,7 +147,7 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
             f"{output}: complete for this input, recipe and checkpoint; export.overwrite=true runs it again"
         )
     scene = reconstruct(record, model, recipe, output, model_sha256)
-    return "" if scene is None else _outcome(output, scene.info)
+    return "" if scene is None else outcome_line(output, scene.info)
 
 
 def _is_done(output: Path, recipe: ReconstructionRecipe, video: Video, model_sha256: str | None) -> bool:
@@ -166,7 +166,7 @@ def _with_overwrite_off(recipe: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, "export": {**recipe["export"], "overwrite": False}}
 
 
-def _refuse_missing_heads(model: Scal3RModel, recipe: ReconstructionRecipe) -> None:
+def refuse_missing_heads(model: Scal3RModel, recipe: ReconstructionRecipe) -> None:
     """Raise a UserError when the model cannot predict what the recipe needs."""
     config = model.config
     needed = {"camera": config.camera_head, "depth": config.depth_head}
@@ -213,7 +213,7 @@ def _identity(
     }
 
 
-def _write(
+def write_shares(
     output: Path,
     video: Video,
     info: SceneInfo,
@@ -238,7 +238,7 @@ def _write(
     publish_scene_folder(output)
 
 
-def _scene_info(
+def scene_info(
     video: Video,
     layout: Layout,
     placement: Placement,
@@ -277,7 +277,7 @@ def _scene_info(
     )
 
 
-def _outcome(output: Path, info: SceneInfo) -> str:
+def outcome_line(output: Path, info: SceneInfo) -> str:
     """Return the line that tells the user what was made, and where to look twice."""
     doubtful = [number + 1 for number, seam in enumerate(info.seams) if not seam["trusted"]]
     line = (

@@ -10,6 +10,7 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.transforms import ResizeRule
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings
+from scal3r_train.inference.follow_settings import FollowSettings
 from scal3r_train.inference.load_model import ModelSettings
 from scal3r_train.inference.prediction import PointSource
 
@@ -76,3 +77,4 @@ class ReconstructionRecipe(StrictModel):
     schedule: ScheduleSettings = ScheduleSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     export: ExportSettings = ExportSettings()
+    follow: FollowSettings = FollowSettings()

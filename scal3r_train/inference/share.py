@@ -173,7 +173,7 @@ def place_share(
         cloud.add(coloured_points(placed, video.images(frames), recipe.export.min_confidence_ratio))
         if recipe.export.save_depth:
             _write_depths(folder, placed)
-    return Share(torch.cat(cameras), torch.cat(intrinsics), cloud.result(), _peak_memory())
+    return Share(torch.cat(cameras), torch.cat(intrinsics), cloud.result(), peak_memory())
 
 
 def voxel_size_of(recipe: ReconstructionRecipe, placement: Placement) -> float:
@@ -207,7 +207,7 @@ def _write_depths(folder: Path, placed: PlacedFrames) -> None:
         write_depth(folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
 
 
-def _peak_memory() -> dict[str, int]:
+def peak_memory() -> dict[str, int]:
     """Return the most bytes that this process has used on the host and, if there is one, on its device."""
     peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_KIB}
     if torch.cuda.is_available():
