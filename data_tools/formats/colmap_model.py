@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 from scal3r_data_tools.formats.axes import pose_from_wxyz
-from scal3r_data_tools.formats.colmap_camera import ColmapCamera, check_model, model_of_number
 from scal3r_train.config import UserError
+from scal3r_train.data.colmap_camera import ColmapCamera, model_of_number, read_cameras_text
 
 BYTES_OF_POINT = 24  # x, y: float64, point3D_id: int64
 NAME_BLOCK_BYTES = 256
@@ -79,20 +79,9 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 def _cameras(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
     try:
-        yield from _cameras_binary(path) if path.suffix == ".bin" else _cameras_text(path)
+        yield from _cameras_binary(path) if path.suffix == ".bin" else read_cameras_text(path)
     except (OSError, ValueError, IndexError, struct.error) as error:
         raise _damaged(path, error) from None
-
-
-def _cameras_text(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            words = line.split()
-            if not words or words[0].startswith("#"):
-                continue
-            check_model(words[1], len(words) - 4, path)
-            hw = int(words[3]), int(words[2])
-            yield int(words[0]), ColmapCamera(words[1], hw, tuple(float(word) for word in words[4:]))
 
 
 def _cameras_binary(path: Path) -> Iterator[tuple[int, ColmapCamera]]:

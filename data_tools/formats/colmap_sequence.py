@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from scal3r_data_tools.formats.colmap_camera import Lens, family, lens_of, merged
 from scal3r_data_tools.formats.colmap_model import read_cameras, read_images
 from scal3r_train.config import UserError
+from scal3r_train.data.colmap_camera import Lens, family, lens_of, merged
 from scal3r_train.data.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.source import natural_key

@@ -127,6 +127,28 @@ def read_frame_depth(record: SequenceRecord, index: int) -> np.ndarray | None:
     return _turned(_without_far(record, depth), record.quarter_turns)
 
 
+def read_frame_mask(record: SequenceRecord, index: int) -> np.ndarray | None:
+    """Return which pixels of the image of `read_frame_image` are neither masked nor sky, [H, W] bool; None: no masks.
+
+    Raises UserError naming the file that cannot be read.
+    """
+    height, width = record.image_size[index].tolist()
+    valid = None
+    for names, rule in ((record.sky_mask, record.sky_mask_rule), (record.mask, record.mask_rule)):
+        if names and names[index]:
+            data = read_file(record, names[index])
+            good = ~at_size(decode_mask(data, rule, record.root / names[index]), (height, width))
+            valid = good if valid is None else valid & good
+    return None if valid is None else mask_as_read(record, index, valid)
+
+
+def mask_as_read(record: SequenceRecord, index: int, valid: np.ndarray) -> np.ndarray:
+    """Return valid pixels of an image file [H, W] bool as those of `read_frame_image`: undistorted and upright."""
+    if (camera := _distorted_camera(record, index)) is not None:
+        valid = undistorted_nearest(valid.astype(np.uint8), camera) > 0
+    return _turned(valid, record.quarter_turns)
+
+
 def frame_camera(record: SequenceRecord, index: int) -> FrameCamera:
     """Return the camera of the image of `read_frame_image`."""
     intrinsics = _pinhole(record, index)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,10 @@ from scal3r_train.data.frame_files import VIDEO_SUFFIXES
 from scal3r_train.data.image_codec import read_image_size
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.video_frames import presentation_times, read_video_frame
+from scal3r_train.data.video_frames import num_lost_frames, presentation_times, read_video_frame
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+SECONDS_NAME = re.compile(r"\d+\.\d+")
 
 
 def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
@@ -42,36 +45,74 @@ def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
 
 
 def record_from_images(folder: Path) -> SequenceRecord:
-    """A sequence of all images of a folder (*.png, *.jpg, *.jpeg, *.bmp in any case), cameras unknown.
+    """A sequence of all images of a folder (IMAGE_SUFFIXES in any case), cameras unknown; hidden files are left out.
 
     Order: by name with numbers compared as numbers (frame2 before frame10), which for names of equal length is
-    the plain order of letters. Timestamps are frame numbers. Raises UserError when the folder holds no images, or
-    a depth map (by its name or because it is 16-bit).
+    the plain order of letters. Timestamps are frame numbers, but where all names are seconds with a fraction, as in
+    TUM's sets, they are these, and the order is theirs. Raises UserError when the folder holds no images, or a depth
+    map (by its name or because it is 16-bit).
     """
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    paths = [path for path in folder.iterdir() if is_image_name(path.name) and path.is_file()]
     if not paths:
-        raise UserError(f"folder {folder} holds no images; put *{', *'.join(IMAGE_SUFFIXES)} files into it")
-    paths.sort(key=lambda path: natural_key(path.name))
-    for path in paths:
-        if re.search(r"(?<![a-z])depth", path.name.lower()):
-            raise UserError(f"{path} looks like a depth map; give a folder of colour images only")
-    sizes = [read_image_size(path) for path in paths]
+        raise UserError(f"folder {folder} holds no images; {_advice(folder)}")
+    names = in_order([path.name for path in paths])
+    return record_of_images(folder, names, [read_image_size(folder / name) for name in names])
+
+
+def record_of_images(folder: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> SequenceRecord:
+    """A sequence of images of a folder in the order given, as `record_from_images`; sizes are upright (H, W)."""
+    for name in names:
+        if re.search(r"(?<![a-z])depth", name.lower()):
+            raise UserError(f"{folder / name} looks like a depth map; give a folder of colour images only")
+    times = [float(Path(name).stem) for name in names] if _are_times(names) else range(len(names))
     return SequenceRecord(
         dataset="images",
         sequence_id=folder.resolve().name or "images",
         split="test",
         root=folder.resolve(),
-        image=tuple(path.name for path in paths),
+        image=tuple(names),
         image_size=np.array(sizes, np.int64),
-        timestamp=np.arange(len(paths), dtype=np.float64),
+        timestamp=np.array(times, np.float64),
         source=str(folder.resolve()),
     )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of images in the order of their sequence: by time where all are seconds, else by `natural_key`."""
+    ordered = sorted(names, key=natural_key)
+    return sorted(ordered, key=lambda name: float(Path(name).stem)) if _are_times(ordered) else ordered
+
+
+def _are_times(names: Iterable[str]) -> bool:
+    return all(SECONDS_NAME.fullmatch(Path(name).stem) for name in names)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is an image that is read; `._a.jpg` is not, which macOS leaves beside `a.jpg`."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _advice(folder: Path) -> str:
+    """What to do about a folder without images."""
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    inner = [path for path in below if any(is_image_name(child.name) for child in path.iterdir())]
+    if inner:
+        return f"did you mean {inner[0]}?"
+    wanted = f"put *{', *'.join(IMAGE_SUFFIXES)} files into it"
+    others = Counter(
+        path.suffix.lower() for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+    )
+    if not others:
+        return wanted
+    suffix, num = others.most_common(1)[0]
+    return f"it holds {num} {suffix or 'other'} files; {wanted}"
 
 
 def record_from_video(path: Path) -> SequenceRecord:
     """A sequence of all frames of a video, cameras unknown; timestamps are the seconds at which frames are shown.
 
-    The first frame is decoded for its size. Raises UserError when the video cannot be read.
+    The first frame is decoded for its size. Of a video that was cut off, the frames that are left are taken, and
+    `num_missing` counts those known to be lost. Raises UserError when the video cannot be read.
     """
     path = path.resolve()
     times = presentation_times(path)
@@ -84,6 +125,7 @@ def record_from_video(path: Path) -> SequenceRecord:
         image=tuple(f"{path.name}#{number}" for number in range(len(times))),
         image_size=np.tile(size, (len(times), 1)),
         timestamp=times,
+        num_missing=num_lost_frames(path),
         source=str(path),
     )
 

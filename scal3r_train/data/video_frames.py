@@ -2,7 +2,8 @@
 
 Numbers count the presentation times that the container lists, so no frame need be decoded to count them; a frame is
 found by its time. Decoding begins at the key frame before. One video stays open in a process, since frames are mostly
-read in order. Rotation that the container asks for is applied. PyAV is optional.
+read in order. Rotation that the container asks for is applied. Of a file that was cut off, the frames that are left
+count. PyAV is optional.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -27,8 +29,8 @@ def presentation_times(path: Path) -> np.ndarray:
 
     Raises UserError when the file is no video, has no times, or PyAV is not installed.
     """
-    ticks, seconds_per_tick = _ticks(path)
-    return (ticks - ticks[0]) * seconds_per_tick
+    contents = _contents(path)
+    return (contents.ticks - contents.ticks[0]) * contents.seconds_per_tick
 
 
 def read_video_frame(path: Path, number: int) -> np.ndarray:
@@ -48,17 +50,54 @@ def _av() -> ModuleType:
     return av
 
 
+def num_lost_frames(path: Path) -> int:
+    """How many frames at the end of a damaged file the container lists or begins, but cannot give; 0 for a whole one.
+
+    Raises UserError as `presentation_times`, which leaves these frames out.
+    """
+    return _contents(path).num_lost
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a container lists.
+
+    Attributes:
+        ticks: presentation times of all frames [S] int64.
+        seconds_per_tick: their unit.
+        num_lost: frames at the end that are damaged or not there.
+    """
+
+    ticks: np.ndarray
+    seconds_per_tick: float
+    num_lost: int
+
+
 @lru_cache(maxsize=64)
-def _ticks(path: Path) -> tuple[np.ndarray, float]:
-    """Presentation times of all frames in ticks [S] int64, and seconds per tick."""
+def _contents(path: Path) -> _Contents:
     av = _av()
+    times, num_lost, last_key = [], 0, 0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise UserError(f"video {path} cannot be read: it has no pictures")
             stream = container.streams.video[0]
-            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-            times = {packet.dts if packet.pts is None else packet.pts for packet in packets}
+            # 0 where the container does not say; AVI's number counts gaps too.
+            num_listed = stream.frames if "mp4" in container.format.name else 0
+            num_discarded = 0
+            try:
+                for packet in container.demux(stream):
+                    if packet.is_corrupt:
+                        num_lost += 1
+                    elif packet.size and packet.is_discard:
+                        num_discarded += 1
+                    elif packet.size:
+                        times.append(packet.dts if packet.pts is None else packet.pts)
+                        last_key = times[-1] if packet.is_keyframe else last_key
+            except av.FFmpegError:
+                num_lost = max(num_lost, 1)
+                if not times:
+                    raise
             seconds_per_tick = float(stream.time_base)
     except av.FFmpegError as error:
         raise _refusal(path, error) from None
@@ -66,7 +105,32 @@ def _ticks(path: Path) -> tuple[np.ndarray, float]:
         raise UserError(
             f"video {path} cannot be read: frames without times; encode it again, to .mp4 for example"
         )
-    return np.array(sorted(times), np.int64), seconds_per_tick
+    num_lost = max(num_lost, num_listed - num_discarded - len(times))
+    kept = sorted(set(times))
+    if num_lost:
+        # What the end refers to may be missing: only what comes out of the decoder counts.
+        shown = _decodable_from(path, last_key)
+        num_lost += sum(time >= last_key and time not in shown for time in kept)
+        kept = [time for time in kept if time < last_key or time in shown]
+        if not kept:
+            raise UserError(f"video {path} cannot be read: no frame can be decoded; is the file damaged?")
+    return _Contents(np.array(kept, np.int64), seconds_per_tick, num_lost)
+
+
+def _decodable_from(path: Path, time: int) -> set[int]:
+    """Presentation times of the frames that can be decoded from the key frame at `time` on."""
+    av = _av()
+    shown: set[int] = set()
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            container.seek(time, stream=stream, backward=True)
+            for frame in container.decode(stream):
+                if not frame.is_corrupt:
+                    shown.add(frame.dts if frame.pts is None else frame.pts)
+    except av.FFmpegError:
+        pass  # the damage; what came before it counts
+    return shown
 
 
 def _refusal(path: Path, error: Exception) -> UserError:
@@ -85,7 +149,7 @@ class _OpenVideo:
 
     def __init__(self, path: Path) -> None:
         self.path, self.process = path, os.getpid()
-        self._ticks, _ = _ticks(path)
+        self._ticks = _contents(path).ticks
         self._av = _av()
         try:
             self._container = self._av.open(str(path))

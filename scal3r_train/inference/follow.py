@@ -11,6 +11,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
@@ -193,10 +194,13 @@ class _Follower:
         frames = ranges[number]
         self.folder.take(self._video.frame_indices[frames.stop - 1] + 1)
         with self._stages.stage("read"):
-            part = self._video.read(frames)
+            part, known = self._video.read(frames), self._video.known_intrinsics(frames)
+            self._video.close()
         with self._stages.stage("predict"):
             prediction = self._memory.predict(part.images)
         refuse_non_finite(prediction, number, frames)
+        if known is not None:
+            prediction = replace(prediction, intrinsics=known)
         seam = self._scene.add(prediction, part)
         is_last = ending is not None and number == len(ranges) - 1
         self._publish(ending if is_last else None)
@@ -204,7 +208,7 @@ class _Follower:
         return True
 
     def _finish(self, ending: Ending) -> None:
-        """Mark the scene as complete."""
+        """Mark the scene as complete, and say what the user should know of the input."""
         if self._scene.num_chunks == 0:
             nothing = UserError(
                 f"no frame came into {self._path} ({ending.reason}); check the path and input.start"
@@ -212,6 +216,8 @@ class _Follower:
             raise ending.error or nothing
         if not self._scene.is_complete:
             self._publish(ending)
+        if self._video is not None:
+            sys.stderr.write("".join(f"{line}\n" for line in self._video.notes))
 
     def _publish(self, ending: Ending | None) -> None:
         assert self._video is not None

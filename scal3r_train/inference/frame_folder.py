@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from scal3r_train.config import UserError
 from scal3r_train.data.image_codec import read_image, read_image_size
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import IMAGE_SUFFIXES, natural_key
+from scal3r_train.data.source import in_order, is_image_name, record_of_images
 
 IMAGES_PER_LOOK = 64
 
@@ -81,16 +79,7 @@ class GrowingFolder:
 
     def record(self) -> SequenceRecord:
         """Return the complete images as a sequence; at least one is needed."""
-        return SequenceRecord(
-            dataset="images",
-            sequence_id=self._folder.name or "images",
-            split="test",
-            root=self._folder,
-            image=tuple(self._names),
-            image_size=np.array([self._sizes[name] for name in self._names], np.int64),
-            timestamp=np.arange(len(self._names), dtype=np.float64),
-            source=str(self._folder),
-        )
+        return record_of_images(self._folder, self._names, [self._sizes[name] for name in self._names])
 
     def take(self, num_images: int) -> None:
         """Fix the order of the first images: nothing is put between them any more."""
@@ -134,7 +123,7 @@ class GrowingFolder:
         found: dict[str, FileState] = {}
         try:
             for path in self._folder.iterdir():
-                if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+                if is_image_name(path.name):
                     try:
                         status = path.stat()
                     except FileNotFoundError:
@@ -152,14 +141,16 @@ class GrowingFolder:
 
     def _pending(self) -> list[str]:
         """Return files that are not taken, in order; those that have come too late are left out."""
-        known = {*self._names[: self._num_taken], *self.left_out}
-        pending = sorted((name for name in self._files if name not in known), key=natural_key)
-        if self._num_taken:
-            last = self._names[self._num_taken - 1]
-            for name in [name for name in pending if natural_key(name) < natural_key(last)]:
+        taken = set(self._names[: self._num_taken])
+        ordered = in_order({*self._files, *taken} - set(self.left_out))
+        if not taken:
+            return ordered
+        last = self._names[self._num_taken - 1]
+        place = ordered.index(last)
+        for name in ordered[:place]:
+            if name not in taken:
                 self._leave_out(name, f"it came after {last} had been taken")
-                pending.remove(name)
-        return pending
+        return [name for name in ordered[place + 1 :] if name not in taken]
 
     def _try(self, name: str) -> str | None:
         """Decode an image and note its size; return what is wrong with it."""

@@ -11,6 +11,7 @@ Shapes: S frames, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,7 +90,7 @@ class SegmentSchedule:
         if not self._chunks_talk():
             with same_fate():
                 for chunk in track([chunk for chunk in chunks if chunk not in done]):
-                    keep(chunk, self._roomy(lambda chunk=chunk: self._predict_alone(chunk)))  # type: ignore[misc]
+                    keep(chunk, self._roomy(partial(self._predict_alone, chunk)))
             return
         self._resume()
         for visit in range(len(self.memories), self._pass.num_memories):
@@ -98,11 +99,11 @@ class SegmentSchedule:
             todo = [chunk for chunk in chunks if chunk not in done]
             for place, chunk in enumerate(track(todo)):
                 self._prefetch(todo, place + 1)
-                state, _ = self._roomy(lambda chunk=chunk: self._bring(chunk, self._pass.num_memories))  # type: ignore[misc]
+                state, _ = self._roomy(partial(self._bring, chunk, self._pass.num_memories))
                 keep(
                     chunk,
-                    self._roomy(lambda state=state: self._pass.predict(state, self._read_before(state))),
-                )  # type: ignore[misc]
+                    self._roomy(partial(self._pass.predict, state, self._read_before(state))),
+                )
                 self._store.drop(chunk)
 
     def read_only(self, images: Tensor) -> ChunkPrediction:
@@ -123,7 +124,7 @@ class SegmentSchedule:
         with same_fate():
             for place, chunk in enumerate(track(chunks)):
                 self._prefetch(chunks, place + 1)
-                state, gradient = self._roomy(lambda chunk=chunk: self._bring(chunk, visit + 1))  # type: ignore[misc]
+                state, gradient = self._roomy(partial(self._bring, chunk, visit + 1))
                 self._store.put(chunk, state)
                 if gradient is None:
                     gradient = self._pass.gradient(state)

@@ -84,7 +84,9 @@ def plan_states(
         "recompute": 0,
     }
     if wanted != "auto":
-        return StatePlan(wanted, num_chunks, bytes_per_chunk, 0 if wanted == "recompute" else total, "as asked")
+        return StatePlan(
+            wanted, num_chunks, bytes_per_chunk, 0 if wanted == "recompute" else total, "as asked"
+        )
     for store in STORES[:-1]:
         if total <= limits[store]:
             reason = f"fits into {limits[store] / GIB:.3g} GiB"

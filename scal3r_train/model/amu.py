@@ -103,7 +103,11 @@ class AdaptiveMemoryUnit(Recomputed):
         """
         table, mask = self._table(batch), batch.chunk_mask
         parts = [self.recomputed(self, "write", part, table, mask) for part in self._passes(batch.tokens)]
-        return parts[0] if len(parts) == 1 else FastWeights(*map(sum, zip(*parts, strict=True)))
+        return (
+            parts[0]
+            if len(parts) == 1
+            else FastWeights(*(sum(same[1:], same[0]) for same in zip(*parts, strict=True)))
+        )
 
     def queries(self, batch: ChunkBatch) -> Tensor:
         """Return what the batch will ask the updated weights, [B, E, L, D]."""

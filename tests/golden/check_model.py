@@ -175,7 +175,8 @@ def check_dino_vit(golden: Golden) -> dict[str, Tensor]:
         tokens = encoder.encode(images)
         out[f"mid.{index}.tokens_in"] = encoder.embed(images)
         out[f"out.{index}.cls"] = tokens[:, 0]
-        out[f"out.{index}.reg"] = tokens[:, 1 : 1 + num_registers]
+        if num_registers:
+            out[f"out.{index}.reg"] = tokens[:, 1 : 1 + num_registers]
         out[f"out.{index}.patch"] = tokens[:, 1 + num_registers :]
     return out
 

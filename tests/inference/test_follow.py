@@ -154,17 +154,19 @@ def test_one_chunk_is_as_without_following(
     assert_same(scene, wanted)
 
 
+@pytest.mark.parametrize("extra", [[], ["points=head"], ["input.intrinsics=80 81 45 31"]])
 def test_without_memories_following_changes_nothing(
-    run: Follow, growing: Path, image_folder: Path, tmp_path: Path
+    run: Follow, growing: Path, image_folder: Path, tmp_path: Path, extra: list[str]
 ) -> None:
     """Joining, placing, thinning and depth one chunk at a time give what they give for all chunks together."""
     model = make_tiny_model(memory_layers=[])
     put(image_folder, growing)
-    overrides = ["export.save_depth=true", "export.max_points=700"]
+    overrides = ["export.save_depth=true", "export.max_points=700", *extra]
     scene = run(*overrides, model=model)
     wanted = reconstruct(growing, model, recipe_of(*overrides), tmp_path / "whole")
     assert wanted is not None
     assert_same(scene, wanted)
+    assert len(scene.positions) == 700
     for frame in range(NUM_FRAMES):
         one, other = (np.load(depth_path(tmp_path / name, frame)) for name in ("scene", "whole"))
         np.testing.assert_array_equal(one["depth"], other["depth"])

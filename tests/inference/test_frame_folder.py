@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scal3r_train.config import UserError
 from scal3r_train.data.source import record_from_images
 from scal3r_train.inference import frame_folder
 from scal3r_train.inference.frame_folder import GrowingFolder
@@ -128,3 +129,24 @@ def test_many_images_are_decoded_in_several_looks(
     for path in images[:5]:
         shutil.copy(path, tmp_path)
     assert [folder.look() for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_names_that_are_times_order_the_images(
+    folder: GrowingFolder, tmp_path: Path, images: list[Path]
+) -> None:
+    """12.5 comes after 12.25, though 5 is less than 25."""
+    for name, path in zip(("12.5", "12.25", "9.75"), images, strict=False):
+        shutil.copy(path, tmp_path / f"{name}.png")
+    folder.close(leave_out_broken=False)
+    folder.look()
+    assert list(folder.record().image) == ["9.75.png", "12.25.png", "12.5.png"]
+    np.testing.assert_array_equal(folder.record().timestamp, record_from_images(tmp_path).timestamp)
+    np.testing.assert_array_equal(folder.record().timestamp, [9.75, 12.25, 12.5])
+
+
+def test_depth_maps_are_refused(folder: GrowingFolder, tmp_path: Path, images: list[Path]) -> None:
+    shutil.copy(images[0], tmp_path / "depth_0.png")
+    folder.close(leave_out_broken=False)
+    folder.look()
+    with pytest.raises(UserError, match="looks like a depth map"):
+        folder.record()

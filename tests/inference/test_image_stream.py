@@ -69,7 +69,9 @@ def test_a_cut_off_image_is_told(name: str) -> None:
             next(images)
 
 
-@pytest.mark.parametrize("junk", [b"GIF89a", b"\xff\xd8\x12\x34", b"P6 words\n" + b"x" * 5000, b"P6" + b" " * 5000])
+@pytest.mark.parametrize(
+    "junk", [b"GIF89a", b"\xff\xd8\x12\x34", b"P6 words\n" + b"x" * 5000, b"P6" + b" " * 5000]
+)
 def test_anything_else_is_refused(junk: bytes) -> None:
     with pytest.raises(UserError, match="image 1 of the pipe is neither JPEG, PNG nor"):
         list(split_images(io.BytesIO(IMAGES["png"][1] + junk)))

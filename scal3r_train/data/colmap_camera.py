@@ -14,7 +14,7 @@ can be written as one are (`pinhole` as `opencv` with zeros, `opencv_fisheye` as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +103,21 @@ def check_model(name: str, num: int, path: Path) -> None:
         )
     if num != _MODELS[_NUMBERS[name]][1]:
         raise UserError(f"{path}: a camera {name} with {num} parameters; is the file damaged?")
+
+
+def read_cameras_text(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
+    """Cameras of a cameras.txt with their ids, in the order of the file.
+
+    Raises UserError for an unknown model, OSError, ValueError or IndexError for what is no such file.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            check_model(words[1], len(words) - 4, path)
+            hw = int(words[3]), int(words[2])
+            yield int(words[0]), ColmapCamera(words[1], hw, tuple(float(word) for word in words[4:]))
 
 
 def lens_of(camera: ColmapCamera) -> Lens:

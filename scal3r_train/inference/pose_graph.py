@@ -1,0 +1,210 @@
+"""Pose graphs over Sim(3) or SE(3): the poses that agree best with measured relative poses.
+
+Node k is T_k = world_from_k. An edge (i, j, M) measures M = i_from_j; its residual is e = Log(M^-1 T_i^-1 T_j), a
+tangent vector in frame j, and its cost e^T information e. Poses are changed by T <- T Exp(d), so the Jacobians are
+Jr^-1(e) for T_j and -Jr^-1(e) Ad(T_j^-1 T_i) for T_i. Levenberg-Marquardt with Nielsen's damping; the first node
+stays. Edges marked robust have the Geman-McClure cost, approached from the quadratic one by graduated non-convexity
+(Yang et al. 2020): with its redescending weight alone, a right loop edge is lost whenever drift exceeds the width.
+Shapes: N nodes, E edges, D = 7 (or 6: SE(3)) numbers of a pose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from scal3r_train.config import StrictModel
+from scal3r_train.geometry import sim3_tangent
+from scal3r_train.geometry.sim3_batch import Sim3Batch
+from scal3r_train.inference.normal_equations import NormalEquations
+
+FLOAT_FLOOR = 1e-28  # costs below it per residual are rounding
+
+
+class PoseGraphSettings(StrictModel):
+    """When the solver stops, and what a robust edge costs."""
+
+    max_iterations: int = Field(100, ge=1, description="Trial steps, accepted or not.")
+    cost_tolerance: float = Field(1e-9, gt=0, lt=1, description="Stop when the cost falls by less than this share.")
+    step_tolerance: float = Field(
+        1e-10, gt=0, lt=1, description="Stop when no number of any pose's tangent changes by more."
+    )
+    gradient_tolerance: float = Field(
+        1e-10, gt=0, lt=1, description="Stop when the gradient is below this share of the first one."
+    )
+    initial_damping: float = Field(1e-6, gt=0, description="Of the normal equations' diagonal.")
+    robust: bool = Field(True, description="Whether edges marked robust are; else every edge costs its square.")
+    kernel_width: float = Field(
+        5.0, gt=0, description="Residual, in standard deviations, at which a robust edge's weight is a quarter."
+    )
+    annealing_factor: float = Field(
+        4.0, gt=1, description="By which the kernel narrows at each stage of graduated non-convexity."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PoseEdges:
+    """E measured relative poses.
+
+    `i`, `j` [E] node numbers; `i_from_j` measurements; `information` [E, D, D] symmetric positive definite, of
+    residuals (tau, phi, sigma) in frame j; `robust` [E] bool, those that may be wrong altogether.
+    """
+
+    i: Tensor
+    j: Tensor
+    i_from_j: Sim3Batch
+    information: Tensor
+    robust: Tensor
+
+    def __post_init__(self) -> None:
+        num = len(self.i)
+        assert self.i.shape == self.j.shape == self.robust.shape == (num,)
+        assert len(self.i_from_j) == len(self.information) == num
+        assert self.information.shape[1:] in {(6, 6), (7, 7)}, self.information.shape
+
+
+@dataclass(frozen=True, eq=False)
+class PoseGraphResult:
+    """What `optimise_pose_graph` found.
+
+    `nodes` N world_from_k; `weights` [E] in (0, 1], what the kernel left of each edge; `chi2` [E] squared residuals
+    in standard deviations, unweighted; costs are sums of (robust) squares; `reason` says why it stopped.
+    """
+
+    nodes: Sim3Batch
+    weights: Tensor
+    chi2: Tensor
+    num_iterations: int
+    cost_before: float
+    cost_after: float
+    converged: bool
+    reason: str
+
+
+def residuals(nodes: Sim3Batch, edges: PoseEdges) -> Tensor:
+    """Log(M^-1 T_i^-1 T_j) of every edge, [E, 7]."""
+    return sim3_tangent.log(edges.i_from_j.inverse() @ (nodes.take(edges.i).inverse() @ nodes.take(edges.j)))
+
+
+def optimise_pose_graph(nodes: Sim3Batch, edges: PoseEdges, settings: PoseGraphSettings) -> PoseGraphResult:
+    """Return the poses of least cost near the given ones; node 0 keeps its pose.
+
+    Every node must be tied to node 0 by edges. D follows from the information matrices: with 6, scales stay.
+    """
+    return _Solver(nodes, edges, settings).run()
+
+
+class _Solver:
+    """One optimisation: the current poses, their residuals and how strict the kernel is."""
+
+    def __init__(self, nodes: Sim3Batch, edges: PoseEdges, settings: PoseGraphSettings) -> None:
+        self.edges, self.settings = edges, settings
+        self.size = edges.information.shape[-1]
+        self.equations = NormalEquations(edges.i.numpy(), edges.j.numpy(), len(nodes), self.size)
+        self.robust = edges.robust & settings.robust
+        self.nodes = nodes
+        self.width2 = float("inf")  # of the kernel: first none
+        self.residuals, self.chi2 = self._evaluate(nodes)
+        self.damping, self.growth = settings.initial_damping, 2.0
+        self.num_iterations = 0
+
+    def run(self) -> PoseGraphResult:
+        """Solve with quadratic costs, then with narrower and narrower kernels."""
+        last_width2 = self.settings.kernel_width**2 if bool(self.robust.any()) else float("inf")
+        cost_before = self._cost(self.chi2, last_width2)
+        final = self.width2 == last_width2
+        converged, reason = self._descend(1e-9 if final else 1e-2)
+        converged = converged and final
+        while not final and self.num_iterations < self.settings.max_iterations:
+            worst = float(self.chi2[self.robust].max())
+            narrower = 2 * worst if self.width2 == float("inf") else self.width2 / self.settings.annealing_factor
+            self.width2 = max(last_width2, narrower)
+            final = self.width2 == last_width2
+            self.damping, self.growth = self.settings.initial_damping, 2.0
+            converged, reason = self._descend(1e-9 if final else 1e-2)
+            converged = converged and final
+        return PoseGraphResult(
+            self.nodes,
+            self._weights(self.chi2, last_width2),
+            self.chi2,
+            self.num_iterations,
+            cost_before,
+            self._cost(self.chi2, last_width2),
+            converged,
+            reason,
+        )
+
+    def _descend(self, stage_tolerance: float) -> tuple[bool, str]:
+        """Take steps until one of the tests holds; return whether one did, and which."""
+        settings = self.settings
+        tolerance = max(settings.cost_tolerance, stage_tolerance) if stage_tolerance > 1e-9 else settings.cost_tolerance
+        cost = self._cost(self.chi2, self.width2)
+        first_gradient, stale = 0.0, True
+        while self.num_iterations < settings.max_iterations:
+            if cost <= FLOAT_FLOOR * self.chi2.numel():
+                return True, "the cost is zero"
+            if stale:
+                gradient = self._linearise()
+                first_gradient, stale = first_gradient or gradient, False
+                if gradient <= settings.gradient_tolerance * first_gradient and gradient < first_gradient:
+                    return True, "the gradient vanishes"
+            self.num_iterations += 1
+            step, predicted = self.equations.solve(self.damping)
+            largest = float(abs(step).max()) if step.size else 0.0
+            if largest <= settings.step_tolerance:
+                return True, "the step vanishes"
+            nodes = self._moved(torch.from_numpy(step))
+            new_residuals, chi2 = self._evaluate(nodes)
+            new_cost = self._cost(chi2, self.width2)
+            gain = (cost - new_cost) / predicted if predicted > 0 else -1.0
+            if not gain > 0:  # also for a cost that is not a number
+                if abs(cost - new_cost) <= 1e-13 * cost:
+                    return True, "the cost no longer falls"
+                self.damping, self.growth = self.damping * self.growth, self.growth * 2
+                continue
+            fallen, cost = (cost - new_cost) / cost, new_cost
+            self.nodes, self.residuals, self.chi2, stale = nodes, new_residuals, chi2, True
+            self.damping, self.growth = max(self.damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), 1e-12), 2.0
+            if fallen < tolerance:
+                return True, "the cost no longer falls"
+        return False, "max_iterations reached"
+
+    def _linearise(self) -> float:
+        """Put the normal equations at the current poses together; return the gradient's largest number."""
+        edges, size = self.edges, self.size
+        relative = self.nodes.take(edges.j).inverse() @ self.nodes.take(edges.i)
+        jacobian_j = sim3_tangent.right_jacobian_inverse(self.residuals)
+        jacobian_i = -jacobian_j @ sim3_tangent.adjoint(relative)
+        jacobian = torch.cat([jacobian_i[:, :size, :size], jacobian_j[:, :size, :size]], dim=2)  # [E, D, 2 D]
+        information = self._weights(self.chi2, self.width2)[:, None, None] * edges.information
+        weighted = information @ jacobian
+        hessian = jacobian.transpose(1, 2) @ weighted
+        gradient = (weighted.transpose(1, 2) @ self.residuals[:, :size, None])[..., 0]
+        return self.equations.fill(hessian.numpy(), gradient.numpy())
+
+    def _moved(self, step: Tensor) -> Sim3Batch:
+        """The nodes after a step [N - 1, D] of all but the first."""
+        tangent = step.new_zeros(len(self.nodes), 7)
+        tangent[1:, : self.size] = step
+        return self.nodes @ sim3_tangent.exp(tangent)
+
+    def _evaluate(self, nodes: Sim3Batch) -> tuple[Tensor, Tensor]:
+        """(residuals [E, 7], their squares in standard deviations [E])."""
+        found = residuals(nodes, self.edges)
+        part = found[:, : self.size]
+        return found, torch.einsum("ei,eij,ej->e", part, self.edges.information, part)
+
+    def _cost(self, chi2: Tensor, width2: float) -> float:
+        """Sum of squares, with Geman-McClure's w^2 chi^2 / (w^2 + chi^2) for robust edges."""
+        if width2 == float("inf"):
+            return float(chi2.sum())
+        return float(torch.where(self.robust, width2 * chi2 / (width2 + chi2), chi2).sum())
+
+    def _weights(self, chi2: Tensor, width2: float) -> Tensor:
+        """The derivative of each edge's cost by chi^2, [E]."""
+        if width2 == float("inf"):
+            return torch.ones_like(chi2)
+        return torch.where(self.robust, (width2 / (width2 + chi2)) ** 2, 1.0)

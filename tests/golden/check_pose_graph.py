@@ -1,0 +1,125 @@
+"""Goldens of the Sim(3) pose graph, and of everything from decoded outputs to final poses, as the reference does it.
+
+The reference leaves all nodes free and weights all edges alike; relative poses at the optimum do not depend on the
+gauge, so node 0 is fixed here.
+"""
+
+import torch
+from torch import Tensor
+
+from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.geometry.pose_encoding import decode_pose
+from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.geometry.sim3_batch import Sim3Batch
+from scal3r_train.geometry.sim3_fit import REFERENCE_FIT
+from scal3r_train.inference.align import AlignmentSettings, align_chunks, chain, provider_chunk_of_frame
+from scal3r_train.inference.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.pose_graph import PoseEdges, PoseGraphSettings, optimise_pose_graph, residuals
+from tests.golden.reader import Golden
+
+SETTINGS = PoseGraphSettings(robust=False)
+ALIGNMENT = AlignmentSettings(confidence_floor=0, min_points=3, robust=REFERENCE_FIT)
+Loop = tuple[int, int, Sim3]  # a, c, c_from_a
+
+
+def check_sim3_pose_graph(golden: Golden) -> dict[str, Tensor]:
+    """Kind sim3_pose_graph: the optimum's relative transforms, absolute poses and mean squared residual."""
+    sequential = _similarities(golden, "in.seq")
+    pairs = golden["in.loop.ij"].tolist()
+    loops = [(a, c, sim3) for (a, c), sim3 in zip(pairs, _similarities(golden, "in.loop"), strict=True)]
+    nodes, edges = _chained(sequential), _edges(sequential, loops)
+    optimum = optimise_pose_graph(nodes, edges, SETTINGS)
+    assert optimum.converged
+    placed = _from_first(optimum.nodes.unstack())
+    relative = [a.inverse() @ b for a, b in zip(placed[:-1], placed[1:], strict=True)]
+    return {
+        "mid.initial_abs": torch.stack([node.matrix() for node in nodes.unstack()]),
+        "mid.residual0": residuals(nodes, edges),
+        "out.abs": torch.stack([node.matrix() for node in placed]),
+        "out.final_cost": residuals(optimum.nodes, edges).square().mean(),
+        "out.seq.s": torch.stack([sim3.scale for sim3 in relative]),
+        "out.seq.R": torch.stack([sim3.rotation for sim3 in relative]),
+        "out.seq.t": torch.stack([sim3.translation for sim3 in relative]),
+    }
+
+
+def check_post_process(golden: Golden) -> dict[str, Tensor]:
+    """Kind post_process: three chunks aligned, with and without a loop chunk between the first and the last."""
+    config = golden.config
+    ranges = [range(*bounds) for bounds in config["chunk_ranges"]]
+    blocks = [_Block(golden, number) for number in range(len(config["blocks"]))]
+    chunks = [block.geometry for block in blocks]
+    seams = [align_chunks(chunks[k], chunks[k + 1], ALIGNMENT) for k in range(len(ranges) - 1)]
+    loops = []
+    for (a, _, c, _), loop in zip(config["loops"], chunks[len(ranges) :], strict=True):
+        a_from_loop = align_chunks(chunks[a], loop, ALIGNMENT).earlier_from_later
+        c_from_loop = align_chunks(chunks[c], loop, ALIGNMENT).earlier_from_later
+        loops.append((a, c, c_from_loop @ a_from_loop.inverse()))
+    sequential = [seam.earlier_from_later for seam in seams]
+    optimum = optimise_pose_graph(_chained(sequential), _edges(sequential, loops), SETTINGS)
+    assert optimum.converged
+    result: dict[str, Tensor] = {}
+    providers = provider_chunk_of_frame(config["n_frames"], ranges, config["overlap_size"])
+    rows = [blocks[k].frames.index(frame) for frame, k in enumerate(providers)]
+    placed_by_name = {"noloop": chain(seams), "loop": _from_first(optimum.nodes.unstack())}
+    for name, world_from_chunk in placed_by_name.items():
+        result[f"out.{name}.c2w"] = torch.stack(
+            [world_from_chunk[k].matrix() @ blocks[k].chunk_from_cam(row) for k, row in zip(providers, rows, strict=True)]
+        )
+        intrinsics = [blocks[k].intrinsics[row] for k, row in zip(providers, rows, strict=True)]
+        result[f"out.{name}.ixt"] = torch.stack(intrinsics)
+    result["out.noloop.depth"] = torch.stack(
+        [blocks[k].depth[row].flatten() for k, row in zip(providers, rows, strict=True)]
+    )
+    for name, sim3s in {"seq": sequential, "loop": [sim3 for _, _, sim3 in loops]}.items():
+        result[f"mid.{name}.s"] = torch.stack([sim3.scale for sim3 in sim3s])
+        result[f"mid.{name}.R"] = torch.stack([sim3.rotation for sim3 in sim3s])
+        result[f"mid.{name}.t"] = torch.stack([sim3.translation for sim3 in sim3s])
+    return result
+
+
+class _Block:
+    """One chunk's decoded outputs, in the golden's order of frames."""
+
+    def __init__(self, golden: Golden, number: int) -> None:
+        image_hw = tuple(golden.config["hw"])
+        self.frames: list[int] = golden.config["blocks"][number]["src"]
+        self.extrinsics, self.intrinsics = decode_pose(golden[f"in.block{number}.cam"], image_hw)
+        self.depth = golden[f"in.block{number}.depth"][..., 0].unflatten(1, image_hw)
+        confidence = golden[f"in.block{number}.depth_conf"][..., 0].unflatten(1, image_hw)
+        points = world_points_from_depth(self.depth, self.intrinsics, self.extrinsics)
+        valid = self.depth.isfinite() & (self.depth > 0)
+        self.geometry = ChunkGeometry(self.frames, points, confidence, valid, self.extrinsics)
+
+    def chunk_from_cam(self, row: int) -> Tensor:
+        """4 x 4 float64."""
+        return Sim3.from_rigid(invert_extrinsics(self.extrinsics[row])).matrix()
+
+
+def _similarities(golden: Golden, prefix: str) -> list[Sim3]:
+    parts = [golden[f"{prefix}.{letter}"].double() for letter in "sRt"]
+    return [Sim3(*part) for part in zip(*parts, strict=True)]
+
+
+def _chained(sequential: list[Sim3]) -> Sim3Batch:
+    nodes = [Sim3.identity()]
+    for sim3 in sequential:
+        nodes.append(nodes[-1] @ sim3)
+    return Sim3Batch.stack(nodes)
+
+
+def _edges(sequential: list[Sim3], loops: list[Loop]) -> PoseEdges:
+    """The reference's residuals Log(Z_k T_{k+1}^-1 T_k) and Log(S T_a^-1 T_c), all of weight 1."""
+    i = [k + 1 for k in range(len(sequential))] + [a for a, _, _ in loops]
+    j = list(range(len(sequential))) + [c for _, c, _ in loops]
+    measured = [sim3.inverse() for sim3 in sequential] + [sim3.inverse() for _, _, sim3 in loops]
+    information = torch.eye(7, dtype=torch.float64).expand(len(i), 7, 7)
+    robust = torch.zeros(len(i), dtype=torch.bool)
+    return PoseEdges(torch.tensor(i), torch.tensor(j), Sim3Batch.stack(measured), information, robust)
+
+
+def _from_first(nodes: list[Sim3]) -> list[Sim3]:
+    first = nodes[0].inverse()
+    return [first @ node for node in nodes]
+
