@@ -139,7 +139,9 @@ def _translation_coupling(tangent: Tensor, theta: Tensor, sigma: Tensor, hat: Te
     c = torch.einsum("aqn,bqn->nab", weighted * r, p_end - p)
     tau = tangent[:, :3]
     once = torch.linalg.cross(tangent[:, 3:6], tau)
-    vectors = torch.stack([tau, once, torch.linalg.cross(tangent[:, 3:6], once)], dim=1)  # phi^^a tau, [N, 3, 3]
+    vectors = torch.stack(
+        [tau, once, torch.linalg.cross(tangent[:, 3:6], once)], dim=1
+    )  # phi^^a tau, [N, 3, 3]
     mixed = torch.einsum("nab,nax->nbx", c, vectors)
     block = skew(mixed[:, 0]) + (skew(mixed[:, 1]) + skew(mixed[:, 2]) @ hat) @ hat
     return torch.cat([block, -mixed[:, 0, :, None]], dim=2)
@@ -172,7 +174,7 @@ def _polynomial(c0: Tensor, c1: Tensor, c2: Tensor, hat: Tensor) -> Tensor:
 
 
 def _r1(x: Tensor) -> Tensor:
-    """sin x / x."""
+    """Sin x / x."""
     return torch.sinc(x / torch.pi)
 
 

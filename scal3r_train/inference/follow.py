@@ -11,7 +11,6 @@ import io
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
@@ -24,11 +23,11 @@ from scal3r_train.inference.growing_scene import GrowingScene
 from scal3r_train.inference.image_stream import Spool
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
 from scal3r_train.inference.online_memory import OnlineMemory
-from scal3r_train.inference.prediction import refuse_non_finite
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.reconstruct import outcome_line, reconstruct, refuse_missing_heads
 from scal3r_train.inference.scene import Scene, discard_scene_folder, load_scene, refuse_occupied
 from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.inference.share import with_what_is_known
 from scal3r_train.inference.video import Video
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.process import current_process, joined_processes
@@ -194,13 +193,11 @@ class _Follower:
         frames = ranges[number]
         self.folder.take(self._video.frame_indices[frames.stop - 1] + 1)
         with self._stages.stage("read"):
-            part, known = self._video.read(frames), self._video.known_intrinsics(frames)
+            part = self._video.read(frames)
             self._video.close()
         with self._stages.stage("predict"):
             prediction = self._memory.predict(part.images)
-        refuse_non_finite(prediction, number, frames)
-        if known is not None:
-            prediction = replace(prediction, intrinsics=known)
+        prediction = with_what_is_known(prediction, number, self._video, frames)
         seam = self._scene.add(prediction, part)
         is_last = ending is not None and number == len(ranges) - 1
         self._publish(ending if is_last else None)

@@ -21,7 +21,6 @@ from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.reconstruct import scene_info, write_shares
 from scal3r_train.inference.scene import (
     DEPTH_NAME,
     depth_path,
@@ -29,6 +28,7 @@ from scal3r_train.inference.scene import (
     start_scene_folder,
     write_depth,
 )
+from scal3r_train.inference.scene_writing import scene_info, write_shares
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import Placement, PointSieve, Share, peak_memory, voxel_size_of
 from scal3r_train.inference.state_plan import StatePlan

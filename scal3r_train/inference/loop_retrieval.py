@@ -82,6 +82,12 @@ class LoopSettings(StrictModel):
     max_candidates: int = Field(
         20, ge=1, description="Most candidates handed on; each costs one pass over two windows."
     )
+    min_common_view: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="Least share of one end's points that the other end's frames see at the same depth.",
+    )
     window_size: int = Field(
         20,
         ge=2,

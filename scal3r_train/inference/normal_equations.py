@@ -38,12 +38,14 @@ class NormalEquations:
         self._indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         self._diagonal = np.flatnonzero(self._indices == np.repeat(np.arange(self._length), counts))
         self._gradient_entry = entry.ravel()
-        self._values = np.zeros(len(key))
-        self._gradient = np.zeros(self._length)
+        self._values: np.ndarray = np.zeros(len(key))
+        self._gradient: np.ndarray = np.zeros(self._length)
 
     def fill(self, hessian: np.ndarray, gradient: np.ndarray) -> float:
         """Sum the edges' blocks [E, 2 D, 2 D] and gradients [E, 2 D]; return the sum's largest number."""
-        self._values = np.bincount(self._target, hessian.reshape(-1)[self._used], minlength=len(self._indices))
+        self._values = np.bincount(
+            self._target, hessian.reshape(-1)[self._used], minlength=len(self._indices)
+        )
         used = self._gradient_entry >= 0
         self._gradient = np.bincount(
             self._gradient_entry[used], gradient.reshape(-1)[used], minlength=self._length

@@ -28,7 +28,9 @@ class PoseGraphSettings(StrictModel):
     """When the solver stops, and what a robust edge costs."""
 
     max_iterations: int = Field(100, ge=1, description="Trial steps, accepted or not.")
-    cost_tolerance: float = Field(1e-9, gt=0, lt=1, description="Stop when the cost falls by less than this share.")
+    cost_tolerance: float = Field(
+        1e-9, gt=0, lt=1, description="Stop when the cost falls by less than this share."
+    )
     step_tolerance: float = Field(
         1e-10, gt=0, lt=1, description="Stop when no number of any pose's tangent changes by more."
     )
@@ -36,9 +38,13 @@ class PoseGraphSettings(StrictModel):
         1e-10, gt=0, lt=1, description="Stop when the gradient is below this share of the first one."
     )
     initial_damping: float = Field(1e-6, gt=0, description="Of the normal equations' diagonal.")
-    robust: bool = Field(True, description="Whether edges marked robust are; else every edge costs its square.")
+    robust: bool = Field(
+        True, description="Whether edges marked robust are; else every edge costs its square."
+    )
     kernel_width: float = Field(
-        5.0, gt=0, description="Residual, in standard deviations, at which a robust edge's weight is a quarter."
+        5.0,
+        gt=0,
+        description="Residual, in standard deviations, at which a robust edge's weight is a quarter.",
     )
     annealing_factor: float = Field(
         4.0, gt=1, description="By which the kernel narrows at each stage of graduated non-convexity."
@@ -120,7 +126,9 @@ class _Solver:
         converged = converged and final
         while not final and self.num_iterations < self.settings.max_iterations:
             worst = float(self.chi2[self.robust].max())
-            narrower = 2 * worst if self.width2 == float("inf") else self.width2 / self.settings.annealing_factor
+            narrower = (
+                2 * worst if self.width2 == float("inf") else self.width2 / self.settings.annealing_factor
+            )
             self.width2 = max(last_width2, narrower)
             final = self.width2 == last_width2
             self.damping, self.growth = self.settings.initial_damping, 2.0
@@ -140,7 +148,11 @@ class _Solver:
     def _descend(self, stage_tolerance: float) -> tuple[bool, str]:
         """Take steps until one of the tests holds; return whether one did, and which."""
         settings = self.settings
-        tolerance = max(settings.cost_tolerance, stage_tolerance) if stage_tolerance > 1e-9 else settings.cost_tolerance
+        tolerance = (
+            max(settings.cost_tolerance, stage_tolerance)
+            if stage_tolerance > 1e-9
+            else settings.cost_tolerance
+        )
         cost = self._cost(self.chi2, self.width2)
         first_gradient, stale = 0.0, True
         while self.num_iterations < settings.max_iterations:

@@ -28,6 +28,7 @@ class ChunkPrediction:
         intrinsics: [S, 3, 3] float64 in pixels of the processed images.
         depth, depth_conf: [S, H, W] z-depth in the chunk's units and its confidence.
         world_points, world_points_conf: [S, H, W, 3] and [S, H, W] of the point head, None when not run.
+        valid: [S, H, W] bool, False where a mask excludes a pixel; None: all pixels count.
     """
 
     extrinsics: Tensor
@@ -36,6 +37,7 @@ class ChunkPrediction:
     depth_conf: Tensor
     world_points: Tensor | None = None
     world_points_conf: Tensor | None = None
+    valid: Tensor | None = None
 
     @property
     def num_frames(self) -> int:
@@ -51,7 +53,13 @@ class ChunkPrediction:
             self.depth_conf[frames].clone(),
             None if self.world_points is None else self.world_points[frames].clone(),
             None if self.world_points_conf is None else self.world_points_conf[frames].clone(),
+            None if self.valid is None else self.valid[frames].clone(),
         )
+
+    @property
+    def usable(self) -> Tensor:
+        """Pixels with a depth that no mask excludes, [S, H, W] bool."""
+        return self.depth > 0 if self.valid is None else (self.depth > 0) & self.valid
 
     def points(self, source: PointSource) -> tuple[Tensor, Tensor]:
         """Return points [S, H, W, 3] float64 in chunk coordinates and their confidence [S, H, W].

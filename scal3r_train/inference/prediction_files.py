@@ -14,7 +14,7 @@ from scal3r_train.config import UserError
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.state_store import save_tensors
 
-FIELDS = ("extrinsics", "intrinsics", "depth", "depth_conf", "world_points", "world_points_conf")
+FIELDS = ("extrinsics", "intrinsics", "depth", "depth_conf", "world_points", "world_points_conf", "valid")
 
 
 class SavedPrediction:

@@ -13,12 +13,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from scal3r_train import __version__
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
@@ -26,6 +23,7 @@ from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.source import open_source
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
+from scal3r_train.inference.loops import ClosedLoops, find_and_close_loops, wants_loops
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.scene import (
     Scene,
@@ -34,24 +32,19 @@ from scal3r_train.inference.scene import (
     load_scene,
     load_scene_info,
     partial_folder,
-    publish_scene_folder,
     refuse_occupied,
     start_scene_folder,
     work_folder,
-    write_scene,
 )
+from scal3r_train.inference.scene_writing import scene_info, write_shares
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import (
-    Placement,
-    PointSieve,
-    Share,
     join_chunks,
     place_share,
     plan_share,
     predict_share,
     voxel_size_of,
 )
-from scal3r_train.inference.state_plan import StatePlan
 from scal3r_train.inference.video import Video
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import gather_to_all
@@ -117,19 +110,39 @@ def reconstruct(
         folder = partial_folder(output)
         plan = plan_share(model, video, layout, recipe, folder)
         if process.is_main:
-            sys.stderr.write(f"{plan.line()}\n")
+            sys.stderr.write("".join(f"{line}\n" for line in (*video.notes, plan.line())))
         with stages.stage("predict"):
             work = work_folder(output) / f"process_{process.rank:04d}"
-            predictions, _ = predict_share(model, video, mine, layout, recipe, plan, work, stages.track)
+            predictions, schedule, descriptors = predict_share(
+                model, video, mine, layout, recipe, plan, work, stages.track
+            )
         with stages.stage("align"):
             placement = join_chunks(predictions, layout, recipe)
+        closed: ClosedLoops | None = None
+        if wants_loops(recipe, layout):
+            with stages.stage("loops"):
+                closed = find_and_close_loops(
+                    schedule,
+                    descriptors,
+                    predictions,
+                    placement.seams,
+                    video,
+                    mine,
+                    layout,
+                    recipe,
+                    stages.track,
+                )
+            placement = placement.moved(closed.first_from_chunk)
         with stages.stage("place"), same_fate():
             share = place_share(predictions, video, layout, placement, recipe, folder, stages.track)
         shares = gather_to_main(share)
         with same_fate():
             if process.is_main:
                 info = scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
+                if closed is not None:
+                    info = info.model_copy(update={"loops": closed.loops, "pose_graph": closed.pose_graph})
                 write_shares(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
+    video.close()
     return load_scene(output) if process.is_main else None
 
 
@@ -213,70 +226,6 @@ def _identity(
     }
 
 
-def write_shares(
-    output: Path,
-    video: Video,
-    info: SceneInfo,
-    shares: Sequence[Share],
-    recipe: ReconstructionRecipe,
-    voxel_size: float,
-) -> None:
-    """Put the shares of all processes together, write the scene and give it its name."""
-    cloud = PointSieve(voxel_size, recipe.export.max_points, recipe.export.seed)
-    for share in shares:
-        cloud.add(share.points)
-    points = cloud.result()
-    write_scene(
-        partial_folder(output),
-        info.model_copy(update={"num_points": len(points)}),
-        video.scene_frames,
-        video.timestamps,
-        torch.cat([share.world_from_cam for share in shares]),
-        torch.cat([share.intrinsics for share in shares]),
-        points,
-    )
-    publish_scene_folder(output)
-
-
-def scene_info(
-    video: Video,
-    layout: Layout,
-    placement: Placement,
-    recipe: ReconstructionRecipe,
-    shares: Sequence[Share],
-    model_sha256: str | None,
-    stages: Stages,
-    plan: StatePlan,
-) -> SceneInfo:
-    """Return scene.json but for the number of points, which is not known yet."""
-    kinds = {kind for share in shares for kind in share.peak_memory_bytes}
-    return SceneInfo(
-        code_version=__version__,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        input=video.describe(),
-        num_frames=video.num_frames,
-        frame_indices=video.frame_indices,
-        processed_hw=video.image_hw,
-        chunks=tuple((chunk.start, chunk.stop) for chunk in layout.ranges),
-        provided_frames=tuple((frames.start, frames.stop) for frames in layout.provided),
-        world_from_chunk=tuple(
-            tuple(tuple(row) for row in sim3.matrix().tolist()) for sim3 in placement.world_from_chunk
-        ),
-        seams=tuple(seam.quality.as_dict() for seam in placement.seams),
-        breaks=tuple(n + 1 for n, seam in enumerate(placement.seams) if seam.quality.method == "break"),
-        state_plan=plan.as_dict(),
-        num_points=0,
-        voxel_size=voxel_size_of(recipe, placement),
-        recipe=recipe.model_dump(mode="json"),
-        checkpoint_sha256=model_sha256,
-        num_processes=len(shares),
-        timings_s={name: round(seconds, 3) for name, seconds in stages.timings_s.items()},
-        peak_memory_bytes={
-            kind: max(share.peak_memory_bytes.get(kind, 0) for share in shares) for kind in sorted(kinds)
-        },
-    )
-
-
 def outcome_line(output: Path, info: SceneInfo) -> str:
     """Return the line that tells the user what was made, and where to look twice."""
     doubtful = [number + 1 for number, seam in enumerate(info.seams) if not seam["trusted"]]
@@ -284,6 +233,12 @@ def outcome_line(output: Path, info: SceneInfo) -> str:
         f"{output}: {info.num_frames} frames in {len(info.chunks)} chunks, {info.num_points} points, "
         f"{sum(info.timings_s.values()):.1f} s"
     )
+    if info.loops:
+        line += (
+            f"; {sum(loop['accepted'] for loop in info.loops)} of {len(info.loops)} loop candidates closed"
+        )
+    if info.breaks:
+        line += f"; the trajectory is torn before chunk {', '.join(map(str, info.breaks[:5]))}"
     if doubtful:
         some = ", ".join(map(str, doubtful[:5])) + (", ..." if len(doubtful) > 5 else "")
         line += (

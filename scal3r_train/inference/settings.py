@@ -12,6 +12,8 @@ from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.inference.follow_settings import FollowSettings
 from scal3r_train.inference.input_settings import InputSettings
 from scal3r_train.inference.load_model import ModelSettings
+from scal3r_train.inference.loop_edges import LoopEdgeSettings
+from scal3r_train.inference.loop_retrieval import LoopSettings
 from scal3r_train.inference.prediction import PointSource
 
 
@@ -43,5 +45,7 @@ class ReconstructionRecipe(StrictModel):
     )
     schedule: ScheduleSettings = ScheduleSettings()
     alignment: AlignmentSettings = AlignmentSettings()
+    loop_closure: LoopSettings = LoopSettings()
+    pose_graph: LoopEdgeSettings = LoopEdgeSettings()
     export: ExportSettings = ExportSettings()
     follow: FollowSettings = FollowSettings()

@@ -6,8 +6,8 @@ Shapes: S frames, H W pixels.
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import Seam
 from scal3r_train.inference.chunk_pass import ChunkPass, dense_heads, state_bytes
+from scal3r_train.inference.frame_descriptors import FrameDescriptors
 from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.loops import wants_loops
 from scal3r_train.inference.point_cloud import PointCloud, thin
 from scal3r_train.inference.prediction import ChunkPrediction, refuse_non_finite
 from scal3r_train.inference.prediction_files import PredictionFolder, SavedPrediction
@@ -56,6 +58,11 @@ class Placement:
     world_from_chunk: list[Sim3]
     seams: list[Seam]
     median_depth: float
+
+    def moved(self, first_from_chunk: Sequence[Sim3]) -> Placement:
+        """Return the placement with chunks elsewhere relative to the first, which stays."""
+        first = self.world_from_chunk[0]
+        return replace(self, world_from_chunk=[first @ other for other in first_from_chunk])
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,32 +106,51 @@ def predict_share(
     plan: StatePlan,
     folder: Path,
     track: Track,
-) -> tuple[PredictionFolder, SegmentSchedule]:
+) -> tuple[PredictionFolder, SegmentSchedule, FrameDescriptors]:
     """Return the predictions of this process's chunks, remembering those of all processes.
 
-    They lie in `folder`, as do the memories and the states of a disk store. What an earlier run has left there is not
-    computed again. The schedule that is returned holds the memories, for those who only read them.
+    They lie in `folder`, as do the memories, the states of a disk store and the frames' descriptors. What an earlier
+    run has left there is not computed again. The schedule holds the memories, for those who only read them.
 
     Raises:
         UserError: on all processes, when a prediction on any of them is not finite.
     """
     connect_memories(model, world_group())
     predictions = PredictionFolder(folder / "predictions")
+
+    def images(chunk: int) -> Tensor:
+        found = video.images(layout.ranges[chunk])
+        if chunk + 1 in chunks:
+            video.prefetch(layout.ranges[chunk + 1])
+        return found
+
     store = open_store(plan.store, next(model.parameters()).device, folder / "states")
+    chunk_pass = ChunkPass(model, recipe.points, recipe.model.precision)
+    descriptors = FrameDescriptors(recipe.loop_closure, chunk_pass, video, layout, folder / "descriptors")
     schedule = SegmentSchedule(
-        ChunkPass(model, recipe.points, recipe.model.precision),
-        lambda chunk: video.images(layout.ranges[chunk]),
+        chunk_pass,
+        images,
         store,
         recipe.schedule.frames_per_pass,
         folder,
     )
 
     def keep(number: int, prediction: ChunkPrediction) -> None:
-        refuse_non_finite(prediction, number, layout.ranges[number])
-        predictions.save(number, prediction)
+        predictions.save(number, with_what_is_known(prediction, number, video, layout.ranges[number]))
 
-    schedule.run(chunks, keep, track, done=predictions)
-    return predictions, schedule
+    describe = descriptors.saw_tokens if wants_loops(recipe, layout) else None
+    schedule.run(chunks, keep, track, describe, done=predictions)
+    return predictions, schedule, descriptors
+
+
+def with_what_is_known(
+    prediction: ChunkPrediction, number: int, video: Video, frames: range
+) -> ChunkPrediction:
+    """Return the prediction of chunk `number` with the user's cameras and masks; UserError when it is not finite."""
+    refuse_non_finite(prediction, number, frames)
+    known = video.known_intrinsics(frames)
+    intrinsics = prediction.intrinsics if known is None else known
+    return replace(prediction, intrinsics=intrinsics, valid=video.masks(frames))
 
 
 def join_chunks(

@@ -64,10 +64,12 @@ def align_neighbours(
     return seams
 
 
-def chunk_geometry(prediction: ChunkPrediction, frames: range, source: PointSource) -> ChunkGeometry:
+def chunk_geometry(
+    prediction: ChunkPrediction, frames: Sequence[int], source: PointSource
+) -> ChunkGeometry:
     """Return what alignment needs of a prediction of `frames`; every pixel with positive depth is valid."""
     points, confidence = prediction.points(source)
-    return ChunkGeometry(frames, points, confidence, prediction.depth > 0, prediction.extrinsics)
+    return ChunkGeometry(frames, points, confidence, prediction.usable, prediction.extrinsics)
 
 
 def place_chunks(seams: Sequence[Seam], first_extrinsics: Tensor) -> list[Sim3]:
@@ -90,6 +92,7 @@ class PlacedFrames:
         world_from_cam: [S, 3, 4] float64.
         intrinsics: [S, 3, 3] float64, in the pixels that the prediction was in.
         depth: [S, H, W] float32 z-depth in world units.
+        usable: [S, H, W] bool, where there is depth that no mask excludes.
         points: [S, H, W, 3] float64 in the world.
         confidence: [S, H, W] float32 of the points; `depth_conf` that of the depth.
     """
@@ -99,6 +102,7 @@ class PlacedFrames:
     intrinsics: Tensor
     depth: Tensor
     depth_conf: Tensor
+    usable: Tensor
     points: Tensor
     confidence: Tensor
 
@@ -119,6 +123,7 @@ def place_frames(
         intrinsics=part.intrinsics,
         depth=part.depth * world_from_chunk.scale.to(part.depth.dtype),
         depth_conf=part.depth_conf,
+        usable=part.usable,
         points=world_from_chunk.apply(points),
         confidence=confidence,
     )
@@ -127,12 +132,12 @@ def place_frames(
 def coloured_points(placed: PlacedFrames, images: Tensor, min_confidence_ratio: float) -> PointCloud:
     """Return the confident points of some frames with the colours of their images [S, 3, H, W] uint8.
 
-    A pixel counts when its depth is positive and its confidence reaches `min_confidence_ratio` times the mean
+    A pixel counts when it is usable and its confidence reaches `min_confidence_ratio` times the mean
     confidence of its frame.
     """
     num_pixels = placed.depth[0].numel()
     mean = placed.confidence.flatten(1).mean(dim=1)[:, None, None]
-    keep = ((placed.depth > 0) & (placed.confidence >= min_confidence_ratio * mean)).flatten()
+    keep = (placed.usable & (placed.confidence >= min_confidence_ratio * mean)).flatten()
     source = torch.arange(placed.frames.start * num_pixels, placed.frames.stop * num_pixels)
     return PointCloud(
         positions=placed.points.reshape(-1, 3)[keep].numpy(),

@@ -223,14 +223,6 @@ class Video:
         ]
         return VideoPart(frames, torch.cat(parts), self.pixel_map_of(frames))
 
-    def images(self, frames: range) -> Tensor:
-        """Return the images of consecutive frames, [S, 3, H, W] uint8."""
-        return self.read(frames).images
-
-    def input_intrinsics(self, frames: range, intrinsics: Tensor) -> Tensor:
-        """Return intrinsics [S, 3, 3] of some frames' processed images in pixels of the input images."""
-        return self.read(frames).input_intrinsics(frames, intrinsics)
-
     def describe(self) -> dict[str, Any]:
         """Return what names this input in scene.json; two inputs of equal files have equal `files_sha256`."""
         digest = hashlib.sha256()

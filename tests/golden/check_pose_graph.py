@@ -65,7 +65,10 @@ def check_post_process(golden: Golden) -> dict[str, Tensor]:
     placed_by_name = {"noloop": chain(seams), "loop": _from_first(optimum.nodes.unstack())}
     for name, world_from_chunk in placed_by_name.items():
         result[f"out.{name}.c2w"] = torch.stack(
-            [world_from_chunk[k].matrix() @ blocks[k].chunk_from_cam(row) for k, row in zip(providers, rows, strict=True)]
+            [
+                world_from_chunk[k].matrix() @ blocks[k].chunk_from_cam(row)
+                for k, row in zip(providers, rows, strict=True)
+            ]
         )
         intrinsics = [blocks[k].intrinsics[row] for k, row in zip(providers, rows, strict=True)]
         result[f"out.{name}.ixt"] = torch.stack(intrinsics)
@@ -122,4 +125,3 @@ def _edges(sequential: list[Sim3], loops: list[Loop]) -> PoseEdges:
 def _from_first(nodes: list[Sim3]) -> list[Sim3]:
     first = nodes[0].inverse()
     return [first @ node for node in nodes]
-

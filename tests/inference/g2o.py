@@ -34,4 +34,6 @@ def _poses(rows: list[list[float]]) -> Sim3Batch:
     """Poses of rows x y z qx qy qz qw."""
     table = np.array(rows)
     rotation = torch.from_numpy(Rotation.from_quat(table[:, 3:]).as_matrix())
-    return Sim3Batch(torch.ones(len(table), dtype=torch.float64), rotation, torch.from_numpy(table[:, :3].copy()))
+    return Sim3Batch(
+        torch.ones(len(table), dtype=torch.float64), rotation, torch.from_numpy(table[:, :3].copy())
+    )

@@ -18,7 +18,9 @@ SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42
 
 
 def run(source: Path, model: Scal3RModel, output: Path, *overrides: str) -> Scene:
-    scene = reconstruct(source, model, load_config(ReconstructionRecipe, None, [*SETTINGS, *overrides]), output)
+    scene = reconstruct(
+        source, model, load_config(ReconstructionRecipe, None, [*SETTINGS, *overrides]), output
+    )
     assert scene is not None
     return scene
 

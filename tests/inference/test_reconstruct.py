@@ -55,7 +55,7 @@ def test_the_scene_folder_is_complete(run: Reconstruct, tmp_path: Path) -> None:
     assert (info["recipe"]["schedule"]["chunk_size"], info["recipe"]["schedule"]["overlap"]) == (4, 2)
     assert info["checkpoint_sha256"] == "abc"
     assert info["processed_hw"] == [28, 42]
-    assert set(info["timings_s"]) == {"predict", "align", "place"}
+    assert set(info["timings_s"]) == {"predict", "align", "loops", "place"}
     assert info["peak_memory_bytes"]["host"] > 10**7
     assert (
         len(independent_ply(tmp_path / "scene/points.ply")) == info["num_points"] == len(scene.positions) > 0

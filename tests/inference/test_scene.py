@@ -12,10 +12,12 @@ from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.scene import (
     SceneFrame,
     SceneInfo,
+    discard_scene_folder,
     load_scene,
     partial_folder,
     publish_scene_folder,
     start_scene_folder,
+    work_folder,
     write_depth,
     write_scene,
 )
@@ -131,11 +133,24 @@ def test_a_newer_scene_takes_the_place_of_an_older_one(folder: Path) -> None:
     assert stored["depth"].dtype == stored["confidence"].dtype == np.float32
 
 
+def test_only_the_same_run_goes_on_with_what_was_left(tmp_path: Path) -> None:
+    output = tmp_path / "scene"
+    start_scene_folder(output, {"recipe": [1, 2]})
+    (work_folder(output) / "a.safetensors").write_text("")
+    start_scene_folder(output, {"recipe": (1, 2)})
+    assert (work_folder(output) / "a.safetensors").exists()
+    assert not discard_scene_folder(output)
+    start_scene_folder(output, {"recipe": [1, 3]})
+    assert not (work_folder(output) / "a.safetensors").exists()
+    assert discard_scene_folder(output)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_an_interrupted_run_left_is_cleared(tmp_path: Path) -> None:
     start_scene_folder(tmp_path / "scene")
     (partial_folder(tmp_path / "scene") / "junk").write_text("")
     start_scene_folder(tmp_path / "scene")
-    assert list(partial_folder(tmp_path / "scene").iterdir()) == []
+    assert not (partial_folder(tmp_path / "scene") / "junk").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         start_scene_folder(tmp_path / "file" / "scene")

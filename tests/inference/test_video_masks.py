@@ -160,3 +160,21 @@ def test_masks_and_sky_of_an_index(folder: Path, tmp_path: Path) -> None:
     both = Video.choose(record, InputSettings(masks=tmp_path / "masks"), MODEL).masks(range(1))
     assert both is not None
     assert not both.any()
+
+
+def test_masks_bend_with_their_images_when_a_lens_is_undone(tmp_path: Path) -> None:
+    """The picture is its own mask, so where the undistorted picture is white the mask must be true."""
+    values = np.zeros((112, 112), np.uint8)
+    values[10:102, 10:102] = 255
+    save(np.stack([values] * 3, -1), tmp_path / "in/a.png")
+    save(values, tmp_path / "masks/a.png")
+    (tmp_path / "cameras.txt").write_text("1 OPENCV 112 112 60 60 56 56 -0.25 0.04 0 0\n")
+    video = choose(tmp_path / "in", masks=tmp_path / "masks", intrinsics=str(tmp_path / "cameras.txt"))
+    masks = video.masks(range(1))
+    assert masks is not None
+    image = video.images(range(1))[0, 0]
+    is_sure = (image < 30) | (image > 225)
+    assert torch.equal(masks[0][is_sure], image[is_sure] > 225)
+    straight = choose(tmp_path / "in", masks=tmp_path / "masks").masks(range(1))
+    assert straight is not None
+    assert (straight != masks).sum() > 100
