@@ -18,8 +18,8 @@ from torch import Tensor
 
 from scal3r_train.geometry.sim3_batch import Sim3Batch
 
-_NODES, _NODE_WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(12))
-_NODES, _NODE_WEIGHTS = (_NODES + 1) / 2, _NODE_WEIGHTS / 2
+_FEW, _MANY = 6, 12  # nodes that are exact to rounding for small and for all arguments
+_SMALL = 0.5
 _SERIES_BELOW = 1.0  # (x - sin x) / x^3 loses digits to cancellation below
 
 
@@ -131,8 +131,9 @@ def _translation_coupling(tangent: Tensor, theta: Tensor, sigma: Tensor, hat: Te
     c_ab = integral of e^(sigma v) r_a(v) (P_b(1) - P_b(v)), where exp(v phi^) = sum of r_a(v) phi^^a and P_b is
     the integral of r_b; the sigma column is -(sum of c_a0 phi^^a) tau.
     """
-    v, v_theta = _NODES[:, None], _NODES[:, None] * theta
-    weighted = _NODE_WEIGHTS[:, None] * torch.exp(v * sigma)
+    v, node_weights = _quadrature(theta, sigma)
+    v_theta = v * theta
+    weighted = node_weights * torch.exp(v * sigma)
     r = torch.stack([torch.ones_like(v_theta), v * _r1(v_theta), v**2 * _r2(v_theta)])
     p = torch.stack([v.expand_as(v_theta), v**2 * _p1(v_theta), v**3 * _p2(v_theta)])
     p_end = torch.stack([torch.ones_like(theta), _p1(theta), _p2(theta)])[:, None]
@@ -149,9 +150,17 @@ def _translation_coupling(tangent: Tensor, theta: Tensor, sigma: Tensor, hat: Te
 
 def _v_coefficients(theta: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(C, A, B), each [N], of V = C I + A phi^ + B phi^^2, the integral of e^(sigma v) exp(v phi^)."""
-    v, v_theta = _NODES[:, None], _NODES[:, None] * theta
-    weighted = _NODE_WEIGHTS[:, None] * torch.exp(v * sigma)
+    v, node_weights = _quadrature(theta, sigma)
+    v_theta = v * theta
+    weighted = node_weights * torch.exp(v * sigma)
     return weighted.sum(0), (weighted * v * _r1(v_theta)).sum(0), (weighted * v**2 * _r2(v_theta)).sum(0)
+
+
+def _quadrature(theta: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes in [0, 1] and weights, [Q, 1] each, enough for the largest of the arguments."""
+    largest = max(theta.abs().max(), sigma.abs().max()) if len(theta) else 0.0
+    nodes, node_weights = np.polynomial.legendre.leggauss(_FEW if largest < _SMALL else _MANY)
+    return torch.from_numpy((nodes + 1) / 2)[:, None], torch.from_numpy(node_weights / 2)[:, None]
 
 
 def _v_matrix(theta: Tensor, sigma: Tensor, hat: Tensor) -> Tensor:

@@ -20,13 +20,19 @@ from scal3r_train.geometry.sim3_fit import RobustFitSettings, fit_kabsch, fit_ro
 from scal3r_train.inference.camera_seam import join_by_cameras
 from scal3r_train.inference.chunk_geometry import ChunkGeometry, shared_frames
 
+ROBUST_MODES = ("sim3", "sim3_scale_locked")
+RIGID_MODES = ("sim3_scale_locked", "se3")
+
 
 class AlignmentSettings(StrictModel):
     """How adjacent chunks are aligned; the reference's values are named where the default differs."""
 
-    mode: Literal["sim3", "sim3_unweighted", "se3"] = Field(
-        "sim3", description="confidence-weighted robust similarity; plain Umeyama; plain rigid (scale 1)"
+    mode: Literal["sim3", "sim3_scale_locked", "sim3_unweighted", "se3"] = Field(
+        "sim3",
+        description="confidence-weighted robust similarity; the same with a scale that is given (1: robust SE(3)); "
+        "plain Umeyama; plain rigid (scale 1)",
     )
+    locked_scale: float = Field(1.0, gt=0, description="scale of every seam in mode sim3_scale_locked")
     confidence_threshold_ratio: float = Field(
         0.1, ge=0, lt=1, description="pixels below this share of the median confidence are not used"
     )
@@ -58,7 +64,7 @@ class SeamQuality:
     frames), or `break` (the trajectory is torn here, and the later chunk merely placed where the earlier one
     ends). Residuals are relative to the scene's scale, the median distance of the earlier chunk's points from
     their middle; None unless points were used. `inlier_share` is the share of the `num_points` points that
-    fit.
+    fit. `spread` is that scale and `centre` that middle, in the earlier chunk's units and coordinates.
     """
 
     method: Literal["points", "cameras", "break"]
@@ -68,6 +74,8 @@ class SeamQuality:
     residual_rms: float | None = None
     residual_median: float | None = None
     inlier_share: float | None = None
+    spread: float | None = None
+    centre: tuple[float, float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Field names and values."""
@@ -110,10 +118,10 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
     Raises UserError when cameras have to be used and are not finite.
     """
     shared = find_correspondences(earlier, later, settings)
-    if settings.mode == "sim3":
+    if settings.mode in ROBUST_MODES:
         shared = keep_confident(shared, settings)
     if len(shared) < settings.min_points or min(spread(shared.earlier), spread(shared.later)) <= 0:
-        sim3, joined = join_by_cameras(earlier, later, with_scale=settings.mode != "se3")
+        sim3, joined = join_by_cameras(earlier, later, with_scale=settings.mode not in RIGID_MODES)
         method: Literal["cameras", "break"] = "cameras" if joined else "break"
         return Seam(sim3, SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared)))
     return _measure(fit_correspondences(shared, settings), shared, settings)
@@ -128,24 +136,68 @@ def find_correspondences(
     never valid. The order is that of the later chunk's frames, then rows, then columns.
     """
     pairs = shared_frames(earlier, later)
-    rows_earlier, rows_later = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    valid = (_usable(earlier, rows_earlier) & _usable(later, rows_later)).flatten(1)
-    confidence_earlier = earlier.confidence[rows_earlier].flatten(1)
-    confidence_later = later.confidence[rows_later].flatten(1)
-    if settings.max_points_per_frame is not None and valid.numel():
-        common = torch.minimum(confidence_earlier, confidence_later)
-        valid = _keep_largest(common, valid, settings.max_points_per_frame)
-    index = valid.flatten().nonzero()[:, 0]
-    if len(index) > settings.max_points:
-        generator = torch.Generator().manual_seed(settings.seed)
-        drawn = torch.randperm(len(index), generator=generator)[: settings.max_points].sort().values
-        index = index[drawn.to(index.device)]
+    rows_earlier = torch.tensor([pair[0] for pair in pairs], dtype=torch.long)
+    rows_later = torch.tensor([pair[1] for pair in pairs], dtype=torch.long)
+    height, width = earlier.valid.shape[1:]
+    num_pixels = height * width
+    if settings.max_points_per_frame is None:
+        index = _drawn(earlier, later, rows_earlier, rows_later, settings)
+    else:
+        everything = torch.arange(len(pairs) * num_pixels)
+        valid = _usable(earlier, rows_earlier, everything) & _usable(later, rows_later, everything)
+        common = torch.minimum(earlier.confidence[rows_earlier], later.confidence[rows_later]).flatten(1)
+        valid = valid.unflatten(0, (len(pairs), num_pixels))
+        if valid.numel():
+            valid = _keep_largest(common, valid, settings.max_points_per_frame)
+        index = _thinned(valid.flatten().nonzero()[:, 0], settings.max_points, _generator(settings))
+    at_earlier, at_later = _places(rows_earlier, index, num_pixels), _places(rows_later, index, num_pixels)
     return Correspondences(
-        earlier.world_points[rows_earlier].reshape(-1, 3)[index].double(),
-        later.world_points[rows_later].reshape(-1, 3)[index].double(),
-        confidence_earlier.flatten()[index].double(),
-        confidence_later.flatten()[index].double(),
+        earlier.world_points.flatten(1, 2)[at_earlier].double(),
+        later.world_points.flatten(1, 2)[at_later].double(),
+        earlier.confidence.flatten(1)[at_earlier].double(),
+        later.confidence.flatten(1)[at_later].double(),
     )
+
+
+def _drawn(
+    earlier: ChunkGeometry,
+    later: ChunkGeometry,
+    rows_earlier: Tensor,
+    rows_later: Tensor,
+    settings: AlignmentSettings,
+) -> Tensor:
+    """At most `max_points` shared pixels that are valid in both, ascending, every one as likely as any other.
+
+    Of many pixels some are drawn first and looked at then: looking at all of them takes longer than the fit.
+    """
+    total = len(rows_earlier) * earlier.valid[0].numel()
+    generator = _generator(settings)
+    wanted = 2 * settings.max_points
+    while total > 4 * wanted:
+        index = torch.randint(total, (wanted,), generator=generator).unique()
+        index = index[_usable(earlier, rows_earlier, index) & _usable(later, rows_later, index)]
+        if len(index) >= settings.max_points:
+            return _thinned(index, settings.max_points, generator)
+        wanted *= 4
+    index = torch.arange(total)
+    index = index[_usable(earlier, rows_earlier, index) & _usable(later, rows_later, index)]
+    return _thinned(index, settings.max_points, generator)
+
+
+def _generator(settings: AlignmentSettings) -> torch.Generator:
+    return torch.Generator().manual_seed(settings.seed)
+
+
+def _thinned(index: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """At most `count` of the entries, in their order."""
+    if len(index) <= count:
+        return index
+    return index[torch.randperm(len(index), generator=generator)[:count].sort().values]
+
+
+def _places(rows: Tensor, index: Tensor, num_pixels: int) -> tuple[Tensor, Tensor]:
+    """(frame of the chunk, pixel of the frame) of indices into the pixels of the frames `rows`."""
+    return rows[index // num_pixels], index % num_pixels
 
 
 def keep_confident(shared: Correspondences, settings: AlignmentSettings) -> Correspondences:
@@ -171,7 +223,8 @@ def fit_correspondences(shared: Correspondences, settings: AlignmentSettings) ->
     if settings.mode == "sim3_unweighted":
         return fit_umeyama(shared.later, shared.earlier)
     weights = (shared.earlier_confidence * shared.later_confidence).sqrt()
-    return fit_robust(shared.later, shared.earlier, weights, settings.robust).sim3
+    scale = settings.locked_scale if settings.mode == "sim3_scale_locked" else None
+    return fit_robust(shared.later, shared.earlier, weights, settings.robust, scale).sim3
 
 
 def chain(seams: Sequence[Seam]) -> list[Sim3]:
@@ -197,11 +250,12 @@ def provider_chunk_of_frame(num_frames: int, chunk_ranges: Sequence[range], over
     return providers
 
 
-def _usable(chunk: ChunkGeometry, rows: list[int]) -> Tensor:
-    """Mask [O, H, W]: valid, finite, with a positive confidence."""
-    confidence = chunk.confidence[rows]
-    finite = chunk.world_points[rows].isfinite().all(dim=-1) & confidence.isfinite()
-    return chunk.valid[rows] & finite & (confidence > 0)
+def _usable(chunk: ChunkGeometry, rows: Tensor, index: Tensor) -> Tensor:
+    """Mask [N] of N indices into the pixels of the frames `rows`: valid, finite, with a positive confidence."""
+    places = _places(rows, index, chunk.valid[0].numel())
+    confidence = chunk.confidence.flatten(1)[places]
+    finite = chunk.world_points.flatten(1, 2)[places].isfinite().all(dim=-1) & confidence.isfinite()
+    return chunk.valid.flatten(1)[places] & finite & (confidence > 0)
 
 
 def _keep_largest(values: Tensor, mask: Tensor, count: int) -> Tensor:
@@ -213,7 +267,8 @@ def _keep_largest(values: Tensor, mask: Tensor, count: int) -> Tensor:
 
 def _measure(sim3: Sim3, shared: Correspondences, settings: AlignmentSettings) -> Seam:
     """The seam of a fit to points, with its residuals."""
-    residuals = (shared.earlier - sim3.apply(shared.later)).norm(dim=1) / spread(shared.earlier)
+    scene_scale = spread(shared.earlier)
+    residuals = (shared.earlier - sim3.apply(shared.later)).norm(dim=1) / scene_scale
     inlier_share = (residuals <= settings.inlier_residual).double().mean().item()
     quality = SeamQuality(
         method="points",
@@ -223,5 +278,7 @@ def _measure(sim3: Sim3, shared: Correspondences, settings: AlignmentSettings) -
         residual_rms=residuals.square().mean().sqrt().item(),
         residual_median=residuals.median().item(),
         inlier_share=inlier_share,
+        spread=scene_scale.item(),
+        centre=tuple(shared.earlier.median(dim=0).values.tolist()),
     )
     return Seam(sim3, quality)

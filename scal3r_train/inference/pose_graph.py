@@ -3,8 +3,9 @@
 Node k is T_k = world_from_k. An edge (i, j, M) measures M = i_from_j; its residual is e = Log(M^-1 T_i^-1 T_j), a
 tangent vector in frame j, and its cost e^T information e. Poses are changed by T <- T Exp(d), so the Jacobians are
 Jr^-1(e) for T_j and -Jr^-1(e) Ad(T_j^-1 T_i) for T_i. Levenberg-Marquardt with Nielsen's damping; the first node
-stays. Edges marked robust have the Geman-McClure cost, approached from the quadratic one by graduated non-convexity
-(Yang et al. 2020): with its redescending weight alone, a right loop edge is lost whenever drift exceeds the width.
+stays. Edges marked robust have the truncated quadratic cost, approached from the quadratic one by graduated
+non-convexity (GNC-TLS, Yang et al. 2020): with a redescending weight alone, a right loop edge is lost whenever drift
+exceeds the width. Edges within the width count fully, so that the solution is not biased by the kernel.
 Shapes: N nodes, E edges, D = 7 (or 6: SE(3)) numbers of a pose.
 """
 
@@ -22,6 +23,10 @@ from scal3r_train.geometry.sim3_batch import Sim3Batch
 from scal3r_train.inference.normal_equations import NormalEquations
 
 FLOAT_FLOOR = 1e-28  # costs below it per residual are rounding
+ROUNDING = 1e-13  # relative changes of a cost below it are rounding
+SMALLEST_DAMPING = 1e-13
+ROUGH_TOLERANCE = 1e-2  # of the cost, before the kernel hardens
+UNDECIDED = 1e-3  # weights further than that from 0 and 1 are undecided
 
 
 class PoseGraphSettings(StrictModel):
@@ -37,17 +42,17 @@ class PoseGraphSettings(StrictModel):
     gradient_tolerance: float = Field(
         1e-10, gt=0, lt=1, description="Stop when the gradient is below this share of the first one."
     )
-    initial_damping: float = Field(1e-6, gt=0, description="Of the normal equations' diagonal.")
+    damping: float = Field(
+        1e-7, gt=0, description="Of the normal equations' diagonal after the first step that raises the cost."
+    )
     robust: bool = Field(
         True, description="Whether edges marked robust are; else every edge costs its square."
     )
     kernel_width: float = Field(
-        5.0,
-        gt=0,
-        description="Residual, in standard deviations, at which a robust edge's weight is a quarter.",
+        5.0, gt=0, description="Residual, in standard deviations, from which a robust edge does not count."
     )
     annealing_factor: float = Field(
-        4.0, gt=1, description="By which the kernel narrows at each stage of graduated non-convexity."
+        4.0, gt=1, description="By which the kernel hardens at each stage of graduated non-convexity."
     )
 
 
@@ -76,7 +81,7 @@ class PoseEdges:
 class PoseGraphResult:
     """What `optimise_pose_graph` found.
 
-    `nodes` N world_from_k; `weights` [E] in (0, 1], what the kernel left of each edge; `chi2` [E] squared residuals
+    `nodes` N world_from_k; `weights` [E] in [0, 1], what the kernel left of each edge; `chi2` [E] squared residuals
     in standard deviations, unweighted; costs are sums of (robust) squares; `reason` says why it stopped.
     """
 
@@ -112,74 +117,70 @@ class _Solver:
         self.equations = NormalEquations(edges.i.numpy(), edges.j.numpy(), len(nodes), self.size)
         self.robust = edges.robust & settings.robust
         self.nodes = nodes
-        self.width2 = float("inf")  # of the kernel: first none
+        self.width2 = settings.kernel_width**2
+        self.hardness: float | None = None  # mu of GNC-TLS; None: quadratic
         self.residuals, self.chi2 = self._evaluate(nodes)
-        self.damping, self.growth = settings.initial_damping, 2.0
+        self.damping, self.growth = SMALLEST_DAMPING, 2.0
         self.num_iterations = 0
 
     def run(self) -> PoseGraphResult:
-        """Solve with quadratic costs, then with narrower and narrower kernels."""
-        last_width2 = self.settings.kernel_width**2 if bool(self.robust.any()) else float("inf")
-        cost_before = self._cost(self.chi2, last_width2)
-        final = self.width2 == last_width2
-        converged, reason = self._descend(1e-9 if final else 1e-2)
-        converged = converged and final
-        while not final and self.num_iterations < self.settings.max_iterations:
+        """Solve with quadratic costs, then, where a robust edge sticks out, with harder and harder kernels."""
+        cost_before = self._truncated_cost()
+        converged, reason = False, ""
+        if self.robust.any():
+            converged, reason = self._descend(ROUGH_TOLERANCE)
             worst = float(self.chi2[self.robust].max())
-            narrower = (
-                2 * worst if self.width2 == float("inf") else self.width2 / self.settings.annealing_factor
-            )
-            self.width2 = max(last_width2, narrower)
-            final = self.width2 == last_width2
-            self.damping, self.growth = self.settings.initial_damping, 2.0
-            converged, reason = self._descend(1e-9 if final else 1e-2)
-            converged = converged and final
+            self.hardness = self.width2 / (2 * worst - self.width2) if worst > self.width2 else None
+            while self.hardness is not None and self.num_iterations < self.settings.max_iterations:
+                converged, reason = self._descend(ROUGH_TOLERANCE)
+                weights = self._weights()
+                if bool(((weights < UNDECIDED) | (weights > 1 - UNDECIDED)).all()):
+                    break
+                self.hardness *= self.settings.annealing_factor
+        if self.num_iterations < self.settings.max_iterations:
+            converged, reason = self._descend(self.settings.cost_tolerance)
         return PoseGraphResult(
             self.nodes,
-            self._weights(self.chi2, last_width2),
+            self._weights(),
             self.chi2,
             self.num_iterations,
             cost_before,
-            self._cost(self.chi2, last_width2),
+            self._truncated_cost(),
             converged,
             reason,
         )
 
-    def _descend(self, stage_tolerance: float) -> tuple[bool, str]:
-        """Take steps until one of the tests holds; return whether one did, and which."""
+    def _descend(self, tolerance: float) -> tuple[bool, str]:
+        """Take steps until one of the tests holds, or the cost falls by less than the share `tolerance`; say which."""
         settings = self.settings
-        tolerance = (
-            max(settings.cost_tolerance, stage_tolerance)
-            if stage_tolerance > 1e-9
-            else settings.cost_tolerance
-        )
-        cost = self._cost(self.chi2, self.width2)
-        first_gradient, stale = 0.0, True
+        # A long chain's softest modes are 1e-9 of the diagonal: damping that is not needed stalls them.
+        self.damping, self.growth = SMALLEST_DAMPING, 2.0
+        cost, first_gradient, stale = self._cost(self.chi2), 0.0, True
         while self.num_iterations < settings.max_iterations:
             if cost <= FLOAT_FLOOR * self.chi2.numel():
                 return True, "the cost is zero"
             if stale:
                 gradient = self._linearise()
                 first_gradient, stale = first_gradient or gradient, False
-                if gradient <= settings.gradient_tolerance * first_gradient and gradient < first_gradient:
+                if gradient <= settings.gradient_tolerance * first_gradient:
                     return True, "the gradient vanishes"
             self.num_iterations += 1
             step, predicted = self.equations.solve(self.damping)
-            largest = float(abs(step).max()) if step.size else 0.0
-            if largest <= settings.step_tolerance:
+            if float(abs(step).max(initial=0.0)) <= settings.step_tolerance:
                 return True, "the step vanishes"
             nodes = self._moved(torch.from_numpy(step))
             new_residuals, chi2 = self._evaluate(nodes)
-            new_cost = self._cost(chi2, self.width2)
+            new_cost = self._cost(chi2)
             gain = (cost - new_cost) / predicted if predicted > 0 else -1.0
             if not gain > 0:  # also for a cost that is not a number
-                if abs(cost - new_cost) <= 1e-13 * cost:
+                if abs(cost - new_cost) <= ROUNDING * cost:
                     return True, "the cost no longer falls"
-                self.damping, self.growth = self.damping * self.growth, self.growth * 2
+                self.damping, self.growth = max(self.damping * self.growth, settings.damping), self.growth * 2
                 continue
             fallen, cost = (cost - new_cost) / cost, new_cost
             self.nodes, self.residuals, self.chi2, stale = nodes, new_residuals, chi2, True
-            self.damping, self.growth = max(self.damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), 1e-12), 2.0
+            self.damping = max(self.damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), SMALLEST_DAMPING)
+            self.growth = 2.0
             if fallen < tolerance:
                 return True, "the cost no longer falls"
         return False, "max_iterations reached"
@@ -191,7 +192,7 @@ class _Solver:
         jacobian_j = sim3_tangent.right_jacobian_inverse(self.residuals)
         jacobian_i = -jacobian_j @ sim3_tangent.adjoint(relative)
         jacobian = torch.cat([jacobian_i[:, :size, :size], jacobian_j[:, :size, :size]], dim=2)  # [E, D, 2 D]
-        information = self._weights(self.chi2, self.width2)[:, None, None] * edges.information
+        information = self._weights()[:, None, None] * edges.information
         weighted = information @ jacobian
         hessian = jacobian.transpose(1, 2) @ weighted
         gradient = (weighted.transpose(1, 2) @ self.residuals[:, :size, None])[..., 0]
@@ -209,14 +210,24 @@ class _Solver:
         part = found[:, : self.size]
         return found, torch.einsum("ei,eij,ej->e", part, self.edges.information, part)
 
-    def _cost(self, chi2: Tensor, width2: float) -> float:
-        """Sum of squares, with Geman-McClure's w^2 chi^2 / (w^2 + chi^2) for robust edges."""
-        if width2 == float("inf"):
+    def _cost(self, chi2: Tensor) -> float:
+        """Sum of squares, where those of robust edges are bent at the present hardness."""
+        if self.hardness is None:
             return float(chi2.sum())
-        return float(torch.where(self.robust, width2 * chi2 / (width2 + chi2), chi2).sum())
+        mu, width2 = self.hardness, self.width2
+        bent = 2 * (width2 * mu * (mu + 1) * chi2).sqrt() - mu * (width2 + chi2)
+        bent = torch.where(chi2 < width2 * mu / (mu + 1), chi2, bent)
+        bent = torch.where(chi2 > width2 * (mu + 1) / mu, width2, bent)
+        return float(torch.where(self.robust, bent, chi2).sum())
 
-    def _weights(self, chi2: Tensor, width2: float) -> Tensor:
+    def _truncated_cost(self) -> float:
+        """Sum of squares, where those of robust edges end at the kernel's width."""
+        return float(torch.where(self.robust, self.chi2.clamp(max=self.width2), self.chi2).sum())
+
+    def _weights(self) -> Tensor:
         """The derivative of each edge's cost by chi^2, [E]."""
-        if width2 == float("inf"):
-            return torch.ones_like(chi2)
-        return torch.where(self.robust, (width2 / (width2 + chi2)) ** 2, 1.0)
+        if self.hardness is None:
+            return torch.ones_like(self.chi2)
+        mu = self.hardness
+        weights = (self.width2 * mu * (mu + 1) / self.chi2.clamp(min=FLOAT_FLOOR)).sqrt() - mu
+        return torch.where(self.robust, weights.clamp(0, 1), 1.0)

@@ -64,9 +64,7 @@ def align_neighbours(
     return seams
 
 
-def chunk_geometry(
-    prediction: ChunkPrediction, frames: Sequence[int], source: PointSource
-) -> ChunkGeometry:
+def chunk_geometry(prediction: ChunkPrediction, frames: Sequence[int], source: PointSource) -> ChunkGeometry:
     """Return what alignment needs of a prediction of `frames`; every pixel with positive depth is valid."""
     points, confidence = prediction.points(source)
     return ChunkGeometry(frames, points, confidence, prediction.usable, prediction.extrinsics)

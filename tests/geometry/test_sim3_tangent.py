@@ -62,6 +62,15 @@ def test_log_is_the_matrix_logarithm() -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 
 
+def test_small_and_large_arguments_agree() -> None:
+    """Alone, small arguments get fewer quadrature nodes than in the company of large ones."""
+    x = tangents()
+    small = x[(x[:, 3:6].norm(dim=1) < 0.4) & (x[:, 6].abs() < 0.4)]
+    together = torch.cat([small, x[-1:]])
+    alone = tangent_space.left_jacobian_inverse(small)
+    torch.testing.assert_close(alone, tangent_space.left_jacobian_inverse(together)[:-1], rtol=0, atol=1e-13)
+
+
 def test_log_undoes_exp() -> None:
     x = tangents()
     torch.testing.assert_close(tangent_space.log(tangent_space.exp(x)), x, rtol=0, atol=1e-11)

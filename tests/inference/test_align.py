@@ -241,3 +241,29 @@ def test_the_provider_is_the_last_chunk_that_began_half_an_overlap_ago(
         candidates = [k for k in range(1, len(chunks)) if frame >= chunks[k].start + overlap // 2]
         assert provider == max(candidates, default=0)
         assert frame in chunks[provider]
+
+
+def test_scale_locked_keeps_its_scale_and_survives_outliers() -> None:
+    earlier, later, truth = pair(scale=1.7)
+    shaken = later.world_points.clone()
+    shaken[:, ::4] += 40.0
+    bad = changed(later, world_points=shaken)
+    locked = AlignmentSettings(mode="sim3_scale_locked", locked_scale=1.7)
+    seam = align_chunks(earlier, bad, locked)
+    assert seam.quality.scale == 1.7
+    assert_same(seam.earlier_from_later, truth, atol=1e-6)
+    rigid = align_chunks(earlier, bad, AlignmentSettings(mode="sim3_scale_locked"))
+    assert rigid.quality.scale == 1.0
+
+
+def test_many_pixels_are_drawn_uniformly_among_the_valid_ones() -> None:
+    """Drawing first and looking then gives distinct valid pixels, as many from each frame as it has."""
+    earlier, later, _ = pair()
+    earlier.valid[-1, :, ::2] = False  # the last shared frame has half the pixels of the others
+    few = AlignmentSettings(max_points=20, min_points=3)
+    found = [find_correspondences(earlier, later, few.model_copy(update={"seed": k})) for k in range(60)]
+    assert {len(each) for each in found} == {20}
+    assert all(len(each.earlier.unique(dim=0)) == 20 for each in found)
+    last = earlier.world_points[-1][earlier.valid[-1]]
+    hits = sum((torch.cdist(each.earlier, last).min(dim=1).values < 1e-12).sum().item() for each in found)
+    assert hits / 1200 == pytest.approx(0.2, abs=0.05)

@@ -1,0 +1,110 @@
+"""Overlap frames once: two predictions of the same frame, in world coordinates, made one.
+
+The share of the later chunk grows along the overlap from 0 before its first frame to 1 after its last, so that the
+trajectory and the depth pass from one chunk to the other without a jump; within that, confidence decides. Where two
+depths disagree, their mean lies in mid-air: the one of greater weight is taken. Shapes: S frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from scal3r_train.config import StrictModel
+from scal3r_train.geometry.sim3_batch import Sim3Batch
+from scal3r_train.geometry.sim3_tangent import exp, rotation_log
+
+
+class FusionSettings(StrictModel):
+    """When two depths of a pixel are the same surface."""
+
+    max_relative_difference: float = Field(
+        0.05,
+        gt=0,
+        description="Of the smaller depth; beyond it the depth of greater weight is taken as it is.",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class WorldFrames:
+    """Frames in the world.
+
+    `world_from_cam` [S, 3, 4]; `intrinsics` [S, 3, 3] pixels; `depth` [S, H, W] z-depth in world units, positive where
+    valid; `confidence` [S, H, W] > 0 of the depth.
+    """
+
+    world_from_cam: Tensor
+    intrinsics: Tensor
+    depth: Tensor
+    confidence: Tensor
+
+
+def overlap_shares(num_overlap: int) -> Tensor:
+    """Shares [num_overlap] float64 of the later chunk, evenly spaced strictly between 0 and 1."""
+    return torch.arange(1, num_overlap + 1, dtype=torch.float64) / (num_overlap + 1)
+
+
+def fuse_frames(
+    earlier: WorldFrames, later: WorldFrames, shares: Tensor, settings: FusionSettings
+) -> WorldFrames:
+    """Return one prediction of S frames that two chunks predicted.
+
+    Args:
+        earlier, later: the same frames by either chunk, placed in the world.
+        shares: [S] in [0, 1] of the later chunk; at 0 and 1 the result is that chunk's (where its depth is valid).
+        settings: of the fusion.
+
+    Returns:
+        Cameras on the shortest arc between the two, intrinsics between them (float64); depth and confidence in the
+        earlier ones' type. A pixel valid in one chunk only is taken from there; one valid in neither has depth 0.
+    """
+    assert earlier.depth.shape == later.depth.shape, (earlier.depth.shape, later.depth.shape)
+    camera_weight = _weight(_mean_confidence(earlier), _mean_confidence(later), shares.double())
+    pixel_weight = _weight(
+        earlier.confidence.double(), later.confidence.double(), shares.double()[:, None, None]
+    )
+    depth, confidence = _fuse_depth(earlier, later, pixel_weight, settings)
+    mix = camera_weight[:, None, None]
+    intrinsics = (1 - mix) * earlier.intrinsics.double() + mix * later.intrinsics.double()
+    cameras = _between(earlier.world_from_cam.double(), later.world_from_cam.double(), camera_weight)
+    return WorldFrames(cameras, intrinsics, depth, confidence)
+
+
+def _weight(earlier_confidence: Tensor, later_confidence: Tensor, share: Tensor) -> Tensor:
+    """The later one's weight in [0, 1]."""
+    earlier_part, later_part = (1 - share) * earlier_confidence, share * later_confidence
+    return later_part / (earlier_part + later_part)
+
+
+def _mean_confidence(frames: WorldFrames) -> Tensor:
+    """[S] float64, over valid pixels; the smallest positive number where there is none."""
+    valid = frames.depth > 0
+    total = torch.where(valid, frames.confidence, 0).double().sum(dim=(1, 2))
+    mean = total / valid.sum(dim=(1, 2)).clamp(min=1)
+    return mean.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _between(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """world_from_cam [S, 3, 4] on the way from a to b: centres on the line, rotations on the shortest arc."""
+    turn = rotation_log(a[..., :3].transpose(-1, -2) @ b[..., :3]) * weight[:, None]
+    zeros = torch.zeros(len(a), 3, dtype=a.dtype)
+    part: Sim3Batch = exp(torch.cat([zeros, turn, zeros[:, :1]], dim=1))
+    centre = (1 - weight[:, None]) * a[..., 3] + weight[:, None] * b[..., 3]
+    return torch.cat([a[..., :3] @ part.rotation, centre[..., None]], dim=-1)
+
+
+def _fuse_depth(
+    earlier: WorldFrames, later: WorldFrames, weight: Tensor, settings: FusionSettings
+) -> tuple[Tensor, Tensor]:
+    """(depth, confidence) [S, H, W]."""
+    a, b = earlier.depth.double(), later.depth.double()
+    a_valid, b_valid = a > 0, b > 0
+    agree = (a - b).abs() <= settings.max_relative_difference * torch.minimum(a, b)
+    weight = torch.where(agree, weight, (weight > 0.5).double())
+    weight = torch.where(a_valid & b_valid, weight, b_valid.double())
+    depth = torch.where(a_valid | b_valid, (1 - weight) * a + weight * b, 0)
+    confidence = (1 - weight) * earlier.confidence.double() + weight * later.confidence.double()
+    return depth.to(earlier.depth.dtype), confidence.to(earlier.confidence.dtype)
