@@ -141,7 +141,7 @@ class _Follower:
         while True:
             if ending is None and (ending := self._asked_to_end()) is not None:
                 self.folder.close(leave_out_broken=ending.error is None)
-            num_new = self.folder.look()
+            num_new = self.folder.look() if ending is None or ending.takes_rest else 0
             if num_new and self.folder.num_images > self._recipe.input.start:
                 self._video = Video.choose(self.folder.record(), self._recipe.input, self._model.config)
             elif not num_new and ending is None and (ending := self._given_up()) is not None:
@@ -161,9 +161,9 @@ class _Follower:
             return Ending(f"{self._path / STOP_NAME} is there")
         wanted, video = self._recipe.input, self._video
         if wanted.stop is not None and self.folder.num_images >= wanted.stop:
-            return Ending("input.stop is reached")
+            return Ending("input.stop is reached", takes_rest=False)
         if video is not None and wanted.max_frames is not None and video.num_frames >= wanted.max_frames:
-            return Ending("input.max_frames is reached")
+            return Ending("input.max_frames is reached", takes_rest=False)
         return self._asked()
 
     def _given_up(self) -> Ending | None:

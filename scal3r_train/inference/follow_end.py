@@ -22,11 +22,13 @@ class Ending:
         reason: for the user and scene.json.
         error: raised once what is there has been written.
         may_refine: whether there is time to reconstruct all frames again.
+        takes_rest: whether images that are there and have not been looked at still count.
     """
 
     reason: str
     error: UserError | None = None
     may_refine: bool = True
+    takes_rest: bool = True
 
 
 class SignalRequest:

@@ -209,11 +209,13 @@ def test_refine_ends_with_the_ordinary_reconstruction(
 
 def test_frames_are_chosen_as_without_following(run: Follow, growing: Path, image_folder: Path) -> None:
     put(image_folder, growing, stop=False)
+    (growing / "010.png").write_bytes(b"not wanted, so not looked at")
     scene = run(PATIENT, "input.start=1", "input.stride=2", "input.max_frames=4")
     assert scene.info.frame_indices == (1, 3, 5, 7)
     assert scene.info.input["ended_by"] == "input.max_frames is reached"
     scene = run(PATIENT, "input.stop=7", "export.overwrite=true")
     assert scene.info.num_frames == 7
+    assert scene.info.input["left_out"] == []
     assert scene.info.chunks == ((0, 4), (2, 6), (4, 7))
 
 
