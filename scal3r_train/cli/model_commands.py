@@ -23,6 +23,11 @@ def add_model_commands(commands: "Commands") -> None:
     reconstruct.add_argument(
         "input", metavar="INPUT", help="image folder, video or INDEX.parquet#sequence_id"
     )
+    reconstruct.add_argument(
+        "--follow",
+        action="store_true",
+        help="INPUT is a folder that grows, or - for images through a pipe (docs/follow.md)",
+    )
     reconstruct.add_argument("output", metavar="OUT", type=Path, help="scene folder to write")
     reconstruct.add_argument(
         "settings",
@@ -44,9 +49,13 @@ def add_model_commands(commands: "Commands") -> None:
 
 
 def _reconstruct(arguments: argparse.Namespace) -> int | None:
+    recipe, overrides = _split_recipe(arguments.settings)
+    if arguments.follow:
+        from scal3r_train.inference import follow
+
+        return follow.main(arguments.input, arguments.output, recipe, overrides)
     from scal3r_train.inference import reconstruct
 
-    recipe, overrides = _split_recipe(arguments.settings)
     return reconstruct.main(arguments.input, arguments.output, recipe, overrides)
 
 

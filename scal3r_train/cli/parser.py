@@ -1,7 +1,8 @@
 """How commands are declared: one-line complaints, a help that ends in an example, `key=value` changes."""
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 Handler = Callable[[argparse.Namespace], int | None]
@@ -15,6 +16,18 @@ class OneLineErrorParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the complaint and leave."""
         self.exit(2, f"scal3r: error: {message}; see `{self.prog} --help`\n")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse with this parser's flags first.
+
+        argparse gives a positional of any number nothing, and refuses its values, when a flag stands before them.
+        """
+        given = list(sys.argv[1:] if args is None else args)
+        flags = {name for action in self._actions if action.const is True for name in action.option_strings}
+        ordered = [*(word for word in given if word in flags), *(word for word in given if word not in flags)]
+        return super().parse_known_args(ordered, namespace)
 
 
 def add_command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,23 +55,36 @@ def record_from_images(folder: Path) -> SequenceRecord:
     paths = [path for path in folder.iterdir() if is_image_name(path.name) and path.is_file()]
     if not paths:
         raise UserError(f"folder {folder} holds no images; {_advice(folder)}")
-    are_times = all(SECONDS_NAME.fullmatch(path.stem) for path in paths)
-    paths.sort(key=lambda path: ((float(path.stem) if are_times else 0.0), natural_key(path.name)))
-    for path in paths:
-        if re.search(r"(?<![a-z])depth", path.name.lower()):
-            raise UserError(f"{path} looks like a depth map; give a folder of colour images only")
-    sizes = [read_image_size(path) for path in paths]
-    times = [float(path.stem) for path in paths] if are_times else range(len(paths))
+    names = in_order([path.name for path in paths])
+    return record_of_images(folder, names, [read_image_size(folder / name) for name in names])
+
+
+def record_of_images(folder: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> SequenceRecord:
+    """A sequence of images of a folder in the order given, as `record_from_images`; sizes are upright (H, W)."""
+    for name in names:
+        if re.search(r"(?<![a-z])depth", name.lower()):
+            raise UserError(f"{folder / name} looks like a depth map; give a folder of colour images only")
+    times = [float(Path(name).stem) for name in names] if _are_times(names) else range(len(names))
     return SequenceRecord(
         dataset="images",
         sequence_id=folder.resolve().name or "images",
         split="test",
         root=folder.resolve(),
-        image=tuple(path.name for path in paths),
+        image=tuple(names),
         image_size=np.array(sizes, np.int64),
         timestamp=np.array(times, np.float64),
         source=str(folder.resolve()),
     )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of images in the order of their sequence: by time where all are seconds, else by `natural_key`."""
+    ordered = sorted(names, key=natural_key)
+    return sorted(ordered, key=lambda name: float(Path(name).stem)) if _are_times(ordered) else ordered
+
+
+def _are_times(names: Iterable[str]) -> bool:
+    return all(SECONDS_NAME.fullmatch(Path(name).stem) for name in names)
 
 
 def is_image_name(name: str) -> bool:

@@ -13,12 +13,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from scal3r_train import __version__
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
@@ -35,24 +32,19 @@ from scal3r_train.inference.scene import (
     load_scene,
     load_scene_info,
     partial_folder,
-    publish_scene_folder,
     refuse_occupied,
     start_scene_folder,
     work_folder,
-    write_scene,
 )
+from scal3r_train.inference.scene_writing import scene_info, write_shares
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import (
-    Placement,
-    PointSieve,
-    Share,
     join_chunks,
     place_share,
     plan_share,
     predict_share,
     voxel_size_of,
 )
-from scal3r_train.inference.state_plan import StatePlan
 from scal3r_train.inference.video import Video
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import gather_to_all
@@ -109,7 +101,7 @@ def reconstruct(
     with same_fate():
         if process.is_main:
             refuse_occupied(output, overwrite=recipe.export.overwrite)
-        _refuse_missing_heads(model, recipe)
+        refuse_missing_heads(model, recipe)
         record = source if isinstance(source, SequenceRecord) else open_source(source)
         video = Video.choose(record, recipe.input, model.config)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
@@ -146,10 +138,10 @@ def reconstruct(
         shares = gather_to_main(share)
         with same_fate():
             if process.is_main:
-                info = _scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
+                info = scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
                 if closed is not None:
                     info = info.model_copy(update={"loops": closed.loops, "pose_graph": closed.pose_graph})
-                _write(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
+                write_shares(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
     video.close()
     return load_scene(output) if process.is_main else None
 
@@ -168,7 +160,7 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
             f"{output}: complete for this input, recipe and checkpoint; export.overwrite=true runs it again"
         )
     scene = reconstruct(record, model, recipe, output, model_sha256)
-    return "" if scene is None else _outcome(output, scene.info)
+    return "" if scene is None else outcome_line(output, scene.info)
 
 
 def _is_done(output: Path, recipe: ReconstructionRecipe, video: Video, model_sha256: str | None) -> bool:
@@ -187,7 +179,7 @@ def _with_overwrite_off(recipe: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, "export": {**recipe["export"], "overwrite": False}}
 
 
-def _refuse_missing_heads(model: Scal3RModel, recipe: ReconstructionRecipe) -> None:
+def refuse_missing_heads(model: Scal3RModel, recipe: ReconstructionRecipe) -> None:
     """Raise a UserError when the model cannot predict what the recipe needs."""
     config = model.config
     needed = {"camera": config.camera_head, "depth": config.depth_head}
@@ -234,71 +226,7 @@ def _identity(
     }
 
 
-def _write(
-    output: Path,
-    video: Video,
-    info: SceneInfo,
-    shares: Sequence[Share],
-    recipe: ReconstructionRecipe,
-    voxel_size: float,
-) -> None:
-    """Put the shares of all processes together, write the scene and give it its name."""
-    cloud = PointSieve(voxel_size, recipe.export.max_points, recipe.export.seed)
-    for share in shares:
-        cloud.add(share.points)
-    points = cloud.result()
-    write_scene(
-        partial_folder(output),
-        info.model_copy(update={"num_points": len(points)}),
-        video.scene_frames,
-        video.timestamps,
-        torch.cat([share.world_from_cam for share in shares]),
-        torch.cat([share.intrinsics for share in shares]),
-        points,
-    )
-    publish_scene_folder(output)
-
-
-def _scene_info(
-    video: Video,
-    layout: Layout,
-    placement: Placement,
-    recipe: ReconstructionRecipe,
-    shares: Sequence[Share],
-    model_sha256: str | None,
-    stages: Stages,
-    plan: StatePlan,
-) -> SceneInfo:
-    """Return scene.json but for the number of points, which is not known yet."""
-    kinds = {kind for share in shares for kind in share.peak_memory_bytes}
-    return SceneInfo(
-        code_version=__version__,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        input=video.describe(),
-        num_frames=video.num_frames,
-        frame_indices=video.frame_indices,
-        processed_hw=video.image_hw,
-        chunks=tuple((chunk.start, chunk.stop) for chunk in layout.ranges),
-        provided_frames=tuple((frames.start, frames.stop) for frames in layout.provided),
-        world_from_chunk=tuple(
-            tuple(tuple(row) for row in sim3.matrix().tolist()) for sim3 in placement.world_from_chunk
-        ),
-        seams=tuple(seam.quality.as_dict() for seam in placement.seams),
-        breaks=tuple(n + 1 for n, seam in enumerate(placement.seams) if seam.quality.method == "break"),
-        state_plan=plan.as_dict(),
-        num_points=0,
-        voxel_size=voxel_size_of(recipe, placement),
-        recipe=recipe.model_dump(mode="json"),
-        checkpoint_sha256=model_sha256,
-        num_processes=len(shares),
-        timings_s={name: round(seconds, 3) for name, seconds in stages.timings_s.items()},
-        peak_memory_bytes={
-            kind: max(share.peak_memory_bytes.get(kind, 0) for share in shares) for kind in sorted(kinds)
-        },
-    )
-
-
-def _outcome(output: Path, info: SceneInfo) -> str:
+def outcome_line(output: Path, info: SceneInfo) -> str:
     """Return the line that tells the user what was made, and where to look twice."""
     doubtful = [number + 1 for number, seam in enumerate(info.seams) if not seam["trusted"]]
     line = (

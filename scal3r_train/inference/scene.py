@@ -23,6 +23,7 @@ from torch import Tensor
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
 from scal3r_train.inference.ply import read_ply, write_ply
 from scal3r_train.inference.point_cloud import PointCloud
+from scal3r_train.inference.scene_swap import read_steady, swap_into_place
 
 INFO_NAME, FRAMES_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAME = (
     "scene.json",
@@ -142,11 +143,15 @@ def depth_path(folder: Path, frame: int) -> Path:
 
 
 def load_scene(folder: Path) -> Scene:
-    """Return a scene that `write_scene` wrote.
+    """Return a scene that `write_scene` wrote, also while another process replaces it by newer ones.
 
     Raises:
         UserError: the folder or one of its files is missing, damaged, or its parts disagree.
     """
+    return read_steady(folder, lambda: _load(folder))
+
+
+def _load(folder: Path) -> Scene:
     info = load_scene_info(folder)
     trajectory = _read_table(folder / TRAJECTORY_NAME, 8)
     intrinsics = _read_table(folder / INTRINSICS_NAME, 4)
@@ -234,16 +239,8 @@ def discard_scene_folder(output: Path) -> bool:
 
 def publish_scene_folder(output: Path) -> None:
     """Rename the partial folder to `output`; an older scene there goes once the new one is in place."""
-    partial = partial_folder(output)
     shutil.rmtree(work_folder(output), ignore_errors=True)
-    if output.exists():
-        old = output.with_name(f"{output.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        output.rename(old)
-        partial.rename(output)
-        shutil.rmtree(old)
-    else:
-        partial.rename(output)
+    swap_into_place(partial_folder(output), output)
 
 
 def _has_finished_work(work: Path) -> bool:

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scal3r_train.config import UserError
 from scal3r_train.inference.chunk_pass import ChunkPass, ChunkState
+from scal3r_train.inference.frame_room import FrameRoom
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.state_store import StateStore, save_tensors
 from scal3r_train.model.aggregator import MemoryRead
@@ -58,9 +58,13 @@ class SegmentSchedule:
         self._images = images
         self._store = store
         self._folder = memory_folder
-        self.frames_per_pass = frames_per_pass
         self.memories: list[MemoryRead] = []
-        self._pass.model.set_frames_per_pass(frames_per_pass)
+        self._room = FrameRoom(chunk_pass.model, frames_per_pass)
+
+    @property
+    def frames_per_pass(self) -> int:
+        """How many frames pass together now."""
+        return self._room.frames_per_pass
 
     def run(
         self,
@@ -173,18 +177,7 @@ class SegmentSchedule:
 
     def _roomy(self, work: Callable[[], Result]) -> Result:
         """Do some work, with half as many frames at a time whenever memory runs out."""
-        while True:
-            try:
-                return work()
-            except torch.OutOfMemoryError as error:
-                if self.frames_per_pass == 1:
-                    raise UserError(
-                        "memory runs out even with one frame at a time; lower schedule.chunk_size or the image size"
-                    ) from error
-            self.frames_per_pass //= 2
-            self._pass.model.set_frames_per_pass(self.frames_per_pass)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        return self._room.do(work)
 
     def _save(self, visit: int, weights: FastWeights) -> None:
         if self._folder is not None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from scal3r_train.config import StrictModel
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings
+from scal3r_train.inference.follow_settings import FollowSettings
 from scal3r_train.inference.input_settings import InputSettings
 from scal3r_train.inference.load_model import ModelSettings
 from scal3r_train.inference.loop_edges import LoopEdgeSettings
@@ -47,3 +48,4 @@ class ReconstructionRecipe(StrictModel):
     loop_closure: LoopSettings = LoopSettings()
     pose_graph: LoopEdgeSettings = LoopEdgeSettings()
     export: ExportSettings = ExportSettings()
+    follow: FollowSettings = FollowSettings()

@@ -136,15 +136,21 @@ def predict_share(
     )
 
     def keep(number: int, prediction: ChunkPrediction) -> None:
-        frames = layout.ranges[number]
-        refuse_non_finite(prediction, number, frames)
-        known = video.known_intrinsics(frames)
-        intrinsics = prediction.intrinsics if known is None else known
-        predictions.save(number, replace(prediction, intrinsics=intrinsics, valid=video.masks(frames)))
+        predictions.save(number, with_what_is_known(prediction, number, video, layout.ranges[number]))
 
     describe = descriptors.saw_tokens if wants_loops(recipe, layout) else None
     schedule.run(chunks, keep, track, describe, done=predictions)
     return predictions, schedule, descriptors
+
+
+def with_what_is_known(
+    prediction: ChunkPrediction, number: int, video: Video, frames: range
+) -> ChunkPrediction:
+    """Return the prediction of chunk `number` with the user's cameras and masks; UserError when it is not finite."""
+    refuse_non_finite(prediction, number, frames)
+    known = video.known_intrinsics(frames)
+    intrinsics = prediction.intrinsics if known is None else known
+    return replace(prediction, intrinsics=intrinsics, valid=video.masks(frames))
 
 
 def join_chunks(
@@ -193,7 +199,7 @@ def place_share(
         cloud.add(coloured_points(placed, video.images(frames), recipe.export.min_confidence_ratio))
         if recipe.export.save_depth:
             _write_depths(folder, placed)
-    return Share(torch.cat(cameras), torch.cat(intrinsics), cloud.result(), _peak_memory())
+    return Share(torch.cat(cameras), torch.cat(intrinsics), cloud.result(), peak_memory())
 
 
 def voxel_size_of(recipe: ReconstructionRecipe, placement: Placement) -> float:
@@ -227,7 +233,7 @@ def _write_depths(folder: Path, placed: PlacedFrames) -> None:
         write_depth(folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
 
 
-def _peak_memory() -> dict[str, int]:
+def peak_memory() -> dict[str, int]:
     """Return the most bytes that this process has used on the host and, if there is one, on its device."""
     peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_KIB}
     if torch.cuda.is_available():

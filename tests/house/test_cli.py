@@ -36,6 +36,12 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         ("in", Path("out"), Path("r=1.yaml"), ["a=1"]),
     ),
     (
+        "reconstruct in out --follow a=1",
+        "scal3r_train.inference.follow.main",
+        ("in", Path("out"), None, ["a=1"]),
+    ),
+    ("reconstruct - out --follow", "scal3r_train.inference.follow.main", ("-", Path("out"), None, [])),
+    (
         "score trajectory a.tum b.txt",
         "scal3r_eval.score.main",
         (Path("a.tum"), Path("b.txt"), "sim3", 0.01),

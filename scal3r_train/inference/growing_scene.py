@@ -1,0 +1,195 @@
+"""A scene that grows chunk by chunk and is complete for what it holds after each.
+
+A chunk's frames up to the middle of the overlap with the next chunk are settled; those after it come from the next
+chunk once that is there, as in a reconstruction of the whole video. Of settled frames cameras and thinned points are
+kept, of predictions the latest two.
+
+Shapes: S frames.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from scal3r_train.inference.align import Seam
+from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.point_cloud import PointCloud
+from scal3r_train.inference.prediction import ChunkPrediction
+from scal3r_train.inference.progress import Stages
+from scal3r_train.inference.scene import (
+    DEPTH_NAME,
+    depth_path,
+    partial_folder,
+    start_scene_folder,
+    write_depth,
+)
+from scal3r_train.inference.scene_writing import scene_info, write_shares
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.inference.share import Placement, PointSieve, Share, peak_memory, voxel_size_of
+from scal3r_train.inference.state_plan import StatePlan
+from scal3r_train.inference.stitch import (
+    align_neighbours,
+    coloured_points,
+    overlap_head,
+    place_chunks,
+    place_frames,
+)
+from scal3r_train.inference.video import Video, VideoPart
+
+
+class GrowingScene:
+    """What is known of a video so far, and its scene folder."""
+
+    def __init__(
+        self, output: Path, recipe: ReconstructionRecipe, model_sha256: str | None, stages: Stages
+    ) -> None:
+        """Begin an empty scene; nothing is at `output` before the first `publish`.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
+        self._output, self._recipe, self._model_sha256, self._stages = output, recipe, model_sha256, stages
+        self._layout: Layout | None = None
+        self._placement: Placement | None = None
+        self._previous: ChunkPrediction | None = None
+        self._first_extrinsics = torch.zeros(3, 4, dtype=torch.float64)
+        self._sieve: PointSieve | None = None
+        self._settled, self._tail = _nothing(), _nothing()
+        self.is_complete = False
+        start_scene_folder(output)
+
+    @property
+    def num_chunks(self) -> int:
+        """How many chunks have been added."""
+        return 0 if self._layout is None else len(self._layout.ranges)
+
+    def add(self, prediction: ChunkPrediction, part: VideoPart) -> Seam | None:
+        """Join the next chunk to the scene; return its seam to the chunk before it, None for the first.
+
+        `part` holds the chunk's frames, which must be the last of `chunk_ranges` for all frames up to there.
+        """
+        chunk, recipe = part.frames, self._recipe
+        layout = Layout.plan(chunk.stop, recipe.schedule, num_processes=1)
+        number = self.num_chunks
+        assert layout.ranges[number:] == (chunk,), f"{chunk} is not chunk {number}"
+        with self._stages.stage("align"):
+            placement, seam = self._place_chunk(prediction, number, layout)
+        next_start = (number + 1) * (recipe.schedule.chunk_size - recipe.schedule.overlap)
+        middle = min(next_start + recipe.schedule.overlap // 2, chunk.stop)
+        with self._stages.stage("place"):
+            if self._sieve is None:
+                self._sieve = _sieve(recipe, placement)
+            new = self._share(prediction, part, range(layout.provided[number].start, middle), placement)
+            self._sieve.add(new.points)
+            self._settled = Share(
+                torch.cat([self._settled.world_from_cam, new.world_from_cam]),
+                torch.cat([self._settled.intrinsics, new.intrinsics]),
+                PointCloud.empty(),
+                {},
+            )
+            self._tail = self._share(prediction, part, range(middle, chunk.stop), placement)
+        self._layout, self._placement, self._previous = layout, placement, prediction
+        return seam
+
+    def publish(self, video: Video, ended_by: str | None, left_out: list[str]) -> None:
+        """Let `output` hold all frames so far; readers find the older scene or this one.
+
+        Args:
+            video: begins with the frames that have been added.
+            ended_by: why no more frames will come; None while following.
+            left_out: files that were passed over, for scene.json.
+        """
+        assert self._layout is not None
+        assert self._placement is not None
+        assert self._sieve is not None
+        num_frames = self._layout.ranges[-1].stop
+        video = replace(video, frame_indices=video.frame_indices[:num_frames])
+        with self._stages.stage("write"):
+            settled = replace(self._settled, points=self._sieve.result())
+            plan = StatePlan("device", 1, 0, 0, "followed: one chunk at a time, nothing waits")
+            info = scene_info(
+                video,
+                self._layout,
+                self._placement,
+                self._recipe,
+                [replace(self._tail, peak_memory_bytes=peak_memory())],
+                self._model_sha256,
+                self._stages,
+                plan,
+            )
+            status = {"complete": ended_by is not None, "ended_by": ended_by, "left_out": left_out}
+            info = info.model_copy(update={"input": {**info.input, **status}})
+            if self._recipe.export.save_depth:
+                self._keep_depths(num_frames)
+            voxel_size = voxel_size_of(self._recipe, self._placement)
+            write_shares(self._output, video, info, [settled, self._tail], self._recipe, voxel_size)
+        self.is_complete = ended_by is not None
+        if not self.is_complete:
+            start_scene_folder(self._output)
+
+    def _place_chunk(
+        self, prediction: ChunkPrediction, number: int, layout: Layout
+    ) -> tuple[Placement, Seam | None]:
+        if self._placement is None or self._previous is None:
+            self._first_extrinsics = prediction.extrinsics[0].clone()
+            depth = float(prediction.depth.median())
+            return Placement(place_chunks([], self._first_extrinsics), [], depth), None
+        found = align_neighbours(
+            {number - 1: self._previous},
+            {number: overlap_head(prediction, number, layout.ranges)},
+            layout.ranges,
+            self._recipe.alignment,
+            self._recipe.points,
+        )
+        seams = [*self._placement.seams, found[number - 1]]
+        world_from_chunk = place_chunks(seams, self._first_extrinsics)
+        return Placement(world_from_chunk, seams, self._placement.median_depth), seams[-1]
+
+    def _share(
+        self, prediction: ChunkPrediction, part: VideoPart, frames: range, placement: Placement
+    ) -> Share:
+        """Return cameras and points of some frames of the latest chunk; writes their depth if wanted."""
+        if not frames:
+            return _nothing()
+        world_from_chunk = placement.world_from_chunk[-1]
+        placed = place_frames(prediction, part.frames, frames, world_from_chunk, self._recipe.points)
+        if self._recipe.export.save_depth:
+            for row, frame in enumerate(frames):
+                depth, confidence = placed.depth[row].numpy(), placed.depth_conf[row].numpy()
+                write_depth(partial_folder(self._output), frame, depth, confidence)
+        return Share(
+            placed.world_from_cam,
+            part.input_intrinsics(frames, placed.intrinsics),
+            coloured_points(placed, part.images_of(frames), self._recipe.export.min_confidence_ratio),
+            {},
+        )
+
+    def _keep_depths(self, num_frames: int) -> None:
+        """Give the new folder the depth of frames that have not changed, as another name of the same file."""
+        partial = partial_folder(self._output)
+        (partial / DEPTH_NAME).mkdir(exist_ok=True)
+        for frame in range(num_frames):
+            new, old = depth_path(partial, frame), depth_path(self._output, frame)
+            if not new.exists():
+                try:
+                    os.link(old, new)
+                except OSError:
+                    shutil.copyfile(old, new)
+
+
+def _sieve(recipe: ReconstructionRecipe, placement: Placement) -> PointSieve:
+    return PointSieve(voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed)
+
+
+def _nothing() -> Share:
+    return Share(
+        torch.zeros(0, 3, 4, dtype=torch.float64),
+        torch.zeros(0, 3, 3, dtype=torch.float64),
+        PointCloud.empty(),
+        {},
+    )
