@@ -9,6 +9,7 @@ from PIL import Image
 
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from tests.inference.following import Follow, following
 
 IMAGE_HW = (63, 90)  # processed at 28 x 42: resized to 29 x 42, then one row is cut off
 NUM_FRAMES = 11
@@ -63,3 +64,17 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for frame in range(NUM_FRAMES):
         Image.fromarray(scenery[:, 3 * frame : 3 * frame + width]).save(folder / f"{frame:03d}.png")
     return folder
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Path:
+    """An empty folder."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def run_follow(tiny_model: Scal3RModel, growing: Path, tmp_path: Path) -> Follow:
+    """Follow the growing folder with overrides into tmp_path / scene."""
+    return following(growing, tmp_path / "scene", tiny_model)
