@@ -15,6 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scal3r_train.config import UserError
 from scal3r_train.data.hdr_image import HDF5_START, decode_hdr, hdr_size
 
+cv2.setNumThreads(0)  # its pool does not survive the fork that makes reading processes, which would then hang
+
 EXIF_ORIENTATION = 274
 EXIF_SIDEWAYS = (5, 6, 7, 8)
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
