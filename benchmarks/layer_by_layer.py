@@ -15,7 +15,7 @@ from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.model.aggregator import Tap
 from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, temporal_order
-from scal3r_train.model.fast_weight import FastWeights
+from scal3r_train.model.fast_weight import summed
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.rope import TokenPositions
 
@@ -75,8 +75,7 @@ class LayerByLayer:
         unit = self.model.aggregator.memory_after(range(layer, layer + 1))
         assert unit is not None
         gradients = [unit.chunk_gradient(self._here(batch)) for batch in batches]
-        total = FastWeights(*(sum(parts[1:], parts[0]) for parts in zip(*gradients, strict=True)))
-        weights = unit.updated_weights(total)
+        weights = unit.updated_weights(summed(gradients))
         return [self._away(unit.apply_weights(self._here(batch), weights)) for batch in batches]
 
     def _heads(self, images: Tensor, taps: dict[int, Tap], heads: Sequence[str]) -> ChunkPrediction:

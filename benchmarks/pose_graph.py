@@ -3,7 +3,8 @@
     python -m benchmarks.pose_graph [--graphs ../shared/data/pose_graphs]
 
 Chains: a drive round a circuit, again and again, whose seams have 0.5 % noise of scale, 0.3 degrees and 0.5 % of the
-step; loop edges between the same places of different laps. Time is processor time and wall time, median of 5.
+step; loop edges between the same places of different laps. Time is processor time and wall time, the median of
+`--repeats` solves (of 3 for g2o graphs).
 """
 
 from __future__ import annotations

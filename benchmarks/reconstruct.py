@@ -62,9 +62,8 @@ def random_model(config: Scal3RConfig, device: torch.device) -> Scal3RModel:
     with device:
         model = Scal3RModel(config)
     with torch.no_grad():
-        for head in (model.camera_head,):
-            assert head is not None
-            torch.nn.init.normal_(head.pose_branch.fc2.weight, std=0.02)
+        assert model.camera_head is not None
+        torch.nn.init.normal_(model.camera_head.pose_branch.fc2.weight, std=0.02)
     return model.requires_grad_(requires_grad=False).eval().to(device)
 
 

@@ -10,7 +10,7 @@ Shapes: S frames, P tokens of a frame, N patches, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -59,6 +59,13 @@ class ChunkState:
         return replace(self, tensors=dict(tensors))
 
 
+SawState = Callable[[ChunkState], None]
+
+
+def ignore(_state: ChunkState) -> None:
+    """Do nothing with a state."""
+
+
 class ChunkPass:
     """The visits of a model for the heads that a reconstruction needs."""
 
@@ -70,6 +77,11 @@ class ChunkPass:
         self.heads = dense_heads(points)
         self.visits = plan_visits(model)
         self._weight = next(model.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._weight.device
 
     @property
     def num_memories(self) -> int:
@@ -96,25 +108,55 @@ class ChunkPass:
             batch = self.model.aggregator.embed(ImageBatch(floats[None, None], (0,), (), None))
         return ChunkState(0, {"tokens": batch.tokens[0, 0]}, image_hw)
 
+    def read_after(self, visit: int, weights: FastWeights) -> MemoryRead:
+        """Return the memory after a visit, to be read with its updated weights."""
+        return MemoryRead(self.visits[visit][-1], self.memory(visit), weights)
+
     @torch.no_grad()
-    def visit(self, state: ChunkState, read: MemoryRead | None) -> tuple[ChunkState, FastWeights]:
-        """Make the state's next visit, which must not be the last; return the gradient for the memory after it."""
-        after, gradient = self._visit(state, read)
-        assert gradient is not None
+    def visit(
+        self, state: ChunkState, read: MemoryRead | None, *, writes: bool = True
+    ) -> tuple[ChunkState, FastWeights | None]:
+        """Make the state's next visit, which must not be the last.
+
+        Returns the gradient for the memory after it too, None unless the visit `writes`: who only wants the state is
+        spared the computation.
+        """
+        after, gradient = self._visit(state, read, writes=writes)
         return self._pack(after, state), gradient
+
+    @torch.no_grad()
+    def through(
+        self, images: Tensor, total_of: Callable[[int, FastWeights], FastWeights], saw: SawState = ignore
+    ) -> ChunkPrediction:
+        """Return the prediction of a chunk that no later chunk has to wait for, visit after visit.
+
+        Args:
+            images: [S, 3, H, W] uint8, temporal order.
+            total_of: from a visit and the chunk's gradient to the sum that the memory after it is updated with.
+            saw: is shown the state before the first visit.
+        """
+        state, read = self.embed(images), None
+        saw(state)
+        while state.num_visits < self.num_memories:
+            visit = state.num_visits
+            state, gradient = self.visit(state, read)
+            assert gradient is not None
+            weights = self.memory(visit).updated_weights(total_of(visit, gradient))
+            read = self.read_after(visit, weights)
+        return self.predict(state, read)
 
     @torch.no_grad()
     def gradient(self, state: ChunkState) -> FastWeights:
         """Return the gradient that the state's latest visit ended with."""
         with self._autocast():
-            return self.memory(state.num_visits - 1).chunk_gradient(self._batch(state))
+            return self.memory(state.num_visits - 1).chunk_gradient(self.batch(state))
 
     @torch.no_grad()
     def predict(self, state: ChunkState, read: MemoryRead | None) -> ChunkPrediction:
         """Make the last visit and return what the heads say."""
         assert state.num_visits == self.num_memories
         with self._autocast(), torch.autocast(self._weight.device.type, enabled=False):
-            return self._heads(state, self._visit(state, read)[0])
+            return self._heads(state, self._visit(state, read, writes=False)[0])
 
     def _heads(self, state: ChunkState, after: AggregatorState) -> ChunkPrediction:
         """Return what the heads say after the last visit."""
@@ -136,22 +178,32 @@ class ChunkPass:
             world_points_conf,
         )
 
-    def batch_like(self, state: ChunkState) -> ChunkBatch:
-        """Return the chunk batch of a state; sums over chunks ask it which sequence it belongs to."""
-        return self._batch(state)
+    def batch(self, state: ChunkState) -> ChunkBatch:
+        """Return the state's tokens as the model takes them."""
+        tokens = state.tensors["tokens"].to(self._weight.dtype)[None, None]
+        grid = self.grid(state.image_hw)
+        positions = token_positions(*grid, self.config.num_special_tokens, tokens.device)
+        return ChunkBatch(tokens, TokenPositions(positions), (0,), None)
+
+    def grid(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return rows and columns of the patches of images."""
+        return image_hw[0] // self.config.patch_size, image_hw[1] // self.config.patch_size
 
     def _visit(
-        self, state: ChunkState, read: MemoryRead | None
+        self, state: ChunkState, read: MemoryRead | None, *, writes: bool
     ) -> tuple[AggregatorState, FastWeights | None]:
-        before = AggregatorState(self._batch(state), {}, self._pending(state))
-        grid = self._grid(state.image_hw)
+        before = AggregatorState(self.batch(state), {}, self._pending(state))
+        grid, layers, tapped = (
+            self.grid(state.image_hw),
+            self.visits[state.num_visits],
+            self.config.tap_layers,
+        )
 
         def read_tap(layer: int, tap: Tap) -> dict[str, Any]:
             return self._read_tap(layer, tap, grid)
 
         with self._autocast():
-            layers = self.visits[state.num_visits]
-            return self.model.aggregator.visit(before, read, None, layers, self.config.tap_layers, read_tap)
+            return self.model.aggregator.visit(before, read, None, layers, tapped, read_tap, writes=writes)
 
     def _read_tap(self, layer: int, tap: Tap, grid: tuple[int, int]) -> dict[str, Any]:
         """Return what the heads keep of a tap: of the last one the camera tokens, and the dense heads' maps."""
@@ -191,18 +243,9 @@ class ChunkPass:
         assert head is not None
         return head
 
-    def _batch(self, state: ChunkState) -> ChunkBatch:
-        tokens = state.tensors["tokens"].to(self._weight.dtype)[None, None]
-        grid = self._grid(state.image_hw)
-        positions = token_positions(*grid, self.config.num_special_tokens, tokens.device)
-        return ChunkBatch(tokens, TokenPositions(positions), (0,), None)
-
     def _pending(self, state: ChunkState) -> Tensor | None:
         pending = state.tensors.get("pending")
         return None if pending is None else pending.to(self._weight.dtype)[None, None]
-
-    def _grid(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        return image_hw[0] // self.config.patch_size, image_hw[1] // self.config.patch_size
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:

@@ -193,12 +193,12 @@ class _Follower:
         frames = ranges[number]
         self.folder.take(self._video.frame_indices[frames.stop - 1] + 1)
         with self._stages.stage("read"):
-            part = self._video.read(frames)
-            self._video.close()
+            images = self._video.images(frames)
         with self._stages.stage("predict"):
-            prediction = self._memory.predict(part.images)
+            prediction = self._memory.predict(images)
         prediction = with_what_is_known(prediction, number, self._video, frames)
-        seam = self._scene.add(prediction, part)
+        seam = self._scene.add(prediction, frames, self._video)
+        self._video.close()
         is_last = ending is not None and number == len(ranges) - 1
         self._publish(ending if is_last else None)
         sys.stderr.write(f"{_chunk_line(number, frames, time.perf_counter() - start, seam)}\n")

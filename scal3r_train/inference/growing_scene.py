@@ -21,25 +21,13 @@ from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.scene import (
-    DEPTH_NAME,
-    depth_path,
-    partial_folder,
-    start_scene_folder,
-    write_depth,
-)
+from scal3r_train.inference.scene import DEPTH_NAME, depth_path, partial_folder, start_scene_folder
 from scal3r_train.inference.scene_writing import scene_info, write_shares
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.share import Placement, PointSieve, Share, peak_memory, voxel_size_of
+from scal3r_train.inference.share import Placement, PointSieve, Share, peak_memory, place_part, voxel_size_of
 from scal3r_train.inference.state_plan import StatePlan
-from scal3r_train.inference.stitch import (
-    align_neighbours,
-    coloured_points,
-    overlap_head,
-    place_chunks,
-    place_frames,
-)
-from scal3r_train.inference.video import Video, VideoPart
+from scal3r_train.inference.stitch import align_neighbours, overlap_head, place_chunks
+from scal3r_train.inference.video import Video
 
 
 class GrowingScene:
@@ -59,7 +47,7 @@ class GrowingScene:
         self._previous: ChunkPrediction | None = None
         self._first_extrinsics = torch.zeros(3, 4, dtype=torch.float64)
         self._sieve: PointSieve | None = None
-        self._settled, self._tail = _nothing(), _nothing()
+        self._settled = self._tail = Share.nothing()
         self.is_complete = False
         start_scene_folder(output)
 
@@ -68,12 +56,12 @@ class GrowingScene:
         """How many chunks have been added."""
         return 0 if self._layout is None else len(self._layout.ranges)
 
-    def add(self, prediction: ChunkPrediction, part: VideoPart) -> Seam | None:
+    def add(self, prediction: ChunkPrediction, chunk: range, video: Video) -> Seam | None:
         """Join the next chunk to the scene; return its seam to the chunk before it, None for the first.
 
-        `part` holds the chunk's frames, which must be the last of `chunk_ranges` for all frames up to there.
+        The frames `chunk` must be the last of `chunk_ranges` for all frames up to there.
         """
-        chunk, recipe = part.frames, self._recipe
+        recipe = self._recipe
         layout = Layout.plan(chunk.stop, recipe.schedule, num_processes=1)
         number = self.num_chunks
         assert layout.ranges[number:] == (chunk,), f"{chunk} is not chunk {number}"
@@ -83,8 +71,10 @@ class GrowingScene:
         middle = min(next_start + recipe.schedule.overlap // 2, chunk.stop)
         with self._stages.stage("place"):
             if self._sieve is None:
-                self._sieve = _sieve(recipe, placement)
-            new = self._share(prediction, part, range(layout.provided[number].start, middle), placement)
+                self._sieve = PointSieve.for_export(voxel_size_of(recipe, placement), recipe.export)
+            world, folder = placement.world_from_chunk[-1], partial_folder(self._output)
+            settled = range(layout.provided[number].start, middle)
+            new = place_part(prediction, chunk, settled, world, video, recipe, folder)
             self._sieve.add(new.points)
             self._settled = Share(
                 torch.cat([self._settled.world_from_cam, new.world_from_cam]),
@@ -92,7 +82,8 @@ class GrowingScene:
                 PointCloud.empty(),
                 {},
             )
-            self._tail = self._share(prediction, part, range(middle, chunk.stop), placement)
+            tail = range(middle, chunk.stop)
+            self._tail = place_part(prediction, chunk, tail, world, video, recipe, folder)
         self._layout, self._placement, self._previous = layout, placement, prediction
         return seam
 
@@ -150,25 +141,6 @@ class GrowingScene:
         world_from_chunk = place_chunks(seams, self._first_extrinsics)
         return Placement(world_from_chunk, seams, self._placement.median_depth), seams[-1]
 
-    def _share(
-        self, prediction: ChunkPrediction, part: VideoPart, frames: range, placement: Placement
-    ) -> Share:
-        """Return cameras and points of some frames of the latest chunk; writes their depth if wanted."""
-        if not frames:
-            return _nothing()
-        world_from_chunk = placement.world_from_chunk[-1]
-        placed = place_frames(prediction, part.frames, frames, world_from_chunk, self._recipe.points)
-        if self._recipe.export.save_depth:
-            for row, frame in enumerate(frames):
-                depth, confidence = placed.depth[row].numpy(), placed.depth_conf[row].numpy()
-                write_depth(partial_folder(self._output), frame, depth, confidence)
-        return Share(
-            placed.world_from_cam,
-            part.input_intrinsics(frames, placed.intrinsics),
-            coloured_points(placed, part.images_of(frames), self._recipe.export.min_confidence_ratio),
-            {},
-        )
-
     def _keep_depths(self, num_frames: int) -> None:
         """Give the new folder the depth of frames that have not changed, as another name of the same file."""
         partial = partial_folder(self._output)
@@ -180,16 +152,3 @@ class GrowingScene:
                     os.link(old, new)
                 except OSError:
                     shutil.copyfile(old, new)
-
-
-def _sieve(recipe: ReconstructionRecipe, placement: Placement) -> PointSieve:
-    return PointSieve(voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed)
-
-
-def _nothing() -> Share:
-    return Share(
-        torch.zeros(0, 3, 4, dtype=torch.float64),
-        torch.zeros(0, 3, 3, dtype=torch.float64),
-        PointCloud.empty(),
-        {},
-    )

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import Seam
@@ -33,12 +32,13 @@ from scal3r_train.inference.loop_windows import (
 )
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.prediction_files import SavedPrediction
-from scal3r_train.inference.schedule import SegmentSchedule, Track
+from scal3r_train.inference.progress import Track
+from scal3r_train.inference.schedule import SegmentSchedule
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.stitch import chunk_geometry
 from scal3r_train.inference.video import Video
-from scal3r_train.parallel.collectives import broadcast_from_main, gather_to_all
-from scal3r_train.parallel.world import same_fate
+from scal3r_train.parallel.collectives import gather_to_all
+from scal3r_train.parallel.world import from_main, same_fate
 
 PIXELS_PER_FRAME = 4096
 
@@ -86,7 +86,7 @@ def find_and_close_loops(
             edges[window.candidate] = _judge(prediction, first, second_ends[number], window, recipe)
     found = {candidate: edge for others in gather_to_all(edges) for candidate, edge in others.items()}
     order = sorted(found)
-    closed, report = broadcast_from_main(close_loops(seams, [found[n] for n in order], recipe.pose_graph))
+    closed, report = from_main(lambda: close_loops(seams, [found[n] for n in order], recipe.pose_graph))
     verdicts: dict[int, dict[str, Any]] = {
         number: edge.as_dict() for number, edge in zip(order, report.edges, strict=True)
     }
@@ -103,9 +103,7 @@ def _candidates(
         own = {chunk: descriptors.of(chunk).half() for chunk in mine}
     everyone = {chunk: part for parts in gather_to_all(own) for chunk, part in parts.items()}
     ordered = torch.cat([everyone[chunk].float() for chunk in range(len(layout.ranges))])
-    with same_fate():
-        search = find_loop_candidates(ordered, recipe.loop_closure)
-    candidates: tuple[LoopCandidate, ...] = broadcast_from_main(search.candidates)
+    candidates = from_main(lambda: find_loop_candidates(ordered, recipe.loop_closure)).candidates
     pairs = [(candidate.later, candidate.earlier) for candidate in candidates]
     windows, dropped = plan_loop_windows(pairs, layout.ranges, recipe.loop_closure.window_size)
     return candidates, windows, dropped
@@ -146,9 +144,7 @@ def _predict_loop(schedule: SegmentSchedule, video: Video, window: LoopWindows) 
     """Return the joint prediction of both windows."""
     both = (window.first_frames, window.second_frames)
     prediction = schedule.read_only(torch.cat([video.images(frames) for frames in both]))
-    known = _joined([video.known_intrinsics(frames) for frames in both])
-    intrinsics = prediction.intrinsics if known is None else known
-    return replace(prediction, intrinsics=intrinsics, valid=_joined([video.masks(frames) for frames in both]))
+    return prediction.with_known(video.known_intrinsics(window.frames), video.masks(window.frames))
 
 
 def _judge(
@@ -182,11 +178,6 @@ def _thinned(geometry: ChunkGeometry) -> ChunkGeometry:
         geometry.valid[:, ::step, ::step].clone(),
         geometry.extrinsics,
     )
-
-
-def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    known = [part for part in parts if part is not None]
-    return torch.cat(known) if known else None
 
 
 def _candidate_dict(candidate: LoopCandidate) -> dict[str, Any]:

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from scal3r_train.inference.chunk_pass import ChunkPass
 from scal3r_train.inference.frame_room import FrameRoom
 from scal3r_train.inference.prediction import ChunkPrediction
-from scal3r_train.model.aggregator import MemoryRead
-from scal3r_train.model.fast_weight import FastWeights
+from scal3r_train.model.fast_weight import FastWeights, summed
 
 
 class OnlineMemory:
@@ -49,18 +47,13 @@ class OnlineMemory:
         self.num_chunks += 1
         return prediction
 
-    @torch.no_grad()
     def _through(self, images: Tensor) -> tuple[ChunkPrediction, list[FastWeights]]:
         """Return a chunk's prediction and the totals that it leaves; changes nothing, so that it can be repeated."""
         is_shared = self._pass.config.memory_scope == "sequence"
-        state, read = self._pass.embed(images), None
         totals: list[FastWeights] = []
-        while state.num_visits < self._pass.num_memories:
-            visit = state.num_visits
-            state, gradient = self._pass.visit(state, read)
-            if is_shared and self.totals:
-                gradient = FastWeights(*map(torch.add, self.totals[visit], gradient))
-            totals.append(gradient)
-            unit = self._pass.memory(visit)
-            read = MemoryRead(self._pass.visits[visit][-1], unit, unit.updated_weights(gradient))
-        return self._pass.predict(state, read), totals
+
+        def total_of(visit: int, gradient: FastWeights) -> FastWeights:
+            totals.append(summed([self.totals[visit], gradient]) if is_shared and self.totals else gradient)
+            return totals[visit]
+
+        return self._pass.through(images, total_of), totals

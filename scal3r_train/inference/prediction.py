@@ -8,7 +8,7 @@ Shapes: S frames, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -60,6 +60,10 @@ class ChunkPrediction:
     def usable(self) -> Tensor:
         """Pixels with a depth that no mask excludes, [S, H, W] bool."""
         return self.depth > 0 if self.valid is None else (self.depth > 0) & self.valid
+
+    def with_known(self, intrinsics: Tensor | None, valid: Tensor | None) -> ChunkPrediction:
+        """Return the prediction with the user's cameras [S, 3, 3], if any, and masks [S, H, W]."""
+        return replace(self, intrinsics=self.intrinsics if intrinsics is None else intrinsics, valid=valid)
 
     def points(self, source: PointSource) -> tuple[Tensor, Tensor]:
         """Return points [S, H, W, 3] float64 in chunk coordinates and their confidence [S, H, W].

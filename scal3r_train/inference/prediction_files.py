@@ -42,13 +42,13 @@ class PredictionFolder(Mapping[int, SavedPrediction]):
         """Use a folder, with what it holds already."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._numbers = sorted(int(path.stem) for path in folder.glob("[0-9]*.safetensors"))
+        self._numbers = {int(path.stem) for path in folder.glob("[0-9]*.safetensors")}
 
     def save(self, number: int, prediction: ChunkPrediction) -> None:
         """Write a prediction; UserError when that fails."""
         tensors = {name: value.contiguous() for name, value in vars(prediction).items() if value is not None}
         save_tensors(self._path(number), tensors, {}, "predictions")
-        self._numbers = sorted({*self._numbers, number})
+        self._numbers.add(number)
 
     def __getitem__(self, number: int) -> SavedPrediction:
         if number not in self._numbers:
@@ -56,7 +56,7 @@ class PredictionFolder(Mapping[int, SavedPrediction]):
         return SavedPrediction(self._path(number))
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
+        return iter(sorted(self._numbers))
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from scal3r_train import __version__
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.source import open_source
+from scal3r_train.inference.chunk_pass import ChunkPass
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
 from scal3r_train.inference.loops import ClosedLoops, find_and_close_loops, wants_loops
@@ -106,15 +107,17 @@ def reconstruct(
         video = Video.choose(record, recipe.input, model.config)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
     mine = layout.assignment[process.rank]
-    with _growing_scene(output, _identity(video, recipe, model_sha256, process.world_size)):
+    identity = _identity(video, recipe, model_sha256, process.world_size)
+    with closing(video), _growing_scene(output, identity):
         folder = partial_folder(output)
-        plan = plan_share(model, video, layout, recipe, folder)
+        chunk_pass = ChunkPass(model, recipe.points, recipe.model.precision)
+        plan = plan_share(chunk_pass, video, layout, recipe, folder)
         if process.is_main:
             sys.stderr.write("".join(f"{line}\n" for line in (*video.notes, plan.line())))
         with stages.stage("predict"):
             work = work_folder(output) / f"process_{process.rank:04d}"
             predictions, schedule, descriptors = predict_share(
-                model, video, mine, layout, recipe, plan, work, stages.track
+                chunk_pass, video, mine, layout, recipe, plan, work, stages.track
             )
         with stages.stage("align"):
             placement = join_chunks(predictions, layout, recipe)
@@ -142,7 +145,6 @@ def reconstruct(
                 if closed is not None:
                     info = info.model_copy(update={"loops": closed.loops, "pose_graph": closed.pose_graph})
                 write_shares(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
-    video.close()
     return load_scene(output) if process.is_main else None
 
 

@@ -27,7 +27,7 @@ def write_shares(
     voxel_size: float,
 ) -> None:
     """Put the shares of all processes together, write the scene and give it its name."""
-    cloud = PointSieve(voxel_size, recipe.export.max_points, recipe.export.seed)
+    cloud = PointSieve.for_export(voxel_size, recipe.export)
     for share in shares:
         cloud.add(share.points)
     points = cloud.result()

@@ -10,10 +10,9 @@ Shapes: S frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -23,15 +22,12 @@ from torch import Tensor
 from scal3r_train.inference.chunk_pass import ChunkPass, ChunkState
 from scal3r_train.inference.frame_room import FrameRoom
 from scal3r_train.inference.prediction import ChunkPrediction
+from scal3r_train.inference.progress import Track
 from scal3r_train.inference.state_store import StateStore, save_tensors
 from scal3r_train.model.aggregator import MemoryRead
-from scal3r_train.model.chunk_batch import ChunkBatch
-from scal3r_train.model.fast_weight import FastWeights
+from scal3r_train.model.fast_weight import FastWeights, summed
 from scal3r_train.parallel.collectives import gather_to_all
 from scal3r_train.parallel.world import same_fate
-
-Track = Callable[[Iterable[int]], Iterable[int]]
-Result = TypeVar("Result")
 
 
 class SegmentSchedule:
@@ -87,82 +83,85 @@ class SegmentSchedule:
             UserError: on all processes, when one runs out of memory even one frame at a time, or cannot read an image.
         """
         self._describe = describe
+        todo = [chunk for chunk in chunks if chunk not in done]
         if not self._chunks_talk():
             with same_fate():
-                for chunk in track([chunk for chunk in chunks if chunk not in done]):
-                    keep(chunk, self._roomy(partial(self._predict_alone, chunk)))
+                for chunk in track(todo):
+                    keep(chunk, self._room.do(partial(self._predict_alone, chunk)))
             return
         self._resume()
         for visit in range(len(self.memories), self._pass.num_memories):
             self._update_memory(visit, chunks, track)
         with same_fate():
-            todo = [chunk for chunk in chunks if chunk not in done]
             for place, chunk in enumerate(track(todo)):
                 self._prefetch(todo, place + 1)
-                state, _ = self._roomy(partial(self._bring, chunk, self._pass.num_memories))
-                keep(
-                    chunk,
-                    self._roomy(partial(self._pass.predict, state, self._read_before(state))),
-                )
+                keep(chunk, self._room.do(partial(self._predict, chunk)))
                 self._store.drop(chunk)
 
     def read_only(self, images: Tensor) -> ChunkPrediction:
         """Return the prediction of more images [S, 3, H, W] uint8 that read the memories and write nothing."""
-
-        def predict() -> ChunkPrediction:
-            state = self._pass.embed(images)
-            while state.num_visits < self._pass.num_memories:
-                state, _ = self._pass.visit(state, self._read_before(state))
-            return self._pass.predict(state, self._read_before(state))
-
-        return self._roomy(predict)
+        return self._room.do(lambda: self._read_to_the_end(self._pass.embed(images)))
 
     def _update_memory(self, visit: int, chunks: Sequence[int], track: Track) -> None:
         """Make one round of visits and update the memory after it."""
         total: FastWeights | None = None
-        batch: ChunkBatch | None = None
+        state: ChunkState | None = None
         with same_fate():
             for place, chunk in enumerate(track(chunks)):
                 self._prefetch(chunks, place + 1)
-                state, gradient = self._roomy(partial(self._bring, chunk, visit + 1))
+                state, gradient = self._room.do(partial(self._bring, chunk, visit + 1))
                 self._store.put(chunk, state)
-                if gradient is None:
-                    gradient = self._pass.gradient(state)
-                total = gradient if total is None else FastWeights(*map(torch.add, total, gradient))
-                batch = self._pass.batch_like(state)
+                total = gradient if total is None else summed([total, gradient])
         unit = self._pass.memory(visit)
         with torch.no_grad():
-            sums = [] if total is None else [total]
-            finish = unit.start_sum([] if batch is None else [batch], sums, num_sequences=1)
+            batches = [] if state is None else [self._pass.batch(state)]
+            finish = unit.start_sum(batches, [] if total is None else [total], num_sequences=1)
             updated = unit.updated_weights(finish())
-        self.memories.append(MemoryRead(self._pass.visits[visit][-1], unit, updated))
+        self.memories.append(self._pass.read_after(visit, updated))
         with same_fate():
             self._save(visit, updated)
 
-    def _bring(self, chunk: int, num_visits: int) -> tuple[ChunkState, FastWeights | None]:
-        """Return a chunk's state after `num_visits`, and its latest gradient if that was computed on the way."""
-        state = self._store.take(chunk)
-        if state is None or state.num_visits > num_visits:
-            state = self._pass.embed(self._images(chunk))
-            if self._describe is not None:
-                self._describe(chunk, state.tensors["tokens"])
-        gradient = None
-        while state.num_visits < num_visits:
-            state, gradient = self._pass.visit(state, self._read_before(state))
+    def _bring(self, chunk: int, num_visits: int) -> tuple[ChunkState, FastWeights]:
+        """Return a chunk's state after `num_visits`, and the gradient that the last of them ends with."""
+        state = self._state(chunk, num_visits)
+        if state.num_visits == num_visits:
+            return state, self._pass.gradient(state)
+        state = self._advanced(state, num_visits - 1)
+        state, gradient = self._pass.visit(state, self._read_before(state))
+        assert gradient is not None
         return state, gradient
+
+    def _predict(self, chunk: int) -> ChunkPrediction:
+        """Return the prediction of a chunk once all memories are updated."""
+        return self._read_to_the_end(self._state(chunk, self._pass.num_memories))
+
+    def _read_to_the_end(self, state: ChunkState) -> ChunkPrediction:
+        state = self._advanced(state, self._pass.num_memories)
+        return self._pass.predict(state, self._read_before(state))
+
+    def _state(self, chunk: int, most_visits: int) -> ChunkState:
+        """Return the state that the store has of a chunk, or that before the first visit."""
+        state = self._store.take(chunk)
+        if state is not None and state.num_visits <= most_visits:
+            return state
+        state = self._pass.embed(self._images(chunk))
+        self._saw(chunk, state)
+        return state
+
+    def _advanced(self, state: ChunkState, num_visits: int) -> ChunkState:
+        """Return a state after `num_visits`, whose gradients nobody needs any more."""
+        while state.num_visits < num_visits:
+            state, _ = self._pass.visit(state, self._read_before(state), writes=False)
+        return state
 
     def _predict_alone(self, chunk: int) -> ChunkPrediction:
         """Return the prediction of a chunk whose memories, if any, are its own."""
-        state, read = self._pass.embed(self._images(chunk)), None
+        images = self._images(chunk)
+        return self._pass.through(images, lambda _visit, gradient: gradient, partial(self._saw, chunk))
+
+    def _saw(self, chunk: int, state: ChunkState) -> None:
         if self._describe is not None:
             self._describe(chunk, state.tensors["tokens"])
-        while state.num_visits < self._pass.num_memories:
-            visit = state.num_visits
-            state, gradient = self._pass.visit(state, read)
-            unit = self._pass.memory(visit)
-            updated = unit.updated_weights(FastWeights(*gradient))
-            read = MemoryRead(self._pass.visits[visit][-1], unit, updated)
-        return self._pass.predict(state, read)
 
     def _read_before(self, state: ChunkState) -> MemoryRead | None:
         return self.memories[state.num_visits - 1] if state.num_visits > 0 else None
@@ -174,10 +173,6 @@ class SegmentSchedule:
     def _prefetch(self, chunks: Sequence[int], place: int) -> None:
         if place < len(chunks):
             self._store.prefetch(chunks[place])
-
-    def _roomy(self, work: Callable[[], Result]) -> Result:
-        """Do some work, with half as many frames at a time whenever memory runs out."""
-        return self._room.do(work)
 
     def _save(self, visit: int, weights: FastWeights) -> None:
         if self._folder is not None:
@@ -195,7 +190,7 @@ class SegmentSchedule:
                 tensors = load_file(path)
             except SafetensorError:
                 break
-            unit = self._pass.memory(visit)
-            weights = FastWeights(*(tensors[name].to(unit.w0.device) for name in FastWeights._fields))
-            found.append(MemoryRead(self._pass.visits[visit][-1], unit, weights))
+            device = self._pass.memory(visit).w0.device
+            weights = FastWeights(*(tensors[name].to(device) for name in FastWeights._fields))
+            found.append(self._pass.read_after(visit, weights))
         self.memories = found[: min(gather_to_all(len(found)))]

@@ -15,20 +15,20 @@ from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import Seam
-from scal3r_train.inference.chunk_pass import ChunkPass, dense_heads, state_bytes
+from scal3r_train.inference.chunk_pass import ChunkPass, state_bytes
 from scal3r_train.inference.frame_descriptors import FrameDescriptors
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.loops import wants_loops
 from scal3r_train.inference.point_cloud import PointCloud, thin
 from scal3r_train.inference.prediction import ChunkPrediction, refuse_non_finite
 from scal3r_train.inference.prediction_files import PredictionFolder, SavedPrediction
+from scal3r_train.inference.progress import Track
 from scal3r_train.inference.scene import write_depth
-from scal3r_train.inference.schedule import SegmentSchedule, Track
-from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.inference.schedule import SegmentSchedule
+from scal3r_train.inference.settings import ExportSettings, ReconstructionRecipe
 from scal3r_train.inference.state_plan import StatePlan, free_memory, plan_states
 from scal3r_train.inference.state_store import open_store
 from scal3r_train.inference.stitch import (
-    PlacedFrames,
     align_neighbours,
     coloured_points,
     overlap_head,
@@ -36,7 +36,6 @@ from scal3r_train.inference.stitch import (
     place_frames,
 )
 from scal3r_train.inference.video import Video
-from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import gather_to_all
 from scal3r_train.parallel.context_groups import connect_memories
 from scal3r_train.parallel.world import same_fate, world_group
@@ -81,24 +80,32 @@ class Share:
     points: PointCloud
     peak_memory_bytes: dict[str, int]
 
+    @staticmethod
+    def nothing() -> Share:
+        """Return the share of no frames."""
+        none = torch.zeros(0, 3, 4, dtype=torch.float64)
+        return Share(none, none[:, :, :3], PointCloud.empty(), {})
+
 
 def plan_share(
-    model: Scal3RModel, video: Video, layout: Layout, recipe: ReconstructionRecipe, folder: Path
+    chunk_pass: ChunkPass, video: Video, layout: Layout, recipe: ReconstructionRecipe, folder: Path
 ) -> StatePlan:
     """Return where all processes keep the states of their chunks: the same on each, for the tightest of them."""
-    config, device = model.config, next(model.parameters()).device
-    free = gather_to_all(free_memory(device, folder))
-    itemsize = 2 if recipe.model.precision == "bfloat16" else 4
-    grid = video.image_hw[0] // config.patch_size, video.image_hw[1] // config.patch_size
-    num_frames = max(map(len, layout.ranges))
-    size = state_bytes(config, dense_heads(recipe.points), num_frames, grid, itemsize)
+    free = gather_to_all(free_memory(chunk_pass.device, folder))
+    size = state_bytes(
+        chunk_pass.config,
+        chunk_pass.heads,
+        max(map(len, layout.ranges)),
+        chunk_pass.grid(video.image_hw),
+        chunk_pass.state_dtype.itemsize,
+    )
     tightest = min(free, key=lambda one: (min(one.device, one.host), one.disk))
     most_chunks = max(map(len, layout.assignment))
     return plan_states(recipe.schedule.state, most_chunks, size, tightest, recipe.schedule.state_limit_gib)
 
 
 def predict_share(
-    model: Scal3RModel,
+    chunk_pass: ChunkPass,
     video: Video,
     chunks: range,
     layout: Layout,
@@ -115,7 +122,7 @@ def predict_share(
     Raises:
         UserError: on all processes, when a prediction on any of them is not finite.
     """
-    connect_memories(model, world_group())
+    connect_memories(chunk_pass.model, world_group())
     predictions = PredictionFolder(folder / "predictions")
 
     def images(chunk: int) -> Tensor:
@@ -124,16 +131,9 @@ def predict_share(
             video.prefetch(layout.ranges[chunk + 1])
         return found
 
-    store = open_store(plan.store, next(model.parameters()).device, folder / "states")
-    chunk_pass = ChunkPass(model, recipe.points, recipe.model.precision)
+    store = open_store(plan.store, chunk_pass.device, folder / "states")
     descriptors = FrameDescriptors(recipe.loop_closure, chunk_pass, video, layout, folder / "descriptors")
-    schedule = SegmentSchedule(
-        chunk_pass,
-        images,
-        store,
-        recipe.schedule.frames_per_pass,
-        folder,
-    )
+    schedule = SegmentSchedule(chunk_pass, images, store, recipe.schedule.frames_per_pass, folder)
 
     def keep(number: int, prediction: ChunkPrediction) -> None:
         predictions.save(number, with_what_is_known(prediction, number, video, layout.ranges[number]))
@@ -148,9 +148,7 @@ def with_what_is_known(
 ) -> ChunkPrediction:
     """Return the prediction of chunk `number` with the user's cameras and masks; UserError when it is not finite."""
     refuse_non_finite(prediction, number, frames)
-    known = video.known_intrinsics(frames)
-    intrinsics = prediction.intrinsics if known is None else known
-    return replace(prediction, intrinsics=intrinsics, valid=video.masks(frames))
+    return prediction.with_known(video.known_intrinsics(frames), video.masks(frames))
 
 
 def join_chunks(
@@ -165,12 +163,12 @@ def join_chunks(
     with same_fate():
         head = {first: overlap_head(predictions[first], first, layout.ranges)} if first > 0 else {}
     heads = {number: found for others in gather_to_all(head) for number, found in others.items()}
+    origin = None
     with same_fate():
         seams = align_neighbours(predictions, heads, layout.ranges, recipe.alignment, recipe.points)
-    origin = None
-    if 0 in predictions:
-        chunk = predictions[0].frames(slice(None))
-        origin = chunk.extrinsics[0], float(chunk.depth.median())
+        if 0 in predictions:
+            chunk = predictions[0].frames(slice(None))
+            origin = chunk.extrinsics[0], float(chunk.depth.median())
     findings = gather_to_all((seams, origin))
     all_seams = {number: seam for found, _ in findings for number, seam in found.items()}
     ordered = [all_seams[number] for number in range(len(layout.ranges) - 1)]
@@ -188,18 +186,46 @@ def place_share(
     track: Track,
 ) -> Share:
     """Return the cameras and points that this process's chunks provide; writes depth into `folder` if wanted."""
-    cloud = PointSieve(voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed)
-    cameras = [torch.zeros(0, 3, 4, dtype=torch.float64)]
-    intrinsics = [torch.zeros(0, 3, 3, dtype=torch.float64)]
+    cloud = PointSieve.for_export(voxel_size_of(recipe, placement), recipe.export)
+    cameras, intrinsics = [Share.nothing().world_from_cam], [Share.nothing().intrinsics]
     for number in track(predictions):
-        frames, world = layout.provided[number], placement.world_from_chunk[number]
-        placed = place_frames(predictions[number], layout.ranges[number], frames, world, recipe.points)
-        cameras.append(placed.world_from_cam)
-        intrinsics.append(video.input_intrinsics(frames, placed.intrinsics))
-        cloud.add(coloured_points(placed, video.images(frames), recipe.export.min_confidence_ratio))
-        if recipe.export.save_depth:
-            _write_depths(folder, placed)
+        chunk, frames, world = (
+            layout.ranges[number],
+            layout.provided[number],
+            placement.world_from_chunk[number],
+        )
+        part = place_part(predictions[number], chunk, frames, world, video, recipe, folder)
+        cameras.append(part.world_from_cam)
+        intrinsics.append(part.intrinsics)
+        cloud.add(part.points)
     return Share(torch.cat(cameras), torch.cat(intrinsics), cloud.result(), peak_memory())
+
+
+def place_part(
+    prediction: ChunkPrediction | SavedPrediction,
+    chunk: range,
+    frames: range,
+    world_from_chunk: Sim3,
+    video: Video,
+    recipe: ReconstructionRecipe,
+    folder: Path,
+) -> Share:
+    """Return cameras and points, not thinned, of some `frames` of a chunk.
+
+    Their depth is written into `folder` if wanted.
+    """
+    if not frames:
+        return Share.nothing()
+    placed = place_frames(prediction, chunk, frames, world_from_chunk, recipe.points)
+    if recipe.export.save_depth:
+        for row, frame in enumerate(frames):
+            write_depth(folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
+    return Share(
+        placed.world_from_cam,
+        video.input_intrinsics(frames, placed.intrinsics),
+        coloured_points(placed, video.images(frames), recipe.export.min_confidence_ratio),
+        {},
+    )
 
 
 def voxel_size_of(recipe: ReconstructionRecipe, placement: Placement) -> float:
@@ -217,6 +243,11 @@ class PointSieve:
         self._clouds: list[PointCloud] = []
         self._max_points = max_points
 
+    @staticmethod
+    def for_export(voxel_size: float, export: ExportSettings) -> PointSieve:
+        """Return the sieve that the settings ask for."""
+        return PointSieve(voxel_size, export.max_points, export.seed)
+
     def add(self, cloud: PointCloud) -> None:
         """Take in a cloud."""
         self._clouds.append(thin(cloud, *self._thinning))
@@ -226,11 +257,6 @@ class PointSieve:
     def result(self) -> PointCloud:
         """Return what is kept of all clouds together, ordered by source."""
         return thin(PointCloud.join(self._clouds), *self._thinning)
-
-
-def _write_depths(folder: Path, placed: PlacedFrames) -> None:
-    for row, frame in enumerate(placed.frames):
-        write_depth(folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
 
 
 def peak_memory() -> dict[str, int]:

@@ -45,11 +45,21 @@ class StateStore(Protocol):
         """Forget a chunk."""
 
 
-class RecomputeStore:
-    """Keeps nothing."""
+class _Ledger:
+    """Counts what a store holds and moves."""
 
-    peak_bytes = 0
-    moved_bytes = 0
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self.moved_bytes = 0
+        self._sizes: dict[int, int] = {}
+
+    def _hold(self, chunk: int, num_bytes: int) -> None:
+        self._sizes[chunk] = num_bytes
+        self.peak_bytes = max(self.peak_bytes, sum(self._sizes.values()))
+
+
+class RecomputeStore(_Ledger):
+    """Keeps nothing."""
 
     def put(self, chunk: int, state: ChunkState) -> None:
         """Forget the state at once."""
@@ -65,18 +75,17 @@ class RecomputeStore:
         """Do nothing."""
 
 
-class DeviceStore:
+class DeviceStore(_Ledger):
     """Keeps states where they were made."""
 
     def __init__(self) -> None:
-        self.peak_bytes = 0
-        self.moved_bytes = 0
+        super().__init__()
         self._states: dict[int, ChunkState] = {}
 
     def put(self, chunk: int, state: ChunkState) -> None:
         """Keep the state as it is."""
         self._states[chunk] = state
-        self.peak_bytes = max(self.peak_bytes, sum(kept.num_bytes for kept in self._states.values()))
+        self._hold(chunk, state.num_bytes)
 
     def prefetch(self, chunk: int) -> None:
         """Do nothing: it is there."""
@@ -88,14 +97,14 @@ class DeviceStore:
     def drop(self, chunk: int) -> None:
         """Forget a chunk."""
         self._states.pop(chunk, None)
+        self._sizes.pop(chunk, None)
 
 
-class HostStore:
+class HostStore(_Ledger):
     """Keeps states in pinned host memory; copies run beside the computation, in a stream of their own."""
 
     def __init__(self, device: torch.device) -> None:
-        self.peak_bytes = 0
-        self.moved_bytes = 0
+        super().__init__()
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._states: dict[int, ChunkState] = {}
@@ -113,7 +122,7 @@ class HostStore:
                 tensors[name] = host
         self._states[chunk] = state.with_tensors(tensors)
         self.moved_bytes += state.num_bytes
-        self.peak_bytes = max(self.peak_bytes, sum(kept.num_bytes for kept in self._states.values()))
+        self._hold(chunk, state.num_bytes)
 
     def prefetch(self, chunk: int) -> None:
         """Start the copy back."""
@@ -145,14 +154,14 @@ class HostStore:
         """Forget a chunk."""
         self._states.pop(chunk, None)
         self._arriving.pop(chunk, None)
+        self._sizes.pop(chunk, None)
 
 
-class DiskStore:
+class DiskStore(_Ledger):
     """Keeps one file a chunk; what a killed run has left there is used again."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self.peak_bytes = 0
-        self.moved_bytes = 0
+        super().__init__()
         self._folder = folder
         self._device = device
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,8 +179,7 @@ class DiskStore:
             self._path(chunk), tensors, metadata, "chunk states (schedule.state = recompute needs none)"
         )
         self.moved_bytes += state.num_bytes
-        self._sizes[chunk] = state.num_bytes
-        self.peak_bytes = max(self.peak_bytes, sum(self._sizes.values()))
+        self._hold(chunk, state.num_bytes)
 
     def prefetch(self, chunk: int) -> None:
         """Do nothing: the operating system reads ahead."""

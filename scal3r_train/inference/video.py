@@ -7,7 +7,7 @@ their place. Shapes: S frames, H W pixels. "Frame" numbers count the chosen fram
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,38 +29,8 @@ from scal3r_train.inference.masks import Masks
 from scal3r_train.inference.scene import SceneFrame
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
-FRAMES_PER_READ = 8
 BYTES_PER_GIB = 2**30
 MUCH_CUT = 0.25  # share of an image that falls away when it is cut to the common shape
-
-Track = Callable[[Iterable[int]], Iterable[int]]
-
-
-@dataclass(frozen=True, eq=False)
-class VideoPart:
-    """Consecutive frames in memory.
-
-    Attributes:
-        frames: their numbers.
-        images: [S, 3, H, W] uint8 RGB.
-        pixel_map: from the input's pixels to those of `images`.
-    """
-
-    frames: range
-    images: Tensor
-    pixel_map: PixelMap
-
-    def images_of(self, frames: range) -> Tensor:
-        """Return the images of some of the frames, sharing memory."""
-        return self.images[frames.start - self.frames.start : frames.stop - self.frames.start]
-
-    def input_intrinsics(self, frames: range, intrinsics: Tensor) -> Tensor:
-        """Return intrinsics [S, 3, 3] of some frames' processed images in pixels of the input images."""
-        part = slice(frames.start - self.frames.start, frames.stop - self.frames.start)
-        whole = self.pixel_map
-        return PixelMap(whole.scale[part], whole.offset[part], whole.input_hw[part]).input_intrinsics(
-            intrinsics
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +141,7 @@ class Video:
         """Begin to decode images in the background; what goes wrong is told of by `images`."""
         self._cache.prefetch(frames)
 
-    def pixel_map_of(self, frames: range) -> PixelMap:
+    def pixel_map_of(self, frames: Sequence[int]) -> PixelMap:
         """Return the map from pixels of the input images to those of `images`; nothing is decoded."""
         return PixelMap.stack([self._cover(self.frame_indices[frame]).pixel_map() for frame in frames])
 
@@ -179,7 +149,7 @@ class Video:
         """Return intrinsics [S, 3, 3] of processed images in pixels of the input images, undistorted and upright."""
         return self.pixel_map_of(frames).input_intrinsics(intrinsics)
 
-    def known_intrinsics(self, frames: range) -> Tensor | None:
+    def known_intrinsics(self, frames: Sequence[int]) -> Tensor | None:
         """Return the cameras that the settings give, [S, 3, 3] float64 in pixels of `images`; None without."""
         if not self.has_known_intrinsics:
             return None
@@ -187,7 +157,7 @@ class Video:
         matrices = intrinsics_matrices(np.stack([row for row in rows if row is not None]))
         return self.pixel_map_of(frames).processed_intrinsics(matrices)
 
-    def masks(self, frames: range) -> Tensor | None:
+    def masks(self, frames: Sequence[int]) -> Tensor | None:
         """Return which pixels of `images` count, [S, H, W] bool, nearest values; None when no frame has a mask.
 
         Raises:
@@ -206,22 +176,6 @@ class Video:
     def close(self) -> None:
         """Stop decoding ahead and free the images."""
         self._cache.close()
-
-    def read(self, frames: range, track: Track = iter) -> VideoPart:
-        """Return consecutive frames; at least one.
-
-        Args:
-            frames: their numbers.
-            track: wraps the loop over reads, for progress.
-
-        Raises:
-            UserError: as `images`.
-        """
-        parts = [
-            self.images(range(start, min(start + FRAMES_PER_READ, frames.stop)))
-            for start in track(frames[::FRAMES_PER_READ])
-        ]
-        return VideoPart(frames, torch.cat(parts), self.pixel_map_of(frames))
 
     def describe(self) -> dict[str, Any]:
         """Return what names this input in scene.json; two inputs of equal files have equal `files_sha256`."""

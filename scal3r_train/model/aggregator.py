@@ -218,17 +218,20 @@ class Aggregator(nn.Module):
         layers: range,
         tap_layers: Sequence[int],
         read_tap: TapReader = keep_tap,
+        *,
+        writes: bool = True,
     ) -> tuple[AggregatorState, FastWeights | None]:
         """Take one chunk batch from after a memory's sum to the next memory's gradient.
 
         Apply the memory to `read`, if any, pass consecutive layers, and return the chunks' gradient for the memory
-        behind them, if there is one. What depends on other chunks and processes happens between visits.
+        behind them, if there is one and the visit `writes`. What depends on other chunks and processes happens between
+        visits.
         """
         if read is not None:
             batch = read.unit.apply_weights(state.batch, read.weights, queries)
             state = _after_memory(state, batch, read.layer, read_tap)
         state = self._run_layers(state, layers, tap_layers, read_tap)
-        unit = self.memory_after(layers)
+        unit = self.memory_after(layers) if writes else None
         return state, None if unit is None else unit.chunk_gradient(state.batch)
 
     def _run_layers(

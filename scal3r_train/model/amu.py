@@ -103,11 +103,7 @@ class AdaptiveMemoryUnit(Recomputed):
         """
         table, mask = self._table(batch), batch.chunk_mask
         parts = [self.recomputed(self, "write", part, table, mask) for part in self._passes(batch.tokens)]
-        return (
-            parts[0]
-            if len(parts) == 1
-            else FastWeights(*(sum(same[1:], same[0]) for same in zip(*parts, strict=True)))
-        )
+        return fast_weight.summed(parts)
 
     def queries(self, batch: ChunkBatch) -> Tensor:
         """Return what the batch will ask the updated weights, [B, E, L, D]."""
@@ -151,9 +147,7 @@ class AdaptiveMemoryUnit(Recomputed):
         """
         everything = tuple(range(num_sequences))
         if batches and all(batch.sequences == everything for batch in batches):
-            local = FastWeights(
-                *(sum(matrices[1:], matrices[0]) for matrices in zip(*gradients, strict=True))
-            )
+            local = fast_weight.summed(gradients)
         else:
             local = self._gather_sequences(batches, gradients, num_sequences)
         start = keep_local if self.scope == "chunk" else self.sum_over_context

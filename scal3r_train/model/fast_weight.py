@@ -7,6 +7,7 @@ N tokens, D head dimension, M inner dimension. w0, w2 [..., E, D, M]; w1 [..., E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,11 @@ class TokenRates(NamedTuple):
     w0: Tensor
     w1: Tensor
     w2: Tensor
+
+
+def summed(gradients: Sequence[FastWeights]) -> FastWeights:
+    """Return the sum of at least one gradient, added up in order."""
+    return FastWeights(*(sum(same[1:], same[0]) for same in zip(*gradients, strict=True)))
 
 
 def forward(weights: FastWeights, z: Tensor) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from scal3r_train.config import UserError
-from scal3r_train.parallel.collectives import Group, gather_to_all
+from scal3r_train.parallel.collectives import Group, broadcast_from_main, gather_to_all
+
+Value = TypeVar("Value")
 
 
 def world_group() -> Group:
@@ -28,6 +30,18 @@ def gather_to_main(value: Any) -> list[Any]:
     values: list[Any] | None = [None] * dist.get_world_size() if is_main else None
     dist.gather_object(value, values)
     return values or []
+
+
+def from_main(compute: Callable[[], Value]) -> Value:
+    """Return on every rank what rank 0 computes, picklable; the others compute nothing.
+
+    Raises:
+        UserError, RuntimeError: as `same_fate`.
+    """
+    with same_fate():
+        value = compute() if not dist.is_initialized() or dist.get_rank() == 0 else None
+    result: Value = broadcast_from_main(value)
+    return result
 
 
 @contextmanager

@@ -20,9 +20,9 @@ def save_then_die(self, number, prediction):
     save(self, number, prediction)
     if number == int(os.environ["DIE_AFTER"]):
         os.kill(os.getpid(), signal.SIGKILL)
-def counted(self, state, read):
+def counted(self, *arguments, **options):
     visits.append(1)
-    return visit(self, state, read)
+    return visit(self, *arguments, **options)
 prediction_files.PredictionFolder.save = save_then_die
 chunk_pass.ChunkPass.visit = counted
 code = main(sys.argv[1:])

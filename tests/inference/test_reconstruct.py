@@ -80,11 +80,10 @@ def test_intrinsics_are_in_input_pixels(
     """63 x 90 is resized to 29 x 42, then the 29th row is cut off."""
     scene = run("schedule.chunk_size=60", "schedule.overlap=30")
     recipe = load_config(ReconstructionRecipe, None, SETTINGS)
-    part = Video.choose(record_from_images(image_folder), recipe.input, tiny_model.config).read(
-        range(NUM_FRAMES)
-    )
-    assert part.images.shape == (NUM_FRAMES, 3, 28, 42)
-    fov_h, fov_w = tiny_model([[part.images / 255]]).pose_encoding[0][0][:, 7:].detach().double().unbind(-1)
+    video = Video.choose(record_from_images(image_folder), recipe.input, tiny_model.config)
+    images = video.images(range(NUM_FRAMES))
+    assert images.shape == (NUM_FRAMES, 3, 28, 42)
+    fov_h, fov_w = tiny_model([[images / 255]]).pose_encoding[0][0][:, 7:].detach().double().unbind(-1)
     height, width = IMAGE_HW
     focal_y = 14 / torch.tan(fov_h / 2) * height / 29
     focal_x = 21 / torch.tan(fov_w / 2) * width / 42
