@@ -77,11 +77,12 @@ class SceneFrame(StrictModel):
     """One line of frames.jsonl: the input image of a frame.
 
     `name` is its path below `SceneInfo.input["root"]` (`VIDEO#12` is frame 12 of a video file), `image_hw` its height
-    and width in pixels.
+    and width in pixels. points.ply is ordered by frame; `num_points` of its points are this frame's (None: unknown).
     """
 
     name: str
     image_hw: tuple[int, int]
+    num_points: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +117,12 @@ def write_scene(
     intrinsics: Tensor,
     points: PointCloud,
 ) -> None:
-    """Write everything but depth into a folder; scene.json comes last. Arguments as in `Scene`."""
+    """Write everything but depth into a folder; scene.json comes last. Arguments as in `Scene`.
+
+    The points are in the order of their `source`, as `PointCloud.join` and `PointSieve` give them.
+    """
     write_ply(folder / POINTS_NAME, points.positions, points.colours, points.confidence)
+    frames = _with_counts(frames, points, info.processed_hw)
     write_text_atomically(folder / FRAMES_NAME, "".join(f"{frame.model_dump_json()}\n" for frame in frames))
     columns = "timestamp tx ty tz qx qy qz qw (world_from_cam)"
     _write_table(folder / TRAJECTORY_NAME, columns, _tum_rows(timestamps, world_from_cam))
@@ -253,6 +258,16 @@ def _same_identity(path: Path, identity: dict[str, Any]) -> bool:
         return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)))
     except (OSError, ValueError):
         return False
+
+
+def _with_counts(
+    frames: Sequence[SceneFrame], points: PointCloud, image_hw: tuple[int, int]
+) -> list[SceneFrame]:
+    """Return the frames, each with the number of its points."""
+    assert (points.source[1:] >= points.source[:-1]).all(), "points are not in the order of their source"
+    of_frame = np.bincount(points.source // (image_hw[0] * image_hw[1]), minlength=len(frames))
+    counts = zip(frames, of_frame.tolist(), strict=True)
+    return [frame.model_copy(update={"num_points": number}) for frame, number in counts]
 
 
 def _tum_rows(timestamps: Tensor, world_from_cam: Tensor) -> Tensor:

@@ -41,6 +41,14 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         ("in", Path("out"), None, ["a=1"]),
     ),
     ("reconstruct - out --follow", "scal3r_train.inference.follow.main", ("-", Path("out"), None, [])),
+    ("report s", "scal3r_train.inference.seeing.report.main", (Path("s"), None)),
+    ("report s --truth t.txt", "scal3r_train.inference.seeing.report.main", (Path("s"), "t.txt")),
+    ("view s", "scal3r_train.inference.seeing.viewer.main", (Path("s"), None, "127.0.0.1", None, None)),
+    (
+        "view s --port 9 --host ::1 --truth i.parquet#a --max-points 5",
+        "scal3r_train.inference.seeing.viewer.main",
+        (Path("s"), 9, "::1", "i.parquet#a", 5),
+    ),
     (
         "score trajectory a.tum b.txt",
         "scal3r_eval.score.main",
@@ -134,6 +142,8 @@ def test_commands_of_the_contract_exist() -> None:
         "config",
         "reconstruct",
         "convert",
+        "report",
+        "view",
         "score trajectory",
         "data index",
         "data prepare",
