@@ -23,7 +23,7 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-dev-shm-usage --no-first-run --hide-scrollbars --mute-audio "
     "--use-angle=swiftshader --enable-unsafe-swiftshader --remote-debugging-port=0"
 ).split()
-START_S, STEP_S = 60.0, 0.5
+START_S, ANSWER_S, STEP_S = 60.0, 120.0, 0.5
 
 
 def find_chromium() -> str | None:
@@ -37,13 +37,16 @@ class Page:
     Attributes:
         problems: errors of scripts, of the console and of the network, as they come.
         requests: addresses that were asked for, data: and blob: left out.
+        socket_bytes: that came over web sockets.
     """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._number = 0
+        self._is_loaded = False
         self.problems: list[str] = []
         self.requests: list[str] = []
+        self.socket_bytes = 0
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -52,11 +55,10 @@ class Page:
         self._number += 1
         self._connection.send(json.dumps({"id": self._number, "method": method, "params": arguments}))
         while True:
-            message = json.loads(self._connection.recv(timeout=120))
+            message = self._receive()
             if message.get("id") == self._number:
                 assert "error" not in message, message
                 return dict(message["result"])
-            self._note(message.get("method", ""), message.get("params", {}))
 
     def open(self, url: str, width: int, height: int, *, dark: bool = False) -> None:
         """Go to an address with a window of this size."""
@@ -69,7 +71,10 @@ class Page:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self._is_loaded = False
         self.call("Page.navigate", url=url)
+        while not self._is_loaded:
+            self._receive()
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression, a promise's too."""
@@ -91,8 +96,16 @@ class Page:
                 return pixels
             time.sleep(STEP_S)
 
+    def _receive(self) -> dict[str, Any]:
+        """Return the next message, and note what it says."""
+        message: dict[str, Any] = json.loads(self._connection.recv(timeout=ANSWER_S))
+        self._note(message.get("method", ""), message.get("params", {}))
+        return message
+
     def _note(self, method: str, what: dict[str, Any]) -> None:
-        if method == "Runtime.exceptionThrown":
+        if method == "Page.loadEventFired":
+            self._is_loaded = True
+        elif method == "Runtime.exceptionThrown":
             self.problems.append(str(what["exceptionDetails"].get("exception", what["exceptionDetails"])))
         elif method == "Runtime.consoleAPICalled" and what["type"] in ("error", "assert"):
             self.problems.append(
@@ -100,6 +113,8 @@ class Page:
             )
         elif method == "Log.entryAdded" and what["entry"]["level"] == "error":
             self.problems.append(f"{what['entry']['text']} {what['entry'].get('url', '')}")
+        elif method == "Network.webSocketFrameReceived":
+            self.socket_bytes += len(what["response"]["payloadData"]) * 3 // 4  # base64
         elif method == "Network.requestWillBeSent":
             url = what["request"]["url"]
             if not url.startswith(("data:", "blob:")):
@@ -120,8 +135,12 @@ def chromium_page() -> Iterator[Page]:
             port = _port(Path(profile), process)
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
                 pages = [page for page in json.load(answer) if page["type"] == "page"]
-            with connect(pages[0]["webSocketDebuggerUrl"], max_size=None) as connection:
-                yield Page(connection)
+            with connect(
+                pages[0]["webSocketDebuggerUrl"], max_size=None, max_queue=None, ping_interval=None
+            ) as connection:
+                page = Page(connection)
+                yield page
+                page.call("Browser.close")
         finally:
             process.terminate()
             process.wait(30)

@@ -9,7 +9,7 @@ import roma
 import torch
 
 from scal3r_train.inference.seeing.paint import ACCEPTED, REJECTED, TRUTH
-from scal3r_train.inference.seeing.shown_scene import ShownScene
+from scal3r_train.inference.seeing.shown_scene import EXTENT, ShownScene
 
 if TYPE_CHECKING:
     from viser import CameraFrustumHandle, SceneApi
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 THUMBNAIL_SIDE = 128
 MAX_FRUSTA = 400
 FRUSTUM_STEPS = 3.0  # length of a frustum in steps between cameras
+SMALLEST_FRUSTUM, LARGEST_FRUSTUM = EXTENT / 80, EXTENT / 20
+GAMMA = 2.2
 LINE_WIDTH, THIN = 3.0, 2.0
 CURRENT = (255, 255, 255)
 
@@ -64,7 +66,7 @@ def draw_frustum(
         name,
         fov=vertical_fov(shown, frame),
         aspect=width / height,
-        scale=size * FRUSTUM_STEPS * shown.step,
+        scale=size * min(max(FRUSTUM_STEPS * shown.step, SMALLEST_FRUSTUM), LARGEST_FRUSTUM),
         thickness=1.5,
         thickness_units="screen",
         color=colour,
@@ -116,6 +118,8 @@ def loop_lines(shown: ShownScene) -> tuple[np.ndarray, np.ndarray]:
 
 def _lines(scene: SceneApi, name: str, lines: np.ndarray, colours: np.ndarray, width: float) -> None:
     if len(lines):
+        # viser takes the colours of lines for light, not for sRGB as it does elsewhere, and would show them pale.
+        colours = np.round(255 * (colours / 255) ** GAMMA).astype(np.uint8)
         scene.add_line_segments(
             name, lines.astype(np.float32), colours, thickness=width, thickness_units="screen"
         )

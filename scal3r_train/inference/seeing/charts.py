@@ -145,7 +145,8 @@ def profile(
 def histogram(values: np.ndarray, caption: str, num_bins: int = 60) -> Html:
     """Return how often values [N] lie where; the highest percent is counted in the last bar."""
     low, high = (float(value) for value in np.quantile(values, [0, 0.99]))
-    counts, edges = np.histogram(np.clip(values, low, high), num_bins, (low, max(high, low + 1e-6)))
+    high = max(high, low + 1e-3 * max(abs(low), 1.0))
+    counts, edges = np.histogram(np.clip(values.astype(np.float64), low, high), num_bins, (low, high))
     x = Axis(float(edges[0]), float(edges[-1]), LEFT, WIDTH - RIGHT)
     y = Axis(0, 100 * counts.max() / max(counts.sum(), 1), HEIGHT - BOTTOM, TOP)
     steps = []

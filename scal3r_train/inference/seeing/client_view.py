@@ -26,7 +26,9 @@ from scal3r_train.inference.seeing.shown_scene import ShownScene
 if TYPE_CHECKING:
     from viser import ClientHandle
 
-REST_S, LOOK_S = 0.15, 2.0  # how long nothing must be set before drawing; how often the folder is looked at
+SLOW = {"points", "view"}  # what waits until nothing was set for REST_S, but never longer than LONGEST_REST_S
+REST_S, LONGEST_REST_S = 0.15, 1.0
+LOOK_S = 2.0  # how often the folder is looked at
 PICTURE_SIDE = 320
 MILLION = 1_000_000
 SCREENSHOT_HW = (1080, 1920)
@@ -55,7 +57,7 @@ class ClientView:
         self._client, self._shown, self._reload, self._is_rewritten = client, shown, reload, is_rewritten
         self._changed = threading.Condition()
         self._todo: set[str] = set()
-        self._since = 0.0
+        self._latest = self._first = 0.0  # when slow work was asked for
         self._base = np.zeros(0, np.int64)
         self._missing = np.zeros(0, np.int64)
         self._detail = np.zeros(0, np.int64)
@@ -91,8 +93,11 @@ class ClientView:
 
     def _tell(self, *what: str) -> None:
         with self._changed:
+            now = time.monotonic()
+            if SLOW & set(what):
+                self._latest = now
+                self._first = self._first if SLOW & self._todo else now
             self._todo.update(what)
-            self._since = time.monotonic()
             self._changed.notify()
 
     def _work(self) -> None:
@@ -101,10 +106,11 @@ class ClientView:
             with self._changed:
                 if not self._todo:
                     self._changed.wait(LOOK_S)
-                rest = self._since + REST_S - time.monotonic()
-                # What plays must not starve what is slow, so only the points wait.
-                todo = self._todo if rest <= 0 else self._todo - {"points", "view"}
+                rest = min(self._latest + REST_S, self._first + LONGEST_REST_S) - time.monotonic()
+                todo = self._todo if rest <= 0 else self._todo - SLOW
                 self._todo = self._todo - todo
+            if not self._is_open:
+                return
             try:
                 self._draw(todo)
             except UserError as error:
@@ -112,8 +118,8 @@ class ClientView:
             except RuntimeError as error:
                 if self._is_open:
                     sys.stderr.write(f"scal3r: a window was not drawn: {error}\n")
-            if rest > 0 and not todo:
-                time.sleep(rest)
+            if self._todo and not todo:
+                time.sleep(max(rest, 0.0))
 
     def _draw(self, todo: set[str]) -> None:
         if not todo and self._controls.reloads_itself.value and self._is_rewritten():
@@ -204,8 +210,9 @@ class ClientView:
             self._tell("points")
 
     def _play(self) -> None:
-        self._is_playing = not self._is_playing
-        if self._is_playing:
+        with self._changed:
+            self._is_playing = starts = not self._is_playing
+        if starts:
             threading.Thread(target=self._advance, daemon=True).start()
 
     def _advance(self) -> None:
@@ -223,7 +230,8 @@ class ClientView:
         stream = io.BytesIO()
         Image.fromarray(pixels[..., :3]).save(stream, "PNG", optimize=True)
         frame = int(self._controls.frame.value)
-        self._client.send_file_download(f"scal3r_frame_{frame:06d}.png", stream.getvalue())
+        name = f"scal3r_frame_{frame:06d}.png"
+        self._client.send_file_download(name, stream.getvalue(), save_immediately=True)
 
     def _read_again(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Which points of a large cloud to show: an order of which every prefix covers the scene evenly, and what a look misses.
+"""Which points of a large cloud to show: an order whose every prefix covers the scene evenly, and what a look misses.
 
 Points are sorted into levels. Level 0 holds all; of every level one point a voxel goes on to the next, whose voxels are
 twice as large. A point is stored once, under the highest level that it reached, highest levels first, in random order

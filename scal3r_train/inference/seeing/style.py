@@ -20,7 +20,8 @@ ul.warnings { margin: 16px 0; padding: 10px 14px 10px 32px;
   border-left: 4px solid var(--bad); border-radius: 6px; }
 figure { margin: 10px 0 16px; } .pictures, .previews { display: grid; gap: 10px; }
 .pictures { grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); }
-.previews { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); } .previews figure, .pictures figure { margin: 0; }
+.previews { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+.previews figure, .pictures figure { margin: 0; }
 img { display: block; width: 100%; height: auto; border-radius: 8px; background: var(--card); }
 svg.chart { display: block; width: 100%; height: auto; background: var(--card); border-radius: 8px; }
 svg text { fill: var(--faint); font-size: 11.5px; } svg path { fill: none; vector-effect: non-scaling-stroke; }

@@ -8,6 +8,7 @@ import io
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +121,8 @@ def _server(host: str, port: int | None) -> ViserServer:
     """Return a server that listens, and says nothing."""
     import viser  # noqa: PLC0415
 
+    # A window may close while it is drawn.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     with _quiet():
         server = viser.ViserServer(
