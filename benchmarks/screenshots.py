@@ -53,8 +53,12 @@ def show_report(page: Page, folder: Path, truth: str | None, output: Path) -> No
     """Take pictures of the upper part in light and of the lower part in dark."""
     scene = load_scene(folder)
     path = write_report(folder, scene, None if truth is None else load_ground_truth(truth, scene))
-    page.open(path.as_uri(), 1000, 1340)
+    page.open(path.as_uri(), 1000, 1300)
     save(output / "report.png", page.screenshot())
+    page.evaluate(
+        "[...document.querySelectorAll('h2')].find(one => one.textContent === 'Points').scrollIntoView()"
+    )
+    save(output / "report_points.png", page.screenshot())
     page.open(path.as_uri(), 1000, 1240, dark=True)
     page.evaluate(
         "[...document.querySelectorAll('h2')].find(one => one.textContent === 'Seams').scrollIntoView()"
@@ -65,11 +69,11 @@ def show_report(page: Page, folder: Path, truth: str | None, output: Path) -> No
 def show_viewer(page: Page, folder: Path, truth: str | None, output: Path) -> None:
     """Take pictures of the whole scene and of one place."""
     shown = ShownScene.load(folder, truth)
-    frame = shown.scene.info.num_frames // 4
+    frame = shown.scene.info.num_frames // 3
     camera = shown.world_from_cam[frame]
     step = shown.step
-    place = camera[:, 3] - 5 * step * camera[:, 2] + 1.6 * step * np.array([0, 0, 1.0])
-    target = camera[:, 3] + 8 * step * camera[:, 2]
+    place = camera[:, 3] - 9 * step * camera[:, 2] + 3 * step * np.array([0, 0, 1.0])
+    target = camera[:, 3] + 6 * step * camera[:, 2] + 2 * step * camera[:, 0]
     close = "&".join(
         f"{name}={','.join(f'{value:.4f}' for value in point)}"
         for name, point in (("initialCameraPosition", place), ("initialCameraLookAt", target))
@@ -87,9 +91,9 @@ def show_viewer(page: Page, folder: Path, truth: str | None, output: Path) -> No
 def save(path: Path, pixels: np.ndarray) -> None:
     """Write a PNG of at most MAX_BYTES: with fewer colours, then smaller."""
     image = Image.fromarray(pixels)
-    for share in (1.0, 0.85, 0.7, 0.6, 0.5):
+    for share in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
         size = round(image.width * share), round(image.height * share)
-        for colours in (256, 128, 64):
+        for colours in (256, 160):
             small = image.resize(size, Image.Resampling.LANCZOS).quantize(colours, dither=Image.Dither.NONE)
             stream = io.BytesIO()
             small.save(stream, "PNG", optimize=True)

@@ -37,7 +37,6 @@ class Page:
     Attributes:
         problems: errors of scripts, of the console and of the network, as they come.
         requests: addresses that were asked for, data: and blob: left out.
-        socket_bytes: that came over web sockets.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -46,7 +45,6 @@ class Page:
         self._is_loaded = False
         self.problems: list[str] = []
         self.requests: list[str] = []
-        self.socket_bytes = 0
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -113,8 +111,6 @@ class Page:
             )
         elif method == "Log.entryAdded" and what["entry"]["level"] == "error":
             self.problems.append(f"{what['entry']['text']} {what['entry'].get('url', '')}")
-        elif method == "Network.webSocketFrameReceived":
-            self.socket_bytes += len(what["response"]["payloadData"]) * 3 // 4  # base64
         elif method == "Network.requestWillBeSent":
             url = what["request"]["url"]
             if not url.startswith(("data:", "blob:")):

@@ -60,7 +60,7 @@ def test_a_prefix_covers_everything(levels: PointLevels) -> None:
 
 
 def test_spacing_falls_as_more_is_shown(levels: PointLevels) -> None:
-    spacings = [levels.spacing(count) for count in (1, 100, 5000, NUM_POINTS)]
+    spacings = [levels.spacing_of(np.array([place])) for place in (0, 100, 5000, NUM_POINTS - 1)]
     assert spacings == sorted(spacings, reverse=True)
     assert spacings[-1] == pytest.approx(0.1)
 
@@ -98,7 +98,7 @@ def test_tiny_clouds(number: int) -> None:
     levels = PointLevels.build(positions, colours, confidence, frame, 0.0)
     assert len(levels) == number
     assert len(levels.passing()) == number
-    assert levels.spacing(number) > 0
+    assert levels.spacing_of(np.arange(number)) > 0
 
 
 def test_points_without_place_are_left_out_and_equal_ones_stay() -> None:

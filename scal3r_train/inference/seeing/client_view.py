@@ -148,7 +148,9 @@ class ClientView:
         budget = round(controls.budget.value * MILLION)
         num_base = budget // 2 if controls.detail.value and len(passing) > budget else budget
         self._base, self._missing = passing[:num_base], passing[num_base:]
-        self._cloud("/points/everywhere", shown, self._base, levels.spacing(len(self._base)))
+        # Together with those in view they lie closer, and larger ones would hide what is added.
+        spacing = levels.spacing_of(passing[:budget][-1:])
+        self._cloud("/points/everywhere", shown, self._base, spacing)
         self._cloud("/points/in view", shown, self._base[:0], 1.0)
         self._detail = self._base[:0]
         shown_size = levels.voxel_sizes[level] / float(shown.shown_from_world.scale)
@@ -170,8 +172,7 @@ class ClientView:
             if share > SAME_SHARE:
                 return
         self._detail = chosen
-        finest = shown.levels.spacing(len(shown.levels))
-        self._cloud("/points/in view", shown, chosen, finest)
+        self._cloud("/points/in view", shown, chosen, shown.levels.spacing_of(chosen))
 
     def _cloud(self, name: str, shown: ShownScene, index: np.ndarray, spacing: float) -> None:
         """Replace a cloud; what was sent stays until the new one is there."""

@@ -75,12 +75,9 @@ class PointLevels:
     def __len__(self) -> int:
         return len(self.level)
 
-    def spacing(self, num_shown: int) -> float:
-        """Return about how far the first `num_shown` points are apart."""
-        if not len(self):
-            return 1.0
-        level = int(self.level[min(num_shown, len(self)) - 1]) if num_shown else len(self.voxel_sizes) - 1
-        return self._spacings()[level]
+    def spacing_of(self, index: np.ndarray) -> float:
+        """Return about how far points [n] are apart, if most that belong between them are there too."""
+        return self._spacings()[int(np.median(self.level[index]))] if len(index) else 1.0
 
     def passing(
         self, min_confidence: float = -np.inf, level: int = 0, frames: tuple[int, int] | None = None

@@ -31,7 +31,7 @@ def header(scene: Scene, name: str, truth: GroundTruth | None) -> Html:
         ("chunks", number(len(info.chunks))),
         ("seams trusted", f"{trusted} of {len(info.seams)}" if info.seams else "-"),
         ("loops accepted", f"{accepted} of {len(info.loops)}" if info.loops else "-"),
-        ("path length", f"{length:.4g} {info.units}"),
+        (f"path length in {info.units}", number(length)),
         ("processed at", f"{width} x {height}"),
         ("time", duration(sum(info.timings_s.values()))),
     ]

@@ -42,7 +42,8 @@ circle.start { fill: var(--paper); stroke: var(--ink); stroke-width: 3; } circle
 .key.accepted { background: var(--accepted); } .key.rejected { background: var(--rejected); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 13px; margin: 8px 0; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--faint); font-weight: 500; white-space: nowrap; } td { font-variant-numeric: tabular-nums; }
+th { color: var(--faint); font-weight: 500; white-space: nowrap; } td:first-child { white-space: nowrap; }
+td { font-variant-numeric: tabular-nums; }
 .mark { font-weight: 600; white-space: nowrap; }
 .mark.good { color: var(--accepted); } .mark.bad { color: var(--bad); }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--faint); }
