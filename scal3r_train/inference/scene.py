@@ -160,8 +160,8 @@ def load_scene(folder: Path) -> Scene:
     """
     cameras, points = read_steady(folder, lambda: open_scene(folder))
     with points:
-        vertices = points.read()
-    return Scene(**vars(cameras), **dict(zip(("positions", "colours", "confidence"), vertices, strict=True)))
+        positions, colours, confidence = points.read()
+    return Scene(**vars(cameras), positions=positions, colours=colours, confidence=confidence)
 
 
 def open_scene(folder: Path) -> tuple[SceneCameras, PlyReader]:

@@ -42,6 +42,21 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ),
     ("reconstruct - out --follow", "scal3r_train.inference.follow.main", ("-", Path("out"), None, [])),
     (
+        "export s --to ply o.ply",
+        "scal3r_train.inference.export.run.main",
+        (Path("s"), Path("o.ply"), "ply", {}),
+    ),
+    (
+        "export --to colmap s o --max-points 9 --voxel-size 0.5 --text --images d",
+        "scal3r_train.inference.export.run.main",
+        (
+            Path("s"),
+            Path("o"),
+            "colmap",
+            {"max_points": 9, "voxel_size": 0.5, "text": True, "images": "d"},
+        ),
+    ),
+    (
         "score trajectory a.tum b.txt",
         "scal3r_eval.score.main",
         (Path("a.tum"), Path("b.txt"), "sim3", 0.01),
@@ -134,6 +149,7 @@ def test_commands_of_the_contract_exist() -> None:
         "config",
         "reconstruct",
         "convert",
+        "export",
         "score trajectory",
         "data index",
         "data prepare",
