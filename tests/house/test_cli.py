@@ -50,6 +50,21 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         (Path("s"), 9, "::1", "i.parquet#a", 5),
     ),
     (
+        "export s --to ply o.ply",
+        "scal3r_train.inference.export.run.main",
+        (Path("s"), Path("o.ply"), "ply", {}),
+    ),
+    (
+        "export --to colmap s o --max-points 9 --voxel-size 0.5 --text --images d",
+        "scal3r_train.inference.export.run.main",
+        (
+            Path("s"),
+            Path("o"),
+            "colmap",
+            {"max_points": 9, "voxel_size": 0.5, "text": True, "images": "d"},
+        ),
+    ),
+    (
         "score trajectory a.tum b.txt",
         "scal3r_eval.score.main",
         (Path("a.tum"), Path("b.txt"), "sim3", 0.01),
@@ -142,6 +157,7 @@ def test_commands_of_the_contract_exist() -> None:
         "config",
         "reconstruct",
         "convert",
+        "export",
         "report",
         "view",
         "score trajectory",

@@ -164,6 +164,33 @@ def test_missing_viser_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch
         viewer.main(folder, None, "127.0.0.1", None, None)
 
 
+@pytest.mark.parametrize("arguments", ["--max-points 0", "--port 70000", "--port -1"])
+def test_numbers_out_of_range_are_one_line(
+    folder: Path, arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scal3r_train.cli import main
+
+    assert main(["view", str(folder), *arguments.split()]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"scal3r: error: {arguments.split()[0]} is")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("num_frames", "with_points"), [(1, True), (2, False)])
+def test_scenes_with_little_in_them_are_shown(tmp_path: Path, num_frames: int, with_points: bool) -> None:
+    from scal3r_train.inference.seeing.camera_layers import loop_lines, trajectory_lines
+    from scal3r_train.inference.seeing.shown_scene import COLOURS, ShownScene
+
+    folder = write_seen_scene(tmp_path / "scene", num_frames=num_frames, with_points=with_points)
+    shown = ShownScene.load(folder)
+    assert (len(shown.levels) > 0) == with_points
+    assert np.isfinite(shown.world_from_cam).all()
+    index = shown.levels.passing()
+    assert all(shown.point_colours(index, kind).shape == (len(index), 3) for kind in COLOURS)
+    assert len(trajectory_lines(shown, np.ones(num_frames, bool))[0]) == num_frames - 1
+    assert loop_lines(shown)[0].shape == (0, 2, 3)
+
+
 def test_shown_scene_stands_upright_around_the_origin(folder: Path) -> None:
     from scal3r_train.inference.seeing.shown_scene import EXTENT, ShownScene
 

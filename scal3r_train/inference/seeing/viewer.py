@@ -36,6 +36,10 @@ def main(folder: Path, port: int | None, host: str, truth: str | None, max_point
     Raises:
         UserError: viser is missing, the scene or the truth cannot be read, or the port is taken.
     """
+    if max_points is not None and max_points < 1:
+        raise UserError(f"--max-points is {max_points}; give a number of points")
+    if port is not None and port not in range(1 << 16):
+        raise UserError(f"--port is {port}; give one from 0 (any that is free) to 65535")
     with viewing(folder, port, host, truth, max_points) as url, contextlib.suppress(KeyboardInterrupt):
         sys.stdout.write(f"{folder} is shown at {url} (Ctrl-C ends)\n")
         sys.stdout.flush()
