@@ -23,7 +23,7 @@ READY := build/import_names
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/import_names$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: .venv test demo lint format clean
+.PHONY: .venv test demo lint format clean chromium
 
 .venv: .venv/.installed
 
@@ -45,6 +45,13 @@ test: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m scal3r_eval.demo
+
+# Debian's browser, in which tests open the report and the viewer; without one they are skipped.
+APT := apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && as_root= || as_root="sudo -n"; \
+	  $$as_root $(APT) update && $$as_root $(APT) install -y --no-install-recommends chromium; }
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from scal3r_data_tools.previewing.above import View, positions, upright_poses
+from scal3r_data_tools.previewing.above import upright_poses
 from scal3r_data_tools.previewing.canvas import (
     FAINT,
     PADDING,
@@ -32,6 +32,7 @@ from scal3r_data_tools.previewing.shown_frames import (
     spread_frames,
 )
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.view import View, positions
 
 MIN_TILE_ASPECT, MAX_TILE_ASPECT = (
     0.15,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from scal3r_data_tools.previewing.above import View, positions
 from scal3r_data_tools.previewing.cloud import Cloud
-from scal3r_data_tools.previewing.splat import shaded, splat
+from scal3r_train.geometry.splat import shaded, splat
+from scal3r_train.geometry.view import View, positions
 
 BACK, ABOVE, AHEAD = 0.7, 0.55, 1.0  # of the median depth: the observer's place, and where the observer looks
 OBSERVER_TAN = 0.6  # tangent of half the observer's vertical field of view

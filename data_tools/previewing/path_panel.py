@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scal3r_data_tools.previewing.above import View, positions
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.view import View, positions
 
 DPI = 100
 NUM_ARROWS = 30

@@ -8,6 +8,7 @@ from scal3r_train.cli.data_commands import add_data_commands
 from scal3r_train.cli.model_commands import add_model_commands
 from scal3r_train.cli.parser import OneLineErrorParser
 from scal3r_train.cli.recipe_commands import add_recipe_commands
+from scal3r_train.cli.scene_commands import add_scene_commands
 from scal3r_train.cli.score_commands import add_score_commands
 
 
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_recipe_commands(commands)
     add_model_commands(commands)
+    add_scene_commands(commands)
     add_score_commands(commands)
     add_data_commands(commands)
     return parser

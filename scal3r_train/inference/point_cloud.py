@@ -74,7 +74,7 @@ def thin(cloud: PointCloud, voxel_size: float, max_points: int, seed: int = 0) -
         max_points: bound on the result; which voxels stay is pseudo-random in `seed`, the same in every run.
         seed: changes the choice.
     """
-    keys = _voxel_hashes(cloud, voxel_size, seed)
+    keys = voxel_hashes(cloud, voxel_size, seed)
     order = np.lexsort((cloud.source, -cloud.confidence, keys))
     ordered_keys = keys[order]
     is_first = np.ones(len(order), bool)
@@ -83,7 +83,7 @@ def thin(cloud: PointCloud, voxel_size: float, max_points: int, seed: int = 0) -
     return cloud.select(np.sort(order[is_first][:max_points]))
 
 
-def _voxel_hashes(cloud: PointCloud, voxel_size: float, seed: int) -> np.ndarray:
+def voxel_hashes(cloud: PointCloud, voxel_size: float, seed: int) -> np.ndarray:
     """Return a 64-bit hash of every point's voxel; that two voxels share one is improbable."""
     hashes = np.full(len(cloud), seed, np.uint64)
     if voxel_size == 0:

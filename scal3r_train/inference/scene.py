@@ -21,9 +21,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
-from scal3r_train.inference.ply import read_ply, write_ply
+from scal3r_train.inference.ply import PlyReader, write_ply
 from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.scene_swap import read_steady, swap_into_place
+from scal3r_train.inference.scene_tables import intrinsics_matrices, read_table, tum_rows, write_table
 
 INFO_NAME, FRAMES_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAME = (
     "scene.json",
@@ -77,16 +78,17 @@ class SceneFrame(StrictModel):
     """One line of frames.jsonl: the input image of a frame.
 
     `name` is its path below `SceneInfo.input["root"]` (`VIDEO#12` is frame 12 of a video file), `image_hw` its height
-    and width in pixels.
+    and width in pixels. points.ply is ordered by frame; `num_points` of its points are this frame's (None: unknown).
     """
 
     name: str
     image_hw: tuple[int, int]
+    num_points: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """A scene in memory.
+class SceneCameras:
+    """A scene in memory but for its points.
 
     Attributes:
         info: scene.json.
@@ -94,7 +96,6 @@ class Scene:
         timestamps: [S] float64 seconds, or frame indices where the source has no times.
         world_from_cam: [S, 3, 4] float64.
         intrinsics: [S, 3, 3] float64 in pixels of the input images, centre of the top-left pixel (0.5, 0.5).
-        positions, colours, confidence: [N, 3] float32, [N, 3] uint8 and [N] float32 of the point cloud.
     """
 
     info: SceneInfo
@@ -102,6 +103,16 @@ class Scene:
     timestamps: Tensor
     world_from_cam: Tensor
     intrinsics: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Scene(SceneCameras):
+    """A scene in memory.
+
+    Attributes:
+        positions, colours, confidence: [N, 3] float32, [N, 3] uint8 and [N] float32 of the point cloud.
+    """
+
     positions: np.ndarray
     colours: np.ndarray
     confidence: np.ndarray
@@ -116,14 +127,18 @@ def write_scene(
     intrinsics: Tensor,
     points: PointCloud,
 ) -> None:
-    """Write everything but depth into a folder; scene.json comes last. Arguments as in `Scene`."""
+    """Write everything but depth into a folder; scene.json comes last. Arguments as in `Scene`.
+
+    The points are in the order of their `source`, as `PointCloud.join` and `PointSieve` give them.
+    """
     write_ply(folder / POINTS_NAME, points.positions, points.colours, points.confidence)
+    frames = _with_counts(frames, points, info.processed_hw)
     write_text_atomically(folder / FRAMES_NAME, "".join(f"{frame.model_dump_json()}\n" for frame in frames))
     columns = "timestamp tx ty tz qx qy qz qw (world_from_cam)"
-    _write_table(folder / TRAJECTORY_NAME, columns, _tum_rows(timestamps, world_from_cam))
+    write_table(folder / TRAJECTORY_NAME, columns, tum_rows(timestamps, world_from_cam))
     columns = "fx fy cx cy (pixels of the input image, centre of the top-left pixel at 0.5 0.5)"
     entries = [intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 2], intrinsics[:, 1, 2]]
-    _write_table(folder / INTRINSICS_NAME, columns, torch.stack(entries, dim=-1))
+    write_table(folder / INTRINSICS_NAME, columns, torch.stack(entries, dim=-1))
     fields = [
         f" {json.dumps(key)}: {json.dumps(value)}" for key, value in info.model_dump(mode="json").items()
     ]
@@ -148,29 +163,35 @@ def load_scene(folder: Path) -> Scene:
     Raises:
         UserError: the folder or one of its files is missing, damaged, or its parts disagree.
     """
-    return read_steady(folder, lambda: _load(folder))
+    cameras, points = read_steady(folder, lambda: open_scene(folder))
+    with points:
+        positions, colours, confidence = points.read()
+    return Scene(**vars(cameras), positions=positions, colours=colours, confidence=confidence)
 
 
-def _load(folder: Path) -> Scene:
+def open_scene(folder: Path) -> tuple[SceneCameras, PlyReader]:
+    """Return a scene without its points, and the open file of these, which the caller closes; raises as `load_scene`.
+
+    While another process may replace the folder, call it through `read_steady`; the open file stays the one it was.
+    """
     info = load_scene_info(folder)
-    trajectory = _read_table(folder / TRAJECTORY_NAME, 8)
-    intrinsics = _read_table(folder / INTRINSICS_NAME, 4)
+    trajectory = read_table(folder / TRAJECTORY_NAME, 8)
+    intrinsics = read_table(folder / INTRINSICS_NAME, 4)
     frames = _read_frames(folder / FRAMES_NAME)
-    positions, colours, confidence = read_ply(folder / POINTS_NAME)
+    points = PlyReader(folder / POINTS_NAME)
     counts = {len(trajectory), len(intrinsics), len(frames), info.num_frames, len(info.frame_indices)}
-    if len(counts) > 1 or len(positions) != info.num_points:
+    if len(counts) > 1 or points.num_points != info.num_points:
+        points.close()
         raise UserError(f"scene {folder} is damaged: its files disagree on the counts; reconstruct it again")
     rotation = roma.unitquat_to_rotmat(torch.nn.functional.normalize(trajectory[:, 4:], dim=-1))
-    return Scene(
+    cameras = SceneCameras(
         info=info,
         frames=frames,
         timestamps=trajectory[:, 0],
         world_from_cam=torch.cat([rotation, trajectory[:, 1:4, None]], dim=-1),
-        intrinsics=_intrinsics_matrices(intrinsics),
-        positions=positions,
-        colours=colours,
-        confidence=confidence,
+        intrinsics=intrinsics_matrices(intrinsics),
     )
+    return cameras, points
 
 
 def load_scene_info(folder: Path) -> SceneInfo:
@@ -255,25 +276,14 @@ def _same_identity(path: Path, identity: dict[str, Any]) -> bool:
         return False
 
 
-def _tum_rows(timestamps: Tensor, world_from_cam: Tensor) -> Tensor:
-    """Return [S, 8] rows: time, camera centre, orientation as an xyzw quaternion with w >= 0."""
-    quaternion_xyzw = roma.rotmat_to_unitquat(world_from_cam[:, :, :3])
-    quaternion_xyzw = torch.where(quaternion_xyzw[:, 3:] < 0, -quaternion_xyzw, quaternion_xyzw)
-    return torch.cat([timestamps[:, None], world_from_cam[:, :, 3], quaternion_xyzw], dim=-1)
-
-
-def _intrinsics_matrices(entries: Tensor) -> Tensor:
-    """Return matrices [S, 3, 3] from rows fx fy cx cy."""
-    matrices = torch.eye(3, dtype=torch.float64).repeat(len(entries), 1, 1)
-    matrices[:, 0, 0], matrices[:, 1, 1] = entries[:, 0], entries[:, 1]
-    matrices[:, :2, 2] = entries[:, 2:]
-    return matrices
-
-
-def _write_table(path: Path, header: str, rows: Tensor) -> None:
-    """Write rows of numbers under a comment line; every float64 reads back to the same bits."""
-    lines = [" ".join(map(repr, row)) for row in rows.double().tolist()]
-    write_text_atomically(path, "\n".join([f"# {header}", *lines]) + "\n")
+def _with_counts(
+    frames: Sequence[SceneFrame], points: PointCloud, image_hw: tuple[int, int]
+) -> list[SceneFrame]:
+    """Return the frames, each with the number of its points."""
+    assert (points.source[1:] >= points.source[:-1]).all(), "points are not in the order of their source"
+    of_frame = np.bincount(points.source // (image_hw[0] * image_hw[1]), minlength=len(frames))
+    counts = zip(frames, of_frame.tolist(), strict=True)
+    return [frame.model_copy(update={"num_points": number}) for frame, number in counts]
 
 
 def _read_frames(path: Path) -> tuple[SceneFrame, ...]:
@@ -283,15 +293,3 @@ def _read_frames(path: Path) -> tuple[SceneFrame, ...]:
         return tuple(SceneFrame.model_validate_json(line) for line in lines)
     except (OSError, ValueError):
         raise UserError(f"{path} is missing or damaged; reconstruct the scene again") from None
-
-
-def _read_table(path: Path, num_columns: int) -> Tensor:
-    """Return the numbers of a table with comment lines, [S, num_columns] float64."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [[float(word) for word in line.split()] for line in lines if not line.startswith("#")]
-    except (OSError, ValueError):
-        raise UserError(f"{path} is missing or damaged; reconstruct the scene again") from None
-    if any(len(row) != num_columns for row in rows):
-        raise UserError(f"{path} must have {num_columns} numbers in every row; reconstruct the scene again")
-    return torch.tensor(rows, dtype=torch.float64).reshape(-1, num_columns)

@@ -23,6 +23,7 @@ from scal3r_train.inference.scene import (
 )
 
 NUM_FRAMES, NUM_POINTS = 6, 9
+SOURCE_FRAMES = np.array([0, 0, 0, 1, 3, 3, 5, 5, 5])
 FRAMES = tuple(SceneFrame(name=f"a b/{i}.png", image_hw=(48, 64)) for i in range(NUM_FRAMES))
 
 
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
         random.normal(size=(NUM_POINTS, 3)),
         random.integers(0, 256, (NUM_POINTS, 3), np.uint8),
         np.ones(NUM_POINTS, np.float32),
-        np.arange(NUM_POINTS),
+        SOURCE_FRAMES * 14 * 28 + np.arange(NUM_POINTS),
     )
     intrinsics = torch.eye(3, dtype=torch.float64).repeat(NUM_FRAMES, 1, 1)
     intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 2], intrinsics[:, 1, 2] = (
@@ -92,7 +93,8 @@ def test_everything_reads_back(folder: Path) -> None:
     assert torch.equal(scene.timestamps, 1e9 + torch.arange(NUM_FRAMES, dtype=torch.float64) / 30)
     assert scene.intrinsics[0].tolist() == [[100 / 3, 0, 4.1], [0, 77.7, 5.2], [0, 0, 1]]
     assert scene.info == make_info()
-    assert scene.frames == FRAMES
+    assert [frame.num_points for frame in scene.frames] == [3, 1, 0, 2, 0, 3]
+    assert tuple(frame.model_copy(update={"num_points": None}) for frame in scene.frames) == FRAMES
     assert scene.positions.shape == scene.colours.shape == (NUM_POINTS, 3)
 
 

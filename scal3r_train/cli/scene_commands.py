@@ -1,0 +1,100 @@
+"""export, report and view: what is done with a scene folder."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scal3r_train.cli.parser import add_command
+
+if TYPE_CHECKING:
+    from scal3r_train.cli.parser import Commands
+
+EXPORT_FORMATS = ("colmap", "ply", "glb", "nerfstudio", "tum", "kitti")
+EXPORT_FLAGS = {
+    "--min-confidence": (float, "X", "leave out points below this confidence"),
+    "--min-confidence-ratio": (float, "X", "leave out points below this share of their mean confidence"),
+    "--voxel-size": (float, "X", "keep one point per cube of this edge, in the scene's units"),
+    "--max-points": (int, "N", "keep at most so many points"),
+    "--images": (str, "DIR", "where the input images are; without, where they were"),
+}
+EXPORT_SWITCHES = {
+    "--write-images": "colmap, nerfstudio: write the images too, upright and undistorted",
+    "--text": "colmap: .txt instead of .bin",
+    "--single-camera": "colmap: one camera per image size, the median of all",
+    "--overwrite": "replace an earlier export",
+}
+TRUTH_HELP = "ground truth: poses in TUM or KITTI format, or INDEX.parquet#sequence_id"
+
+
+def add_scene_commands(commands: "Commands") -> None:
+    """Add export, report and view."""
+    _add_export(commands)
+    _add_report(commands)
+    _add_view(commands)
+
+
+def _add_export(commands: "Commands") -> None:
+    export = add_command(
+        commands,
+        "export",
+        _export,
+        "Write a scene folder in the format of another program (docs/export.md).",
+        "scal3r export scene/ --to colmap model/",
+    )
+    export.add_argument("scene", metavar="SCENE", type=Path, help="scene folder of reconstruct")
+    export.add_argument(
+        "output", metavar="OUT", type=Path, help="file to write; folder for colmap, nerfstudio"
+    )
+    export.add_argument("--to", choices=EXPORT_FORMATS, required=True, help="format of OUT")
+    for flag, (kind, metavar, text) in EXPORT_FLAGS.items():
+        export.add_argument(flag, type=kind, metavar=metavar, help=text, default=argparse.SUPPRESS)
+    for flag, text in EXPORT_SWITCHES.items():
+        export.add_argument(flag, action="store_true", help=text, default=argparse.SUPPRESS)
+
+
+def _add_report(commands: "Commands") -> None:
+    report = add_command(
+        commands,
+        "report",
+        _report,
+        "Write a scene's report.html anew, and with --truth print its trajectory's error.",
+        "scal3r report scene/ --truth poses.txt",
+    )
+    report.add_argument("scene", metavar="SCENE", type=Path, help="scene folder")
+    report.add_argument("--truth", metavar="FILE", help=TRUTH_HELP)
+
+
+def _add_view(commands: "Commands") -> None:
+    view = add_command(
+        commands,
+        "view",
+        _view,
+        "Show a scene in the browser: points, cameras, chunks, loops, ground truth.",
+        "scal3r view scene/ --port 8080",
+    )
+    view.add_argument("scene", metavar="SCENE", type=Path, help="scene folder; it may be rewritten meanwhile")
+    view.add_argument("--port", type=int, help="port; default: 8080 or the next free one")
+    view.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine only")
+    view.add_argument("--truth", metavar="FILE", help=TRUTH_HELP)
+    view.add_argument("--max-points", type=int, metavar="N", help="read at most N points; default: all")
+
+
+def _export(arguments: argparse.Namespace) -> int | None:
+    from scal3r_train.inference.export import run
+
+    flags = [*EXPORT_FLAGS, *EXPORT_SWITCHES]
+    names = [flag.removeprefix("--").replace("-", "_") for flag in flags]
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    return run.main(arguments.scene, arguments.output, arguments.to, given)
+
+
+def _report(arguments: argparse.Namespace) -> int | None:
+    from scal3r_train.inference.seeing import report
+
+    return report.main(arguments.scene, arguments.truth)
+
+
+def _view(arguments: argparse.Namespace) -> int | None:
+    from scal3r_train.inference.seeing import viewer
+
+    return viewer.main(arguments.scene, arguments.port, arguments.host, arguments.truth, arguments.max_points)

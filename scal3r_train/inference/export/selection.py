@@ -1,0 +1,107 @@
+"""Which points of a large cloud stay, by the rules of `point_cloud.thin`, in memory that does not grow with the cloud.
+
+The points' voxel hashes are spread over buckets of consecutive hashes in a temporary file; one bucket is thinned at a
+time, in ascending order, so that the draw of `max_points` can stop early. What is kept of a point is one bit.
+
+Shapes: N points of the whole cloud, n of a part of it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from scal3r_train.inference.point_cloud import PointCloud, voxel_hashes
+
+ENTRY = np.dtype([("key", "<u8"), ("index", "<i8"), ("confidence", "<f4")])
+POINTS_PER_BUCKET = 1 << 19
+MAX_BUCKETS = 256  # one byte, which numpy sorts by radix
+
+
+def select_points(
+    clouds: Iterable[PointCloud], num_points: int, voxel_size: float, max_points: int | None, folder: Path
+) -> np.ndarray:
+    """Return which points `thin` would keep, as bits.
+
+    Args:
+        clouds: parts of the cloud in any order; `source` is the index of a point in the whole cloud.
+        num_points: N, of the whole cloud.
+        voxel_size: as in `thin`.
+        max_points: as in `thin`; None: no bound.
+        folder: of the temporary file, 20 bytes a point.
+
+    Returns:
+        [ceil(N / 8)] uint8, the bits of `numpy.packbits`.
+    """
+    num_buckets = 1
+    while num_buckets < MAX_BUCKETS and num_buckets * POINTS_PER_BUCKET < num_points:
+        num_buckets *= 2
+    chosen = np.zeros(-(-num_points // 8), np.uint8)
+    room = num_points if max_points is None else max_points
+    with tempfile.TemporaryFile(dir=folder, prefix=".points.") as file:
+        buckets = _Buckets(file, num_buckets)
+        for cloud in clouds:
+            buckets.add(cloud, voxel_size)
+        for entries in buckets.ascending():
+            winners = _winners(entries)[:room]
+            room -= len(winners)
+            np.bitwise_or.at(chosen, winners >> 3, (128 >> (winners & 7)).astype(np.uint8))
+            if room == 0:
+                break
+    return chosen
+
+
+class _Buckets:
+    """Entries on disk, by the leading bits of their key."""
+
+    def __init__(self, file: BinaryIO, num_buckets: int) -> None:
+        self._file, self._num_bits = file, num_buckets.bit_length() - 1
+        self._parts: list[list[tuple[int, int]]] = [
+            [] for _ in range(num_buckets)
+        ]  # offset and length in bytes
+
+    def add(self, cloud: PointCloud, voxel_size: float) -> None:
+        entries = np.empty(len(cloud), ENTRY)
+        entries["key"] = voxel_hashes(cloud, voxel_size, seed=0)
+        entries["index"], entries["confidence"] = cloud.source, cloud.confidence
+        bucket = self._bucket_of(entries["key"])
+        entries = entries[np.argsort(bucket, kind="stable")]
+        lengths = np.bincount(bucket, minlength=len(self._parts)) * ENTRY.itemsize
+        offset = self._file.tell()
+        for parts, length in zip(self._parts, lengths.tolist(), strict=True):
+            if length:
+                parts.append((offset, length))
+                offset += length
+        self._file.write(entries.view(np.uint8).data)
+
+    def ascending(self) -> Iterator[np.ndarray]:
+        """Yield the entries of each bucket that has any."""
+        for parts in self._parts:
+            content = bytearray()
+            for offset, length in parts:
+                self._file.seek(offset)
+                content += self._file.read(length)
+            if content:
+                yield np.frombuffer(content, ENTRY)
+
+    def _bucket_of(self, keys: np.ndarray) -> np.ndarray:
+        if self._num_bits == 0:
+            return np.zeros(len(keys), np.uint8)
+        return (keys >> np.uint64(64 - self._num_bits)).astype(np.uint8)
+
+
+def _winners(entries: np.ndarray) -> np.ndarray:
+    """Return the index of every key's most confident entry, of equals the first, [n] int64 in the order of keys."""
+    keys = np.ascontiguousarray(entries["key"])
+    order = np.argsort(keys)
+    keys, index, confidence = keys[order], entries["index"][order], entries["confidence"][order]
+    is_first = np.ones(len(keys), bool)
+    is_first[1:] = keys[1:] != keys[:-1]
+    starts = np.flatnonzero(is_first)
+    best = np.repeat(np.maximum.reduceat(confidence, starts), np.diff(starts, append=len(keys)))
+    candidates = np.where(confidence == best, index, np.iinfo(np.int64).max)
+    return np.minimum.reduceat(candidates, starts)

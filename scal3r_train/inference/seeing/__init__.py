@@ -1,0 +1,1 @@
+"""Looking at a scene: the report and the viewer."""
