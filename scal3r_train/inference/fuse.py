@@ -7,8 +7,6 @@ depths disagree, their mean lies in mid-air: the one of greater weight is taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -16,6 +14,7 @@ from torch import Tensor
 from scal3r_train.config import StrictModel
 from scal3r_train.geometry.sim3_batch import Sim3Batch
 from scal3r_train.geometry.sim3_tangent import exp, rotation_log
+from scal3r_train.inference.placed_frames import PlacedFrames
 
 
 class FusionSettings(StrictModel):
@@ -28,28 +27,14 @@ class FusionSettings(StrictModel):
     )
 
 
-@dataclass(frozen=True, eq=False)
-class WorldFrames:
-    """Frames in the world.
-
-    `world_from_cam` [S, 3, 4]; `intrinsics` [S, 3, 3] pixels; `depth` [S, H, W] z-depth in world units, positive where
-    valid; `confidence` [S, H, W] > 0 of the depth.
-    """
-
-    world_from_cam: Tensor
-    intrinsics: Tensor
-    depth: Tensor
-    confidence: Tensor
-
-
 def overlap_shares(num_overlap: int) -> Tensor:
     """Shares [num_overlap] float64 of the later chunk, evenly spaced strictly between 0 and 1."""
     return torch.arange(1, num_overlap + 1, dtype=torch.float64) / (num_overlap + 1)
 
 
 def fuse_frames(
-    earlier: WorldFrames, later: WorldFrames, shares: Tensor, settings: FusionSettings
-) -> WorldFrames:
+    earlier: PlacedFrames, later: PlacedFrames, shares: Tensor, settings: FusionSettings
+) -> PlacedFrames:
     """Return one prediction of S frames that two chunks predicted.
 
     Args:
@@ -58,19 +43,35 @@ def fuse_frames(
         settings: of the fusion.
 
     Returns:
-        Cameras on the shortest arc between the two, intrinsics between them (float64); depth and confidence in the
-        earlier ones' type. A pixel valid in one chunk only is taken from there; one valid in neither has depth 0.
+        Cameras on the shortest arc between the two, intrinsics between them (float64); depth, confidence and the point
+        head's points in the earlier ones' type, mixed with the same weights. A pixel valid in one chunk only is taken
+        from there; one valid in neither has depth 0.
     """
-    assert earlier.depth.shape == later.depth.shape, (earlier.depth.shape, later.depth.shape)
+    assert earlier.frames == later.frames, (earlier.frames, later.frames)
     camera_weight = _weight(_mean_confidence(earlier), _mean_confidence(later), shares.double())
-    pixel_weight = _weight(
-        earlier.confidence.double(), later.confidence.double(), shares.double()[:, None, None]
+    pixel_weight = _pixel_weight(earlier, later, shares.double()[:, None, None], settings)
+    either = (earlier.depth > 0) | (later.depth > 0)
+
+    def mixed(one: Tensor, two: Tensor, weight: Tensor) -> Tensor:
+        # So equals stay what they are to the last bit.
+        return (one.double() + weight * (two.double() - one.double())).to(one.dtype)
+
+    points = conf = None
+    if earlier.head_points is not None and later.head_points is not None:
+        assert earlier.head_conf is not None
+        assert later.head_conf is not None
+        points = mixed(earlier.head_points, later.head_points, pixel_weight[..., None])
+        conf = mixed(earlier.head_conf, later.head_conf, pixel_weight)
+    return PlacedFrames(
+        earlier.frames,
+        _between(earlier.world_from_cam.double(), later.world_from_cam.double(), camera_weight),
+        mixed(earlier.intrinsics.double(), later.intrinsics, camera_weight[:, None, None]),
+        torch.where(either, mixed(earlier.depth, later.depth, pixel_weight), 0),
+        mixed(earlier.depth_conf, later.depth_conf, pixel_weight),
+        earlier.valid,  # of the frame, not of the chunk
+        points,
+        conf,
     )
-    depth, confidence = _fuse_depth(earlier, later, pixel_weight, settings)
-    mix = camera_weight[:, None, None]
-    intrinsics = (1 - mix) * earlier.intrinsics.double() + mix * later.intrinsics.double()
-    cameras = _between(earlier.world_from_cam.double(), later.world_from_cam.double(), camera_weight)
-    return WorldFrames(cameras, intrinsics, depth, confidence)
 
 
 def _weight(earlier_confidence: Tensor, later_confidence: Tensor, share: Tensor) -> Tensor:
@@ -79,10 +80,10 @@ def _weight(earlier_confidence: Tensor, later_confidence: Tensor, share: Tensor)
     return later_part / (earlier_part + later_part)
 
 
-def _mean_confidence(frames: WorldFrames) -> Tensor:
+def _mean_confidence(frames: PlacedFrames) -> Tensor:
     """[S] float64, over valid pixels; the smallest positive number where there is none."""
     valid = frames.depth > 0
-    total = torch.where(valid, frames.confidence, 0).double().sum(dim=(1, 2))
+    total = torch.where(valid, frames.depth_conf, 0).double().sum(dim=(1, 2))
     mean = total / valid.sum(dim=(1, 2)).clamp(min=1)
     return mean.clamp(min=torch.finfo(torch.float32).tiny)
 
@@ -96,15 +97,13 @@ def _between(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     return torch.cat([a[..., :3] @ part.rotation, centre[..., None]], dim=-1)
 
 
-def _fuse_depth(
-    earlier: WorldFrames, later: WorldFrames, weight: Tensor, settings: FusionSettings
-) -> tuple[Tensor, Tensor]:
-    """(depth, confidence) [S, H, W]."""
+def _pixel_weight(
+    earlier: PlacedFrames, later: PlacedFrames, share: Tensor, settings: FusionSettings
+) -> Tensor:
+    """The later one's weight in every pixel [S, H, W] float64: 0 or 1 where the depths cannot be mixed."""
+    weight = _weight(earlier.depth_conf.double(), later.depth_conf.double(), share)
     a, b = earlier.depth.double(), later.depth.double()
     a_valid, b_valid = a > 0, b > 0
     agree = (a - b).abs() <= settings.max_relative_difference * torch.minimum(a, b)
     weight = torch.where(agree, weight, (weight > 0.5).double())
-    weight = torch.where(a_valid & b_valid, weight, b_valid.double())
-    depth = torch.where(a_valid | b_valid, (1 - weight) * a + weight * b, 0)
-    confidence = (1 - weight) * earlier.confidence.double() + weight * later.confidence.double()
-    return depth.to(earlier.depth.dtype), confidence.to(earlier.confidence.dtype)
+    return torch.where(a_valid & b_valid, weight, b_valid.double())

@@ -1,8 +1,8 @@
 """A scene that grows chunk by chunk and is complete for what it holds after each.
 
-A chunk's frames up to the middle of the overlap with the next chunk are settled; those after it come from the next
-chunk once that is there, as in a reconstruction of the whole video. Of settled frames cameras and thinned points are
-kept, of predictions the latest two.
+A chunk's frames before those that it will share with the next chunk are settled; the others are once that is there, as
+in a reconstruction of the whole video. Of settled frames cameras and thinned points are kept, of predictions the latest
+two.
 
 Shapes: S frames.
 """
@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from scal3r_train.inference.align import Seam
-from scal3r_train.inference.layout import Layout
-from scal3r_train.inference.point_cloud import PointCloud
+from scal3r_train.inference.layout import Layout, shared_window
+from scal3r_train.inference.placed_frames import PlacedFrames
+from scal3r_train.inference.placement import Placement
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.scene import DEPTH_NAME, depth_path, partial_folder, start_scene_folder
 from scal3r_train.inference.scene_writing import scene_info, write_shares
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.share import Placement, PointSieve, Share, peak_memory, place_part, voxel_size_of
+from scal3r_train.inference.share import PointSieve, Share, peak_memory, voxel_size_of, write_placed
 from scal3r_train.inference.state_plan import StatePlan
 from scal3r_train.inference.stitch import align_neighbours, overlap_head, place_chunks
 from scal3r_train.inference.video import Video
@@ -67,23 +69,19 @@ class GrowingScene:
         assert layout.ranges[number:] == (chunk,), f"{chunk} is not chunk {number}"
         with self._stages.stage("align"):
             placement, seam = self._place_chunk(prediction, number, layout)
-        next_start = (number + 1) * (recipe.schedule.chunk_size - recipe.schedule.overlap)
-        middle = min(next_start + recipe.schedule.overlap // 2, chunk.stop)
+        step = recipe.schedule.chunk_size - recipe.schedule.overlap
+        middle = min(shared_window((number + 1) * step, recipe.schedule).start, chunk.stop)
         with self._stages.stage("place"):
             if self._sieve is None:
                 self._sieve = PointSieve.for_export(voxel_size_of(recipe, placement), recipe.export)
-            world, folder = placement.world_from_chunk[-1], partial_folder(self._output)
-            settled = range(layout.provided[number].start, middle)
-            new = place_part(prediction, chunk, settled, world, video, recipe, folder)
-            self._sieve.add(new.points)
-            self._settled = Share(
-                torch.cat([self._settled.world_from_cam, new.world_from_cam]),
-                torch.cat([self._settled.intrinsics, new.intrinsics]),
-                PointCloud.empty(),
-                {},
-            )
-            tail = range(middle, chunk.stop)
-            self._tail = place_part(prediction, chunk, tail, world, video, recipe, folder)
+            folder = partial_folder(self._output)
+            for placed in self._newly_settled(prediction, number, middle, layout, placement):
+                new = write_placed(placed, video, recipe, folder)
+                self._sieve.add(new.points)
+                self._settled = self._settled.with_cameras_of(new)
+            self._tail = Share.nothing()
+            for placed in placement.own_frames(prediction, number, range(middle, chunk.stop), layout, recipe):
+                self._tail = write_placed(placed, video, recipe, folder)
         self._layout, self._placement, self._previous = layout, placement, prediction
         return seam
 
@@ -122,6 +120,16 @@ class GrowingScene:
         self.is_complete = ended_by is not None
         if not self.is_complete:
             start_scene_folder(self._output)
+
+    def _newly_settled(
+        self, prediction: ChunkPrediction, number: int, middle: int, layout: Layout, placement: Placement
+    ) -> Iterator[PlacedFrames]:
+        """Yield the frames that chunk `number` shares with the one before it, then its own up to `middle`."""
+        start = 0
+        if self._previous is not None:
+            yield from placement.shared_frames(self._previous, prediction, number - 1, layout, self._recipe)
+            start = layout.shared[number - 1].stop
+        yield from placement.own_frames(prediction, number, range(start, middle), layout, self._recipe)
 
     def _place_chunk(
         self, prediction: ChunkPrediction, number: int, layout: Layout

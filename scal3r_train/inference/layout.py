@@ -15,12 +15,17 @@ class Layout:
 
     Attributes:
         ranges: frames of every chunk.
-        provided: frames of every chunk whose result the scene takes from it; together all frames, once.
+        provided: frames of every chunk that it says most about; together all frames, once.
+        shared: frames that each chunk but the last decides together with the next one: the overlap, or of an overlap of
+            more than half a chunk the middle.
+        own: frames that each chunk decides alone; with the shared ones together all frames, once.
         assignment: chunks of every process, consecutive; processes beyond the number of chunks have none.
     """
 
     ranges: tuple[range, ...]
     provided: tuple[range, ...]
+    shared: tuple[range, ...]
+    own: tuple[range, ...]
     assignment: tuple[range, ...]
 
     @staticmethod
@@ -31,10 +36,24 @@ class Layout:
         starts = [providers.index(number) for number in range(len(ranges))]
         stops = [*starts[1:], num_frames]
         provided = [range(start, stop) for start, stop in zip(starts, stops, strict=True)]
-        return Layout(tuple(ranges), tuple(provided), tuple(assign_chunks(len(ranges), num_processes)))
+        shared = [shared_window(chunk.start, settings) for chunk in ranges[1:]]
+        bounds = [0, *(bound for frames in shared for bound in (frames.start, frames.stop)), num_frames]
+        own = [range(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True)]
+        assignment = assign_chunks(len(ranges), num_processes)
+        return Layout(tuple(ranges), tuple(provided), tuple(shared), tuple(own), tuple(assignment))
 
     def frames_of(self, chunks: range) -> range:
         """Return the frames that consecutive chunks cover together; empty for no chunks."""
         if not chunks:
             return range(0)
         return range(self.ranges[chunks[0]].start, self.ranges[chunks[-1]].stop)
+
+
+def shared_window(start: int, settings: ScheduleSettings) -> range:
+    """Return the frames that a chunk from frame `start` on decides together with the one before it.
+
+    They lie around the middle of the overlap, and no further than to the next chunk's.
+    """
+    length = min(settings.overlap, settings.chunk_size - settings.overlap)
+    first = start + settings.overlap // 2 - length // 2
+    return range(first, first + length)

@@ -41,6 +41,7 @@ from scal3r_train.inference.scene_writing import scene_info, write_shares
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import (
     join_chunks,
+    overlap_after,
     place_share,
     plan_share,
     predict_share,
@@ -120,7 +121,8 @@ def reconstruct(
                 chunk_pass, video, mine, layout, recipe, plan, work, stages.track
             )
         with stages.stage("align"):
-            placement = join_chunks(predictions, layout, recipe)
+            after = overlap_after(predictions, layout)
+            placement = join_chunks(predictions, after, layout, recipe)
         closed: ClosedLoops | None = None
         if wants_loops(recipe, layout):
             with stages.stage("loops"):
@@ -137,7 +139,7 @@ def reconstruct(
                 )
             placement = placement.moved(closed.first_from_chunk)
         with stages.stage("place"), same_fate():
-            share = place_share(predictions, video, layout, placement, recipe, folder, stages.track)
+            share = place_share(predictions, after, video, layout, placement, recipe, folder, stages.track)
         shares = gather_to_main(share)
         with same_fate():
             if process.is_main:

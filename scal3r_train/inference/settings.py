@@ -10,6 +10,7 @@ from scal3r_train.config import StrictModel
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.inference.follow_settings import FollowSettings
+from scal3r_train.inference.fuse import FusionSettings
 from scal3r_train.inference.input_settings import InputSettings
 from scal3r_train.inference.load_model import ModelSettings
 from scal3r_train.inference.loop_edges import LoopEdgeSettings
@@ -45,6 +46,7 @@ class ReconstructionRecipe(StrictModel):
     )
     schedule: ScheduleSettings = ScheduleSettings()
     alignment: AlignmentSettings = AlignmentSettings()
+    fusion: FusionSettings = FusionSettings()
     loop_closure: LoopSettings = LoopSettings()
     pose_graph: LoopEdgeSettings = LoopEdgeSettings()
     export: ExportSettings = ExportSettings()

@@ -6,19 +6,19 @@ Shapes: S frames, H W pixels.
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.inference.align import Seam
 from scal3r_train.inference.chunk_pass import ChunkPass, state_bytes
 from scal3r_train.inference.frame_descriptors import FrameDescriptors
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.loops import wants_loops
+from scal3r_train.inference.placed_frames import PlacedFrames
+from scal3r_train.inference.placement import Placement
 from scal3r_train.inference.point_cloud import PointCloud, thin
 from scal3r_train.inference.prediction import ChunkPrediction, refuse_non_finite
 from scal3r_train.inference.prediction_files import PredictionFolder, SavedPrediction
@@ -28,13 +28,7 @@ from scal3r_train.inference.schedule import SegmentSchedule
 from scal3r_train.inference.settings import ExportSettings, ReconstructionRecipe
 from scal3r_train.inference.state_plan import StatePlan, free_memory, plan_states
 from scal3r_train.inference.state_store import open_store
-from scal3r_train.inference.stitch import (
-    align_neighbours,
-    coloured_points,
-    overlap_head,
-    place_chunks,
-    place_frames,
-)
+from scal3r_train.inference.stitch import align_neighbours, overlap_head, place_chunks
 from scal3r_train.inference.video import Video
 from scal3r_train.parallel.collectives import gather_to_all
 from scal3r_train.parallel.context_groups import connect_memories
@@ -42,26 +36,6 @@ from scal3r_train.parallel.world import same_fate, world_group
 
 VOXELS_PER_MEDIAN_DEPTH = 500
 BYTES_PER_KIB = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """Where all chunks lie.
-
-    Attributes:
-        world_from_chunk: of every chunk.
-        seams: how each chunk but the first joins the one before it.
-        median_depth: of chunk 0, in world units: the size of what the camera sees.
-    """
-
-    world_from_chunk: list[Sim3]
-    seams: list[Seam]
-    median_depth: float
-
-    def moved(self, first_from_chunk: Sequence[Sim3]) -> Placement:
-        """Return the placement with chunks elsewhere relative to the first, which stays."""
-        first = self.world_from_chunk[0]
-        return replace(self, world_from_chunk=[first @ other for other in first_from_chunk])
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +59,14 @@ class Share:
         """Return the share of no frames."""
         none = torch.zeros(0, 3, 4, dtype=torch.float64)
         return Share(none, none[:, :, :3], PointCloud.empty(), {})
+
+    def with_cameras_of(self, other: Share) -> Share:
+        """Return this share with the cameras of the frames that follow, but without their points."""
+        return replace(
+            self,
+            world_from_cam=torch.cat([self.world_from_cam, other.world_from_cam]),
+            intrinsics=torch.cat([self.intrinsics, other.intrinsics]),
+        )
 
 
 def plan_share(
@@ -151,21 +133,37 @@ def with_what_is_known(
     return prediction.with_known(video.known_intrinsics(frames), video.masks(frames))
 
 
-def join_chunks(
-    predictions: Mapping[int, SavedPrediction], layout: Layout, recipe: ReconstructionRecipe
-) -> Placement:
-    """Align all neighbouring chunks, each pair on the process that holds the earlier one.
+def overlap_after(predictions: Mapping[int, SavedPrediction], layout: Layout) -> dict[int, ChunkPrediction]:
+    """Return the first overlap of the chunk that follows this process's chunks, by its number; empty at the end.
 
-    Every process receives the first overlap of every other's first chunk: 8 bytes for each pixel of `overlap`
-    frames (16 more with the point head's map) times the number of processes.
+    Every process receives that of every other, for a moment: 8 bytes for each pixel of `overlap` frames (16 more with
+    the point head's map) times the number of processes.
     """
     first = min(predictions, default=0)
     with same_fate():
         head = {first: overlap_head(predictions[first], first, layout.ranges)} if first > 0 else {}
     heads = {number: found for others in gather_to_all(head) for number, found in others.items()}
+    following = max(predictions, default=-1) + 1
+    return {following: heads[following]} if following in heads else {}
+
+
+def join_chunks(
+    predictions: Mapping[int, SavedPrediction],
+    after: Mapping[int, ChunkPrediction],
+    layout: Layout,
+    recipe: ReconstructionRecipe,
+) -> Placement:
+    """Align all neighbouring chunks, each pair on the process that holds the earlier one.
+
+    Args:
+        predictions: this process's.
+        after: `overlap_after` them.
+        layout: of the video.
+        recipe: for the alignment.
+    """
     origin = None
     with same_fate():
-        seams = align_neighbours(predictions, heads, layout.ranges, recipe.alignment, recipe.points)
+        seams = align_neighbours(predictions, after, layout.ranges, recipe.alignment, recipe.points)
         if 0 in predictions:
             chunk = predictions[0].frames(slice(None))
             origin = chunk.extrinsics[0], float(chunk.depth.median())
@@ -178,6 +176,7 @@ def join_chunks(
 
 def place_share(
     predictions: Mapping[int, SavedPrediction],
+    after: Mapping[int, ChunkPrediction],
     video: Video,
     layout: Layout,
     placement: Placement,
@@ -185,45 +184,47 @@ def place_share(
     folder: Path,
     track: Track,
 ) -> Share:
-    """Return the cameras and points that this process's chunks provide; writes depth into `folder` if wanted."""
-    cloud = PointSieve.for_export(voxel_size_of(recipe, placement), recipe.export)
-    cameras, intrinsics = [Share.nothing().world_from_cam], [Share.nothing().intrinsics]
-    for number in track(predictions):
-        chunk, frames, world = (
-            layout.ranges[number],
-            layout.provided[number],
-            placement.world_from_chunk[number],
-        )
-        part = place_part(predictions[number], chunk, frames, world, video, recipe, folder)
-        cameras.append(part.world_from_cam)
-        intrinsics.append(part.intrinsics)
-        cloud.add(part.points)
-    return Share(torch.cat(cameras), torch.cat(intrinsics), cloud.result(), peak_memory())
+    """Return the cameras and points of the frames that this process's chunks decide.
 
-
-def place_part(
-    prediction: ChunkPrediction | SavedPrediction,
-    chunk: range,
-    frames: range,
-    world_from_chunk: Sim3,
-    video: Video,
-    recipe: ReconstructionRecipe,
-    folder: Path,
-) -> Share:
-    """Return cameras and points, not thinned, of some `frames` of a chunk.
-
-    Their depth is written into `folder` if wanted.
+    The frames shared with the next chunk belong to the earlier one's process, which has `after` of the next. Depth is
+    written into `folder` if wanted.
     """
-    if not frames:
-        return Share.nothing()
-    placed = place_frames(prediction, chunk, frames, world_from_chunk, recipe.points)
+    cloud = PointSieve.for_export(voxel_size_of(recipe, placement), recipe.export)
+    share = Share.nothing()
+    for number in track(predictions):
+        for placed in _decided(predictions, after, number, layout, placement, recipe):
+            part = write_placed(placed, video, recipe, folder)
+            share = share.with_cameras_of(part)
+            cloud.add(part.points)
+    return replace(share, points=cloud.result(), peak_memory_bytes=peak_memory())
+
+
+def _decided(
+    predictions: Mapping[int, SavedPrediction],
+    after: Mapping[int, ChunkPrediction],
+    number: int,
+    layout: Layout,
+    placement: Placement,
+    recipe: ReconstructionRecipe,
+) -> Iterator[PlacedFrames]:
+    """Yield the frames that a chunk decides alone and those that it shares with the next chunk."""
+    prediction = predictions[number]
+    yield from placement.own_frames(prediction, number, layout.own[number], layout, recipe)
+    if number < len(layout.shared):
+        later = after[number + 1] if number + 1 in after else predictions[number + 1]
+        yield from placement.shared_frames(prediction, later, number, layout, recipe)
+
+
+def write_placed(placed: PlacedFrames, video: Video, recipe: ReconstructionRecipe, folder: Path) -> Share:
+    """Return cameras and points, not thinned, of some frames; their depth is written into `folder` if wanted."""
     if recipe.export.save_depth:
-        for row, frame in enumerate(frames):
+        for row, frame in enumerate(placed.frames):
             write_depth(folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
+    images = video.images(placed.frames)
     return Share(
         placed.world_from_cam,
-        video.input_intrinsics(frames, placed.intrinsics),
-        coloured_points(placed, video.images(frames), recipe.export.min_confidence_ratio),
+        video.input_intrinsics(placed.frames, placed.intrinsics),
+        placed.coloured_points(images, recipe.export.min_confidence_ratio),
         {},
     )
 

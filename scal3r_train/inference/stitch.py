@@ -1,25 +1,20 @@
-"""From chunks in their own coordinates to one world: seams, cameras and points.
+"""From chunks in their own coordinates to one world: seams, and where they put the chunks.
 
 World: the camera of frame 0 (OpenCV axes) in the units of chunk 0. The reference release uses chunk 0's middle
 frame; a user who opens a trajectory expects it to start at the origin.
 
-Shapes: S frames, H W pixels, N points.
+Shapes: S frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import AlignmentSettings, Seam, align_chunks, chain
 from scal3r_train.inference.chunk_geometry import ChunkGeometry
-from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource
 from scal3r_train.inference.prediction_files import SavedPrediction
 
@@ -79,67 +74,3 @@ def place_chunks(seams: Sequence[Seam], first_extrinsics: Tensor) -> list[Sim3]:
     """
     world_from_first_chunk = Sim3.from_rigid(first_extrinsics)
     return [world_from_first_chunk @ first_from_chunk for first_from_chunk in chain(seams)]
-
-
-@dataclass(frozen=True, eq=False)
-class PlacedFrames:
-    """Consecutive frames of one chunk in the world.
-
-    Attributes:
-        frames: their numbers.
-        world_from_cam: [S, 3, 4] float64.
-        intrinsics: [S, 3, 3] float64, in the pixels that the prediction was in.
-        depth: [S, H, W] float32 z-depth in world units.
-        usable: [S, H, W] bool, where there is depth that no mask excludes.
-        points: [S, H, W, 3] float64 in the world.
-        confidence: [S, H, W] float32 of the points; `depth_conf` that of the depth.
-    """
-
-    frames: range
-    world_from_cam: Tensor
-    intrinsics: Tensor
-    depth: Tensor
-    depth_conf: Tensor
-    usable: Tensor
-    points: Tensor
-    confidence: Tensor
-
-
-def place_frames(
-    prediction: ChunkPrediction | SavedPrediction,
-    chunk: range,
-    frames: range,
-    world_from_chunk: Sim3,
-    source: PointSource,
-) -> PlacedFrames:
-    """Return some frames of a chunk that covers the frames `chunk`, moved into the world."""
-    part = prediction.frames(slice(frames.start - chunk.start, frames.stop - chunk.start))
-    points, confidence = part.points(source)
-    return PlacedFrames(
-        frames=frames,
-        world_from_cam=world_from_chunk.apply_to_world_from_cam(invert_extrinsics(part.extrinsics)),
-        intrinsics=part.intrinsics,
-        depth=part.depth * world_from_chunk.scale.to(part.depth.dtype),
-        depth_conf=part.depth_conf,
-        usable=part.usable,
-        points=world_from_chunk.apply(points),
-        confidence=confidence,
-    )
-
-
-def coloured_points(placed: PlacedFrames, images: Tensor, min_confidence_ratio: float) -> PointCloud:
-    """Return the confident points of some frames with the colours of their images [S, 3, H, W] uint8.
-
-    A pixel counts when it is usable and its confidence reaches `min_confidence_ratio` times the mean
-    confidence of its frame.
-    """
-    num_pixels = placed.depth[0].numel()
-    mean = placed.confidence.flatten(1).mean(dim=1)[:, None, None]
-    keep = (placed.usable & (placed.confidence >= min_confidence_ratio * mean)).flatten()
-    source = torch.arange(placed.frames.start * num_pixels, placed.frames.stop * num_pixels)
-    return PointCloud(
-        positions=placed.points.reshape(-1, 3)[keep].numpy(),
-        colours=images.movedim(1, -1).reshape(-1, 3)[keep].numpy(),
-        confidence=placed.confidence.flatten()[keep].numpy().astype(np.float32),
-        source=source[keep].numpy(),
-    )

@@ -4,20 +4,22 @@ import pytest
 import torch
 
 from scal3r_train.geometry import sim3_tangent
-from scal3r_train.inference.fuse import FusionSettings, WorldFrames, fuse_frames, overlap_shares
+from scal3r_train.inference.fuse import FusionSettings, fuse_frames, overlap_shares
+from scal3r_train.inference.placed_frames import PlacedFrames
 
 SETTINGS = FusionSettings()
 
 
 def frames(
     num: int = 3, depth: float = 2.0, confidence: float = 1.0, turn: float = 0.0, shift: float = 0.0
-) -> WorldFrames:
+) -> PlacedFrames:
     tangent = torch.zeros(num, 7, dtype=torch.float64)
     tangent[:, 4] = turn
     rotation = sim3_tangent.exp(tangent).rotation
     centre = torch.full((num, 3, 1), shift, dtype=torch.float64)
     intrinsics = torch.eye(3, dtype=torch.float64).expand(num, 3, 3)
-    return WorldFrames(
+    return PlacedFrames(
+        range(num),
         torch.cat([rotation, centre], dim=2),
         intrinsics,
         torch.full((num, 4, 5), depth),
@@ -31,7 +33,7 @@ def test_the_ends_are_the_chunks_own() -> None:
     for row, own in ((0, a), (1, b)):
         torch.testing.assert_close(fused.world_from_cam[row], own.world_from_cam[row])
         torch.testing.assert_close(fused.depth[row], own.depth[row])
-        torch.testing.assert_close(fused.confidence[row], own.confidence[row])
+        torch.testing.assert_close(fused.depth_conf[row], own.depth_conf[row])
 
 
 def test_halfway_between_equals() -> None:

@@ -10,8 +10,9 @@ from scal3r_train.geometry.pointmap import world_points_from_depth
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.placed_frames import place_frames
 from scal3r_train.inference.prediction import ChunkPrediction
-from scal3r_train.inference.stitch import align_neighbours, overlap_head, place_chunks, place_frames
+from scal3r_train.inference.stitch import align_neighbours, overlap_head, place_chunks
 from scal3r_train.model.chunk_batch import reference_index
 
 NUM_FRAMES, HEIGHT, WIDTH = 23, 14, 28
@@ -54,7 +55,7 @@ def reconstruct(truth: Truth, num_processes: int) -> tuple[Tensor, Tensor, list[
         seams |= align_neighbours(held, heads, layout.ranges, AlignmentSettings(), "depth")
     worlds = place_chunks([seams[k] for k in sorted(seams)], predictions[0].extrinsics[0])
     placed = [
-        place_frames(predictions[k], layout.ranges[k], layout.provided[k], worlds[k], "depth")
+        place_frames(predictions[k], layout.ranges[k].start, layout.provided[k], worlds[k], "depth")
         for k in range(len(worlds))
     ]
     cameras = torch.cat([part.world_from_cam for part in placed])
@@ -88,5 +89,5 @@ def test_depth_is_scaled_with_the_chunk() -> None:
     seams = align_neighbours(predictions, {}, layout.ranges, AlignmentSettings(), "depth")
     worlds = place_chunks([seams[k] for k in sorted(seams)], predictions[0].extrinsics[0])
     last = layout.provided[-1]
-    placed = place_frames(predictions[3], layout.ranges[3], last, worlds[3], "depth")
+    placed = place_frames(predictions[3], layout.ranges[3].start, last, worlds[3], "depth")
     torch.testing.assert_close(placed.depth, 1.5 * truth.depth[last.start : last.stop])
