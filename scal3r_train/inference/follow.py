@@ -24,7 +24,7 @@ from scal3r_train.inference.image_stream import Spool
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
 from scal3r_train.inference.online_memory import OnlineMemory
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.reconstruct import outcome_line, reconstruct, refuse_missing_heads
+from scal3r_train.inference.reconstruct import load_reported, outcome_line, reconstruct, refuse_missing_heads
 from scal3r_train.inference.scene import Scene, discard_scene_folder, load_scene, refuse_occupied
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import with_what_is_known
@@ -112,7 +112,8 @@ def follow(
         export = recipe.export.model_copy(update={"overwrite": True})
         whole = recipe.model_copy(update={"export": export})
         reconstruct(follower.folder.record(), model, whole, output, model_sha256)
-    return load_scene(output)
+        return load_scene(output)
+    return load_reported(output, recipe)
 
 
 class _Follower:

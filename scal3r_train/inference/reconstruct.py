@@ -38,6 +38,7 @@ from scal3r_train.inference.scene import (
     work_folder,
 )
 from scal3r_train.inference.scene_writing import scene_info, write_shares
+from scal3r_train.inference.seeing.report import write_report
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import (
     join_chunks,
@@ -147,7 +148,15 @@ def reconstruct(
                 if closed is not None:
                     info = info.model_copy(update={"loops": closed.loops, "pose_graph": closed.pose_graph})
                 write_shares(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
-    return load_scene(output) if process.is_main else None
+    return load_reported(output, recipe) if process.is_main else None
+
+
+def load_reported(output: Path, recipe: ReconstructionRecipe) -> Scene:
+    """Return a scene that is complete, with its report written if wanted; UserError when that fails."""
+    scene = load_scene(output)
+    if recipe.export.report:
+        write_report(output, scene)
+    return scene
 
 
 def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRecipe) -> str:

@@ -32,6 +32,7 @@ class ExportSettings(StrictModel):
     max_points: int = Field(5_000_000, ge=1, description="Bound on points.ply.")
     seed: int = Field(0, ge=0, description="Of the choice when there are more points.")
     save_depth: bool = Field(False, description="Write depth and confidence of every frame (depth/).")
+    report: bool = Field(True, description="Write report.html once the scene is complete.")
     overwrite: bool = Field(False, description="Replace an existing scene folder.")
 
 

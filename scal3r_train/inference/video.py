@@ -178,7 +178,10 @@ class Video:
         self._cache.close()
 
     def describe(self) -> dict[str, Any]:
-        """Return what names this input in scene.json; two inputs of equal files have equal `files_sha256`."""
+        """Return what names this input in scene.json; two inputs of equal files have equal `files_sha256`.
+
+        `lens` is the camera model whose distortion is undone on load, None where there is none to undo.
+        """
         digest = hashlib.sha256()
         for index in self.frame_indices:
             name = self.record.image[index]
@@ -195,6 +198,7 @@ class Video:
             "sequence_id": self.record.sequence_id,
             "root": str(self.record.root),
             "num_frames": self.record.num_frames,
+            "lens": None if self.record.distortion is None else self.record.camera_model,
             "first_image_hw": [int(side) for side in self.record.image_size[0]],
             "files_sha256": digest.hexdigest(),
         }

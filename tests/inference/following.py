@@ -20,6 +20,7 @@ SETTINGS = [
     "input.resize.size=42",
     "follow.poll_s=0.01",
     "loop_closure.enabled=false",
+    "export.report=false",
 ]
 CHUNKS = ((0, 4), (2, 6), (4, 8), (6, 10), (8, 11))
 PATIENT = "follow.idle_s=60"

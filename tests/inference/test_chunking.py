@@ -57,6 +57,15 @@ def test_every_frame_is_provided_once_and_every_chunk_held_once(
                 k for k in range(1, len(layout.ranges)) if frame >= layout.ranges[k].start + overlap // 2
             ]
             assert number == max(started, default=0)
+    # Decided by one chunk, by two, by one, ...; all of them once, and by chunks that have them.
+    decided = [layout.own[0]]
+    for number, frames in enumerate(layout.shared):
+        assert frames
+        assert set(frames) <= set(layout.ranges[number]) & set(layout.ranges[number + 1])
+        assert layout.provided[number + 1].start == frames.start + len(frames) // 2
+        decided += [frames, layout.own[number + 1]]
+    assert [frame for frames in decided for frame in frames] == list(range(num_frames))
+    assert all(set(own) <= set(chunk) for own, chunk in zip(layout.own, layout.ranges, strict=True))
     assert [k for chunks in layout.assignment for k in chunks] == list(range(len(layout.ranges)))
     for chunks in layout.assignment:
         covered = {frame for k in chunks for frame in layout.ranges[k]}

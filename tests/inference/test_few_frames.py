@@ -14,7 +14,7 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from tests.data.test_video_frames import encode
 from tests.inference.test_video import put
 
-SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42"]
+SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42", "export.report=false"]
 
 
 def run(source: Path, model: Scal3RModel, output: Path, *overrides: str) -> Scene:

@@ -62,7 +62,7 @@ def test_a_folder_is_followed_while_others_write_and_read(
     threads = [threading.Thread(target=write), threading.Thread(target=read)]
     for thread in threads:
         thread.start()
-    scene = run_follow(PATIENT)
+    scene = run_follow(PATIENT, "export.report=true")
     is_over.set()
     for thread in threads:
         thread.join()
@@ -77,6 +77,7 @@ def test_a_folder_is_followed_while_others_write_and_read(
     assert (scene.info.input["complete"], scene.info.input["left_out"]) == (True, [])
     assert scene.info.input["ended_by"].endswith("STOP is there")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "scene"]
+    assert (tmp_path / "scene/report.html").is_file()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines[:2]] == ["chunk 0: frames 0 to 3", "chunk 1: frames 2 to 5"]
     assert "seam" in lines[1]

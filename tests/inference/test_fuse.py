@@ -1,5 +1,7 @@
 """Fusion of overlap frames: ends without a jump, confidence, disagreement, holes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -69,3 +71,16 @@ def test_shares_leave_equal_steps_to_both_neighbours() -> None:
     torch.testing.assert_close(
         shares.diff(), torch.full((31,), 1 / 31, dtype=torch.float64), rtol=0, atol=1e-7
     )
+
+
+def test_points_of_the_point_head_follow_the_weights_of_depth() -> None:
+    def with_head(one: PlacedFrames, value: float) -> PlacedFrames:
+        return replace(
+            one, head_points=torch.full((1, 4, 5, 3), value), head_conf=torch.full((1, 4, 5), value)
+        )
+
+    a, b = frames(1, 2.0), frames(1, 2.04, confidence=3.0)
+    b.depth[0, 0, 0], b.depth[0, 0, 1] = 4.0, 0.0
+    fused = fuse_frames(with_head(a, 1.0), with_head(b, 2.0), torch.tensor([0.5]), SETTINGS)
+    assert fused.points[0, 0, :3, 0].tolist() == pytest.approx([2.0, 1.0, 1.75])
+    assert fused.confidence[0, 0, :3].tolist() == pytest.approx([2.0, 1.0, 1.75])

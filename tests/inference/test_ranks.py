@@ -19,7 +19,12 @@ from tests.inference.conftest import NUM_FRAMES
 pytestmark = pytest.mark.exactness
 
 # Every pixel gives a point: which point of a voxel wins may hang on a rounding error.
-SETTINGS = ["input.resize.size=42", "export.voxel_size=0", "export.min_confidence_ratio=0"]
+SETTINGS = [
+    "input.resize.size=42",
+    "export.voxel_size=0",
+    "export.min_confidence_ratio=0",
+    "export.report=false",
+]
 CHUNKS = {
     5: ["schedule.chunk_size=4", "schedule.overlap=2"],
     2: ["schedule.chunk_size=7", "schedule.overlap=3"],

@@ -23,7 +23,7 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from tests.inference.conftest import IMAGE_HW, NUM_FRAMES, make_tiny_model
 from tests.inference.test_ply import independent_ply
 
-SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42"]
+SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42", "export.report=false"]
 FILES = {"scene.json", "frames.jsonl", "trajectory.tum", "intrinsics.txt", "points.ply"}
 
 Reconstruct = Callable[..., Scene]
@@ -43,8 +43,8 @@ def run(tiny_model: Scal3RModel, image_folder: Path, tmp_path: Path) -> Reconstr
 
 
 def test_the_scene_folder_is_complete(run: Reconstruct, tmp_path: Path) -> None:
-    scene = run()
-    assert {path.name for path in (tmp_path / "scene").iterdir()} == FILES
+    scene = run("export.report=true")
+    assert {path.name for path in (tmp_path / "scene").iterdir()} == {*FILES, "report.html"}
     assert [path.name for path in tmp_path.iterdir()] == ["scene"]
     info = json.loads((tmp_path / "scene/scene.json").read_text())
     assert info["num_frames"] == NUM_FRAMES

@@ -1,5 +1,8 @@
 """Perfect predictions, each chunk in its own frame and scale, give the true world back."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 import roma
 import torch
@@ -7,11 +10,14 @@ from torch import Tensor
 
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.inference.layout import Layout
-from scal3r_train.inference.placed_frames import place_frames
+from scal3r_train.inference.placed_frames import PlacedFrames, place_frames
+from scal3r_train.inference.placement import Placement
 from scal3r_train.inference.prediction import ChunkPrediction
+from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.stitch import align_neighbours, overlap_head, place_chunks
 from scal3r_train.model.chunk_batch import reference_index
 
@@ -53,13 +59,22 @@ def reconstruct(truth: Truth, num_processes: int) -> tuple[Tensor, Tensor, list[
         after = [k + 1 for k in chunks[-1:] if k + 1 < len(layout.ranges)]
         heads = {k: overlap_head(predictions[k], k, layout.ranges) for k in after}
         seams |= align_neighbours(held, heads, layout.ranges, AlignmentSettings(), "depth")
-    worlds = place_chunks([seams[k] for k in sorted(seams)], predictions[0].extrinsics[0])
-    placed = [
-        place_frames(predictions[k], layout.ranges[k].start, layout.provided[k], worlds[k], "depth")
-        for k in range(len(worlds))
-    ]
+    ordered = [seams[k] for k in sorted(seams)]
+    placement = Placement(place_chunks(ordered, predictions[0].extrinsics[0]), ordered, 1.0)
+    placed = list(all_frames(placement, predictions, layout))
+    assert [frame for part in placed for frame in part.frames] == list(range(NUM_FRAMES))
     cameras = torch.cat([part.world_from_cam for part in placed])
     return cameras, torch.cat([part.points for part in placed]), scales, layout
+
+
+def all_frames(
+    placement: Placement, predictions: dict[int, ChunkPrediction], layout: Layout
+) -> Iterator[PlacedFrames]:
+    recipe = ReconstructionRecipe()
+    for k in range(len(layout.ranges)):
+        yield from placement.own_frames(predictions[k], k, layout.own[k], layout, recipe)
+        if k < len(layout.shared):
+            yield from placement.shared_frames(predictions[k], predictions[k + 1], k, layout, recipe)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 7])
@@ -91,3 +106,27 @@ def test_depth_is_scaled_with_the_chunk() -> None:
     last = layout.provided[-1]
     placed = place_frames(predictions[3], layout.ranges[3].start, last, worlds[3], "depth")
     torch.testing.assert_close(placed.depth, 1.5 * truth.depth[last.start : last.stop])
+
+
+def test_chunks_that_differ_meet_halfway_and_at_a_break_they_do_not() -> None:
+    truth = Truth(torch.float64)
+    layout = Layout.plan(NUM_FRAMES, ScheduleSettings(chunk_size=8, overlap=3), 1)
+    predictions = {k: truth.prediction(chunk, 1.0) for k, chunk in enumerate(layout.ranges)}
+    seams = align_neighbours(predictions, {}, layout.ranges, AlignmentSettings(), "depth")
+    ordered = [seams[k] for k in sorted(seams)]
+    worlds = place_chunks(ordered, predictions[0].extrinsics[0])
+    # Chunk 1 and all after it move aside, as a pose graph would have them.
+    aside = Sim3.from_rigid(torch.tensor([[1.0, 0, 0, 0.4], [0, 1, 0, 0], [0, 0, 1, 0]], dtype=torch.float64))
+    moved = Placement([worlds[0], *(aside @ world for world in worlds[1:])], ordered, 1.0)
+    straight = torch.cat(
+        [p.world_from_cam for p in all_frames(Placement(worlds, ordered, 1.0), predictions, layout)]
+    )
+
+    def offsets(placement: Placement) -> list[float]:
+        bent = torch.cat([p.world_from_cam for p in all_frames(placement, predictions, layout)])
+        return (bent - straight)[:10, 0, 3].tolist()
+
+    assert layout.shared[0] == range(5, 8)
+    assert offsets(moved) == pytest.approx([0] * 5 + [0.1, 0.2, 0.3, 0.4, 0.4])
+    torn = [replace(ordered[0], quality=replace(ordered[0].quality, method="break")), *ordered[1:]]
+    assert offsets(replace(moved, seams=torn)) == pytest.approx([0] * 6 + [0.4] * 4)

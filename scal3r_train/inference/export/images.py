@@ -72,9 +72,9 @@ def put_images(source: ExportSource, names: list[str], folder: Path) -> None:
             source.notes.append(
                 f"{states.count(state)} of {len(frames)} images (first: {first}) are {advice}"
             )
-    if _may_have_lens(source):
+    if _has_lens(source):
         source.notes.append(
-            "the cameras are those of undistorted images; if yours have a lens, use --write-images (docs/export.md)"
+            "the cameras are those of undistorted images, yours have a lens; use --write-images (docs/export.md)"
         )
 
 
@@ -101,16 +101,13 @@ def _cameras_file(source: ExportSource) -> Path | None:
     return Path(setting) if isinstance(setting, str) and setting.endswith(".txt") else None
 
 
-def _may_have_lens(source: ExportSource) -> bool:
-    return _cameras_file(source) is not None or source.cameras.info.input.get("dataset") not in (
-        "images",
-        "video",
-    )
+def _has_lens(source: ExportSource) -> bool:
+    return source.cameras.info.input.get("lens") is not None
 
 
 def _write_images(source: ExportSource, names: list[str], folder: Path) -> None:
     record = _record(source)
-    if record.distortion is None and source.cameras.info.input.get("dataset") not in ("images", "video"):
+    if record.distortion is None and _has_lens(source):
         source.notes.append(
             "images of an index are written with the lens they have, which the cameras lack (docs/export.md)"
         )

@@ -15,11 +15,12 @@ from tests.inference.export.scenes import make_image, make_scene
 HW = (48, 64)
 
 
-def scene_of(tmp_path: Path, *names: str, **info: object) -> Path:
+def scene_of(tmp_path: Path, *names: str, lens: str | None = None, **info: object) -> Path:
     """A scene of landscape images below tmp_path / photos, which are not written."""
     frames = len(names)
     parts = {"chunks": ((0, frames),), "provided_frames": ((0, frames),)}
-    whole = {"input": {"dataset": "images", "root": str(tmp_path / "photos")}, **parts, **info}
+    input_ = {"dataset": "images", "root": str(tmp_path / "photos"), "lens": lens}
+    whole = {"input": input_, **parts, **info}
     return make_scene(tmp_path / "scene", 10, names=names, sizes=(HW,) * frames, **whole)
 
 
@@ -88,7 +89,9 @@ def test_a_turned_image_is_named_and_written_upright(
 
 def test_a_lens_is_undone(tmp_path: Path, export: Run, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "cameras.txt").write_text("1 OPENCV 64 48 60 60 32 24 -0.2 0.05 0 0\n")
-    folder = scene_of(tmp_path, "a.png", recipe={"input": {"intrinsics": str(tmp_path / "cameras.txt")}})
+    folder = scene_of(
+        tmp_path, "a.png", recipe={"input": {"intrinsics": str(tmp_path / "cameras.txt")}}, lens="OPENCV"
+    )
     image = cv2.GaussianBlur(make_image(tmp_path / "photos/a.png", HW), (0, 0), 3)
     image = np.clip(128 + 5.0 * (image.astype(float) - 128), 0, 255).astype(np.uint8)
     Image.fromarray(image).save(tmp_path / "photos/a.png")

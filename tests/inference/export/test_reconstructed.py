@@ -17,7 +17,7 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from tests.inference.conftest import IMAGE_HW, NUM_FRAMES
 from tests.inference.export.conftest import Run
 
-SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42"]
+SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42", "export.report=false"]
 
 
 def reconstructed(model: Scal3RModel, images: Path, folder: Path, *overrides: str) -> Path:
