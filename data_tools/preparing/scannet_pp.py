@@ -78,7 +78,7 @@ def render_scene(scene: Path, device_name: str, output: Path) -> None:
 
 def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Vertices [V, 3] float64 and faces [F, 3] of a mesh file. Raises UserError when it cannot be read."""
-    trimesh = optional("trimesh", "scannet_pp", "pip install 'scal3r_train[export]'")
+    trimesh = optional("trimesh", "scannet_pp", "pip install 'scal3r_train[data]'")
     try:
         mesh = trimesh.load(path, process=False, force="mesh")
         vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
