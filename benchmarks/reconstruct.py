@@ -190,14 +190,20 @@ def growth_worker(num_frames: int, store: StoreKind) -> None:
         for frame in range(num_frames):
             place = frame % 300
             Image.fromarray(scenery[:, place : place + 90]).save(folder / f"{frame:05d}.jpg")
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         scene = reconstruct(folder, model, recipe, Path(name) / "scene")
-        seconds = time.perf_counter() - begin
+        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
     assert scene is not None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(
         json.dumps(
-            {"s": seconds, "rss": peak, "chunks": len(scene.info.chunks), "stages": scene.info.timings_s}
+            {
+                "s": seconds,
+                "cpu_s": cpu_seconds,
+                "rss": peak,
+                "chunks": len(scene.info.chunks),
+                "stages": scene.info.timings_s,
+            }
         )
     )
 
@@ -211,11 +217,11 @@ def growth(num_rounds: int) -> None:
                 command = [sys.executable, "-m", "benchmarks.reconstruct", "--worker", str(num_frames), store]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 runs.append(json.loads(done.stdout.splitlines()[-1]))
-            seconds = statistics.median(run["s"] for run in runs)
-            rss = statistics.median(run["rss"] for run in runs)
+            seconds, cpu, rss = (statistics.median(run[key] for run in runs) for key in ("s", "cpu_s", "rss"))
+            wall_ms, cpu_ms = (1000 * value / num_frames for value in (seconds, cpu))
             print(
-                f"{store:9s} {num_frames:5d} frames, {runs[0]['chunks']:4d} chunks: "
-                f"{1000 * seconds / num_frames:6.2f} ms a frame, peak RSS {rss / MIB:6.0f} MiB  {runs[-1]['stages']}",
+                f"{store:9s} {num_frames:5d} frames, {runs[0]['chunks']:4d} chunks: {wall_ms:6.2f} ms a frame, "
+                f"{cpu_ms:6.2f} ms of CPU time, peak RSS {rss / MIB:6.0f} MiB  {runs[-1]['stages']}",
                 flush=True,
             )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -118,6 +119,17 @@ class Scene(SceneCameras):
     confidence: np.ndarray
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Let what cannot be written into a scene folder be a UserError that says why."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"scene {folder} cannot be written: {error.strerror or error}; make room and run again"
+        ) from error
+
+
 def write_scene(
     folder: Path,
     info: SceneInfo,
@@ -148,8 +160,9 @@ def write_scene(
 def write_depth(folder: Path, frame: int, depth: np.ndarray, confidence: np.ndarray) -> None:
     """Write one frame's z-depth [H, W] in world units and its confidence [H, W], both float32."""
     path = depth_path(folder, frame)
-    path.parent.mkdir(exist_ok=True)
-    np.savez(path, depth=depth.astype(np.float32), confidence=confidence.astype(np.float32))
+    with writing(folder):
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, depth=depth.astype(np.float32), confidence=confidence.astype(np.float32))
 
 
 def depth_path(folder: Path, frame: int) -> Path:

@@ -12,7 +12,7 @@ from scal3r_train import __version__
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.placement import Placement
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.scene import SceneInfo, partial_folder, publish_scene_folder, write_scene
+from scal3r_train.inference.scene import SceneInfo, partial_folder, publish_scene_folder, write_scene, writing
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import PointSieve, Share, voxel_size_of
 from scal3r_train.inference.state_plan import StatePlan
@@ -32,16 +32,17 @@ def write_shares(
     for share in shares:
         cloud.add(share.points)
     points = cloud.result()
-    write_scene(
-        partial_folder(output),
-        info.model_copy(update={"num_points": len(points)}),
-        video.scene_frames,
-        video.timestamps,
-        torch.cat([share.world_from_cam for share in shares]),
-        torch.cat([share.intrinsics for share in shares]),
-        points,
-    )
-    publish_scene_folder(output)
+    with writing(partial_folder(output)):
+        write_scene(
+            partial_folder(output),
+            info.model_copy(update={"num_points": len(points)}),
+            video.scene_frames,
+            video.timestamps,
+            torch.cat([share.world_from_cam for share in shares]),
+            torch.cat([share.intrinsics for share in shares]),
+            points,
+        )
+        publish_scene_folder(output)
 
 
 def scene_info(

@@ -13,7 +13,7 @@ import numpy as np
 from scal3r_train.config import write_text_atomically
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.view import View
-from scal3r_train.inference.scene import Scene, load_scene
+from scal3r_train.inference.scene import Scene, load_scene, writing
 from scal3r_train.inference.seeing.charts import histogram, profile
 from scal3r_train.inference.seeing.cloud_pictures import cloud_pictures
 from scal3r_train.inference.seeing.ground_truth import GroundTruth, load_ground_truth
@@ -54,7 +54,9 @@ def write_report(folder: Path, scene: Scene | None = None, truth: GroundTruth | 
         UserError: the folder is no scene, or damaged.
     """
     path = folder / REPORT_NAME
-    write_text_atomically(path, report(load_scene(folder) if scene is None else scene, truth))
+    text = report(load_scene(folder) if scene is None else scene, truth)
+    with writing(folder):
+        write_text_atomically(path, text)
     return path
 
 
