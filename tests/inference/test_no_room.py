@@ -52,7 +52,7 @@ def test_no_room(
 
     def run(output: str) -> Scene:
         visits.clear()
-        scene = reconstruct(image_folder, tiny_model, recipe, tmp_path / output)
+        scene = reconstruct(image_folder, tiny_model, recipe, tmp_path / output, "abc")
         assert scene is not None
         return scene
 
