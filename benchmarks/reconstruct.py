@@ -179,7 +179,7 @@ def growth_worker(num_frames: int, store: StoreKind) -> None:
     model = random_model(tiny_config(), torch.device("cpu"))
     overrides = [
         f"schedule.state={store}", "schedule.chunk_size=20", "schedule.overlap=10", "input.resize.size=42",
-        "export.max_points=20000", "export.voxel_size=0", "export.report=false",
+        "export.max_points=20000", "export.voxel_size=0", "export.report=false", "input.cache_gib=0.005",
     ]  # fmt: skip
     recipe = load_config(ReconstructionRecipe, None, overrides)
     with tempfile.TemporaryDirectory() as name:

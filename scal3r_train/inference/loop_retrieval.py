@@ -23,7 +23,7 @@ from torch import Tensor
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.inference.descriptor_space import comparison_space
 
-BLOCK_FRAMES = 256
+BLOCK_PAIRS = 1 << 19  # compared at once, so that memory does not grow with the length of the sequence
 SAMPLED_FRAMES = 1024
 NORMAL_FROM_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 SALAD_MIN_SIMILARITY = 0.7
@@ -208,10 +208,11 @@ def similar_pairs(space: Tensor, threshold: float, settings: LoopSettings) -> li
     similarity_of: dict[tuple[int, int], float] = {}
     frames = torch.arange(len(space), device=space.device)
     excluded_gap = 0 if settings.near_frames_compete else settings.min_gap
-    for start in range(0, len(space), BLOCK_FRAMES):
-        rows = frames[start : start + BLOCK_FRAMES]
+    block = max(1, BLOCK_PAIRS // max(1, len(space)))
+    for start in range(0, len(space), block):
+        rows = frames[start : start + block]
         similarity = space[rows] @ space.mT
-        near = slice(max(0, start - excluded_gap), start + BLOCK_FRAMES + excluded_gap)
+        near = slice(max(0, start - excluded_gap), start + block + excluded_gap)
         similarity[:, near].masked_fill_((rows[:, None] - frames[near]).abs() <= excluded_gap, -torch.inf)
         row, other = _top_of_rows(similarity, settings.top_k).nonzero().T
         values = similarity[row, other]

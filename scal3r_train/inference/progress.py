@@ -10,6 +10,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from scal3r_train.inference.heap import HeapTrimmer
+
 Item = TypeVar("Item")
 Track = Callable[[Iterable[int]], Iterable[int]]
 
@@ -22,6 +24,7 @@ class Stages:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, disable=not (visible and console.is_terminal))
         self._task = self._progress.add_task("", visible=False)
+        self._heap = HeapTrimmer()
         self.timings_s: dict[str, float] = {}
 
     @contextmanager
@@ -35,8 +38,9 @@ class Stages:
         self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - start
 
     def track(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items of a stage's loop, counting them on the bar."""
+        """Yield the items of a stage's loop, counting them on the bar; between two, free memory is given back."""
         self._progress.update(self._task, total=len(items) if isinstance(items, Sized) else None)
         for item in items:
             yield item
             self._progress.advance(self._task)
+            self._heap.trim()

@@ -123,7 +123,7 @@ def reconstruct(
             )
         with stages.stage("align"):
             after = overlap_after(predictions, layout)
-            placement = join_chunks(predictions, after, layout, recipe)
+            placement = join_chunks(predictions, after, layout, recipe, stages.track)
         closed: ClosedLoops | None = None
         if wants_loops(recipe, layout):
             with stages.stage("loops"):

@@ -152,6 +152,7 @@ def join_chunks(
     after: Mapping[int, ChunkPrediction],
     layout: Layout,
     recipe: ReconstructionRecipe,
+    track: Track,
 ) -> Placement:
     """Align all neighbouring chunks, each pair on the process that holds the earlier one.
 
@@ -160,10 +161,11 @@ def join_chunks(
         after: `overlap_after` them.
         layout: of the video.
         recipe: for the alignment.
+        track: wraps the loop over seams, for progress.
     """
     origin = None
     with same_fate():
-        seams = align_neighbours(predictions, after, layout.ranges, recipe.alignment, recipe.points)
+        seams = align_neighbours(predictions, after, layout.ranges, recipe.alignment, recipe.points, track)
         if 0 in predictions:
             chunk = predictions[0].frames(slice(None))
             origin = chunk.extrinsics[0], float(chunk.depth.median())

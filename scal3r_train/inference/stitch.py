@@ -17,6 +17,7 @@ from scal3r_train.inference.align import AlignmentSettings, Seam, align_chunks, 
 from scal3r_train.inference.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource
 from scal3r_train.inference.prediction_files import SavedPrediction
+from scal3r_train.inference.progress import Track
 
 
 def overlap_head(
@@ -32,6 +33,7 @@ def align_neighbours(
     ranges: Sequence[range],
     settings: AlignmentSettings,
     source: PointSource,
+    track: Track = iter,
 ) -> dict[int, Seam]:
     """Return for every given chunk but the last of the video the seam that joins its successor to it.
 
@@ -41,9 +43,11 @@ def align_neighbours(
         ranges: frames of all chunks.
         settings: of the alignment.
         source: which prediction gives the points.
+        track: wraps the loop over chunks, for progress.
     """
     seams = {}
-    for number, prediction in predictions.items():
+    for number in track(predictions):
+        prediction = predictions[number]
         later_number = number + 1
         if later_number == len(ranges):
             continue

@@ -56,7 +56,7 @@ def _plain_pairs(space: np.ndarray, threshold: float, settings: LoopSettings) ->
 def test_blocked_search_equals_the_plain_one(
     monkeypatch: pytest.MonkeyPatch, num_frames: int, near_frames_compete: bool
 ) -> None:
-    monkeypatch.setattr(loop_retrieval, "BLOCK_FRAMES", 16)
+    monkeypatch.setattr(loop_retrieval, "BLOCK_PAIRS", 16 * num_frames)
     settings = LoopSettings(top_k=3, min_gap=4, near_frames_compete=near_frames_compete)
     # Small whole numbers: sums are exact, and many similarities are equal.
     space = torch.randint(-2, 3, (num_frames, 6), generator=torch.Generator().manual_seed(num_frames)).float()
