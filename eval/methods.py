@@ -148,7 +148,9 @@ def _sources(name: str, settings: MethodSettings, checkpoint: Path | None) -> tu
         return settings.folder if isinstance(settings.folder, tuple) else (settings.folder,)
     given = settings.checkpoint or checkpoint
     if given is None:
-        raise UserError(f"method {name} has no checkpoint; add checkpoint=FOLDER or methods.{name}.checkpoint")
+        raise UserError(
+            f"method {name} has no checkpoint; add checkpoint=FOLDER or methods.{name}.checkpoint"
+        )
     return given if isinstance(given, tuple) else (given,)
 
 

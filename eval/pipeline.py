@@ -19,6 +19,8 @@ from scal3r_eval.methods import Run, runs_of
 from scal3r_eval.predict import Predictor
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
 from scal3r_eval.report.run import write_reports
+from scal3r_eval.report.tables import summary_table
+from scal3r_eval.report.text import plain
 from scal3r_eval.results import RESULTS_NAME, EvalResults, RunFacts, SequenceFacts, SequenceScores
 from scal3r_eval.scoring import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
@@ -183,7 +185,7 @@ def _say(run: Run, sequence: EvalSequence, found: SequenceScores, number: int, t
 def _outcome(recipe: EvalRecipe, results: EvalResults | None) -> str:
     if results is None:
         return f"{recipe.output_dir}: scored; run again without protocol.share for results and report\n"
-    lines = [(recipe.output_dir / "report.md").read_text(encoding="utf-8").rstrip()]
+    lines = [plain(summary_table(results))]
     if results.failures:
         lines.append(f"{len(results.failures)} failures, listed in the report")
     lines.append(f"{recipe.output_dir}/{RESULTS_NAME}, report.html, report.md, report.tex")

@@ -94,7 +94,9 @@ class PointProtocol(StrictModel):
     voxel_m: float = Field(gt=0, description="Both clouds are thinned to one point in voxels of this edge.")
     icp: bool = Field(False, description="Refine the alignment of the cameras by ICP of the points.")
     truth_stride: int = Field(1, ge=1, description="Use the true depth of every stride-th frame.")
-    max_depth_m: float | None = Field(None, gt=0, description="Leave out truth beyond; null: the index's own.")
+    max_depth_m: float | None = Field(
+        None, gt=0, description="Leave out truth beyond; null: the index's own."
+    )
 
 
 class ProtocolSettings(StrictModel):
@@ -110,7 +112,8 @@ class ProtocolSettings(StrictModel):
     overlap: int | None = Field(None, ge=1)
     points: PointProtocol | None = Field(None, description="Compare clouds with true depth; null: do not.")
     depth: Literal["per_sequence", "per_frame"] | None = Field(
-        None, description="Keep and score depth, scaled by medians of a sequence or of each frame; null: do not."
+        None,
+        description="Keep and score depth, scaled by medians of a sequence or of each frame; null: do not.",
     )
     max_time_difference_s: float = Field(
         0.01, ge=0, description="Largest gap between a frame and an external pose with a time."

@@ -122,7 +122,9 @@ def read_scored(path: Path, kind: type[Document]) -> Document:
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
-        raise UserError(f"{path} is missing, damaged or of another version; run `scal3r eval` again") from None
+        raise UserError(
+            f"{path} is missing, damaged or of another version; run `scal3r eval` again"
+        ) from None
 
 
 def read_scores_if_equal(path: Path, identity: dict[str, Any]) -> SequenceScores | None:

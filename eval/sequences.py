@@ -188,7 +188,9 @@ def _absent(benchmark: BenchmarkSettings, what: str) -> str:
 def _run(*arguments: str) -> None:
     """Run `scal3r data ...` in a process of its own: eval and data_tools are neighbours that do not know each other."""
     command = [sys.executable, "-m", "scal3r_train.cli", "data", *arguments]
-    finished = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    finished = subprocess.run(
+        command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or ["it gave no reason"]
         reason = lines[-1].removeprefix("scal3r: error: ")

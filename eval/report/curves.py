@@ -162,7 +162,9 @@ def error_along_path(paths: Paths) -> Html:
         (np.linalg.norm(paths.at_truth(curve, curve.centres) - paths.centres, axis=1), curve.style)
         for curve in paths.curves
     ]
-    return profile(travelled, lines, "metres travelled", "distance from the true camera after alignment, metres")
+    return profile(
+        travelled, lines, "metres travelled", "distance from the true camera after alignment, metres"
+    )
 
 
 def runtime_chart(results: EvalResults) -> Html | None:
@@ -203,9 +205,7 @@ def runtime_chart(results: EvalResults) -> Html | None:
 def legend(entries: Sequence[tuple[str, str]], *, truth: bool = True) -> Html:
     """Return what the colours mean."""
     every = [*entries, *([("truth", "truth")] if truth else [])]
-    return joined(
-        tag("span", tag("i", class_=f"key {style}"), name, class_="entry") for style, name in every
-    )
+    return joined(tag("span", tag("i", class_=f"key {style}"), name, class_="entry") for style, name in every)
 
 
 def _view(paths: Paths) -> View:

@@ -23,7 +23,9 @@ from scal3r_train.inference.seeing.html import table as html_table
 from scal3r_train.inference.seeing.style import STYLE
 
 MAX_SEQUENCES = 12  # that are drawn; the tables hold all
-CELL_STYLE = "td b { color: var(--ink); } td i { color: var(--faint); } td:not(:first-child), th:not(:first-child) { text-align: right; }\n"
+CELL_STYLE = """
+td i { color: var(--faint); } td:not(:first-child), th:not(:first-child) { text-align: right; }
+"""
 
 
 def page(output_dir: Path, results: EvalResults, lines: list[str], tables: list[Table]) -> str:
@@ -125,10 +127,8 @@ def _point_errors(output_dir: Path, results: EvalResults, sequence: str) -> list
         path = output_dir / runs[0].folder / folder_name(sequence) / POINT_ERRORS_NAME
         if results.scores[method][sequence][0].failure is None and path.is_file():
             data = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-            caption = f"points of {method} from above, by distance to the truth: blue near, red at the threshold or beyond"
-            found.append(
-                tag("figure", void("img", src=data, alt=caption), tag("figcaption", caption))
-            )
+            caption = f"points of {method} from above: blue at the truth, red at the threshold or farther"
+            found.append(tag("figure", void("img", src=data, alt=caption), tag("figcaption", caption)))
     return found
 
 
@@ -143,7 +143,11 @@ def _provenance(results: EvalResults) -> Html:
         [
             tag("h2", "Where this is from"),
             html_table(("method", "folder", "source", "SHA-256"), rows),
-            tag("details", tag("summary", "Frame lists"), html_table(("sequence", "frames", "SHA-256"), frames)),
+            tag(
+                "details",
+                tag("summary", "Frame lists"),
+                html_table(("sequence", "frames", "SHA-256"), frames),
+            ),
             tag("p", f"Cited numbers: {SOURCE}.", class_="faint") if results.cited else None,
         ]
     )

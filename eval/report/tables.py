@@ -61,7 +61,10 @@ def summary_table(results: EvalResults) -> Table:
         rows.append(
             (
                 Cell(measure.title),
-                *(Cell(_with_interval(one, measure), is_best) for one, is_best in zip(summaries, best, strict=True)),
+                *(
+                    Cell(_with_interval(one, measure), is_best)
+                    for one, is_best in zip(summaries, best, strict=True)
+                ),
                 *(Cell(measure.text(cited[name].get(measure.key)), is_cited=True) for name in beside),
             )
         )
@@ -71,7 +74,9 @@ def summary_table(results: EvalResults) -> Table:
         "Best of ours in bold. A failed sequence counts with the worst valid score of any method on any sequence."
     )
     if beside:
-        note += " Columns marked cited are the paper's numbers, on its own machines and its own choice of frames."
+        note += (
+            " Columns marked cited are the paper's numbers, on its own machines and its own choice of frames."
+        )
     head = ("", *methods, *(f"{name} ({CITED})" for name in beside))
     return Table(results.benchmark, head, tuple(rows), note)
 
@@ -165,10 +170,19 @@ def runtime_table(results: EvalResults) -> Table:
         )
         for one in found
     ]
-    if rows:
+    if rows and results.cited is not None:
         for frames, seconds in RUNTIME_S.items():
-            texts = ("one of its sequences", str(frames), f"{seconds:.2f}", f"{frames / seconds:.2f}", "-", "-")
-            rows.append((Cell(f"Scal3R ({CITED})", is_cited=True), *(Cell(text, is_cited=True) for text in texts)))
+            texts = (
+                "one of its sequences",
+                str(frames),
+                f"{seconds:.2f}",
+                f"{frames / seconds:.2f}",
+                "-",
+                "-",
+            )
+            rows.append(
+                (Cell(f"Scal3R ({CITED})", is_cited=True), *(Cell(text, is_cited=True) for text in texts))
+            )
     head = ("method", "sequence", "frames", "seconds", "frames/s", "RPE (m)", "peak GiB")
     return Table("Runtime against length", head, tuple(rows))
 
@@ -191,19 +205,24 @@ def cited_table(benchmark: str | None) -> Table:
 def failure_table(results: EvalResults) -> Table:
     """Return the failures one by one."""
     rows = [
-        (Cell(str(one["method"])), Cell(str(one["run"])), Cell(str(one["sequence"])), Cell(str(one["reason"])))
+        (
+            Cell(str(one["method"])),
+            Cell(str(one["run"])),
+            Cell(str(one["sequence"])),
+            Cell(str(one["reason"])),
+        )
         for one in results.failures
     ]
     return Table("Failures", ("method", "run", "sequence", "reason"), tuple(rows))
 
 
 def best_of(values: Sequence[float | None], measure: Measure) -> list[bool]:
-    """Return which values are the best, equals together; none where there is nothing to compare."""
+    """Return which values are printed as the best one is; none where there is nothing to compare."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return [False] * len(values)
-    best = min(known) if measure.better == "lower" else max(known)
-    return [value == best for value in values]
+    best = measure.text(min(known) if measure.better == "lower" else max(known))
+    return [value is not None and measure.text(value) == best for value in values]
 
 
 def _with_interval(summary: Summary | None, measure: Measure) -> str:

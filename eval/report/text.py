@@ -1,4 +1,4 @@
-"""Tables as Markdown and as LaTeX."""
+"""Tables as Markdown, as LaTeX and for a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATEX_SPECIAL = {
     "<": r"$<$",
     ">": r"$>$",
 }
-MARKDOWN_SPECIAL = re.compile(r"([\\`*_|<>\[\]])")
+MARKDOWN_SPECIAL = re.compile(r"([\\`*|<]|\](?=\())")
 
 
 def markdown(title: str, lines: Sequence[str], tables: Sequence[Table]) -> str:
@@ -35,6 +35,20 @@ def markdown(title: str, lines: Sequence[str], tables: Sequence[Table]) -> str:
         if table.note:
             parts.append(_markdown_text(table.note))
     return "\n\n".join(parts) + "\n"
+
+
+def plain(table: Table) -> str:
+    """Return a table for a terminal: columns side by side, the best marked by a star."""
+    rows = [table.head, *([cell.text + ("*" if cell.is_best else "") for cell in row] for row in table.rows)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(table.head))]
+    lines = (
+        "  ".join(
+            text.rjust(width) if place else text.ljust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def latex(tables: Sequence[Table]) -> str:

@@ -18,6 +18,7 @@ from scal3r_train.model.weight_files import CONFIG_NAME, folder_sha256, weight_f
 MemoryUse = Literal["sequence", "chunk", "off"]
 MEMORY_WEIGHTS = "aggregator.memory_units."
 
+
 class ModelSettings(StrictModel):
     """Which network predicts, and how."""
 
@@ -34,9 +35,7 @@ class ModelSettings(StrictModel):
     )
 
 
-def load_model(
-    checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None
-) -> Scal3RModel:
+def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None) -> Scal3RModel:
     """Return the checkpoint's model on `device`, in evaluation mode and without gradients.
 
     `memory` changes how its memories are used (`ModelSettings.memory`); with "off" their weights are left out.

@@ -24,6 +24,8 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         "scal3r_train.planning.report.main",
         (Path("r.yaml"), ["a=1"], 4, 7),
     ),
+    ("eval r.yaml", "scal3r_eval.pipeline.main", (Path("r.yaml"), [])),
+    ("eval r.yaml a=1 b.c=2", "scal3r_eval.pipeline.main", (Path("r.yaml"), ["a=1", "b.c=2"])),
     ("reconstruct in out", "scal3r_train.inference.reconstruct.main", ("in", Path("out"), None, [])),
     (
         "reconstruct i.parquet#s out a=1",
@@ -154,6 +156,7 @@ def test_commands_of_the_contract_exist() -> None:
     assert {parser.prog.removeprefix("scal3r ") for parser in COMMANDS} == {
         "train",
         "plan",
+        "eval",
         "config",
         "reconstruct",
         "convert",

@@ -1,0 +1,121 @@
+"""Points of a method against the true points of a sequence, and a picture of where they differ.
+
+Shapes: N points of the estimate, M of the truth.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from scal3r_eval.recipe import TRUTH_FOLDER, PointProtocol
+from scal3r_eval.results import POINT_ERRORS_NAME
+from scal3r_eval.sequences import EvalSequence
+from scal3r_eval.truth_cloud import grid_of, truth_cloud
+from scal3r_train.config import UserError, atomic_output
+from scal3r_train.data.point_file import PointFile
+from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.geometry.splat import splat
+from scal3r_train.geometry.view import View
+from scal3r_train.metrics.nearest import NearestPoints
+from scal3r_train.metrics.points import score_distances
+from scal3r_train.metrics.voxel_means import VoxelMeans
+
+PICTURE_HW, JPEG_QUALITY = (480, 760), 85
+MAX_DRAWN = 400_000
+BACKGROUND, TRUTH_COLOUR = (16, 20, 27), (60, 66, 78)
+EXTENT = (0.01, 0.99)  # quantiles of the truth that the picture holds
+ROOF_QUANTILE = 0.5  # of the heights of true points above the cameras, beyond which they hide the rest
+METRICS = ("accuracy_m", "completeness_m", "chamfer_m", "precision", "recall", "f1")
+
+
+def score_points(
+    cloud: Path,
+    truth_from_estimate: Sim3,
+    sequence: EvalSequence,
+    protocol: PointProtocol,
+    output_dir: Path,
+    folder: Path,
+) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Return the point measures and how they were come by; leave a picture of the errors in `folder`.
+
+    Args:
+        cloud: PLY of the estimate in its own world.
+        truth_from_estimate: alignment by the cameras.
+        sequence: with true depth.
+        protocol: threshold and voxel size.
+        output_dir: of the evaluation, which keeps the true points.
+        folder: of this method and sequence.
+
+    Raises:
+        UserError: a file is damaged, a cloud is empty, or the sequence has no depth.
+    """
+    truth = truth_cloud(sequence, protocol, output_dir / TRUTH_FOLDER / f"{sequence.folder}.points.npz")
+    estimate, num_points = thinned(cloud, truth_from_estimate, protocol)
+    notes: dict[str, Any] = {
+        "voxel_m": protocol.voxel_m,
+        "num_points": num_points,
+        "num_voxels": len(estimate),
+        "num_true_voxels": len(truth),
+    }
+    to_truth = NearestPoints(truth).distances(estimate)
+    to_estimate = NearestPoints(estimate).distances(truth)
+    scores = score_distances(to_truth, to_estimate, protocol.threshold_m).as_dict()
+    picture = error_picture(sequence, truth, estimate, to_truth / protocol.threshold_m)
+    with atomic_output(folder / POINT_ERRORS_NAME) as temporary:
+        Image.fromarray(picture).save(temporary, "JPEG", quality=JPEG_QUALITY)
+    return {name: scores[name] for name in METRICS}, notes
+
+
+def thinned(cloud: Path, truth_from_estimate: Sim3, protocol: PointProtocol) -> tuple[np.ndarray, int]:
+    """Return a cloud in the truth's world [N, 3] float64, a point a voxel, and how many points it has.
+
+    Raises:
+        UserError: the file is damaged or empty.
+    """
+    means = VoxelMeans(grid_of(protocol))
+    for block in PointFile(cloud).blocks():
+        means.add(truth_from_estimate.apply(torch.from_numpy(block)).numpy())
+    if not means.num_points:
+        raise UserError(f"{cloud} has no points")
+    return means.means(), means.num_points
+
+
+def error_picture(
+    sequence: EvalSequence, truth: np.ndarray, estimate: np.ndarray, relative_error: np.ndarray
+) -> np.ndarray:
+    """Return the estimate from above [H, W, 3] uint8, coloured by error: blue 0, red 1 and more; truth in grey.
+
+    Args:
+        sequence: its true cameras say what above is.
+        truth, estimate: [M, 3], [N, 3] in the truth's world.
+        relative_error: [N] distance to the truth over the threshold.
+    """
+    poses = sequence.truth[sequence.has_truth]
+    view = View.of(invert_extrinsics(poses).numpy())
+    top = float(view.heights(poses[:, :, 3].numpy()).max())
+    heights = view.heights(truth)
+    above = heights[heights > top]
+    roof = top + (float(np.quantile(above - top, ROOF_QUANTILE)) if len(above) else 0.0)
+    places = np.concatenate(
+        [np.quantile(view.places(truth), EXTENT, axis=0), view.places(poses[:, :, 3].numpy())]
+    )
+    low, high = places.min(0), places.max(0)
+    per_unit = float(min(np.array(PICTURE_HW[::-1]) / np.maximum(1.05 * (high - low), 1e-9)))
+    picture = np.full((*PICTURE_HW, 3), BACKGROUND, np.uint8)
+    colours = (colormaps["turbo"](0.08 + 0.84 * np.clip(relative_error, 0, 1))[:, :3] * 255).astype(np.uint8)
+    for points, shades in ((truth, np.tile(np.uint8(TRUTH_COLOUR), (len(truth), 1))), (estimate, colours)):
+        low_enough = np.flatnonzero(view.heights(points) <= roof)
+        chosen = low_enough[:: max(1, -(-len(low_enough) // MAX_DRAWN))]
+        x, y = ((view.places(points[chosen]) - (low + high) / 2) * per_unit).T
+        pixels = np.stack([PICTURE_HW[1] / 2 + x, PICTURE_HW[0] / 2 - y], -1)
+        distance = 1 + roof - view.heights(points[chosen])
+        image, seen = splat(pixels, distance, shades[chosen], np.full(len(chosen), 2.0), PICTURE_HW)
+        picture[np.isfinite(seen)] = image[np.isfinite(seen)]
+    return picture
