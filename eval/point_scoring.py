@@ -110,7 +110,10 @@ def error_picture(
     per_unit = float(min(np.array(PICTURE_HW[::-1]) / np.maximum(1.05 * (high - low), 1e-9)))
     picture = np.full((*PICTURE_HW, 3), BACKGROUND, np.uint8)
     colours = (colormaps["turbo"](0.08 + 0.84 * np.clip(relative_error, 0, 1))[:, :3] * 255).astype(np.uint8)
-    for points, shades in ((truth, np.tile(np.uint8(TRUTH_COLOUR), (len(truth), 1))), (estimate, colours)):
+    for points, shades in (
+        (truth, np.tile(np.array(TRUTH_COLOUR, np.uint8), (len(truth), 1))),
+        (estimate, colours),
+    ):
         low_enough = np.flatnonzero(view.heights(points) <= roof)
         chosen = low_enough[:: max(1, -(-len(low_enough) // MAX_DRAWN))]
         x, y = ((view.places(points[chosen]) - (low + high) / 2) * per_unit).T

@@ -24,7 +24,8 @@ from scal3r_train.inference.seeing.style import STYLE
 
 MAX_SEQUENCES = 12  # that are drawn; the tables hold all
 CELL_STYLE = """
-td i { color: var(--faint); } td:not(:first-child), th:not(:first-child) { text-align: right; }
+td i, td small { color: var(--faint); } td small { white-space: nowrap; }
+td:not(:first-child), th:not(:first-child) { text-align: right; }
 """
 
 
@@ -96,9 +97,12 @@ def _html(table: Table) -> Html:
 
 
 def _cell(cell: Cell) -> Child:
+    text: Child = cell.text
     if cell.is_best:
-        return tag("b", cell.text)
-    return tag("i", cell.text) if cell.is_cited else cell.text
+        text = tag("b", cell.text)
+    elif cell.is_cited:
+        text = tag("i", cell.text)
+    return joined([text, void("br"), tag("small", cell.detail)]) if cell.detail else text
 
 
 def _drawn(output_dir: Path, results: EvalResults) -> list[Child]:

@@ -17,11 +17,12 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell; `is_best` is set in bold, `is_cited` is somebody else's number."""
+    """A cell; `is_best` is set in bold, `is_cited` is somebody else's number; `detail` stands behind, smaller."""
 
     text: str
     is_best: bool = False
     is_cited: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,14 @@ def summary_table(results: EvalResults) -> Table:
         summaries = [results.summaries[method].get(measure.key) for method in methods]
         if not any(summaries):
             continue
-        best = best_of([None if one is None else one.mean for one in summaries], measure)
-        rows.append(
-            (
-                Cell(measure.title),
-                *(
-                    Cell(_with_interval(one, measure), is_best)
-                    for one, is_best in zip(summaries, best, strict=True)
-                ),
-                *(Cell(measure.text(cited[name].get(measure.key)), is_cited=True) for name in beside),
-            )
-        )
+        means = [None if one is None else one.mean for one in summaries]
+        best = best_of(means, measure)
+        ours = [
+            Cell(measure.text(mean), is_best, detail=_detail(summary, measure))
+            for mean, is_best, summary in zip(means, best, summaries, strict=True)
+        ]
+        theirs = [Cell(measure.text(cited[name].get(measure.key)), is_cited=True) for name in beside]
+        rows.append((Cell(measure.title), *ours, *theirs))
     num = len(results.sequences)
     note = (
         f"Means over {num} sequence{'s' if num > 1 else ''}, [95 % interval by resampling sequences and runs]. "
@@ -113,7 +111,7 @@ def sequence_table(results: EvalResults, measure: Measure) -> Table:
 
 def resource_table(results: EvalResults) -> Table:
     """Return what the methods took over all sequences, then the paper's own resources."""
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for method, sequences in results.scores.items():
         found = [one for runs in sequences.values() for one in runs if one.resources is not None]
         if found:
@@ -158,7 +156,7 @@ def runtime_table(results: EvalResults) -> Table:
         ),
         key=lambda one: (one.method, one.num_frames, one.sequence, one.run),
     )
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             Cell(one.method),
             Cell(one.sequence),
@@ -225,15 +223,16 @@ def best_of(values: Sequence[float | None], measure: Measure) -> list[bool]:
     return [value is not None and measure.text(value) == best for value in values]
 
 
-def _with_interval(summary: Summary | None, measure: Measure) -> str:
+def _detail(summary: Summary | None, measure: Measure) -> str:
+    """Return interval and failures."""
     if summary is None:
-        return "-"
-    text = measure.text(summary.mean)
+        return ""
+    parts = []
     if summary.low is not None and summary.high is not None:
-        text += f" [{measure.text(summary.low)}, {measure.text(summary.high)}]"
+        parts.append(f"[{measure.text(summary.low)}, {measure.text(summary.high)}]")
     if summary.num_failures:
-        text += f" ({summary.num_failures} failed; {measure.text(summary.mean_of_valid)} without)"
-    return text
+        parts.append(f"({summary.num_failures} failed; {measure.text(summary.mean_of_valid)} without)")
+    return " ".join(parts)
 
 
 def _resources(scores: SequenceScores) -> Resources:

@@ -38,7 +38,7 @@ def markdown(title: str, lines: Sequence[str], tables: Sequence[Table]) -> str:
 
 
 def plain(table: Table) -> str:
-    """Return a table for a terminal: columns side by side, the best marked by a star."""
+    """Return a table for a terminal: columns side by side, the best marked by a star, details left out."""
     rows = [table.head, *([cell.text + ("*" if cell.is_best else "") for cell in row] for row in table.rows)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(table.head))]
     lines = (
@@ -81,15 +81,19 @@ def latex(tables: Sequence[Table]) -> str:
 def _markdown_cell(cell: Cell) -> str:
     text = _markdown_text(cell.text)
     if cell.is_best:
-        return f"**{text}**"
-    return f"*{text}*" if cell.is_cited and cell.text != "-" else text
+        text = f"**{text}**"
+    elif cell.is_cited and cell.text != "-":
+        text = f"*{text}*"
+    return f"{text} {_markdown_text(cell.detail)}".rstrip()
 
 
 def _latex_cell(cell: Cell) -> str:
     text = _latex_text(cell.text)
     if cell.is_best:
-        return rf"\textbf{{{text}}}"
-    return rf"\textit{{{text}}}" if cell.is_cited and cell.text != "-" else text
+        text = rf"\textbf{{{text}}}"
+    elif cell.is_cited and cell.text != "-":
+        text = rf"\textit{{{text}}}"
+    return rf"{text} {{\scriptsize {_latex_text(cell.detail)}}}" if cell.detail else text
 
 
 def _markdown_text(text: str) -> str:
