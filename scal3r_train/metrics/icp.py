@@ -41,7 +41,7 @@ class IcpSettings:
 
     mode: IcpMode
     max_distance: float
-    max_rounds: int = 50
+    max_rounds: int = 100
     max_points: int = 100_000
     tolerance: float = 1e-4
     seed: int = 0
