@@ -65,7 +65,7 @@ class PointFile:
                 self._check_number((size - self._table.offset) // self._table.row.itemsize)
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; name the point cloud") from None
-        except (OSError, ValueError, KeyError, IndexError, StopIteration) as error:
+        except (OSError, ValueError, KeyError, IndexError) as error:
             raise self._unreadable(error) from None
         self.num_points = self._table.num
 
@@ -81,9 +81,9 @@ class PointFile:
             for points in read(size):
                 num_read += len(points)
                 yield points[np.isfinite(points).all(axis=1)]
+            self._check_number(num_read)
         except (OSError, ValueError, IndexError) as error:
             raise self._unreadable(error) from None
-        self._check_number(num_read)
 
     def _binary_blocks(self, size: int) -> Iterator[np.ndarray]:
         row = self._table.row
@@ -109,9 +109,9 @@ class PointFile:
 
     def _check_number(self, num_there: int) -> None:
         if num_there < self._table.num:
-            raise self._unreadable(f"it holds {num_there} of {self._table.num} points; download it again")
+            raise ValueError(f"it holds {num_there} of {self._table.num} points; download it again")
 
-    def _unreadable(self, error: Exception | str) -> UserError:
+    def _unreadable(self, error: Exception) -> UserError:
         return UserError(f"{self.path} cannot be read as point cloud: {error}")
 
 

@@ -65,15 +65,16 @@ def relative_pose_errors_deg(
 def choose_pairs(num_frames: int, max_pairs: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return pairs of frames i < j, int64 [Q] each: all of them, or `max_pairs` drawn without repetition.
 
-    All pairs, ordered by i and then j, are cut into `max_pairs` stretches of equal length, and one pair is drawn from
-    each (NumPy's PCG64 from `seed`). So the draw covers all distances evenly and is the same everywhere.
+    All pairs, ordered by i and then j, are cut into `max_pairs` stretches of equal length (but for one pair), and one
+    pair is drawn from each (PCG64 from `seed`). So the draw covers all distances evenly and is the same everywhere.
     """
     num_pairs = num_frames * (num_frames - 1) // 2
     if num_pairs <= max_pairs:
         first, second = torch.triu_indices(num_frames, num_frames, offset=1)
         return first, second
-    places = (np.arange(max_pairs) + np.random.default_rng(seed).random(max_pairs)) / max_pairs
-    rank = np.minimum((places * num_pairs).astype(np.int64), num_pairs - 1)
+    edges = np.arange(max_pairs + 1, dtype=np.int64) * num_pairs // max_pairs
+    offsets = np.random.default_rng(seed).random(max_pairs) * np.diff(edges)
+    rank = edges[:-1] + offsets.astype(np.int64)
     frames = np.arange(num_frames, dtype=np.int64)
     starts = frames * num_frames - frames * (frames + 1) // 2  # rank of the pair (i, i + 1)
     first_frame = np.searchsorted(starts[:-1], rank, side="right") - 1

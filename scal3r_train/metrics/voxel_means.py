@@ -62,7 +62,7 @@ class VoxelMeans:
     def __init__(self, grid: VoxelGrid) -> None:
         self.num_points = 0
         self._grid = grid
-        self._voxels = _Sums.of_points(np.empty(0, np.uint64), np.empty((0, 3)))
+        self._voxels = NO_VOXELS
         self._waiting: list[_Sums] = []
         self._num_waiting = 0
 
@@ -85,8 +85,19 @@ class VoxelMeans:
 
     def _merge(self) -> None:
         parts = [self._voxels, *self._waiting]
-        self._waiting, self._num_waiting = [], 0
+        self._voxels, self._waiting, self._num_waiting = NO_VOXELS, [], 0  # so that `parts` holds them alone
         self._voxels = _Sums.join(parts)
+
+
+def along_curve(points: np.ndarray) -> np.ndarray:
+    """Return all points [N, 3] ordered along a Morton curve through their bounding box."""
+    if not len(points):
+        return points
+    lowest = points.min(axis=0)
+    extent = float((points.max(axis=0) - lowest).max())
+    if extent == 0:
+        return points
+    return points[np.argsort(VoxelGrid(extent / (HALF_RANGE - 1), lowest).codes(points), kind="stable")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +133,9 @@ class _Sums:
         while columns:
             sums.append(np.add.reduceat(columns.pop(0)[order], starts))
         return _Sums(codes, tuple(sums), np.add.reduceat(counts[order], starts, dtype=np.uint32))
+
+
+NO_VOXELS = _Sums.of_points(np.empty(0, np.uint64), np.empty((0, 3)))
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
