@@ -5,6 +5,8 @@ Shapes: N points of the estimate, M of the truth.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,23 @@ from PIL import Image
 
 from scal3r_eval.recipe import TRUTH_FOLDER, PointProtocol
 from scal3r_eval.results import POINT_ERRORS_NAME
+from scal3r_eval.score_points import score_point_clouds
 from scal3r_eval.sequences import EvalSequence
-from scal3r_eval.truth_cloud import grid_of, truth_cloud
-from scal3r_train.config import UserError, atomic_output
+from scal3r_eval.truth_cloud import truth_cloud
+from scal3r_train.config import atomic_output
 from scal3r_train.data.point_file import PointFile
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.splat import splat
 from scal3r_train.geometry.view import View
 from scal3r_train.metrics.nearest import NearestPoints
-from scal3r_train.metrics.points import score_distances
-from scal3r_train.metrics.voxel_means import VoxelMeans
 
 PICTURE_HW, JPEG_QUALITY = (480, 760), 85
 MAX_DRAWN = 400_000
 BACKGROUND, TRUTH_COLOUR = (16, 20, 27), (60, 66, 78)
 EXTENT = (0.01, 0.99)  # quantiles of the truth that the picture holds
 ROOF_QUANTILE = 0.5  # of the heights of true points above the cameras, beyond which they hide the rest
+NOTES = ("voxel_size_m", "num_estimate_voxels", "num_ground_truth_voxels", "icp")
 METRICS = ("accuracy_m", "completeness_m", "chamfer_m", "precision", "recall", "f1")
 
 
@@ -57,34 +59,32 @@ def score_points(
         UserError: a file is damaged, a cloud is empty, or the sequence has no depth.
     """
     truth = truth_cloud(sequence, protocol, output_dir / TRUTH_FOLDER / f"{sequence.folder}.points.npz")
-    estimate, num_points = thinned(cloud, truth_from_estimate, protocol)
-    notes: dict[str, Any] = {
-        "voxel_m": protocol.voxel_m,
-        "num_points": num_points,
-        "num_voxels": len(estimate),
-        "num_true_voxels": len(truth),
-    }
-    to_truth = NearestPoints(truth).distances(estimate)
-    to_estimate = NearestPoints(estimate).distances(truth)
-    scores = score_distances(to_truth, to_estimate, protocol.threshold_m).as_dict()
-    picture = error_picture(sequence, truth, estimate, to_truth / protocol.threshold_m)
+    found = score_point_clouds(PointFile(cloud), _Cloud(truth), truth_from_estimate, protocol)
+    aligned = _sample(
+        PointFile(cloud), torch.tensor(found["truth_from_estimate"], dtype=torch.float64).numpy()
+    )
+    error = NearestPoints(truth).distances(aligned) / protocol.threshold
     with atomic_output(folder / POINT_ERRORS_NAME) as temporary:
+        picture = error_picture(sequence, truth, aligned, error)
         Image.fromarray(picture).save(temporary, "JPEG", quality=JPEG_QUALITY)
-    return {name: scores[name] for name in METRICS}, notes
+    return {name: found[name] for name in METRICS}, {name: found[name] for name in NOTES}
 
 
-def thinned(cloud: Path, truth_from_estimate: Sim3, protocol: PointProtocol) -> tuple[np.ndarray, int]:
-    """Return a cloud in the truth's world [N, 3] float64, a point a voxel, and how many points it has.
+@dataclass(frozen=True, eq=False)
+class _Cloud:
+    """Points [M, 3] in memory, as a source of blocks."""
 
-    Raises:
-        UserError: the file is damaged or empty.
-    """
-    means = VoxelMeans(grid_of(protocol))
-    for block in PointFile(cloud).blocks():
-        means.add(truth_from_estimate.apply(torch.from_numpy(block)).numpy())
-    if not means.num_points:
-        raise UserError(f"{cloud} has no points")
-    return means.means(), means.num_points
+    points: np.ndarray
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        yield self.points
+
+
+def _sample(file: PointFile, truth_from_estimate: np.ndarray) -> np.ndarray:
+    """Return at most about MAX_DRAWN points, evenly over the file, moved by a 4 x 4 similarity."""
+    step = max(1, file.num_points // MAX_DRAWN)
+    points = np.concatenate([np.empty((0, 3)), *(block[::step] for block in file.blocks())])
+    return np.asarray(points @ truth_from_estimate[:3, :3].T + truth_from_estimate[:3, 3])
 
 
 def error_picture(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from scal3r_eval.score_points import PointScoring
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
 from scal3r_train.data.transforms import ResizeRule
 from scal3r_train.inference.load_model import MemoryUse
@@ -87,16 +88,16 @@ class SequenceSettings(StrictModel):
         return [f"input.{key}={value}" for key, value in chosen.items() if value is not None]
 
 
-class PointProtocol(StrictModel):
-    """How clouds are compared."""
+class PointProtocol(PointScoring):
+    """How clouds are compared with the true depth of the sequence's own frames."""
 
-    threshold_m: float = Field(gt=0, description="Distance within which a point counts as right (F1).")
-    voxel_m: float = Field(gt=0, description="Both clouds are thinned to one point in voxels of this edge.")
-    icp: bool = Field(False, description="Refine the alignment of the cameras by ICP of the points.")
-    truth_stride: int = Field(1, ge=1, description="Use the true depth of every stride-th frame.")
-    max_depth_m: float | None = Field(
-        None, gt=0, description="Leave out truth beyond; null: the index's own."
+    voxel: float | None = Field(
+        None,
+        gt=0,
+        description="Edge of the voxels that thin both clouds; null: a tenth of threshold.",
     )
+    truth_stride: int = Field(1, ge=1, description="Use the true depth of every stride-th frame.")
+    max_depth: float | None = Field(None, gt=0, description="Leave out true depth beyond.")
 
 
 class ProtocolSettings(StrictModel):

@@ -104,7 +104,8 @@ def _scored(
     metrics: dict[str, Any] = score_trajectory(estimate.world_from_cam, truth, protocol.align).as_dict()
     truth_from_estimate = align_trajectory(estimate.world_from_cam, truth, protocol.align)
     notes = dict(estimate.notes)
-    if protocol.points is not None and estimate.points is not None:
+    # Cameras that are all at one place cannot align points: a failure by these measures alone.
+    if protocol.points is not None and estimate.points is not None and truth_from_estimate.scale > 0:
         found, what = score_points(
             estimate.points, truth_from_estimate, sequence, protocol.points, recipe.output_dir, folder
         )

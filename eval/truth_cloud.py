@@ -1,29 +1,23 @@
 """The true points of a sequence: its depth files seen from its true cameras, one point in each voxel.
 
-Shapes: N points, H W pixels.
+Shapes: N points.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from scal3r_eval.point_source import DepthCloud
 from scal3r_eval.recipe import PointProtocol
 from scal3r_eval.sequences import EvalSequence
 from scal3r_train.config import UserError, atomic_output
-from scal3r_train.data.frame_io import frame_camera, read_frame_depth
-from scal3r_train.data.transforms import intrinsics_matrices
-from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans
-
-
-def grid_of(protocol: PointProtocol) -> VoxelGrid:
-    """Return the voxels that thin estimate and truth alike."""
-    return VoxelGrid(protocol.voxel_m, np.zeros(3))
 
 
 def truth_cloud(sequence: EvalSequence, protocol: PointProtocol, cache: Path) -> np.ndarray:
@@ -48,34 +42,27 @@ def truth_cloud(sequence: EvalSequence, protocol: PointProtocol, cache: Path) ->
 
 
 def _fused(sequence: EvalSequence, protocol: PointProtocol) -> np.ndarray:
-    record, means = sequence.record, VoxelMeans(grid_of(protocol))
-    limit = protocol.max_depth_m or np.inf
-    for frame in sequence.frame_indices[:: protocol.truth_stride]:
-        camera = frame_camera(record, frame)
-        depth = read_frame_depth(record, frame)
-        if depth is None or camera.extrinsics is None or not np.isfinite(camera.extrinsics).all():
-            continue
-        if camera.intrinsics is None:
-            raise UserError(f"{sequence.name} has depth but no intrinsics; set protocol.points=null")
-        means.add(_seen(depth, camera.intrinsics, camera.extrinsics, record.upright_hw(frame), limit))
+    means = VoxelMeans(VoxelGrid(protocol.voxel_size, np.zeros(3)))
+    for block in DepthCloud(_with_frames(sequence, protocol)).blocks():
+        means.add(block)
     if not means.num_points:
         raise UserError(f"{sequence.name} has no true depth in its frames; set protocol.points=null")
     return means.means()
 
 
-def _seen(
-    depth: np.ndarray, intrinsics: np.ndarray, extrinsics: np.ndarray, image_hw: tuple[int, int], limit: float
-) -> np.ndarray:
-    """Return the world points [N, 3] of a depth map [H, W]; intrinsics fx fy cx cy of the image it belongs to."""
-    height, width = depth.shape
-    # A depth file may be smaller than its image.
-    scale = np.array([width / image_hw[1], height / image_hw[0]] * 2)
-    points = world_points_from_depth(
-        torch.from_numpy(np.ascontiguousarray(depth)).double(),
-        intrinsics_matrices((intrinsics * scale)[None])[0],
-        torch.from_numpy(np.ascontiguousarray(extrinsics)).double(),
-    ).numpy()
-    return np.asarray(points[(depth > 0) & (depth <= limit)])
+def _with_frames(sequence: EvalSequence, protocol: PointProtocol) -> SequenceRecord:
+    """Return the record of the frames whose depth is used."""
+    record, frames = sequence.record, list(sequence.frame_indices[:: protocol.truth_stride])
+    limits = [limit for limit in (record.max_depth, protocol.max_depth) if limit]
+    arrays = {
+        name: None if (values := vars(record)[name]) is None else values[frames]
+        for name in ("intrinsics", "distortion", "cam_from_world", "timestamp", "image_size")
+    }
+    names = {
+        name: tuple(vars(record)[name][frame] for frame in frames) if vars(record)[name] else ()
+        for name in ("image", "depth", "mask", "sky_mask")
+    }
+    return replace(record, **arrays, **names, covisible=None, max_depth=min(limits, default=0.0))
 
 
 def _identity(sequence: EvalSequence, protocol: PointProtocol) -> dict[str, Any]:
@@ -85,7 +72,7 @@ def _identity(sequence: EvalSequence, protocol: PointProtocol) -> dict[str, Any]
         "truth_sha256": sequence.truth_sha256,
         "root": str(record.root),
         "depth": [record.depth_codec, record.depth_scale, record.max_depth],
-        "points": [protocol.voxel_m, protocol.truth_stride, protocol.max_depth_m],
+        "points": [protocol.voxel_size, protocol.truth_stride, protocol.max_depth],
     }
 
 

@@ -222,7 +222,9 @@ def test_what_is_missing_is_named_and_the_rest_is_run(
     assert len(run(recipe, "sequences.sha256={}").sequences) == 2
 
 
-def test_without_any_data_the_command_that_gets_it_is_named(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_without_any_data_the_command_that_gets_it_is_named(
+    write_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     benchmark = {"name": "KITTI", "index": str(tmp_path / "kitti.parquet"), "adapter": "kitti_odometry"}
     recipe = write_recipe(benchmark=benchmark)
     with pytest.raises(UserError) as caught:
