@@ -58,9 +58,8 @@ class BenchmarkSettings(StrictModel):
         elif self.adapter is None:
             return "scal3r data index DATASET SRC " + str(self.index)
         else:
-            source = "DOWNLOADS" if self.data_root is None else str(self.data_root)
             target = str(output or self.index or "INDEX.parquet")
-            words = ["scal3r", "data", "index", self.adapter, source, target, *self.options]
+            words = ["scal3r", "data", "index", self.adapter, "DOWNLOADS", target, *self.options]
         return shlex.join(words)
 
 
