@@ -53,7 +53,7 @@ def test_true_points_are_those_of_every_pixel_with_depth(sequence: EvalSequence,
     assert len(means) == pytest.approx(len(truth), rel=0.01) and len(truth) > 200
     # The road is at height 0, a face of voxels: rounding puts some of its points on either side.
     for distance, _ in (cKDTree(truth).query(means), cKDTree(means).query(truth)):
-        assert np.quantile(distance, 0.97) < 1e-6 and distance.max() < 0.25
+        assert np.quantile(distance, 0.97) < 5e-6 and distance.max() < 0.25
 
 
 def test_true_points_are_kept_and_made_again_when_the_protocol_changes(
