@@ -228,6 +228,43 @@ def test_cameras_at_one_place_align_nothing(moved: tuple[Sim3, dict[str, str]], 
         score_point_files(files["est"], files["gt"], options(files | {"est_trajectory": static}))
 
 
+def test_cameras_on_a_line_do_not_say_how_points_are_turned(
+    moved: tuple[Sim3, dict[str, str]], tmp_path: Path
+) -> None:
+    _, files = moved
+    line = files | {
+        name: write_poses(tmp_path / name, drive(30, 0.5, 0.0))
+        for name in ("est_trajectory", "gt_trajectory")
+    }
+    for align in ("sim3", "se3"):
+        with pytest.raises(UserError, match="on a line"):
+            score_point_files(files["est"], files["gt"], options(line, align=align))
+    score = score_point_files(files["gt"], files["gt"], options(line, align="scale"))
+    assert score["chamfer_m"] == pytest.approx(0, abs=1e-9)
+    assert score["camera_spread_m"] == pytest.approx([0.5 * np.sqrt((30**2 - 1) / 12), 0, 0], abs=1e-9)
+
+
+def test_two_cameras_are_too_few(moved: tuple[Sim3, dict[str, str]], tmp_path: Path) -> None:
+    _, files = moved
+    two = files | {
+        name: write_poses(tmp_path / name, drive(2, 0.5)) for name in ("est_trajectory", "gt_trajectory")
+    }
+    with pytest.raises(UserError, match="2 cameras cannot align points"):
+        score_point_files(files["est"], files["gt"], options(two))
+
+
+@pytest.mark.parametrize("icp", [None, "se3"])
+def test_clouds_without_points_are_refused(tmp_path: Path, icp: str | None) -> None:
+    none, some = (
+        write_cloud(tmp_path / "none.ply", np.empty((0, 3))),
+        write_cloud(tmp_path / "some.ply", surface(50, 0)),
+    )
+    with pytest.raises(UserError, match="the estimate has no points"):
+        score_point_files(none, some, {"threshold": 1.0, "icp": icp})
+    with pytest.raises(UserError, match="the ground truth has no points"):
+        score_point_files(some, none, {"threshold": 1.0, "icp": icp})
+
+
 def test_sequences_without_depth_or_poses_are_no_truth(towns: Path) -> None:
     record = load_index(towns)[0]
     for change, missing in (({"depth": ()}, "depth"), ({"cam_from_world": None}, "poses")):
