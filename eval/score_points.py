@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 from tqdm import tqdm
 
 from scal3r_eval.point_source import PointSource, open_points
@@ -24,11 +25,12 @@ from scal3r_train.config import StrictModel, UserError, validate_mapping
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.metrics.icp import IcpMode, IcpSettings, refine_alignment
 from scal3r_train.metrics.points import score_points
-from scal3r_train.metrics.trajectory import AlignMode, align_trajectory
+from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode, align_trajectory
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans, along_curve
 
 VOXELS_PER_THRESHOLD = 10
 ICP_REACH = 10  # thresholds
+LINE = 1e-6  # ratio of extents below which cameras are on a line
 SCENE_POINTS, SCENE_TRAJECTORY = "points.ply", "trajectory.tum"
 
 
@@ -71,7 +73,7 @@ def main(estimate: str, ground_truth: str, options: Mapping[str, Any]) -> int:
 
 
 def score_point_files(estimate: str, ground_truth: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Errors of one cloud: `score_point_clouds`, `align` and how many poses it is from.
+    """Errors of one cloud: `score_point_clouds`, and of `align` how many poses it is from and their extent.
 
     Args:
         estimate: PLY or PCD file, or a scene folder, whose points.ply and trajectory.tum are taken.
@@ -90,14 +92,41 @@ def score_point_files(estimate: str, ground_truth: str, options: Mapping[str, An
         true_trajectory = true_trajectory or ground_truth
     is_known = trajectory is not None and true_trajectory is not None
     align = scoring.align or ("sim3" if is_known else "none")
-    sim3, num_poses = Sim3.identity(), 0
+    sim3, num_poses, spread = Sim3.identity(), 0, None
     if align != "none":
         if trajectory is None or true_trajectory is None:
             raise UserError(f"--align {align} needs cameras; give --est-trajectory and --gt-trajectory")
         matched = match_files(Path(trajectory), true_trajectory, scoring.max_time_difference)
-        sim3, num_poses = align_trajectory(matched.estimate, matched.truth, align), len(matched.truth)
+        sim3, spread = align_by_cameras(matched.estimate, matched.truth, align)
+        num_poses = len(matched.truth)
     result = score_point_clouds(open_points(estimate), open_points(ground_truth), sim3, scoring)
-    return result | {"align": align, "num_poses": num_poses}
+    return result | {"align": align, "num_poses": num_poses, "camera_spread_m": spread}
+
+
+def align_by_cameras(estimate: Tensor, truth: Tensor, align: AlignMode) -> tuple[Sim3, list[float]]:
+    """Fit truth_from_estimate to cameras, world_from_cam [S, 3, 4] of either side, so that points may follow.
+
+    Returns also the rms extent of the true camera centres along their three principal axes, largest first: where the
+    second is small, a straight drive, errors of the cameras turn the points about the line.
+    Raises UserError for fewer than 3 cameras, for cameras of the estimate at one place, and for a fit that turns when
+    the true cameras are on a line.
+    """
+    if len(truth) < MIN_POSES:
+        raise UserError(
+            f"{len(truth)} cameras cannot align points; give trajectories that share at least {MIN_POSES}"
+        )
+    centres = truth[..., 3].double()
+    spread = torch.linalg.svdvals(centres - centres.mean(dim=0)) / len(centres) ** 0.5
+    if align in ("sim3", "se3") and not spread[1] > LINE * spread[0]:
+        raise UserError(
+            "the true cameras lie on a line, which leaves open how the points are turned about it; use --align none"
+        )
+    sim3 = align_trajectory(estimate, truth, align)
+    if not sim3.scale > 0:
+        raise UserError(
+            "all cameras of the estimate are at one place and cannot align its points; use --align none"
+        )
+    return sim3, spread.tolist()
 
 
 def score_point_clouds(
@@ -108,22 +137,18 @@ def score_point_clouds(
     Returns `PointScore`'s fields, `voxel_size_m`, the numbers of points read (`num_estimate_points`,
     `num_ground_truth_points`) and of those left by thinning (`num_estimate_voxels`, `num_ground_truth_voxels`), the
     whole alignment (`scale`, `truth_from_estimate` as 4 x 4 matrix) and what ICP did (`icp`, null without).
-    Raises UserError for empty clouds, an alignment of scale 0, and as ICP does.
+    Raises UserError for empty clouds and as ICP does.
     """
-    if not truth_from_estimate.scale > 0:
-        raise UserError(
-            "all cameras of the estimate are at one place, so they cannot align its points; use --align none"
-        )
     size = scoring.voxel_size
-    true_cloud = _thinned(truth, Sim3.identity(), size, None, "reading the ground truth")
-    cloud = _thinned(estimate, truth_from_estimate, size, true_cloud.grid, "reading the estimate")
+    true_cloud = _thinned(truth, Sim3.identity(), size, None, "ground truth")
+    cloud = _thinned(estimate, truth_from_estimate, size, true_cloud.grid, "estimate")
     icp = None
     if scoring.icp is not None:
         reach = scoring.icp_max_distance or ICP_REACH * scoring.threshold
         found = refine_alignment(cloud.points, true_cloud.points, IcpSettings(scoring.icp, reach))
         truth_from_estimate = found.sim3 @ truth_from_estimate
         del cloud
-        cloud = _thinned(estimate, truth_from_estimate, size, true_cloud.grid, "reading the estimate again")
+        cloud = _thinned(estimate, truth_from_estimate, size, true_cloud.grid, "estimate")
         icp = {
             "mode": scoring.icp,
             "max_distance_m": reach,
@@ -155,10 +180,10 @@ class _Thinned:
     grid: VoxelGrid | None
 
 
-def _thinned(source: PointSource, sim3: Sim3, size: float, grid: VoxelGrid | None, stage: str) -> _Thinned:
+def _thinned(source: PointSource, sim3: Sim3, size: float, grid: VoxelGrid | None, name: str) -> _Thinned:
     """Read, move and thin a cloud; without a grid, one of that size is laid through the first block."""
-    means, kept = None if grid is None else VoxelMeans(grid), []
-    for block in _moved(source, sim3, stage):
+    means, kept = None if grid is None else VoxelMeans(grid), [np.empty((0, 3))]
+    for block in _moved(source, sim3, name):
         if size == 0:
             kept.append(block)
             continue
@@ -166,13 +191,13 @@ def _thinned(source: PointSource, sim3: Sim3, size: float, grid: VoxelGrid | Non
             grid = VoxelGrid(size, np.floor(np.median(block, axis=0) / size) * size)
             means = VoxelMeans(grid)
         means.add(block)
-    if means is not None:
-        return _Thinned(means.means(), means.num_points, grid)
-    points = along_curve(np.concatenate([np.empty((0, 3)), *kept]))
-    return _Thinned(points, len(points), None)
+    points = along_curve(np.concatenate(kept)) if means is None else means.means()
+    if not len(points):
+        raise UserError(f"the {name} has no points; check the file")
+    return _Thinned(points, len(points) if means is None else means.num_points, grid)
 
 
-def _moved(source: PointSource, sim3: Sim3, stage: str) -> Iterator[np.ndarray]:
-    for block in tqdm(source.blocks(), desc=stage, unit="block", leave=False, disable=None):
+def _moved(source: PointSource, sim3: Sim3, name: str) -> Iterator[np.ndarray]:
+    for block in tqdm(source.blocks(), desc=f"reading the {name}", unit="block", leave=False, disable=None):
         if len(block):
             yield sim3.apply(torch.from_numpy(block)).numpy()
