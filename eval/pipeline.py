@@ -35,10 +35,11 @@ Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]
 
 
 def main(recipe_path: Path, overrides: Sequence[str]) -> int:
-    """Evaluate as the recipe says and return the exit code; 0 also when methods failed on sequences.
+    """Evaluate as the recipe says and return the exit code; 0 also when methods failed on some sequences.
 
     Raises:
-        UserError: on the main process, for whatever the user can mend.
+        UserError: on the main process, for whatever the user can mend; after the reports are written, when a method
+            failed on all sequences.
     """
     with joined_processes() as process:
         try:
@@ -50,6 +51,8 @@ def main(recipe_path: Path, overrides: Sequence[str]) -> int:
             return EXIT_USER_ERROR
         if process.is_main:
             sys.stdout.write(_outcome(recipe, results))
+            if results is not None:
+                _refuse_if_all_failed(results)
     return 0
 
 
@@ -102,6 +105,14 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
     return results
 
 
+def _refuse_if_all_failed(results: EvalResults) -> None:
+    """Raise a UserError when a method has no score at all, which is a wrong setting rather than a result."""
+    for method, sequences in results.scores.items():
+        reasons = [one.failure for runs in sequences.values() for one in runs]
+        if all(reason is not None for reason in reasons):
+            raise UserError(f"method {method} failed on all {len(sequences)} sequences, first: {reasons[0]}")
+
+
 def _prepared(recipe: EvalRecipe) -> Path:
     """Make the run's folder and its data; return the index."""
     try:
@@ -140,7 +151,12 @@ def _results(
         missing=tuple(one.line for one in missing),
         sequences={sequence.name: _facts(sequence) for sequence in sequences},
         runs=facts,
-        summaries=summarise(scores),
+        summaries=summarise(
+            {
+                method: {one.name: found[one.name] for one in sequences if one.length is None}
+                for method, found in scores.items()
+            }
+        ),
         scores=scores,
         failures=tuple(
             {"method": one.method, "run": one.run, "sequence": one.sequence, "reason": one.failure}
@@ -153,6 +169,7 @@ def _results(
 def _facts(sequence: EvalSequence) -> SequenceFacts:
     centres = sequence.truth[sequence.has_truth][:, :, 3]
     return SequenceFacts(
+        is_cut=sequence.length is not None,
         num_frames=len(sequence.frame_indices),
         num_true_poses=int(sequence.has_truth.sum()),
         frames_sha256=sequence.frames_sha256,

@@ -52,16 +52,19 @@ class Predictor:
             UserError: the disk is full or the model cannot be loaded, which no other sequence would change.
         """
         output = scene_folder(self._run, sequence)
+        recipe = self.recipe
+        if sequence.length is not None:
+            frames = recipe.input.model_copy(update={"max_frames": sequence.length})
+            recipe = recipe.model_copy(update={"input": frames})
         with same_fate():
-            done = current_process().is_main and self._is_done(sequence, output)
+            done = current_process().is_main and self._is_done(sequence, recipe, output)
         if any(gather_to_all(done)):
             return None
         with same_fate():
             model = self._loaded()
         forget_peak_memory()
         # Of a scene that is there something is different; the partial folder beside it goes on if it fits.
-        overwrite = {"export": self.recipe.export.model_copy(update={"overwrite": True})}
-        recipe = self.recipe.model_copy(update=overwrite)
+        recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"overwrite": True})})
         try:
             reconstruct(sequence.record, model, recipe, output, self.sha256)
         except UserError as error:
@@ -83,14 +86,14 @@ class Predictor:
             self._model = load_model(self._run.source, current_process().device, self.recipe.model.memory)
         return self._model
 
-    def _is_done(self, sequence: EvalSequence, output: Path) -> bool:
+    def _is_done(self, sequence: EvalSequence, recipe: ReconstructionRecipe, output: Path) -> bool:
         if not output.is_dir():
             return False
         # The configuration alone says how frames are sized; weights are not read for what is done.
         config = Scal3RConfig.from_pretrained(str(self._run.source))
-        video = Video.choose(sequence.record, self.recipe.input, config)
+        video = Video.choose(sequence.record, recipe.input, config)
         try:
-            return is_done(output, self.recipe, video, self.sha256)
+            return is_done(output, recipe, video, self.sha256)
         finally:
             video.close()
 

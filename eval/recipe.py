@@ -14,7 +14,7 @@ from scal3r_eval.score_points import PointScoring
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
 from scal3r_train.data.transforms import ResizeRule
 from scal3r_train.inference.load_model import MemoryUse
-from scal3r_train.metrics.trajectory import AlignMode
+from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode
 from scal3r_train.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -70,10 +70,21 @@ class SequenceSettings(StrictModel):
     start: int = Field(0, ge=0, description="First frame.")
     stop: int | None = Field(None, gt=0, description="Frame to stop before; null: the end.")
     stride: int = Field(1, ge=1, description="Use every stride-th frame.")
-    max_frames: int | None = Field(None, ge=3, description="Use at most this many frames.")
+    max_frames: int | None = Field(None, ge=MIN_POSES, description="Use at most this many frames.")
+    lengths: tuple[int, ...] = Field(
+        (),
+        description="Also run each sequence cut to its first so many frames, as NAME[:N], for runtime against length.",
+    )
     sha256: dict[str, str] = Field(
         {}, description="Of a sequence's frame list: file names of the frames used, one a line."
     )
+
+    @field_validator("lengths")
+    @classmethod
+    def _long_enough(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        if lengths and min(lengths) < MIN_POSES:
+            raise ValueError(f"a sequence needs at least {MIN_POSES} frames")
+        return lengths
 
     @property
     def frame_overrides(self) -> list[str]:

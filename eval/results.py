@@ -74,8 +74,9 @@ class Summary(StrictModel):
 
 
 class SequenceFacts(StrictModel):
-    """A sequence as it was run."""
+    """A sequence as it was run; `is_cut`: for the runtime against length alone, it counts in no mean."""
 
+    is_cut: bool = False
     num_frames: int
     num_true_poses: int
     frames_sha256: str

@@ -38,6 +38,8 @@ class EvalSequence:
     """One sequence of a benchmark with the frames that every method gets.
 
     Attributes:
+        name: the sequence_id; NAME[:N] when it is cut.
+        length: N when it is cut for the runtime against length, which counts in no mean.
         record: the index row.
         folder: name of its folder in a method's folder.
         frame_indices: [S] frames of the record, ascending.
@@ -46,17 +48,14 @@ class EvalSequence:
         truth: world_from_cam [S, 3, 4] float64 of the upright cameras, NaN without truth.
     """
 
+    name: str
+    length: int | None
     record: SequenceRecord
     folder: str
     frame_indices: tuple[int, ...]
     frames_sha256: str
     has_truth: Tensor
     truth: Tensor
-
-    @property
-    def name(self) -> str:
-        """The sequence_id."""
-        return self.record.sequence_id
 
     @property
     def truth_sha256(self) -> str:
@@ -123,6 +122,8 @@ def choose_sequences(recipe: EvalRecipe, index_path: Path) -> tuple[list[EvalSeq
             missing.append(Missing(name, problem, command if "file" in problem else ""))
         else:
             found.append(sequence)
+            shorter = (one for one in sorted(recipe.sequences.lengths) if one < len(sequence.frame_indices))
+            found += [choose_frames(sequence.record, recipe.sequences, length) for length in shorter]
     if not found:
         some = "; ".join(one.line for one in missing[:MAX_NAMED])
         raise UserError(f"no sequence of {recipe.benchmark.name} can be run: {some}")
@@ -132,19 +133,24 @@ def choose_sequences(recipe: EvalRecipe, index_path: Path) -> tuple[list[EvalSeq
     return found, missing
 
 
-def choose_frames(record: SequenceRecord, settings: SequenceSettings) -> EvalSequence:
-    """Return a sequence with the frames that the settings choose."""
+def choose_frames(
+    record: SequenceRecord, settings: SequenceSettings, length: int | None = None
+) -> EvalSequence:
+    """Return a sequence with the frames that the settings choose, the first `length` of them if given."""
     chosen = InputSettings(
         start=settings.start, stop=settings.stop, stride=settings.stride, max_frames=settings.max_frames
-    ).frame_indices(record.num_frames)
+    ).frame_indices(record.num_frames)[:length]
     cameras = [frame_camera(record, frame).extrinsics for frame in chosen]
     unknown = np.full((3, 4), np.nan)
     poses = torch.from_numpy(np.stack([unknown if camera is None else camera for camera in cameras]))
     truth = invert_extrinsics(poses.double())
     names = "".join(f"{record.image[frame]}\n" for frame in chosen)
+    name = record.sequence_id if length is None else f"{record.sequence_id}[:{length}]"
     return EvalSequence(
+        name=name,
+        length=length,
         record=record,
-        folder=folder_name(record.sequence_id),
+        folder=folder_name(name),
         frame_indices=tuple(chosen),
         frames_sha256=hashlib.sha256(names.encode()).hexdigest(),
         has_truth=truth.isfinite().flatten(1).all(dim=1),

@@ -60,11 +60,11 @@ def page(output_dir: Path, results: EvalResults, lines: list[str], tables: list[
 
 
 def _header(results: EvalResults) -> Html:
-    frames = sum(one.num_frames for one in results.sequences.values())
-    length = sum(one.path_length_m for one in results.sequences.values())
+    whole = [one for one in results.sequences.values() if not one.is_cut]
+    frames, length = sum(one.num_frames for one in whole), sum(one.path_length_m for one in whole)
     return facts(
         [
-            ("sequences", str(len(results.sequences))),
+            ("sequences", str(len(whole))),
             ("frames", f"{frames:,}"),
             ("path length", f"{length:,.0f} m"),
             ("methods", str(len(results.scores))),
@@ -107,7 +107,7 @@ def _cell(cell: Cell) -> Child:
 
 def _drawn(output_dir: Path, results: EvalResults) -> list[Child]:
     """Return the sequences' pictures, the first unfolded."""
-    names = list(results.sequences)
+    names = [name for name, one in results.sequences.items() if not one.is_cut]
     parts: list[Child] = [tag("h2", "Trajectories")]
     if len(names) > MAX_SEQUENCES:
         parts.append(tag("p", f"The first {MAX_SEQUENCES} of {len(names)} sequences.", class_="faint"))

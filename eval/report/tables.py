@@ -66,7 +66,7 @@ def summary_table(results: EvalResults) -> Table:
         ]
         theirs = [Cell(measure.text(cited[name].get(measure.key)), is_cited=True) for name in beside]
         rows.append((Cell(measure.title), *ours, *theirs))
-    num = len(results.sequences)
+    num = sum(not facts.is_cut for facts in results.sequences.values())
     note = (
         f"Means over {num} sequence{'s' if num > 1 else ''}, [95 % interval by resampling sequences and runs]. "
         "Best of ours in bold. A failed sequence counts with the worst valid score of any method on any sequence."
@@ -86,6 +86,8 @@ def sequence_table(results: EvalResults, measure: Measure) -> Table:
     beside = [name for name in BESIDE_OURS if any(measure.key in one.get(name, {}) for one in cited.values())]
     rows = []
     for name, facts in results.sequences.items():
+        if facts.is_cut:
+            continue
         runs = [results.scores[method][name] for method in methods]
         values = [mean_over_runs(one, measure.key) for one in runs]
         best = best_of(values, measure)

@@ -334,3 +334,24 @@ def test_few_poses_are_a_failure(write_recipe: WriteRecipe, towns: Path, tmp_pat
     again = run(recipe, "protocol.min_coverage=0.4")
     assert ate(again, "some", FIRST) == pytest.approx(0, abs=1e-6)
     assert again.scores["some"][FIRST][0].num_poses == 6
+
+
+def test_cut_sequences_show_runtime_and_count_in_no_mean(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    sequences = {"names": [FIRST, SECOND], "lengths": [9, 40]}
+    results = run(write_recipe(sequences=sequences))
+    assert list(results.sequences) == [FIRST, f"{FIRST}[:9]", SECOND, f"{SECOND}[:9]"]
+    whole = run(write_recipe(output_dir=str(tmp_path / "whole")))
+    assert results.summaries == whole.summaries
+    cut = results.scores["scal3r"][f"{FIRST}[:9]"][0]
+    assert cut.num_frames == cut.num_poses == 9
+    assert "town_001_00000[:9]" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_method_that_always_fails_is_an_error_with_a_report(
+    write_recipe: WriteRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(protocol={"image_hw": [27, 42]})
+    with pytest.raises(UserError, match=r"method scal3r failed on all 2 sequences, first: images would be"):
+        pipeline.main(recipe, [])
+    assert "2 failures, listed in the report" in capsys.readouterr().out
+    assert "no multiple of the model" in (tmp_path / "out" / "report.html").read_text()
