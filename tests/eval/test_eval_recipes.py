@@ -13,7 +13,7 @@ from scal3r_eval.cited import BENCHMARKS
 from scal3r_eval.methods import runs_of
 from scal3r_eval.predict import reconstruction_recipe
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
-from scal3r_train.cli import build_parser
+from scal3r_train.cli import build_parser, main
 from scal3r_train.config import UserError, load_config
 from tests.conftest import PROJECT_ROOT
 from tests.house.recipe_header import header_of
@@ -125,3 +125,11 @@ def test_a_method_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"method ours has no checkpoint; add checkpoint=FOLDER"):
         runs_of(load_eval_recipe(recipe))
+
+
+def test_other_commands_say_whose_recipe_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = str(PROJECT_ROOT / "recipes" / "eval" / "synthetic.yaml")
+    assert main(["train", recipe]) == 2
+    assert "is a recipe for `scal3r eval`" in capsys.readouterr().err
+    assert main(["config", recipe, "output_dir=elsewhere"]) == 0
+    assert "output_dir: elsewhere\n" in capsys.readouterr().out
