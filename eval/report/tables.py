@@ -67,10 +67,11 @@ def summary_table(results: EvalResults) -> Table:
         theirs = [Cell(measure.text(cited[name].get(measure.key)), is_cited=True) for name in beside]
         rows.append((Cell(measure.title), *ours, *theirs))
     num = sum(not facts.is_cut for facts in results.sequences.values())
-    note = (
-        f"Means over {num} sequence{'s' if num > 1 else ''}, [95 % interval by resampling sequences and runs]. "
-        "Best of ours in bold. A failed sequence counts with the worst valid score of any method on any sequence."
-    )
+    note = f"Means over {num} sequence{'s' if num > 1 else ''}. Best of the methods run in bold."
+    if any(cell.detail.startswith("[") for row in rows for cell in row):
+        note += " In brackets 95 % intervals, by resampling sequences and runs."
+    if results.failures:
+        note += " A failed sequence counts with the worst valid score of any method on any sequence."
     if beside:
         note += (
             " Columns marked cited are the paper's numbers, on its own machines and its own choice of frames."
