@@ -218,12 +218,13 @@ def failure_table(results: EvalResults) -> Table:
 
 
 def best_of(values: Sequence[float | None], measure: Measure) -> list[bool]:
-    """Return which values are printed as the best one is; none where there is nothing to compare."""
+    """Return which values are printed as the best one is; none where there is nothing to tell apart."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return [False] * len(values)
     best = measure.text(min(known) if measure.better == "lower" else max(known))
-    return [value is not None and measure.text(value) == best for value in values]
+    is_best = [value is not None and measure.text(value) == best for value in values]
+    return is_best if sum(is_best) < len(known) else [False] * len(values)
 
 
 def _detail(summary: Summary | None, measure: Measure) -> str:

@@ -20,6 +20,8 @@ F1 = next(measure for measure in SCORES if measure.key == "f1")
         (ATE, [1.00001, 1.00002, 3.0], [True, True, False]),  # printed alike
         (ATE, [1.0, None], [False, False]),  # nothing to compare
         (ATE, [None, None], [False, False]),
+        (F1, [0.00001, 0.00002, None], [False, True, False]),
+        (F1, [0.0, 0.0, None], [False, False, False]),  # nothing to tell apart
     ],
 )
 def test_the_best_is_the_one_at_the_good_end(
