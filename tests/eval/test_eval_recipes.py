@@ -1,6 +1,7 @@
 """The evaluation recipes we ship: their commands, data sets and protocols are what they say."""
 
 import contextlib
+import hashlib
 import io
 import re
 import shlex
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from scal3r_data_tools.adapters.adapter import NoOptions
 from scal3r_data_tools.adapters.registry import known_adapter
 from scal3r_eval.cited import BENCHMARKS
 from scal3r_eval.methods import runs_of
 from scal3r_eval.predict import reconstruction_recipe
-from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
+from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, SequenceSettings, load_eval_recipe
+from scal3r_eval.sequences import choose_frames
 from scal3r_train.cli import build_parser, main
 from scal3r_train.config import UserError, load_config
 from tests.conftest import PROJECT_ROOT
@@ -80,7 +83,7 @@ def test_published_protocols_are_the_papers(name: str) -> None:
 
 
 def test_frame_lists_have_hashes_of_the_sequences_named() -> None:
-    """11 and 50 sequences (the paper's numbers); the first and the last image of KITTI 04 by hand."""
+    """11 and 50 sequences, the paper's numbers."""
     kitti = load_eval_recipe(PROJECT_ROOT / "recipes/eval/kitti.yaml").sequences
     assert list(kitti.sha256) == list(kitti.names or ()) == [f"{number:02d}" for number in range(11)]
     vkitti = load_eval_recipe(PROJECT_ROOT / "recipes/eval/vkitti2.yaml").sequences
@@ -88,6 +91,30 @@ def test_frame_lists_have_hashes_of_the_sequences_named() -> None:
     assert len(vkitti.sha256) == 50
     assert len(set(vkitti.sha256.values())) == 5, "one list a scene"
     assert all(re.fullmatch("[0-9a-f]{64}", one) for one in (*kitti.sha256.values(), *vkitti.sha256.values()))
+
+
+def test_kitti_04_is_its_271_images_by_the_adapters_names(shared_dir: Path) -> None:
+    """The sample holds the first 24 of them."""
+    (record,) = known_adapter("kitti_odometry").records(shared_dir / "data" / "kitti_odometry", NoOptions())
+    names = [f"image_2/{number:06d}.png" for number in range(271)]
+    assert list(record.image) == names[:24] and record.sequence_id == "04"
+    listed = "".join(f"{name}\n" for name in names)
+    recipe = load_eval_recipe(PROJECT_ROOT / "recipes/eval/kitti.yaml")
+    assert recipe.sequences.sha256["04"] == hashlib.sha256(listed.encode()).hexdigest()
+    assert choose_frames(record, SequenceSettings()).frames_sha256 != recipe.sequences.sha256["04"]
+
+
+@pytest.mark.parametrize(("name", "size"), [("game_loop", (280, 518)), ("seven_scenes", (378, 518))])
+def test_the_header_says_how_a_full_model_is_run(name: str, size: tuple[int, int]) -> None:
+    path = PROJECT_ROOT / "recipes" / "eval" / f"{name}.yaml"
+    text = " ".join(header_of(path))
+    changes = re.findall(r"(?:checkpoint|protocol)[\w.]*=\S+", text.split("With a full model: ")[1])
+    recipe = load_eval_recipe(path, changes)
+    found = reconstruction_recipe(runs_of(recipe)[0], recipe)
+    assert (found.schedule.chunk_size, found.schedule.overlap) == (60, 30)
+    assert found.input.image_hw is None and found.input.resize is not None
+    image_hw = {"game_loop": (140, 252), "seven_scenes": (480, 640)}[name]
+    assert found.input.resize.target_hw(image_hw) == size
 
 
 @pytest.mark.parametrize(
