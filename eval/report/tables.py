@@ -64,7 +64,7 @@ def summary_table(results: EvalResults) -> Table:
             Cell(measure.text(mean), is_best, detail=_detail(summary, measure))
             for mean, is_best, summary in zip(means, best, summaries, strict=True)
         ]
-        theirs = [Cell(measure.text(cited[name].get(measure.key)), is_cited=True) for name in beside]
+        theirs = [_cited_cell(cited[name].get(measure.key)) for name in beside]
         rows.append((Cell(measure.title), *ours, *theirs))
     num = sum(not facts.is_cut for facts in results.sequences.values())
     note = f"Means over {num} sequence{'s' if num > 1 else ''}. Best of the methods run in bold."
@@ -72,6 +72,8 @@ def summary_table(results: EvalResults) -> Table:
         note += " In brackets 95 % intervals, by resampling sequences and runs."
     if results.failures:
         note += " A failed sequence counts with the worst valid score of any method on any sequence."
+    if results.missing:
+        note += f" {len(results.missing)} sequences of the protocol were left out."
     if beside:
         note += (
             " Columns marked cited are the paper's numbers, on its own machines and its own choice of frames."
@@ -102,10 +104,7 @@ def sequence_table(results: EvalResults, measure: Measure) -> Table:
                 Cell(str(facts.num_frames)),
                 Cell(f"{facts.path_length_m:.4g}"),
                 *(Cell(text, is_best) for text, is_best in zip(texts, best, strict=True)),
-                *(
-                    Cell(measure.text(cited[name].get(other, {}).get(measure.key)), is_cited=True)
-                    for other in beside
-                ),
+                *(_cited_cell(cited[name].get(other, {}).get(measure.key)) for other in beside),
             )
         )
     head = ("sequence", "frames", "path (m)", *methods, *(f"{name} ({CITED})" for name in beside))
@@ -195,7 +194,7 @@ def cited_table(benchmark: str | None) -> Table:
     rows = [
         (
             Cell(name, is_cited=True),
-            *(Cell(measure.text(row.get(measure.key)), is_cited=True) for measure in measures),
+            *(_cited_cell(row.get(measure.key)) for measure in measures),
         )
         for name, row in cited.items()
     ]
@@ -225,6 +224,13 @@ def best_of(values: Sequence[float | None], measure: Measure) -> list[bool]:
     best = measure.text(min(known) if measure.better == "lower" else max(known))
     is_best = [value is not None and measure.text(value) == best for value in values]
     return is_best if sum(is_best) < len(known) else [False] * len(values)
+
+
+def _cited_cell(value: float | None) -> Cell:
+    """Return somebody else's number with the digits that they give: two, or three where they are needed."""
+    if value is None:
+        return Cell("-", is_cited=True)
+    return Cell(f"{value:.2f}" if round(value, 2) == value else f"{value:g}", is_cited=True)
 
 
 def _detail(summary: Summary | None, measure: Measure) -> str:
