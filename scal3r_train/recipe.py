@@ -122,6 +122,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     mapping = load_mapping(path, overrides)
     task = mapping.get("task", "train")
+    if task == "eval":  # of the floor above
+        raise UserError(f"{path} is a recipe for `scal3r eval`")
     if task not in TASKS:
         raise UserError(f"{path}: task = {task!r}: it should be one of {', '.join(TASKS)}")
     return validate_mapping(_recipe_class(task), mapping, str(path))

@@ -64,7 +64,8 @@ def torchrun(project_root: Path) -> Torchrun:
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
             *map(str, arguments),
         ]
-        settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project_root)}
+        paths = [str(project_root), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
         return subprocess.run(
             command, env=os.environ | settings, capture_output=True, text=True, timeout=LIMIT_S
         )

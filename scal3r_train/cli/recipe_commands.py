@@ -1,4 +1,4 @@
-"""train, plan and config: the commands whose first argument is a recipe."""
+"""train, plan, eval and config: the commands whose first argument is a recipe."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ DEFAULT_PLAN_STEPS = 1000
 
 
 def add_recipe_commands(commands: "Commands") -> None:
-    """Add train, plan and config: the commands whose first argument is a recipe."""
+    """Add train, plan, eval and config: the commands whose first argument is a recipe."""
     train = add_command(
         commands,
         "train",
@@ -32,6 +32,13 @@ def add_recipe_commands(commands: "Commands") -> None:
         "world_size and steps are arguments of this command, all other keys change the recipe.",
         "scal3r plan recipes/demo.yaml world_size=32 steps=1000",
     )
+    evaluation = add_command(
+        commands,
+        "eval",
+        _eval,
+        "Run methods on a benchmark, score them and write results.json and reports; goes on where it stopped.",
+        "scal3r eval recipes/eval/synthetic.yaml checkpoint=runs/demo/model",
+    )
     config = add_command(
         commands,
         "config",
@@ -39,7 +46,7 @@ def add_recipe_commands(commands: "Commands") -> None:
         "Print the resolved recipe, every default included, and start nothing.",
         "scal3r config recipes/demo.yaml seed=1",
     )
-    for parser in (train, plan, config):
+    for parser in (train, plan, evaluation, config):
         parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file")
         add_overrides(parser)
 
@@ -58,11 +65,17 @@ def _plan(arguments: argparse.Namespace) -> int | None:
     return report.main(arguments.recipe, overrides, world_size, num_steps)
 
 
-def _config(arguments: argparse.Namespace) -> None:
-    from scal3r_train.config import dump_yaml
-    from scal3r_train.recipe import load_recipe
+def _eval(arguments: argparse.Namespace) -> int | None:
+    from scal3r_eval import pipeline
 
-    sys.stdout.write(dump_yaml(load_recipe(arguments.recipe, arguments.overrides)))
+    return pipeline.main(arguments.recipe, arguments.overrides)
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    from scal3r_eval.recipe import load_any_recipe
+    from scal3r_train.config import dump_yaml
+
+    sys.stdout.write(dump_yaml(load_any_recipe(arguments.recipe, arguments.overrides)))
 
 
 def _take_count(overrides: Sequence[str], name: str, default: int) -> tuple[int, list[str]]:

@@ -53,7 +53,7 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
         spool = _open_pipe(output, recipe) if source == PIPE_NAME else None
         folder = Path(source) if spool is None else spool.folder
         _refuse_no_folder(folder)
-        model = load_model(recipe.model.checkpoint, process.device)
+        model = load_model(recipe.model.checkpoint, process.device, recipe.model.memory)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint)
         with listening_for_signals() as request:
             if spool is not None:

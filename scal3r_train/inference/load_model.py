@@ -15,6 +15,9 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.weight_files import CONFIG_NAME, folder_sha256, weight_files
 
+MemoryUse = Literal["sequence", "chunk", "off"]
+MEMORY_WEIGHTS = "aggregator.memory_units."
+
 
 class ModelSettings(StrictModel):
     """Which network predicts, and how."""
@@ -25,10 +28,17 @@ class ModelSettings(StrictModel):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of the encoder and the attention blocks; memories and heads stay in float32."
     )
+    memory: MemoryUse | None = Field(
+        None,
+        description="What chunks learn of each other: of the whole video, each of itself alone, or without memories; "
+        "null: as trained.",
+    )
 
 
-def load_model(checkpoint: Path | None, device: torch.device) -> Scal3RModel:
+def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None) -> Scal3RModel:
     """Return the checkpoint's model on `device`, in evaluation mode and without gradients.
+
+    `memory` changes how its memories are used (`ModelSettings.memory`); with "off" their weights are left out.
 
     Raises:
         UserError: no folder is given, it does not exist, or it does not hold exactly this model's weights in
@@ -39,7 +49,11 @@ def load_model(checkpoint: Path | None, device: torch.device) -> Scal3RModel:
     try:
         with _quiet_transformers():
             loaded = Scal3RModel.from_pretrained(
-                folder, output_loading_info=True, use_safetensors=True, local_files_only=True
+                folder,
+                output_loading_info=True,
+                use_safetensors=True,
+                local_files_only=True,
+                **_memory_config(memory),
             )
     except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -47,12 +61,14 @@ def load_model(checkpoint: Path | None, device: torch.device) -> Scal3RModel:
     model: Scal3RModel
     model, loading = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading[what]:
-            example = sorted(str(key) for key in loading[what])[0]
+        names = sorted(str(key) for key in loading[what])
+        if memory == "off" and what == "unexpected_keys":
+            names = [name for name in names if not name.startswith(MEMORY_WEIGHTS)]
+        if names:
             kind = what.removesuffix("_keys")
             raise UserError(
-                f"checkpoint {folder} does not fit its config.json: {len(loading[what])} {kind} tensors, "
-                f"such as {example}; convert or save it again"
+                f"checkpoint {folder} does not fit its config.json: {len(names)} {kind} tensors, "
+                f"such as {names[0]}; convert or save it again"
             )
     return model.requires_grad_(requires_grad=False).eval().to(device)
 
@@ -60,6 +76,13 @@ def load_model(checkpoint: Path | None, device: torch.device) -> Scal3RModel:
 def checkpoint_sha256(checkpoint: Path | None) -> str:
     """Return one hash over a checkpoint's configuration and weights; names the model in what it predicts."""
     return folder_sha256(_checkpoint_folder(checkpoint))
+
+
+def _memory_config(memory: MemoryUse | None) -> dict[str, Any]:
+    """Return the changes to a checkpoint's configuration."""
+    if memory is None:
+        return {}
+    return {"memory_layers": []} if memory == "off" else {"memory_scope": memory}
 
 
 @contextmanager

@@ -164,11 +164,11 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
     process = current_process()
     with same_fate():
         record = open_source(source)
-        model = load_model(recipe.model.checkpoint, process.device)
+        model = load_model(recipe.model.checkpoint, process.device, recipe.model.memory)
         video = Video.choose(record, recipe.input, model.config)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint) if process.is_main else None
-        is_done = process.is_main and _is_done(output, recipe, video, model_sha256)
-    if any(gather_to_all(is_done)):
+        done = process.is_main and is_done(output, recipe, video, model_sha256)
+    if any(gather_to_all(done)):
         return (
             f"{output}: complete for this input, recipe and checkpoint; export.overwrite=true runs it again"
         )
@@ -176,7 +176,7 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
     return "" if scene is None else outcome_line(output, scene.info)
 
 
-def _is_done(output: Path, recipe: ReconstructionRecipe, video: Video, model_sha256: str | None) -> bool:
+def is_done(output: Path, recipe: ReconstructionRecipe, video: Video, model_sha256: str | None) -> bool:
     """Return whether `output` holds a scene of the same recipe, checkpoint and input, and may stay."""
     if recipe.export.overwrite or not output.is_dir():
         return False

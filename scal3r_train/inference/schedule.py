@@ -99,7 +99,12 @@ class SegmentSchedule:
                 self._store.drop(chunk)
 
     def read_only(self, images: Tensor) -> ChunkPrediction:
-        """Return the prediction of more images [S, 3, H, W] uint8 that read the memories and write nothing."""
+        """Return the prediction of more images [S, 3, H, W] uint8 that read the memories and write nothing.
+
+        Where chunks share no memories, these images have their own, as every chunk has.
+        """
+        if not self._chunks_talk():
+            return self._room.do(partial(self._pass.through, images, _own_gradient))
         return self._room.do(lambda: self._read_to_the_end(self._pass.embed(images)))
 
     def _update_memory(self, visit: int, chunks: Sequence[int], track: Track) -> None:
@@ -157,7 +162,7 @@ class SegmentSchedule:
     def _predict_alone(self, chunk: int) -> ChunkPrediction:
         """Return the prediction of a chunk whose memories, if any, are its own."""
         images = self._images(chunk)
-        return self._pass.through(images, lambda _visit, gradient: gradient, partial(self._saw, chunk))
+        return self._pass.through(images, _own_gradient, partial(self._saw, chunk))
 
     def _saw(self, chunk: int, state: ChunkState) -> None:
         if self._describe is not None:
@@ -194,3 +199,8 @@ class SegmentSchedule:
             weights = FastWeights(*(tensors[name].to(device) for name in FastWeights._fields))
             found.append(self._pass.read_after(visit, weights))
         self.memories = found[: min(gather_to_all(len(found)))]
+
+
+def _own_gradient(_visit: int, gradient: FastWeights) -> FastWeights:
+    """Return what a memory that one chunk alone writes is updated with."""
+    return gradient

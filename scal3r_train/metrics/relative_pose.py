@@ -1,16 +1,18 @@
-"""Relative pose errors between all pairs of frames, and the area under their accuracy curve.
+"""Relative pose errors between pairs of frames, and the area under their accuracy curve.
 
-Shapes: ... any leading axes, S frames, Q = S (S - 1) / 2 pairs.
+Shapes: ... any leading axes, S frames, Q pairs; of S frames there are S (S - 1) / 2.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 
 MIN_BASELINE = 1e-6
+NO_DIRECTION_DEG = 90.0
 
 
 def angle_between_rotations_deg(first: Tensor, second: Tensor) -> Tensor:
@@ -23,21 +25,30 @@ def angle_between_rotations_deg(first: Tensor, second: Tensor) -> Tensor:
 
 
 def angle_between_vectors_deg(first: Tensor, second: Tensor) -> Tensor:
-    """Return the angle in degrees between vectors, [..., 3] each."""
+    """Return the angle in degrees between vectors, [..., 3] each; 90 where either is exactly 0."""
     cross = torch.linalg.cross(first, second).norm(dim=-1)
-    return torch.rad2deg(torch.atan2(cross, (first * second).sum(-1)))
+    dot = (first * second).sum(-1)
+    is_zero = (first == 0).all(-1) | (second == 0).all(-1)
+    return torch.where(is_zero, NO_DIRECTION_DEG, torch.rad2deg(torch.atan2(cross, dot)))
 
 
-def relative_pose_errors_deg(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rotation and translation-direction errors in degrees of all pairs of frames, [..., Q] each.
+def relative_pose_errors_deg(
+    estimate: Tensor, truth: Tensor, pairs: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return rotation and translation-direction errors in degrees of pairs of frames, [..., Q] each.
 
     Args:
         estimate, truth: cam_from_world [..., S, 3, 4], each in its own world frame and scale.
+        pairs: frames [Q], [Q]; None for all pairs i < j, i ascending, then j.
 
-    The direction error of a pair whose true baseline is below 1e-6 is NaN: it has no direction.
+    The direction error of a pair whose true baseline is below 1e-6 is NaN: it has no direction. An estimate that does
+    not move between frames that do is 90 degrees off.
     """
-    num_frames = truth.shape[-3]
-    first, second = torch.triu_indices(num_frames, num_frames, offset=1, device=truth.device)
+    if pairs is None:
+        num_frames = truth.shape[-3]
+        first, second = torch.triu_indices(num_frames, num_frames, offset=1, device=truth.device)
+    else:
+        first, second = pairs
 
     def relative(extrinsics: Tensor) -> Tensor:
         return compose_extrinsics(
@@ -51,6 +62,26 @@ def relative_pose_errors_deg(estimate: Tensor, truth: Tensor) -> tuple[Tensor, T
     return rotation, torch.where(has_baseline, direction, torch.full_like(direction, float("nan")))
 
 
+def choose_pairs(num_frames: int, max_pairs: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return pairs of frames i < j, int64 [Q] each: all of them, or `max_pairs` drawn without repetition.
+
+    All pairs, ordered by i and then j, are cut into `max_pairs` stretches of equal length (but for one pair), and one
+    pair is drawn from each (PCG64 from `seed`). So the draw covers all distances evenly and is the same everywhere.
+    """
+    num_pairs = num_frames * (num_frames - 1) // 2
+    if num_pairs <= max_pairs:
+        first, second = torch.triu_indices(num_frames, num_frames, offset=1)
+        return first, second
+    edges = np.arange(max_pairs + 1, dtype=np.int64) * num_pairs // max_pairs
+    offsets = np.random.default_rng(seed).random(max_pairs) * np.diff(edges)
+    rank = edges[:-1] + offsets.astype(np.int64)
+    frames = np.arange(num_frames, dtype=np.int64)
+    starts = frames * num_frames - frames * (frames + 1) // 2  # rank of the pair (i, i + 1)
+    first_frame = np.searchsorted(starts[:-1], rank, side="right") - 1
+    second_frame = rank - starts[first_frame] + first_frame + 1
+    return torch.from_numpy(first_frame), torch.from_numpy(second_frame)
+
+
 def pose_auc(rotation_deg: Tensor, direction_deg: Tensor, threshold_deg: int) -> Tensor:
     """Return the area under the share of pairs whose worse error is below 1, 2, .., threshold degrees, in 0..1.
 
@@ -58,4 +89,4 @@ def pose_auc(rotation_deg: Tensor, direction_deg: Tensor, threshold_deg: int) ->
     """
     worse = torch.where(direction_deg.isnan(), rotation_deg, torch.maximum(rotation_deg, direction_deg))
     limits = torch.arange(1, threshold_deg + 1, device=worse.device, dtype=worse.dtype)
-    return (worse.flatten()[:, None] < limits).to(worse.dtype).mean()
+    return torch.stack([(worse < limit).to(worse.dtype).mean() for limit in limits]).mean()

@@ -1,10 +1,10 @@
-"""How far an estimated camera path is from the true one: ATE, RPE and KITTI's segment errors.
+"""How far an estimated camera path is from the true one: ATE, RPE, KITTI's segment errors and pairwise AUC.
 
 Trajectories are world_from_cam [S, 3, 4], pose i of the estimate belonging to pose i of the truth; the two
 worlds may differ by the similarity that `align` allows, which is fitted on camera centres and applied to the
 whole estimate first. Lengths are in the truth's units (metres, as the names say, when it is metric).
 Everything is float64. Sources: Sturm et al. 2012 (ATE, RPE), Umeyama 1991, the KITTI odometry development kit
-(segment errors). Shapes: S poses, G segments.
+(segment errors), VGGT's protocol (AUC); docs/metrics.md. Shapes: S poses, G segments.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,33 +13,47 @@ from typing import Any, Literal
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
+from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import fit_kabsch, fit_umeyama
 from scal3r_train.metrics.kitti_segments import segment_errors
-from scal3r_train.metrics.relative_pose import angle_between_rotations_deg
+from scal3r_train.metrics.motion_errors import RpeStep, motion_errors
+from scal3r_train.metrics.relative_pose import choose_pairs, pose_auc, relative_pose_errors_deg
 
-AlignMode = Literal["sim3", "se3", "none"]
+AlignMode = Literal["sim3", "se3", "scale", "none"]
 MIN_POSES = 3
+MAX_AUC_PAIRS = 250_000  # the standard error of a share is then below 0.001
+NEXT_FRAME = RpeStep()
 
 
 @dataclass(frozen=True)
 class TrajectoryScore:
     """All errors of one trajectory.
 
-    `ate_rmse_m`: rms distance of aligned camera centres. `ate_percent`: that over the truth's path length,
-    None for a truth that never moves. `rre_deg_per_100m`, `rte_m_per_100m`: KITTI's mean errors over segments
-    of 100 to 800 m, None when the truth is too short for any. `rpe_translation_m`, `rpe_rotation_deg`: rms
-    error of the motion from pose to pose. `scale`: what the estimate was multiplied by (0 for a static
-    estimate under sim3).
+    `ate_rmse_m`: rms distance of aligned camera centres; `ate_mean_m`, `ate_median_m`, `ate_max_m` likewise.
+    `ate_percent`: the rms over the truth's path length, None for a truth that never moves.
+    `rre_deg_per_100m`, `rte_m_per_100m`: KITTI's mean errors over segments of 100 to 800 m, None when the truth is too
+    short for any. `rpe_translation_m`, `rpe_rotation_deg`: rms error of the motion over `num_rpe_pairs` steps, from
+    pose to pose by default; None when no step fits. `auc_3`, .., `auc_30`: area under the accuracy curve of relative
+    poses up to so many degrees, 0..1, over `num_auc_pairs` pairs (all, or `choose_pairs` of MAX_AUC_PAIRS).
+    `scale`: what the estimate was multiplied by (0 for a static estimate under sim3 and scale).
     """
 
     ate_rmse_m: float
+    ate_mean_m: float
+    ate_median_m: float
+    ate_max_m: float
     ate_percent: float | None
     rre_deg_per_100m: float | None
     rte_m_per_100m: float | None
-    rpe_translation_m: float
-    rpe_rotation_deg: float
+    rpe_translation_m: float | None
+    rpe_rotation_deg: float | None
+    num_rpe_pairs: int
+    auc_3: float
+    auc_5: float
+    auc_15: float
+    auc_30: float
+    num_auc_pairs: int
     scale: float
     num_poses: int
     path_length_m: float
@@ -49,7 +63,9 @@ class TrajectoryScore:
         return asdict(self)
 
 
-def score_trajectory(estimate: Tensor, truth: Tensor, align: AlignMode = "sim3") -> TrajectoryScore:
+def score_trajectory(
+    estimate: Tensor, truth: Tensor, align: AlignMode = "sim3", rpe_step: RpeStep = NEXT_FRAME
+) -> TrajectoryScore:
     """Align `estimate` [S, 3, 4] to `truth` [S, 3, 4] and measure it.
 
     An estimate whose centres all coincide gets scale 0 under sim3: its ATE is then the rms distance of the
@@ -60,17 +76,31 @@ def score_trajectory(estimate: Tensor, truth: Tensor, align: AlignMode = "sim3")
     assert estimate.shape == truth.shape, (estimate.shape, truth.shape)
     sim3 = align_trajectory(estimate, truth, align)
     aligned = sim3.apply_to_world_from_cam(estimate)
-    ate = _rms((aligned[..., 3] - truth[..., 3]).norm(dim=-1))
+    distances = (aligned[..., 3] - truth[..., 3]).norm(dim=-1)
     path_length = (truth[1:, :, 3] - truth[:-1, :, 3]).norm(dim=-1).sum().item()
-    translation_errors, rotation_errors = _motion_errors(aligned, truth)
+    rpe_pairs = rpe_step.pairs(truth[..., 3])
+    translation_errors, rotation_errors = motion_errors(aligned, truth, rpe_pairs)
+    has_steps = len(rpe_pairs[0]) > 0
     segments = segment_errors(aligned, truth)
+    auc_pairs = choose_pairs(len(truth), MAX_AUC_PAIRS)
+    # Of the estimate as it is: relative directions know no alignment, and a scale of 0 would leave none.
+    pair_errors = relative_pose_errors_deg(invert_extrinsics(estimate), invert_extrinsics(truth), auc_pairs)
     return TrajectoryScore(
-        ate_rmse_m=ate,
-        ate_percent=100 * ate / path_length if path_length > 0 else None,
+        ate_rmse_m=_rms(distances),
+        ate_mean_m=distances.mean().item(),
+        ate_median_m=distances.quantile(0.5).item(),
+        ate_max_m=distances.max().item(),
+        ate_percent=100 * _rms(distances) / path_length if path_length > 0 else None,
         rre_deg_per_100m=segments.rotation_deg_per_100m if segments else None,
         rte_m_per_100m=segments.translation_m_per_100m if segments else None,
-        rpe_translation_m=_rms(translation_errors),
-        rpe_rotation_deg=_rms(rotation_errors),
+        rpe_translation_m=_rms(translation_errors) if has_steps else None,
+        rpe_rotation_deg=_rms(rotation_errors) if has_steps else None,
+        num_rpe_pairs=len(rpe_pairs[0]),
+        auc_3=pose_auc(*pair_errors, 3).item(),
+        auc_5=pose_auc(*pair_errors, 5).item(),
+        auc_15=pose_auc(*pair_errors, 15).item(),
+        auc_30=pose_auc(*pair_errors, 30).item(),
+        num_auc_pairs=len(auc_pairs[0]),
         scale=sim3.scale.item(),
         num_poses=len(truth),
         path_length_m=path_length,
@@ -78,19 +108,19 @@ def score_trajectory(estimate: Tensor, truth: Tensor, align: AlignMode = "sim3")
 
 
 def align_trajectory(estimate: Tensor, truth: Tensor, align: AlignMode) -> Sim3:
-    """The least-squares truth_from_estimate on camera centres of world_from_cam [S, 3, 4]."""
+    """The truth_from_estimate of least squares on camera centres of world_from_cam [S, 3, 4].
+
+    "scale" takes the scale of "sim3" and leaves the axes and the origin as they are (the option of that name in evo):
+    for an estimate that starts where the truth starts.
+    """
     if align == "none":
         return Sim3.identity(estimate.device)
-    fit = fit_umeyama if align == "sim3" else fit_kabsch
-    return fit(estimate[..., 3], truth[..., 3])
-
-
-def _motion_errors(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Errors [S - 1] of the motion between successive poses: distance, and angle in degrees."""
-    true_motion = compose_extrinsics(invert_extrinsics(truth[:-1]), truth[1:])
-    motion = compose_extrinsics(invert_extrinsics(estimate[:-1]), estimate[1:])
-    distance = (motion[..., 3] - true_motion[..., 3]).norm(dim=-1)
-    return distance, angle_between_rotations_deg(motion[..., :3], true_motion[..., :3])
+    fit = fit_kabsch if align == "se3" else fit_umeyama
+    sim3 = fit(estimate[..., 3], truth[..., 3])
+    if align == "scale":
+        identity = Sim3.identity(estimate.device)
+        return Sim3(sim3.scale, identity.rotation, identity.translation)
+    return sim3
 
 
 def _checked(world_from_cam: Tensor, name: str) -> Tensor:

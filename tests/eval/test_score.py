@@ -1,11 +1,16 @@
 """`scal3r score trajectory` reproduces published numbers and refuses nonsense in one line."""
 
+import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from evo.core import metrics
+from evo.core.sync import associate_trajectories
+from evo.core.trajectory import PosePath3D
+from evo.tools import file_interface
 
 from scal3r_eval.score import main, score_files
 from scal3r_train.config import UserError
@@ -36,6 +41,30 @@ def test_fr2_desk_orb(trajectories: Path, limit: float, expected: float) -> None
     assert score["rre_deg_per_100m"] is None
     assert score["rte_m_per_100m"] is None
     assert score["num_poses"] + score["num_unmatched_estimate"] == 2893
+
+
+def evo_ate(estimate: PosePath3D, truth: PosePath3D) -> float:
+    estimate = copy.deepcopy(estimate)
+    estimate.align(truth, correct_scale=True)
+    metric = metrics.APE(metrics.PoseRelation.translation_part)
+    metric.process_data((truth, estimate))
+    return float(metric.get_statistic(metrics.StatisticsType.rmse))
+
+
+def test_kitti_00_as_evo_scores_it(trajectories: Path) -> None:
+    files = [trajectories / "KITTI_00_ORB.txt", trajectories / "KITTI_00_gt.txt"]
+    estimate, truth = (file_interface.read_kitti_poses_file(str(path)) for path in files)
+    assert score_files(*files)["ate_rmse_m"] == pytest.approx(evo_ate(estimate, truth), abs=1e-6)
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.02])
+def test_fr2_desk_as_evo_scores_it(trajectories: Path, limit: float) -> None:
+    files = [trajectories / "fr2_desk_ORB.txt", trajectories / "fr2_desk_groundtruth.txt"]
+    estimate, truth = (file_interface.read_tum_trajectory_file(str(path)) for path in files)
+    truth, estimate = associate_trajectories(truth, estimate, max_diff=limit)
+    score = score_files(*files, "sim3", limit)
+    assert score["num_poses"] == estimate.num_poses
+    assert score["ate_rmse_m"] == pytest.approx(evo_ate(estimate, truth), abs=1e-6)
 
 
 def test_the_order_of_arguments_is_estimate_then_truth(trajectories: Path) -> None:

@@ -24,6 +24,8 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         "scal3r_train.planning.report.main",
         (Path("r.yaml"), ["a=1"], 4, 7),
     ),
+    ("eval r.yaml", "scal3r_eval.pipeline.main", (Path("r.yaml"), [])),
+    ("eval r.yaml a=1 b.c=2", "scal3r_eval.pipeline.main", (Path("r.yaml"), ["a=1", "b.c=2"])),
     ("reconstruct in out", "scal3r_train.inference.reconstruct.main", ("in", Path("out"), None, [])),
     (
         "reconstruct i.parquet#s out a=1",
@@ -67,12 +69,26 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     (
         "score trajectory a.tum b.txt",
         "scal3r_eval.score.main",
-        (Path("a.tum"), Path("b.txt"), "sim3", 0.01),
+        (Path("a.tum"), "b.txt", "sim3", 0.01, (1.0, "frames")),
     ),
     (
-        "score trajectory a b --align none --max-time-difference 0.02",
+        "score trajectory a b --align none --max-time-difference 0.02 --rpe-delta 5 --rpe-unit m",
         "scal3r_eval.score.main",
-        (Path("a"), Path("b"), "none", 0.02),
+        (Path("a"), "b", "none", 0.02, (5.0, "m")),
+    ),
+    (
+        "score points a.ply b.ply --threshold 0.5",
+        "scal3r_eval.score_points.main",
+        ("a.ply", "b.ply", {"threshold": 0.5}),
+    ),
+    (
+        "score points --align scale s i.parquet#a --threshold 1 --voxel 0 --icp sim3 --est-trajectory t",
+        "scal3r_eval.score_points.main",
+        (
+            "s",
+            "i.parquet#a",
+            {"threshold": 1.0, "voxel": 0.0, "est_trajectory": "t", "align": "scale", "icp": "sim3"},
+        ),
     ),
     (
         "data index seven_scenes src o.parquet",
@@ -154,6 +170,7 @@ def test_commands_of_the_contract_exist() -> None:
     assert {parser.prog.removeprefix("scal3r ") for parser in COMMANDS} == {
         "train",
         "plan",
+        "eval",
         "config",
         "reconstruct",
         "convert",
@@ -161,6 +178,7 @@ def test_commands_of_the_contract_exist() -> None:
         "report",
         "view",
         "score trajectory",
+        "score points",
         "data index",
         "data prepare",
         "data check",

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
+from scal3r_eval.recipe import load_any_recipe
 from scal3r_train.data.plan import plan_step
 from scal3r_train.planning import report
-from scal3r_train.recipe import TrainingRecipe, load_recipe, load_training_recipe
+from scal3r_train.recipe import TrainingRecipe, load_training_recipe
 from tests.conftest import PROJECT_ROOT
 from tests.house.recipe_header import commands_of, header_of, launches_of
 from tests.house.test_recipes import RECIPES, relative
 
-TRAINING = [path for path in RECIPES if isinstance(load_recipe(path), TrainingRecipe)]
+TRAINING = [path for path in RECIPES if isinstance(load_any_recipe(path), TrainingRecipe)]
 FOLDERS = {"paper", "finetune", "debug", "ablation"}
 STEPS = 40
 

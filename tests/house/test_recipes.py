@@ -23,9 +23,9 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=relative)
 def test_recipe_is_valid_and_its_resolved_form_reproduces_it(path: Path, tmp_path: Path) -> None:
-    from scal3r_train.recipe import load_recipe
+    from scal3r_eval.recipe import load_any_recipe
 
-    recipe = load_recipe(path, [])
+    recipe = load_any_recipe(path, [])
     assert isinstance(recipe, StrictModel)
     resolved = tmp_path / "recipe.yaml"
     resolved.write_text(dump_yaml(recipe), encoding="utf-8")

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from scal3r_train.config import UserError
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 
 CPU = torch.device("cpu")
@@ -101,3 +102,30 @@ def test_a_damaged_shard_index_is_refused(sharded: Path, text: str) -> None:
     (sharded / "model.safetensors.index.json").write_text(text)
     with pytest.raises(UserError, match=r"index\.json is damaged"):
         load_model(sharded, CPU)
+
+
+def test_memories_can_be_left_out_or_kept_to_each_chunk(checkpoint: Path, tiny_model: Scal3RModel) -> None:
+    """As networks that are built that way and given the same weights."""
+    images = torch.rand(1, 2, 3, 3, 28, 42)
+    found = {}
+    for memory, change in (("chunk", {"memory_scope": "chunk"}), ("off", {"memory_layers": []})):
+        config = Scal3RConfig(**{**tiny_model.config.to_dict(), **change})
+        expected = Scal3RModel(config).eval()
+        expected.load_state_dict(tiny_model.state_dict(), strict=memory != "off")
+        loaded = load_model(checkpoint, CPU, memory)
+        with torch.no_grad():
+            found[memory] = loaded(images).depth
+            torch.testing.assert_close(found[memory], expected(images).depth, rtol=1e-6, atol=1e-6)
+    with torch.no_grad():
+        found["as trained"] = load_model(checkpoint, CPU)(images).depth
+        assert torch.equal(load_model(checkpoint, CPU, "sequence")(images).depth, found["as trained"])
+    values = list(found.values())
+    assert all((values[a] - values[b]).abs().max() > 1e-4 for a in range(3) for b in range(a))
+
+
+def test_without_memories_other_foreign_tensors_are_still_refused(damaged: Path) -> None:
+    tensors = load_file(damaged / "model.safetensors")
+    tensors["stranger"] = torch.zeros(1)
+    save_file(tensors, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="1 unexpected tensors, such as stranger"):
+        load_model(damaged, CPU, "off")

@@ -201,3 +201,15 @@ def test_bfloat16_states_are_half_as_large_and_close(tmp_path: Path) -> None:
         sizes[precision], depths[precision] = store.peak_bytes, found[1].depth
     assert sizes["bfloat16"] * 2 == sizes["float32"]
     assert (depths["bfloat16"] - depths["float32"]).abs().median() < 0.05 * depths["float32"].median()
+
+
+@pytest.mark.parametrize("sizes", [{"memory_scope": "chunk"}, {"memory_layers": []}, {}])
+def test_more_images_read_the_memories_or_have_their_own(sizes: dict[str, object]) -> None:
+    """A loop chunk that is one of the chunks is predicted as that chunk was."""
+    chunks, found = make_chunks(), {}
+    chunk_pass = ChunkPass(make_tiny_model(**sizes), "head", "float32")
+    schedule = SegmentSchedule(
+        chunk_pass, chunks.__getitem__, open_store("recompute", torch.device("cpu"), Path()), 3
+    )
+    schedule.run(list(chunks), found.__setitem__)
+    assert_same({0: schedule.read_only(chunks[1])}, {0: found[1]})

@@ -11,6 +11,7 @@ from torch import Tensor
 from scal3r_train.metrics.relative_pose import (
     angle_between_rotations_deg,
     angle_between_vectors_deg,
+    choose_pairs,
     pose_auc,
     relative_pose_errors_deg,
 )
@@ -129,3 +130,53 @@ def test_auc_agrees_with_the_histogram_form() -> None:
 def test_auc_without_direction_counts_by_rotation() -> None:
     rotation, nothing = torch.tensor([0.5, 7.0]), torch.tensor([float("nan")] * 2)
     assert pose_auc(rotation, nothing, 5).item() == pytest.approx(0.5)
+
+
+def test_an_estimate_that_stands_still_is_a_right_angle_off() -> None:
+    """Its direction is unknown; atan2(0, 0) would call it perfect."""
+    truth = random_extrinsics(4, 7)
+    static = torch.eye(3, 4, dtype=torch.float64).expand(4, 3, 4)
+    _, direction = relative_pose_errors_deg(static, truth)
+    assert direction.tolist() == [90.0] * 6
+
+
+def test_few_frames_give_all_pairs() -> None:
+    first, second = choose_pairs(20, 190)
+    pairs = list(zip(first.tolist(), second.tolist(), strict=True))
+    assert pairs == [(i, j) for i in range(20) for j in range(i + 1, 20)]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "max_pairs"), [(20, 189), (20, 1), (3, 2), (1000, 5000), (4541, 250_000)]
+)
+def test_drawn_pairs_are_different_pairs(num_frames: int, max_pairs: int) -> None:
+    first, second = choose_pairs(num_frames, max_pairs)
+    assert len(first) == len(second) == max_pairs
+    assert (first >= 0).all() and (first < second).all() and (second < num_frames).all()
+    assert len(torch.unique(first * num_frames + second)) == max_pairs
+    again = choose_pairs(num_frames, max_pairs)
+    assert torch.equal(torch.stack(again), torch.stack([first, second]))
+    if max_pairs > 1000:
+        assert not torch.equal(torch.stack(choose_pairs(num_frames, max_pairs, seed=1)), torch.stack(again))
+
+
+def test_drawn_pairs_are_one_of_each_stretch_of_all_pairs() -> None:
+    every = [(i, j) for i in range(60) for j in range(i + 1, 60)]
+    rank = {pair: place for place, pair in enumerate(every)}
+    first, second = choose_pairs(60, 177)  # 1770 pairs: stretches of ten
+    ranks = [rank[pair] for pair in zip(first.tolist(), second.tolist(), strict=True)]
+    assert [place // 10 for place in ranks] == list(range(177))
+    assert len({place % 10 for place in ranks}) == 10
+
+
+def test_auc_of_drawn_pairs_is_near_that_of_all() -> None:
+    truth, noise = random_extrinsics(400, 8), torch.Generator().manual_seed(0)
+    estimate = truth.clone()
+    for frame in range(400):
+        degrees = 20 * torch.rand((), generator=noise).item()
+        estimate[frame] = rotation_about(AXES[frame % 7], degrees) @ truth[frame]
+    whole = relative_pose_errors_deg(estimate, truth)
+    some = relative_pose_errors_deg(estimate, truth, choose_pairs(400, 20_000))
+    for limit in (5, 15, 30):
+        assert pose_auc(*some, limit).item() == pytest.approx(pose_auc(*whole, limit).item(), abs=0.01)
+    assert 0.1 < pose_auc(*whole, 15).item() < 0.9

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ import torch
 from evo.core import metrics as evo_metrics
 from evo.core.trajectory import PosePath3D
 from evo.core.units import Unit
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scal3r_train.config import UserError
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.metrics.kitti_segments import SEGMENT_LENGTHS_M, find_segments, segment_errors
+from scal3r_train.metrics.motion_errors import RpeStep
 from scal3r_train.metrics.trajectory import AlignMode, score_trajectory
 from tests.geometry.test_sim3 import random_sim3
 
@@ -45,31 +49,119 @@ def evo_rms(metric: evo_metrics.PE, truth: PosePath3D, estimate: PosePath3D) -> 
     return metric.get_statistic(evo_metrics.StatisticsType.rmse)
 
 
-@pytest.mark.parametrize("align", ["sim3", "se3", "none"])
-@pytest.mark.parametrize("seed", range(3))
-def test_ate_and_rpe_agree_with_evo(align: AlignMode, seed: int) -> None:
-    truth = drive(60, 1.5, wobble=0.05, seed=seed)
-    estimate = random_sim3(seed, 0.3).apply_to_world_from_cam(
-        drive(60, 1.4, 0.021, wobble=0.1, seed=seed + 50)
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**31),
+    num_poses=st.integers(4, 40),
+    align=st.sampled_from(get_args(AlignMode)),
+    wobble=st.floats(0.01, 0.5),
+    delta=st.integers(1, 6),
+    unit=st.sampled_from(["frames", "m"]),
+)
+def test_ate_and_rpe_agree_with_evo(
+    seed: int, num_poses: int, align: AlignMode, wobble: float, delta: int, unit: Literal["frames", "m"]
+) -> None:
+    truth = drive(num_poses, 1.5, wobble=wobble, seed=seed)
+    estimate = random_sim3(seed % 1000, 0.3).apply_to_world_from_cam(
+        drive(num_poses, 1.4, 0.021, wobble=wobble, seed=seed + 1)
     )
-    ours = score_trajectory(estimate, truth, align)
+    ours = score_trajectory(estimate, truth, align, RpeStep(delta, unit))
     theirs, true_path = evo_path(estimate), evo_path(truth)
     if align != "none":
         theirs = copy.deepcopy(theirs)
-        theirs.align(true_path, correct_scale=align == "sim3")
-    ate = evo_rms(evo_metrics.APE(evo_metrics.PoseRelation.translation_part), true_path, theirs)
+        theirs.align(true_path, correct_scale=align == "sim3", correct_only_scale=align == "scale")
+    ape = evo_metrics.APE(evo_metrics.PoseRelation.translation_part)
+    ape.process_data((true_path, theirs))
+    expected = {key: float(value) for key, value in ape.get_all_statistics().items()}
+    assert ours.ate_rmse_m == pytest.approx(expected["rmse"], rel=1e-9)
+    assert ours.ate_mean_m == pytest.approx(expected["mean"], rel=1e-9)
+    assert ours.ate_median_m == pytest.approx(expected["median"], rel=1e-9)
+    assert ours.ate_max_m == pytest.approx(expected["max"], rel=1e-9)
+    assert ours.path_length_m == pytest.approx(true_path.path_length)
+    assert ours.ate_percent == pytest.approx(100 * expected["rmse"] / true_path.path_length)
+    if not ours.num_rpe_pairs:
+        assert ours.rpe_translation_m is None
+        assert ours.rpe_rotation_deg is None
+        assert num_poses <= delta if unit == "frames" else true_path.path_length < delta * 1.001
+        return
     rpe = {
-        relation: evo_rms(evo_metrics.RPE(relation, 1, Unit.frames), true_path, theirs)
+        relation: evo_rms(
+            evo_metrics.RPE(
+                relation,
+                delta,
+                Unit.frames if unit == "frames" else Unit.meters,
+                all_pairs=unit == "frames",
+                pairs_from_reference=True,
+            ),
+            true_path,
+            theirs,
+        )
         for relation in (
             evo_metrics.PoseRelation.translation_part,
             evo_metrics.PoseRelation.rotation_angle_deg,
         )
     }
-    assert ours.ate_rmse_m == pytest.approx(ate, rel=1e-9)
     assert ours.rpe_translation_m == pytest.approx(rpe[evo_metrics.PoseRelation.translation_part], rel=1e-9)
     assert ours.rpe_rotation_deg == pytest.approx(rpe[evo_metrics.PoseRelation.rotation_angle_deg], rel=1e-7)
-    assert ours.path_length_m == pytest.approx(true_path.path_length)
-    assert ours.ate_percent == pytest.approx(100 * ate / true_path.path_length)
+
+
+def test_scale_alone_leaves_axes_and_origin() -> None:
+    truth = drive(50, 1.0, wobble=0.05)
+    shrunk = truth.clone()
+    shrunk[..., 3] *= 0.25
+    score = score_trajectory(shrunk, truth, "scale")
+    assert score.scale == pytest.approx(4)
+    assert score.ate_rmse_m == pytest.approx(0, abs=1e-9)
+    shrunk[..., 3] += torch.tensor([0.0, 0.5, 0])  # times 4: 2 m beside the truth, and nothing moves it back
+    moved = score_trajectory(shrunk, truth, "scale")
+    assert (moved.ate_rmse_m, moved.ate_max_m) == pytest.approx((2, 2))
+
+
+def test_steps_in_metres_follow_each_other_on_the_true_path() -> None:
+    centres = torch.zeros(12, 3, dtype=torch.float64)
+    centres[:, 0] = torch.tensor([0, 1, 2, 3, 3, 3, 3.5, 7, 7.5, 8, 8.5, 9])
+    first, last = RpeStep(2.0, "m").pairs(centres)
+    assert list(zip(first.tolist(), last.tolist(), strict=True)) == [(0, 2), (2, 7), (7, 11)]
+    first, last = RpeStep(9, "frames").pairs(centres)
+    assert list(zip(first.tolist(), last.tolist(), strict=True)) == [(0, 9), (1, 10), (2, 11)]
+
+
+@pytest.mark.parametrize(("delta", "unit"), [(0.0, "m"), (-1.0, "frames"), (1.5, "frames"), (math.nan, "m")])
+def test_steps_that_are_none_are_refused(delta: float, unit: Literal["frames", "m"]) -> None:
+    with pytest.raises(UserError, match="relative pose error"):
+        RpeStep(delta, unit)
+
+
+def test_a_step_longer_than_the_video_gives_no_rpe() -> None:
+    truth = drive(10, 1.0)
+    for step in (RpeStep(10, "frames"), RpeStep(100, "m")):
+        score = score_trajectory(truth, truth, "sim3", step)
+        assert (score.rpe_translation_m, score.rpe_rotation_deg, score.num_rpe_pairs) == (None, None, 0)
+
+
+def test_auc_knows_no_alignment_and_sees_the_error_of_pairs() -> None:
+    """Every second camera turned by 12.5 degrees: half of the pairs are right, and the other half are from 13 on."""
+    truth = drive(101, 1.0, 0.0)
+    estimate = truth.clone()
+    turn = torch.deg2rad(torch.tensor(12.5, dtype=torch.float64))
+    rotation = torch.eye(3, dtype=torch.float64)
+    rotation[0, 0] = rotation[1, 1] = (
+        turn.cos()
+    )  # about the direction of travel, so that directions stay right
+    rotation[0, 1], rotation[1, 0] = -turn.sin(), turn.sin()
+    estimate[1::2, :, :3] = estimate[1::2, :, :3] @ rotation
+    score = score_trajectory(random_sim3(5).apply_to_world_from_cam(estimate), truth, "none")
+    right = (51 * 50 / 2 + 50 * 49 / 2) / (101 * 100 / 2)
+    assert score.num_auc_pairs == 5050
+    assert (score.auc_3, score.auc_5) == pytest.approx((right, right))
+    assert score.auc_15 == pytest.approx(right + (1 - right) * 3 / 15)
+    assert score.auc_30 == pytest.approx(right + (1 - right) * 18 / 30)
+
+
+def test_a_static_estimate_gets_nothing_from_auc() -> None:
+    truth = drive(50, 1.0, 0.0)
+    static = torch.eye(3, 4, dtype=torch.float64).expand(50, 3, 4)
+    assert score_trajectory(static, truth).auc_30 == 0
 
 
 def kitti_twin(estimate: torch.Tensor, truth: torch.Tensor) -> tuple[float, float, int]:

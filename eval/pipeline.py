@@ -1,0 +1,209 @@
+"""`scal3r eval`: predict, score, report; every stage leaves files and runs only if these do not fit.
+
+Under torchrun all processes reconstruct each sequence together, as `scal3r reconstruct` does; the main process scores
+and writes. Array jobs split the sequences instead (`protocol.share`), and a last run without it puts them together.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from scal3r_eval.measures import POSES
+from scal3r_eval.methods import Run, runs_of
+from scal3r_eval.predict import Predictor
+from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
+from scal3r_eval.report.run import write_reports
+from scal3r_eval.report.tables import summary_table
+from scal3r_eval.report.text import plain
+from scal3r_eval.results import RESULTS_NAME, EvalResults, RunFacts, SequenceFacts, SequenceScores
+from scal3r_eval.scoring import score_sequence, write_truth
+from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
+from scal3r_eval.summary import summarise
+from scal3r_train import __version__
+from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
+from scal3r_train.parallel.process import current_process, joined_processes
+from scal3r_train.parallel.world import from_main, same_fate
+
+RECIPE_NAME = "recipe.yaml"
+Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]
+
+
+def main(recipe_path: Path, overrides: Sequence[str]) -> int:
+    """Evaluate as the recipe says and return the exit code; 0 also when methods failed on some sequences.
+
+    Raises:
+        UserError: on the main process, for whatever the user can mend; after the reports are written, when a method
+            failed on all sequences.
+    """
+    with joined_processes() as process:
+        try:
+            recipe = load_eval_recipe(recipe_path, overrides)
+            results = evaluate(recipe)
+        except UserError:
+            if process.is_main:
+                raise
+            return EXIT_USER_ERROR
+        if process.is_main:
+            sys.stdout.write(_outcome(recipe, results))
+            if results is not None:
+                _refuse_if_all_failed(results)
+    return 0
+
+
+def evaluate(recipe: EvalRecipe) -> EvalResults | None:
+    """Run all stages; every process must call this.
+
+    Returns:
+        The results on the main process, written to output_dir with their reports; None on the others, and with
+        `protocol.share`, which leaves scores alone.
+
+    Raises:
+        UserError: the recipe, a checkpoint or all of the data cannot be used; raised on all processes.
+    """
+    index_path = from_main(lambda: _prepared(recipe))
+    with same_fate():
+        runs = runs_of(recipe)
+        sequences, missing = choose_sequences(recipe, index_path)
+    if recipe.protocol.share is not None:
+        first, step = recipe.protocol.share
+        sequences = sequences[first::step]
+    # All checkpoints and recipes are looked at before hours of work with the first.
+    predictors = {
+        run.folder: Predictor(run, recipe) for run in runs if isinstance(run.settings, Scal3RMethod)
+    }
+    if current_process().is_main:
+        _say_what_is_missing(missing)
+    scores: Scores = {run.method: {} for run in runs}
+    for run in runs:
+        predictor = predictors.get(run.folder)
+        for number, sequence in enumerate(sequences):
+            failure = None if predictor is None else predictor.predict(sequence)
+            with same_fate():
+                if current_process().is_main:
+                    found = score_sequence(run, sequence, recipe, failure)
+                    scores[run.method][sequence.name] = (
+                        *scores[run.method].get(sequence.name, ()),
+                        found,
+                    )
+                    _say(run, sequence, found, number + 1, len(sequences))
+        if predictor is not None:
+            predictor.free()
+    with same_fate():
+        results = None
+        if current_process().is_main and recipe.protocol.share is None:
+            results = _results(recipe, runs, predictors, sequences, missing, scores)
+            results.write(recipe.output_dir / RESULTS_NAME)
+            for sequence in sequences:
+                write_truth(sequence, recipe.output_dir)
+            write_reports(recipe.output_dir, results)
+    return results
+
+
+def _refuse_if_all_failed(results: EvalResults) -> None:
+    """Raise a UserError when a method has no score at all, which is a wrong setting rather than a result."""
+    for method, sequences in results.scores.items():
+        reasons = [one.failure for runs in sequences.values() for one in runs]
+        if all(reason is not None for reason in reasons):
+            raise UserError(f"method {method} failed on all {len(sequences)} sequences, first: {reasons[0]}")
+
+
+def _prepared(recipe: EvalRecipe) -> Path:
+    """Make the run's folder and its data; return the index."""
+    try:
+        write_text_atomically(recipe.output_dir / RECIPE_NAME, dump_yaml(recipe))
+    except OSError as error:
+        raise UserError(
+            f"{recipe.output_dir} cannot be written: {error.strerror}; choose another output_dir"
+        ) from error
+    return provide_index(recipe)
+
+
+def _results(
+    recipe: EvalRecipe,
+    runs: list[Run],
+    predictors: dict[Path, Predictor],
+    sequences: list[EvalSequence],
+    missing: list[Missing],
+    scores: Scores,
+) -> EvalResults:
+    facts: dict[str, tuple[RunFacts, ...]] = {}
+    for run in runs:
+        predictor = predictors.get(run.folder)
+        fact = RunFacts(
+            folder=run.label,
+            source=str(run.source or run.settings.kind),
+            checkpoint_sha256=None if predictor is None else predictor.sha256,
+        )
+        facts[run.method] = (*facts.get(run.method, ()), fact)
+    every = [one for by_name in scores.values() for found in by_name.values() for one in found]
+    return EvalResults(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        code_version=__version__,
+        recipe=recipe.model_dump(mode="json"),
+        device=_device_name(),
+        num_processes=current_process().world_size,
+        missing=tuple(one.line for one in missing),
+        sequences={sequence.name: _facts(sequence) for sequence in sequences},
+        runs=facts,
+        summaries=summarise(
+            {
+                method: {one.name: found[one.name] for one in sequences if one.length is None}
+                for method, found in scores.items()
+            }
+        ),
+        scores=scores,
+        failures=tuple(
+            {"method": one.method, "run": one.run, "sequence": one.sequence, "reason": one.failure}
+            for one in every
+            if one.failure is not None
+        ),
+    )
+
+
+def _facts(sequence: EvalSequence) -> SequenceFacts:
+    centres = sequence.truth[sequence.has_truth][:, :, 3]
+    return SequenceFacts(
+        is_cut=sequence.length is not None,
+        num_frames=len(sequence.frame_indices),
+        num_true_poses=int(sequence.has_truth.sum()),
+        frames_sha256=sequence.frames_sha256,
+        path_length_m=float((centres[1:] - centres[:-1]).norm(dim=-1).sum()),
+    )
+
+
+def _device_name() -> str:
+    """Return what computed, for people."""
+    host = f"{platform.machine()} CPU, {torch.get_num_threads()} threads a process"
+    device = current_process().device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else host
+    return f"{name}, torch {torch.__version__}"
+
+
+def _say_what_is_missing(missing: list[Missing]) -> None:
+    for one in missing:
+        sys.stderr.write(f"left out: {one.line}\n")
+
+
+def _say(run: Run, sequence: EvalSequence, found: SequenceScores, number: int, total: int) -> None:
+    """Tell how a sequence went, in one line on stderr."""
+    ate = POSES[0]
+    text = found.failure or f"{ate.title} {ate.text(found.metrics.get(ate.key))}"
+    sys.stderr.write(
+        f"{run.label} {number}/{total} {sequence.name}: {'failed: ' if found.failure else ''}{text}\n"
+    )
+
+
+def _outcome(recipe: EvalRecipe, results: EvalResults | None) -> str:
+    if results is None:
+        return f"{recipe.output_dir}: scored; run again without protocol.share for results and report\n"
+    lines = [plain(summary_table(results))]
+    if results.failures:
+        lines.append(f"{len(results.failures)} failures, listed in the report")
+    lines.append(f"{recipe.output_dir}/{RESULTS_NAME}, report.html, report.md, report.tex")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,73 @@
+"""Where point clouds for scoring come from: files, and the depth maps of a sequence of an index.
+
+Shapes: N points, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from scal3r_train.config import UserError
+from scal3r_train.data.frame_io import frame_camera, read_frame_depth
+from scal3r_train.data.point_file import PointFile
+from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.data.source import open_source
+from scal3r_train.data.transforms import intrinsics_matrices
+from scal3r_train.geometry.pointmap import world_points_from_depth
+
+
+class PointSource(Protocol):
+    """A cloud that can be read in blocks, any number of times."""
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield positions [N, 3] float64, all finite."""
+
+
+class DepthCloud:
+    """The points that the depth maps of a sequence show, in the world of its poses."""
+
+    def __init__(self, record: SequenceRecord) -> None:
+        """Take a row of an index.
+
+        Raises:
+            UserError: it has no depth, poses or intrinsics.
+        """
+        known = {
+            "depth": bool(record.depth),
+            "poses": record.cam_from_world is not None,
+            "intrinsics": record.intrinsics is not None,
+        }
+        missing = [name for name, is_there in known.items() if not is_there]
+        if missing:
+            raise UserError(
+                f"sequence {record.sequence_id} has no {', '.join(missing)}; give the true points as a PLY file"
+            )
+        self._record = record
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield the points of every pixel with depth (not sky), frame by frame; raises UserError as the files do."""
+        for index in range(self._record.num_frames):
+            depth = read_frame_depth(self._record, index)
+            camera = frame_camera(self._record, index)
+            assert camera.intrinsics is not None
+            assert camera.extrinsics is not None
+            if depth is None or not np.isfinite(camera.extrinsics).all():
+                continue
+            height, width = self._record.upright_hw(index)
+            to_depth = np.tile([depth.shape[1] / width, depth.shape[0] / height], 2)
+            points = world_points_from_depth(
+                torch.from_numpy(np.ascontiguousarray(depth)).double(),
+                intrinsics_matrices(camera.intrinsics[None] * to_depth)[0],
+                torch.from_numpy(camera.extrinsics).double(),
+            ).numpy()
+            yield points[depth > 0]
+
+
+def open_points(source: str) -> PointSource:
+    """Open a .ply or .pcd file, or INDEX.parquet#sequence_id. Raises UserError for anything else."""
+    return DepthCloud(open_source(source)) if ".parquet" in source else PointFile(Path(source))

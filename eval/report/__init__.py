@@ -1,0 +1,1 @@
+"""The last stage: results.json and the files beside it as tables and pictures."""

@@ -1,0 +1,84 @@
+"""The true points of a sequence: its depth files seen from its true cameras, one point in each voxel.
+
+Shapes: N points.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scal3r_eval.point_source import DepthCloud
+from scal3r_eval.recipe import PointProtocol
+from scal3r_eval.sequences import EvalSequence
+from scal3r_train.config import UserError, atomic_output
+from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans
+
+
+def truth_cloud(sequence: EvalSequence, protocol: PointProtocol, cache: Path) -> np.ndarray:
+    """Return the true points [N, 3] float64 in the world of the true poses.
+
+    Args:
+        sequence: with depth.
+        protocol: voxel size, which frames and how far.
+        cache: .npz file that keeps them; used when it was made from the same.
+
+    Raises:
+        UserError: the sequence has no depth or cameras, or a depth file is damaged.
+    """
+    identity = json.dumps(_identity(sequence, protocol), sort_keys=True)
+    known = _cached(cache, identity)
+    if known is not None:
+        return known
+    points = _fused(sequence, protocol)
+    with atomic_output(cache) as temporary:
+        np.savez(temporary, points=points, identity=np.array(identity))
+    return points
+
+
+def _fused(sequence: EvalSequence, protocol: PointProtocol) -> np.ndarray:
+    means = VoxelMeans(VoxelGrid(protocol.voxel_size, np.zeros(3)))
+    for block in DepthCloud(_with_frames(sequence, protocol)).blocks():
+        means.add(block)
+    if not means.num_points:
+        raise UserError(f"{sequence.name} has no true depth in its frames; set protocol.points=null")
+    return means.means()
+
+
+def _with_frames(sequence: EvalSequence, protocol: PointProtocol) -> SequenceRecord:
+    """Return the record of the frames whose depth is used."""
+    record, frames = sequence.record, list(sequence.frame_indices[:: protocol.truth_stride])
+    limits = [limit for limit in (record.max_depth, protocol.max_depth) if limit]
+    arrays = {
+        name: None if (values := vars(record)[name]) is None else values[frames]
+        for name in ("intrinsics", "distortion", "cam_from_world", "timestamp", "image_size")
+    }
+    names = {
+        name: tuple(vars(record)[name][frame] for frame in frames) if vars(record)[name] else ()
+        for name in ("image", "depth", "mask", "sky_mask")
+    }
+    return replace(record, **arrays, **names, covisible=None, max_depth=min(limits, default=0.0))
+
+
+def _identity(sequence: EvalSequence, protocol: PointProtocol) -> dict[str, Any]:
+    record = sequence.record
+    return {
+        "frames_sha256": sequence.frames_sha256,
+        "truth_sha256": sequence.truth_sha256,
+        "root": str(record.root),
+        "depth": [record.depth_codec, record.depth_scale, record.max_depth],
+        "points": [protocol.voxel_size, protocol.truth_stride, protocol.max_depth],
+    }
+
+
+def _cached(path: Path, identity: str) -> np.ndarray | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return np.asarray(arrays["points"]) if str(arrays["identity"]) == identity else None
+    except (OSError, ValueError, KeyError):
+        return None

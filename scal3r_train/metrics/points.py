@@ -1,0 +1,74 @@
+"""How well a reconstructed point cloud covers the true one: accuracy, completeness, Chamfer, F1.
+
+Both clouds are in one frame, in the truth's units (metres, as the names say, when it is metric), and thinned alike.
+Sources: Jensen et al. 2014 (DTU: accuracy, completeness), Knapitsch et al. 2017 (precision, recall, F1),
+docs/metrics.md. Shapes: N points of the estimate, M of the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from scal3r_train.config import UserError
+from scal3r_train.metrics.nearest import NearestPoints
+
+
+@dataclass(frozen=True)
+class PointScore:
+    """All errors of one cloud.
+
+    `accuracy_m`, `accuracy_median_m`: mean and median distance from the estimate's points to the nearest true point;
+    `completeness_m`, `completeness_median_m`: from the true points to the nearest of the estimate. `chamfer_m`: mean of
+    accuracy_m and completeness_m. `precision`, `recall`: share of the estimate's and of the true points whose distance
+    is below `threshold_m`; `f1`: their harmonic mean, 0 where both are 0.
+    """
+
+    accuracy_m: float
+    accuracy_median_m: float
+    completeness_m: float
+    completeness_median_m: float
+    chamfer_m: float
+    threshold_m: float
+    precision: float
+    recall: float
+    f1: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Field names and values."""
+        return asdict(self)
+
+
+def score_points(estimate: np.ndarray, truth: np.ndarray, threshold: float) -> PointScore:
+    """Measure an estimate [N, 3] float64 against the truth [M, 3] float64.
+
+    Raises:
+        UserError: either has no points.
+    """
+    for name, points in (("estimate", estimate), ("ground truth", truth)):
+        if not len(points):
+            raise UserError(f"the {name} has no points; check the file")
+    # One tree at a time: it is the largest thing in memory.
+    to_truth = NearestPoints(truth).distances(estimate)
+    to_estimate = NearestPoints(estimate).distances(truth)
+    return score_distances(to_truth, to_estimate, threshold)
+
+
+def score_distances(to_truth: np.ndarray, to_estimate: np.ndarray, threshold: float) -> PointScore:
+    """Measure by the distances [N] of the estimate's points to the truth and [M] of the true points to the estimate."""
+    assert threshold > 0
+    accuracy, completeness = float(to_truth.mean()), float(to_estimate.mean())
+    precision, recall = float((to_truth < threshold).mean()), float((to_estimate < threshold).mean())
+    total = precision + recall
+    return PointScore(
+        accuracy_m=accuracy,
+        accuracy_median_m=float(np.median(to_truth)),
+        completeness_m=completeness,
+        completeness_median_m=float(np.median(to_estimate)),
+        chamfer_m=(accuracy + completeness) / 2,
+        threshold_m=threshold,
+        precision=precision,
+        recall=recall,
+        f1=2 * precision * recall / total if total > 0 else 0.0,
+    )
