@@ -37,7 +37,7 @@ def command(*arguments: object, processes: int = 1) -> float:
             "--local-addr=127.0.0.1",
             f"--nproc-per-node={processes}",
         ]
-    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": str(max(1, 2 // processes))}
+    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     begin = time.perf_counter()
     subprocess.run(
         [*launcher, *CLI, *map(str, arguments)],

@@ -19,13 +19,11 @@ from scal3r_train import __version__
 from scal3r_train.data.depth_codec import decode_depth
 from scal3r_train.inference.loop_edges import LoopEdge, LoopEdgeSettings, close_loops
 from scal3r_train.inference.point_cloud import PointCloud
-from scal3r_train.inference.scene import (
-    SceneFrame,
-    SceneInfo,
+from scal3r_train.inference.scene import SceneFrame, SceneInfo, write_scene
+from scal3r_train.inference.scene_folder import (
     partial_folder,
     publish_scene_folder,
     start_scene_folder,
-    write_scene,
 )
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import PointSieve

@@ -19,8 +19,13 @@ import numpy as np
 import psutil
 
 from scal3r_train.inference.point_cloud import PointCloud
-from scal3r_train.inference.scene import load_scene, partial_folder, publish_scene_folder, start_scene_folder
+from scal3r_train.inference.scene import load_scene
 from scal3r_train.inference.scene import write_scene as write
+from scal3r_train.inference.scene_folder import (
+    partial_folder,
+    publish_scene_folder,
+    start_scene_folder,
+)
 from scal3r_train.inference.seeing.shown_scene import ShownScene
 from tests.inference.browser import chromium_page, find_chromium
 from tests.inference.seen_scene import IMAGE_HW, write_seen_scene

@@ -25,7 +25,11 @@ from scal3r_train.inference.load_model import checkpoint_sha256, load_model
 from scal3r_train.inference.online_memory import OnlineMemory
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.reconstruct import load_reported, outcome_line, reconstruct, refuse_missing_heads
-from scal3r_train.inference.scene import Scene, discard_scene_folder, load_scene, refuse_occupied
+from scal3r_train.inference.scene import Scene, load_scene
+from scal3r_train.inference.scene_folder import (
+    discard_scene_folder,
+    refuse_occupied,
+)
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import with_what_is_known
 from scal3r_train.inference.video import Video

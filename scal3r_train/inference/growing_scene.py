@@ -23,7 +23,12 @@ from scal3r_train.inference.placed_frames import PlacedFrames
 from scal3r_train.inference.placement import Placement
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.scene import DEPTH_NAME, depth_path, partial_folder, start_scene_folder, writing
+from scal3r_train.inference.scene import DEPTH_NAME, depth_path
+from scal3r_train.inference.scene_folder import (
+    partial_folder,
+    start_scene_folder,
+    writing,
+)
 from scal3r_train.inference.scene_writing import scene_info, write_shares
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import PointSieve, Share, peak_memory, voxel_size_of, write_placed

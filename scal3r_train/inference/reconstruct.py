@@ -26,12 +26,9 @@ from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
 from scal3r_train.inference.loops import ClosedLoops, find_and_close_loops, wants_loops
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.scene import (
-    Scene,
-    SceneInfo,
+from scal3r_train.inference.scene import Scene, SceneInfo, load_scene, load_scene_info
+from scal3r_train.inference.scene_folder import (
     discard_scene_folder,
-    load_scene,
-    load_scene_info,
     partial_folder,
     refuse_occupied,
     start_scene_folder,

@@ -8,9 +8,7 @@ was predicted in. Shapes: S frames, N points, H W pixels.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,18 +22,17 @@ from torch import Tensor
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
 from scal3r_train.inference.ply import PlyReader, write_ply
 from scal3r_train.inference.point_cloud import PointCloud
-from scal3r_train.inference.scene_swap import read_steady, swap_into_place
+from scal3r_train.inference.scene_folder import INFO_NAME, writing
+from scal3r_train.inference.scene_swap import read_steady
 from scal3r_train.inference.scene_tables import intrinsics_matrices, read_table, tum_rows, write_table
 
-INFO_NAME, FRAMES_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAME = (
-    "scene.json",
+FRAMES_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAME = (
     "frames.jsonl",
     "trajectory.tum",
     "intrinsics.txt",
     "points.ply",
     "depth",
 )
-WORK_NAME, IDENTITY_NAME = "work", "run.json"
 
 
 class SceneInfo(StrictModel):
@@ -117,17 +114,6 @@ class Scene(SceneCameras):
     positions: np.ndarray
     colours: np.ndarray
     confidence: np.ndarray
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Let what cannot be written into a scene folder be a UserError that says why."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"scene {folder} cannot be written: {error.strerror or error}; make room and run again"
-        ) from error
 
 
 def write_scene(
@@ -216,77 +202,6 @@ def load_scene_info(folder: Path) -> SceneInfo:
         raise UserError(f"{folder} is no scene folder: it has no {INFO_NAME}; check the path") from None
     except (OSError, UnicodeDecodeError, ValidationError):
         raise UserError(f"{path} is damaged or of another version; reconstruct the scene again") from None
-
-
-def partial_folder(output: Path) -> Path:
-    """Return the folder beside `output` in which a scene grows until it is complete."""
-    return output.with_name(f"{output.name}.partial")
-
-
-def refuse_occupied(output: Path, *, overwrite: bool) -> None:
-    """Raise a UserError when a scene may not be written at `output`; before hours of work, not after.
-
-    Only an empty folder, or with `overwrite` an older scene, is ever replaced.
-    """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not (output / INFO_NAME).is_file():
-        raise UserError(f"output {output} exists and is no scene folder; choose another name")
-    if not overwrite:
-        raise UserError(
-            f"output {output} holds another scene; choose another name, or add export.overwrite=true"
-        )
-
-
-def work_folder(output: Path) -> Path:
-    """Return the folder inside the partial one that holds what a run needs only until it is complete."""
-    return partial_folder(output) / WORK_NAME
-
-
-def start_scene_folder(output: Path, identity: dict[str, Any] | None = None) -> None:
-    """Make the partial folder anew, or go on with that of an interrupted run of the same identity.
-
-    Args:
-        output: the scene folder to be.
-        identity: all that the result depends on, as JSON values; None: never go on with another run's work.
-    """
-    partial, work = partial_folder(output), work_folder(output)
-    try:
-        if identity is not None and _same_identity(work / IDENTITY_NAME, identity):
-            return
-        shutil.rmtree(partial, ignore_errors=True)
-        work.mkdir(parents=True)
-        if identity is not None:
-            write_text_atomically(work / IDENTITY_NAME, json.dumps(identity))
-    except OSError as error:
-        raise UserError(f"output folder {partial} cannot be made: {error.strerror}; check the path") from None
-
-
-def discard_scene_folder(output: Path) -> bool:
-    """Remove the partial folder of a run that failed, unless it holds finished work; return whether it is gone."""
-    work = work_folder(output)
-    if (work / IDENTITY_NAME).is_file() and _has_finished_work(work):
-        return False
-    shutil.rmtree(partial_folder(output), ignore_errors=True)
-    return True
-
-
-def publish_scene_folder(output: Path) -> None:
-    """Rename the partial folder to `output`; an older scene there goes once the new one is in place."""
-    shutil.rmtree(work_folder(output), ignore_errors=True)
-    swap_into_place(partial_folder(output), output)
-
-
-def _has_finished_work(work: Path) -> bool:
-    """Whether a round of visits or a chunk is finished; states and descriptors alone save nothing worth keeping."""
-    return any(work.rglob("memory_*.safetensors")) or any(work.glob("*/predictions/*.safetensors"))
-
-
-def _same_identity(path: Path, identity: dict[str, Any]) -> bool:
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)))
-    except (OSError, ValueError):
-        return False
 
 
 def _with_counts(

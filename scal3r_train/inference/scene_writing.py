@@ -12,7 +12,12 @@ from scal3r_train import __version__
 from scal3r_train.inference.layout import Layout
 from scal3r_train.inference.placement import Placement
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.scene import SceneInfo, partial_folder, publish_scene_folder, write_scene, writing
+from scal3r_train.inference.scene import SceneInfo, write_scene
+from scal3r_train.inference.scene_folder import (
+    partial_folder,
+    publish_scene_folder,
+    writing,
+)
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import PointSieve, Share, voxel_size_of
 from scal3r_train.inference.state_plan import StatePlan

@@ -9,13 +9,11 @@ import torch
 from PIL import Image
 
 from scal3r_train.inference.point_cloud import PointCloud
-from scal3r_train.inference.scene import (
-    SceneFrame,
-    SceneInfo,
+from scal3r_train.inference.scene import SceneFrame, SceneInfo, write_scene
+from scal3r_train.inference.scene_folder import (
     partial_folder,
     publish_scene_folder,
     start_scene_folder,
-    write_scene,
 )
 from scal3r_train.inference.settings import ReconstructionRecipe
 

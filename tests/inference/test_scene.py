@@ -12,14 +12,16 @@ from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.scene import (
     SceneFrame,
     SceneInfo,
-    discard_scene_folder,
     load_scene,
+    write_depth,
+    write_scene,
+)
+from scal3r_train.inference.scene_folder import (
+    discard_scene_folder,
     partial_folder,
     publish_scene_folder,
     start_scene_folder,
     work_folder,
-    write_depth,
-    write_scene,
 )
 
 NUM_FRAMES, NUM_POINTS = 6, 9

@@ -13,7 +13,10 @@ import numpy as np
 from scal3r_train.config import write_text_atomically
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.view import View
-from scal3r_train.inference.scene import Scene, load_scene, writing
+from scal3r_train.inference.scene import Scene, load_scene
+from scal3r_train.inference.scene_folder import (
+    writing,
+)
 from scal3r_train.inference.seeing.charts import histogram, profile
 from scal3r_train.inference.seeing.cloud_pictures import cloud_pictures
 from scal3r_train.inference.seeing.ground_truth import GroundTruth, load_ground_truth
