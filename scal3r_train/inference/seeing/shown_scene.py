@@ -15,7 +15,8 @@ import torch
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.view import View
-from scal3r_train.inference.scene import INFO_NAME, Scene, load_scene
+from scal3r_train.inference.scene import Scene, load_scene
+from scal3r_train.inference.scene_folder import INFO_NAME
 from scal3r_train.inference.seeing.ground_truth import GroundTruth, load_ground_truth
 from scal3r_train.inference.seeing.input_images import InputImages
 from scal3r_train.inference.seeing.paint import (
