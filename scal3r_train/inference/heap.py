@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import ctypes
 import time
+from contextlib import suppress
 
 SECONDS_BETWEEN = 0.1
 
 
 class HeapTrimmer:
-    """Gives free memory back to the system, now and then; C libraries other than glibc do so by themselves."""
+    """Gives free memory back to the system, now and then."""
 
     def __init__(self) -> None:
-        self._malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._library = ctypes.CDLL(None)
         self._last = time.monotonic()
 
     def trim(self) -> None:
         """Do it if the last time was a while ago: it takes about a millisecond."""
-        if self._malloc_trim is not None and time.monotonic() - self._last > SECONDS_BETWEEN:
-            self._malloc_trim(0)
-            self._last = time.monotonic()
+        if time.monotonic() - self._last < SECONDS_BETWEEN:
+            return
+        with suppress(AttributeError):  # only glibc has it, and needs it
+            self._library.malloc_trim(0)
+        self._last = time.monotonic()
