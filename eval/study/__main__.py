@@ -1,4 +1,4 @@
-"""`python -m scal3r_eval.study RECIPE [key=value ...]`: make towns, train all variants, score them, write the tables."""
+"""Run a study: `python -m scal3r_eval.study RECIPE [key=value ...]` makes towns, trains, scores, writes tables."""
 
 from __future__ import annotations
 

@@ -50,6 +50,8 @@ def mean_interval(values: np.ndarray, settings: BootstrapSettings) -> Interval |
     return Interval(float(known.mean()), float(low), float(high), count)
 
 
-def paired_difference(method: np.ndarray, reference: np.ndarray, settings: BootstrapSettings) -> Interval | None:
+def paired_difference(
+    method: np.ndarray, reference: np.ndarray, settings: BootstrapSettings
+) -> Interval | None:
     """Return the mean of method - reference, [R, N] each, over sequences where both have a value."""
     return mean_interval(method - reference, settings)

@@ -40,7 +40,8 @@ FROZEN = Condition(is_frozen=True)
 def predict_chunks(model: Scal3RModel, images: Tensor, condition: Condition) -> list[ChunkPrediction]:
     """Return the predictions for consecutive chunks, images [K, S, 3, H, W] in 0..1.
 
-    Chunks that share a memory are one sequence to the model; `inference.predict` gives the same numbers.
+    Chunks that share a memory are one sequence to the model. Without a depth head all depths are 0, and chunks are
+    joined by their cameras.
     """
     size = min(condition.chunks_in_memory or len(images), len(images))
     num_whole = len(images) // size * size
@@ -75,13 +76,15 @@ def _nothing(gradient: Tensor) -> Callable[[], Tensor]:
 
 
 def _predict(model: Scal3RModel, images: Tensor) -> list[ChunkPrediction]:
-    """Return the predictions for images [B, K, S, 3, H, W], sequence by sequence."""
+    """Return the predictions for images [B, K, S, 3, H, W], sequence by sequence; without depth if there is no head."""
     output = model(images.to(model.device))
     assert isinstance(output.pose_encoding, Tensor)
-    assert isinstance(output.depth, Tensor)
-    assert isinstance(output.depth_conf, Tensor)
     encoding = output.pose_encoding.flatten(0, 1).double().cpu()
     extrinsics, intrinsics = decode_pose(encoding, (images.shape[-2], images.shape[-1]))
-    depth, confidence = (maps.flatten(0, 1).cpu() for maps in (output.depth, output.depth_conf))
+    if isinstance(output.depth, Tensor) and isinstance(output.depth_conf, Tensor):
+        depth, confidence = (maps.flatten(0, 1).cpu() for maps in (output.depth, output.depth_conf))
+    else:
+        depth = torch.zeros(*encoding.shape[:2], 1, 1)
+        confidence = torch.ones_like(depth)
     parts = zip(extrinsics, intrinsics, depth, confidence, strict=True)
     return [ChunkPrediction(*part) for part in parts]

@@ -43,7 +43,9 @@ def train_all(recipe: StudyRecipe, say: Say) -> None:
         folder, resolved = run_folder(recipe, *run), dump_yaml(load_training_recipe(path, overrides))
         before = folder / "recipe.yaml"
         if before.is_file() and before.read_text(encoding="utf-8") != resolved:
-            raise UserError(f"{folder} was trained with other settings; remove it, or name another output_dir")
+            raise UserError(
+                f"{folder} was trained with other settings; remove it, or name another output_dir"
+            )
 
     def train(run: tuple[str, int]) -> None:
         folder = run_folder(recipe, *run)

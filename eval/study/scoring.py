@@ -101,7 +101,9 @@ def _guessed(town: HeldOutTown, training: ChunkMotion) -> dict[str, Scores]:
     for name, guess in guesses.items():
         answered = town.motion if guess is None else with_true_scale(guess, town.motion, town.views)
         scores = motion_errors(answered, town.motion, town.views)
-        known = {key: value for key, value in scores.items() if key.startswith("hidden_") and guess is not None}
+        known = {
+            key: value for key, value in scores.items() if key.startswith("hidden_") and guess is not None
+        }
         found[name] = {key: known.get(key) for key in scores}
     return found
 

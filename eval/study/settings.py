@@ -34,10 +34,16 @@ class StudyRecipe(StrictModel):
 
     task: Literal["study"]
     output_dir: Path = Field(description="where towns, runs and results go")
-    variants: dict[str, Path] = Field(description="training recipe of each variant; `full` is compared with the others")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="each variant is trained with each")
+    variants: dict[str, Path] = Field(
+        description="training recipe of each variant; `full` is compared with the others"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="each variant is trained with each"
+    )
     num_steps: PositiveInt = Field(description="optimizer steps of every training")
-    towns: TownSettings = Field(description="the training towns; held-out towns differ in seed and length only")
+    towns: TownSettings = Field(
+        description="the training towns; held-out towns differ in seed and length only"
+    )
     held_out_seed: int = Field(ge=0, description="held-out towns of C chunks have the seed held_out_seed + C")
     held_out: tuple[HeldOutSettings, ...] = Field(min_length=1, description="lengths of the held-out towns")
     chunks_in_memory: tuple[PositiveInt, ...] = Field(
