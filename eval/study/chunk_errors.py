@@ -1,8 +1,9 @@
 """How well single chunks know their own motion, apart from all joining of chunks.
 
 Everything is of a chunk's last camera in the frame of its first one, so that neither the chunk's coordinate frame nor
-its reference frame matters. Lengths are compared after one scale for the whole sequence, the median that its clear
-chunks ask for: a hidden chunk gets no scale of its own. Shapes: K chunks, S frames of a chunk.
+its reference frame matters. Lengths are in the unit that training asks for, the sequence's mean distance: no scale is
+fitted, for a chunk nor for a sequence, or a model that answers one length for all would look good on steady drives.
+Shapes: K chunks, S frames of a chunk.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class ChunkMotion:
 
     Attributes:
         yaw_deg: [K] float64, signed rotation about the first camera's y axis from the first frame to the last.
-        shift: [K, 3] float64, centre of the last camera in the frame of the first one.
-        length: [K] float64, length of the path of the camera's centre.
+        shift: [K, 3] float64, centre of the last camera in the frame of the first one, metres.
+        length: [K] float64, length of the path of the camera's centre, metres.
         fov_deg: [K] float64, mean horizontal field of view.
     """
 
@@ -36,9 +37,13 @@ class ChunkMotion:
     fov_deg: np.ndarray
 
 
-def chunk_motion(extrinsics: Tensor, fov_w: Tensor) -> ChunkMotion:
-    """Return the motion of chunks: extrinsics [K, S, 3, 4] cam_from_chunk, fov_w [K, S] radians."""
-    extrinsics = extrinsics.double()
+def chunk_motion(extrinsics: Tensor, fov_w: Tensor, unit_m: float = 1.0) -> ChunkMotion:
+    """Return the motion of chunks in metres.
+
+    extrinsics [K, S, 3, 4] cam_from_chunk in units of `unit_m` metres; fov_w [K, S] radians.
+    """
+    rotation, translation = extrinsics.double().split([3, 1], dim=-1)
+    extrinsics = torch.cat([rotation, unit_m * translation], dim=-1)
     chunk_from_cam = invert_extrinsics(extrinsics)
     first_from_last = compose_extrinsics(extrinsics[:, 0], chunk_from_cam[:, -1])
     rotation = first_from_last[..., :3]
@@ -70,24 +75,19 @@ def motion_errors(estimate: ChunkMotion, truth: ChunkMotion, views: list[View]) 
     """
     kinds = np.array(views)
     log_ratio = np.log(np.maximum(estimate.length, 1e-12) / truth.length)
-    is_clear = kinds == "clear"
-    log_scale = float(np.median(log_ratio[is_clear])) if is_clear.any() else None
     errors = {
         "yaw_deg": np.abs(_wrapped_deg(estimate.yaw_deg - truth.yaw_deg)),
+        "length_percent": 100 * np.abs(log_ratio),
+        "shift_percent": 100 * np.linalg.norm(estimate.shift - truth.shift, axis=-1) / truth.length,
         "fov_deg": np.abs(estimate.fov_deg - truth.fov_deg),
     }
-    if log_scale is not None:
-        errors["length_percent"] = 100 * np.abs(log_ratio - log_scale)
-        distance = np.linalg.norm(estimate.shift * np.exp(-log_scale) - truth.shift, axis=-1)
-        errors["shift_percent"] = 100 * distance / truth.length
     found: dict[str, float | None] = {}
     for view in ("hidden", "clear"):
         chosen = kinds == view
-        for name in ("yaw_deg", "length_percent", "shift_percent", "fov_deg"):
-            is_known = name in errors and chosen.any()
-            found[f"{view}_{name}"] = float(errors[name][chosen].mean()) if is_known else None
-    enough = is_clear.sum() >= 2
-    found["scale_spread_percent"] = float(100 * log_ratio[is_clear].std()) if enough else None
+        for name, values in errors.items():
+            found[f"{view}_{name}"] = float(values[chosen].mean()) if chosen.any() else None
+    is_clear = kinds == "clear"
+    found["scale_spread_percent"] = float(100 * log_ratio[is_clear].std()) if is_clear.sum() >= 2 else None
     return found
 
 

@@ -1,8 +1,8 @@
 """What a hidden chunk can be told without a network: the bounds between which a memory can be of use.
 
 `prior` answers what is best on average over the training towns, the most that a chunk alone can do. `copy` answers the
-mean of the sequence's own clear chunks, taken from the truth: about the most that a memory can hand over. Both answer
-for every chunk, also those that see something.
+mean of the sequence's own clear chunks, taken from the truth: about the most that a memory can hand over. Both know
+metres, which no network does, and answer for every chunk, also those that see something.
 """
 
 from __future__ import annotations
@@ -19,17 +19,6 @@ def prior_motion(training: ChunkMotion, num_chunks: int) -> ChunkMotion:
         shift=np.tile(np.median(training.shift, 0), (num_chunks, 1)),
         length=np.full(num_chunks, np.median(training.length)),
         fov_deg=np.full(num_chunks, np.median(training.fov_deg)),
-    )
-
-
-def with_true_scale(guess: ChunkMotion, truth: ChunkMotion, views: list[View]) -> ChunkMotion:
-    """Return a guess for hidden chunks beside the truth for all others, so that clear chunks give the true scale."""
-    is_hidden = np.array(views) == "hidden"
-    return ChunkMotion(
-        yaw_deg=np.where(is_hidden, guess.yaw_deg, truth.yaw_deg),
-        shift=np.where(is_hidden[:, None], guess.shift, truth.shift),
-        length=np.where(is_hidden, guess.length, truth.length),
-        fov_deg=np.where(is_hidden, guess.fov_deg, truth.fov_deg),
     )
 
 

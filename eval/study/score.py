@@ -68,4 +68,4 @@ def _chunk_scores(predictions: list[ChunkPrediction], town: HeldOutTown) -> Scor
     intrinsics = torch.stack([prediction.intrinsics for prediction in predictions])
     image_hw = town.images.shape[-2], town.images.shape[-1]
     fov_w = fov_from_intrinsics(intrinsics, image_hw)[..., 1]
-    return motion_errors(chunk_motion(extrinsics, fov_w), town.motion, town.views)
+    return motion_errors(chunk_motion(extrinsics, fov_w, town.unit_m), town.motion, town.views)

@@ -15,7 +15,7 @@ import torch
 
 from scal3r_eval.study.chunk_errors import ChunkMotion, motion_errors
 from scal3r_eval.study.files import held_out_folder, memory_condition, run_folder, scores_file, towns_folder
-from scal3r_eval.study.guesses import copied_motion, prior_motion, with_true_scale
+from scal3r_eval.study.guesses import copied_motion, prior_motion
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition
 from scal3r_eval.study.score import Scores, score_chunks, score_town
 from scal3r_eval.study.settings import REFERENCE, StudyRecipe
@@ -99,8 +99,7 @@ def _guessed(town: HeldOutTown, training: ChunkMotion) -> dict[str, Scores]:
     }
     found = {}
     for name, guess in guesses.items():
-        answered = town.motion if guess is None else with_true_scale(guess, town.motion, town.views)
-        scores = motion_errors(answered, town.motion, town.views)
+        scores = motion_errors(guess or town.motion, town.motion, town.views)
         known = {
             key: value for key, value in scores.items() if key.startswith("hidden_") and guess is not None
         }

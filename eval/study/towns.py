@@ -15,11 +15,13 @@ from scal3r_eval.study.chunk_errors import ChunkMotion, View, chunk_motion, chun
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import read_frames
 from scal3r_train.data.index import load_index
-from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.data.sequence import Frames, SequenceRecord
 from scal3r_train.data.town_blackouts import read_blackouts
 from scal3r_train.data.transforms import intrinsics_matrices
-from scal3r_train.geometry.camera import fov_from_intrinsics, invert_extrinsics
+from scal3r_train.geometry.camera import compose_extrinsics, fov_from_intrinsics, invert_extrinsics
+from scal3r_train.geometry.pointmap import world_points_from_depth
 from scal3r_train.inference.chunking import ScheduleSettings, chunk_ranges
+from scal3r_train.model.chunk_batch import reference_index
 from scal3r_train.recipe import TrainingRecipe
 
 
@@ -34,6 +36,8 @@ class HeldOutTown:
         images: [F, 3, H, W] float32 in 0..1.
         world_from_cam: [F, 3, 4] float64, the truth.
         motion: of the chunks, the truth.
+        unit_m: the unit that training with `losses.normalization: sequence` asks for: mean distance of all that the
+            sequence's chunks see, each from its reference camera, in metres.
     """
 
     name: str
@@ -42,6 +46,7 @@ class HeldOutTown:
     images: Tensor
     world_from_cam: Tensor
     motion: ChunkMotion
+    unit_m: float
 
     @property
     def chunk_images(self) -> Tensor:
@@ -69,7 +74,7 @@ def load_towns(folder: Path, chunking: ScheduleSettings) -> list[HeldOutTown]:
 
 def load_town(record: SequenceRecord, chunking: ScheduleSettings) -> HeldOutTown:
     """Read a sequence and cut it."""
-    frames = read_frames(record, range(record.num_frames), record.upright_hw(0), with_depth=False)
+    frames = read_frames(record, range(record.num_frames), record.upright_hw(0), with_depth=True)
     assert frames.extrinsics is not None, "towns have exact poses"
     ranges = ranges_of(record, chunking)
     return HeldOutTown(
@@ -79,7 +84,26 @@ def load_town(record: SequenceRecord, chunking: ScheduleSettings) -> HeldOutTown
         images=frames.images,
         world_from_cam=invert_extrinsics(frames.extrinsics),
         motion=true_motion(record, ranges),
+        unit_m=mean_distance_m(frames, ranges),
     )
+
+
+def mean_distance_m(frames: Frames, ranges: list[range]) -> float:
+    """Return the mean distance of a sequence's points from the reference cameras of its chunks, as training does."""
+    assert frames.depth is not None, "towns have depth"
+    assert frames.extrinsics is not None, "towns have exact poses"
+    assert frames.intrinsics is not None, "towns have exact intrinsics"
+    totals, counts = [], []
+    for part in ranges:
+        cut = slice(part.start, part.stop)
+        extrinsics = frames.extrinsics[cut]
+        world_from_reference = invert_extrinsics(extrinsics[reference_index(len(part))])
+        relative = compose_extrinsics(extrinsics, world_from_reference.expand_as(extrinsics))
+        depth = frames.depth[cut].double()
+        points = world_points_from_depth(depth, frames.intrinsics[cut], relative)
+        totals.append(points[depth > 0].norm(dim=-1).sum())
+        counts.append((depth > 0).sum())
+    return float(torch.stack(totals).sum() / torch.stack(counts).sum())
 
 
 def ranges_of(record: SequenceRecord, chunking: ScheduleSettings) -> list[range]:
