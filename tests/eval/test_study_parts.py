@@ -10,19 +10,23 @@ import torch
 from torch import Tensor
 
 from scal3r_eval.study.bootstrap import mean_interval, paired_difference
-from scal3r_eval.study.chunk_errors import ChunkMotion, chunk_motion, chunk_views, motion_errors
-from scal3r_eval.study.guesses import copied_motion, prior_motion, with_true_scale
+from scal3r_eval.study.chunk_errors import ChunkMotion, View, chunk_motion, chunk_views, motion_errors
+from scal3r_eval.study.guesses import copied_motion, prior_motion
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition, predict_chunks
 from scal3r_eval.study.score import stitch
 from scal3r_eval.study.settings import BootstrapSettings, load_study
-from scal3r_eval.study.towns import HeldOutTown
+from scal3r_eval.study.towns import HeldOutTown, mean_distance_m
 from scal3r_train.config import UserError
+from scal3r_train.data.sequence import SequenceBatch
+from scal3r_train.data.synthetic import render_town
+from scal3r_train.data.town_settings import TownSettings
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings, chunk_ranges
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.losses.targets import build_targets
 from scal3r_train.metrics.trajectory import score_trajectory
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights
@@ -77,8 +81,8 @@ def test_views_are_told_by_all_frames_of_a_chunk() -> None:
     assert chunk_views(is_hidden, chunk_ranges(20, 8, 4)) == ["clear", "partly", "partly", "partly"]
 
 
-def test_chunk_coordinates_and_one_scale_do_not_matter() -> None:
-    """Each chunk in a world of its own, and everything three times as large: no error."""
+def test_chunk_coordinates_do_not_matter_and_the_unit_counts() -> None:
+    """Each chunk in a world of its own, in units of three metres: no error; in metres, one of log 3 everywhere."""
     truth = motion_of(circle(24))
     _, extrinsics = chunks_of(circle(24))
     generator = torch.Generator().manual_seed(0)
@@ -88,39 +92,36 @@ def test_chunk_coordinates_and_one_scale_do_not_matter() -> None:
         world = world * torch.linalg.det(world)
         other = torch.cat([world, torch.randn(3, 1, dtype=torch.float64, generator=generator)], -1)
         part = compose_extrinsics(chunk, other.expand_as(chunk))
-        moved.append(torch.cat([part[..., :3], 3 * part[..., 3:]], -1))
-    estimate = chunk_motion(torch.stack(moved), torch.ones(5, 8))
-    errors = motion_errors(estimate, truth, ["clear", "hidden", "clear", "partly", "hidden"])
+        moved.append(torch.cat([part[..., :3], part[..., 3:] / 3], -1))
+    views: list[View] = ["clear", "hidden", "clear", "partly", "hidden"]
+    errors = motion_errors(chunk_motion(torch.stack(moved), torch.ones(5, 8), unit_m=3.0), truth, views)
     assert errors == {key: pytest.approx(0, abs=1e-9) for key in errors}
     assert "hidden_yaw_deg" in errors and "scale_spread_percent" in errors
+    unscaled = motion_errors(chunk_motion(torch.stack(moved), torch.ones(5, 8)), truth, views)
+    assert unscaled["hidden_length_percent"] == pytest.approx(100 * math.log(3))
+    assert unscaled["clear_length_percent"] == pytest.approx(100 * math.log(3))
+    assert unscaled["scale_spread_percent"] == pytest.approx(0, abs=1e-9)
 
 
 def test_errors_of_a_hidden_chunk_have_known_values() -> None:
     truth = motion_of(circle(12))
     slow = motion_of(circle(12, turn=TURN / 2, speed=SPEED / 2), fov=1.1)
-    mixed = with_true_scale(slow, truth, ["clear", "hidden"])
+    mixed = ChunkMotion(*(np.stack([a[0], b[1]]) for a, b in zip(parts(truth), parts(slow), strict=True)))
     errors = motion_errors(mixed, truth, ["clear", "hidden"])
     assert errors["clear_yaw_deg"] == errors["clear_shift_percent"] == 0
     assert errors["hidden_yaw_deg"] == pytest.approx(math.degrees(3.5 * TURN))
-    halved = math.log(2 * math.sin(TURN / 2) / math.sin(TURN / 4) / 2)  # chords, not arcs
+    # chords, not arcs: 2 radius sin(turn / 2), and both circles have one radius
+    halved = math.log(math.sin(TURN / 2) / math.sin(TURN / 4))
     assert errors["hidden_length_percent"] == pytest.approx(100 * halved)
     assert errors["hidden_fov_deg"] == pytest.approx(math.degrees(0.1))
     distance = np.linalg.norm(slow.shift[1] - truth.shift[1]) / truth.length[1]
     assert errors["hidden_shift_percent"] == pytest.approx(100 * distance)
     assert errors["scale_spread_percent"] is None, "one clear chunk has no spread"
+    assert motion_errors(slow, truth, ["hidden", "hidden"])["clear_yaw_deg"] is None
 
 
-def test_hidden_chunks_get_no_scale_of_their_own() -> None:
-    truth = motion_of(circle(12))
-    double = ChunkMotion(truth.yaw_deg, 2 * truth.shift, 2 * truth.length, truth.fov_deg)
-    estimate = with_true_scale(double, truth, ["clear", "hidden"])
-    assert motion_errors(estimate, truth, ["clear", "hidden"])["hidden_length_percent"] == pytest.approx(
-        100 * math.log(2)
-    )
-    assert motion_errors(double, truth, ["clear", "hidden"])["hidden_length_percent"] == pytest.approx(0)
-    unscaled = motion_errors(double, truth, ["hidden", "hidden"])
-    assert unscaled["hidden_length_percent"] is None and unscaled["hidden_yaw_deg"] == 0
-    assert unscaled["clear_yaw_deg"] is None
+def parts(motion: ChunkMotion) -> tuple[np.ndarray, ...]:
+    return motion.yaw_deg, motion.shift, motion.length, motion.fov_deg
 
 
 def test_scale_spread_is_the_standard_deviation_of_log_lengths() -> None:
@@ -133,9 +134,7 @@ def test_scale_spread_is_the_standard_deviation_of_log_lengths() -> None:
 
 def test_guesses_are_the_median_of_training_and_the_mean_of_what_is_seen() -> None:
     slow, fast = motion_of(circle(12, speed=0.5)), motion_of(circle(12, turn=-0.1, speed=0.9))
-    training = ChunkMotion(
-        *(np.concatenate(pair) for pair in zip(vars(slow).values(), vars(fast).values(), strict=True))
-    )
+    training = ChunkMotion(*(np.concatenate(pair) for pair in zip(parts(slow), parts(fast), strict=True)))
     prior = prior_motion(training, 3)
     assert prior.length == pytest.approx(np.full(3, np.median(training.length)))
     assert prior.yaw_deg.shape == (3,) and prior.shift.shape == (3, 3)
@@ -143,6 +142,25 @@ def test_guesses_are_the_median_of_training_and_the_mean_of_what_is_seen() -> No
     assert copied is not None
     assert copied.yaw_deg == pytest.approx(np.full(4, (training.yaw_deg[0] + training.yaw_deg[3]) / 2))
     assert copied_motion(training, ["hidden"] * 4) is None
+
+
+def test_the_unit_of_a_town_is_that_of_training() -> None:
+    """The mean distance that `build_targets` measures over the same chunks."""
+    frames = render_town(TownSettings(num_frames=12, height=24, width=36), 1)
+    assert frames.depth is not None and frames.extrinsics is not None and frames.intrinsics is not None
+    ranges, chunks = chunks_of(invert_extrinsics(frames.extrinsics))
+    cut = [slice(part.start, part.stop) for part in ranges]
+    relative = [compose_extrinsics(c, invert_extrinsics(c[3]).expand_as(c)) for c in chunks]
+    batch = SequenceBatch(
+        images=torch.zeros(1, 2, 8, 3, 24, 36, dtype=torch.uint8),
+        depth=torch.stack([frames.depth[part] for part in cut])[None],
+        extrinsics=torch.stack(relative).float()[None],
+        intrinsics=torch.stack([frames.intrinsics[part] for part in cut]).float()[None],
+        chunk_mask=torch.ones(1, 2, dtype=torch.bool),
+        sequence_ids=("town",),
+    )
+    scale = build_targets(batch, "sequence", lambda sums: sums).scale
+    assert mean_distance_m(frames, ranges) == pytest.approx(float(scale[0, 0]), rel=1e-5)
 
 
 DRAWS = BootstrapSettings(resamples=4000)
@@ -266,7 +284,7 @@ def town_of(world_from_cam: Tensor) -> HeldOutTown:
     ranges = chunk_ranges(len(world_from_cam), 8, 4)
     images = torch.zeros(len(world_from_cam), 3, 24, 36)
     return HeldOutTown(
-        "town", ranges, ["clear"] * len(ranges), images, world_from_cam, motion_of(world_from_cam)
+        "town", ranges, ["clear"] * len(ranges), images, world_from_cam, motion_of(world_from_cam), 1.0
     )
 
 
