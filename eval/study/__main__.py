@@ -15,7 +15,7 @@ from rich.console import Console
 
 from scal3r_eval.study.files import run_folder, scores_file
 from scal3r_eval.study.markdown import results_page
-from scal3r_eval.study.prepare import make_towns, study_chunking, train_all
+from scal3r_eval.study.prepare import check_runs, make_towns, study_chunking, train_all
 from scal3r_eval.study.scoring import score_all
 from scal3r_eval.study.settings import StudyRecipe, load_study
 from scal3r_eval.study.summary import summarize
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("no recipe given; usage: python -m scal3r_eval.study RECIPE [key=value ...]")
     recipe = load_study(Path(argv[0]), list(argv[1:]))
     chunking = study_chunking(recipe)
+    check_runs(recipe)
     console = Console(stderr=True)
     for title, stage in (
         ("1/4 towns", lambda: make_towns(recipe, chunking, console.print)),

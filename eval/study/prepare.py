@@ -35,17 +35,23 @@ def make_towns(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> Non
         _command("scal3r_train.cli", "data", "synth", str(folder), *arguments)
 
 
+def check_runs(recipe: StudyRecipe) -> None:
+    """Raise UserError when a training cannot be, or when its folder holds one with other settings."""
+    for variant in recipe.variants:
+        for seed in recipe.seeds:
+            path, *overrides = _training_arguments(recipe, variant, seed)
+            resolved = dump_yaml(load_training_recipe(path, overrides))
+            folder = run_folder(recipe, variant, seed)
+            before = folder / "recipe.yaml"
+            if before.is_file() and before.read_text(encoding="utf-8") != resolved:
+                raise UserError(
+                    f"{folder} was trained with other settings; remove it, or name another output_dir"
+                )
+
+
 def train_all(recipe: StudyRecipe, say: Say) -> None:
-    """Train every variant with every seed, `jobs` at a time; the recipes are checked before the first one starts."""
+    """Train every variant with every seed, `jobs` at a time."""
     wanted = [(variant, seed) for seed in recipe.seeds for variant in recipe.variants]
-    arguments = {run: _training_arguments(recipe, *run) for run in wanted}
-    for run, (path, *overrides) in arguments.items():
-        folder, resolved = run_folder(recipe, *run), dump_yaml(load_training_recipe(path, overrides))
-        before = folder / "recipe.yaml"
-        if before.is_file() and before.read_text(encoding="utf-8") != resolved:
-            raise UserError(
-                f"{folder} was trained with other settings; remove it, or name another output_dir"
-            )
 
     def train(run: tuple[str, int]) -> None:
         folder = run_folder(recipe, *run)
@@ -53,7 +59,7 @@ def train_all(recipe: StudyRecipe, say: Say) -> None:
             return
         started = time.perf_counter()
         log = folder.with_suffix(".log")
-        _command("scal3r_train.train", *arguments[run], log=log)
+        _command("scal3r_train.train", *_training_arguments(recipe, *run), log=log)
         seconds = time.perf_counter() - started
         write_text_atomically(folder / "seconds.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
         say(f"{folder}: trained, {seconds:.0f} s")
