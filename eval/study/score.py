@@ -12,6 +12,7 @@ from scal3r_eval.study.towns import HeldOutTown
 from scal3r_train.geometry.camera import fov_from_intrinsics
 from scal3r_train.inference.align import AlignmentSettings
 from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.placed_frames import PlacedFrames
 from scal3r_train.inference.placement import Placement
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.settings import ReconstructionRecipe
@@ -54,7 +55,7 @@ def stitch(
     found = align_neighbours(by_number, {}, layout.ranges, recipe.alignment, recipe.points)
     seams = [found[number] for number in range(len(predictions) - 1)]
     placement = Placement(place_chunks(seams, predictions[0].extrinsics[0]), seams, math.nan)
-    placed = []
+    placed: list[PlacedFrames] = []
     for number, prediction in by_number.items():
         placed += placement.own_frames(prediction, number, layout.own[number], layout, recipe)
         if number < len(layout.shared):

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from scal3r_train.metrics.trajectory import score_trajectory
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.recipe import load_training_recipe
 from tests.conftest import PROJECT_ROOT
 
 TURN, SPEED = 0.05, 0.7  # radians and metres a frame
@@ -326,13 +328,38 @@ def test_perfect_cameras_are_stitched_without_error_and_rigid_seams_keep_scales(
         assert percent < 1e-6 if is_exact else percent > 1
 
 
-@pytest.mark.parametrize("name", ["memory", "smoke"])
+@pytest.mark.parametrize("name", ["memory", "smoke", "widths"])
 def test_study_recipes_are_valid_and_open_with_their_command(name: str) -> None:
     path = PROJECT_ROOT / "recipes" / "study" / f"{name}.yaml"
     recipe = load_study(path, ["jobs=1"])
     assert recipe.jobs == 1
     assert f"python -m scal3r_eval.study recipes/study/{name}.yaml" in path.read_text(encoding="utf-8")
     assert all((PROJECT_ROOT / training).is_file() for training in recipe.variants.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("no_gcs", {"memory_scope": "chunk"}),
+        ("no_gcm", {"memory_layers": []}),
+        ("width_1", {"memory_expansion": 1}),
+        ("width_4", {"memory_expansion": 4}),
+    ],
+)
+def test_variants_are_equal_but_for_the_memory(name: str, change: dict[str, Any]) -> None:
+    full, other = (
+        load_training_recipe(PROJECT_ROOT / "recipes" / "study" / f"{one}.yaml").model_dump(mode="json")
+        for one in ("full", name)
+    )
+    network = full["model"]["network"]
+    assert other["model"]["network"] == network | change != network
+    same = {"name": full["name"], "output_dir": full["output_dir"], "model": full["model"]}
+    assert other | same == full
+
+
+def test_training_sees_at_most_eight_chunks() -> None:
+    curriculum = load_training_recipe(PROJECT_ROOT / "recipes" / "study" / "full.yaml").curriculum
+    assert max(curriculum.chunks_per_rank) * max(curriculum.group_size) == 8
 
 
 def test_the_study_is_as_large_as_it_says() -> None:
