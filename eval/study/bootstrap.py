@@ -41,10 +41,10 @@ def mean_interval(values: np.ndarray, settings: BootstrapSettings) -> Interval |
     if count == 0:
         return None
     rng = np.random.default_rng(settings.seed)
-    means = np.empty(settings.resamples)
-    for draw in range(settings.resamples):
-        seeds, sequences = rng.integers(num_seeds, size=num_seeds), rng.integers(count, size=count)
-        means[draw] = known[np.ix_(seeds, sequences)].mean()
+    # how often each was drawn; the mean over the crossing is bilinear in both
+    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=settings.resamples)
+    sequences = rng.multinomial(count, np.full(count, 1 / count), size=settings.resamples)
+    means = ((seeds @ known) * sequences).sum(1) / (num_seeds * count)
     tail = (1 - settings.level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(known.mean()), float(low), float(high), count)

@@ -13,12 +13,15 @@ from pathlib import Path
 from scal3r_eval.study.files import held_out_folder, run_folder, towns_folder
 from scal3r_eval.study.settings import REFERENCE, StudyRecipe
 from scal3r_eval.study.towns import chunking_of
-from scal3r_train.config import UserError, dump_yaml, write_text_atomically
+from scal3r_train.config import UserError, dump_yaml, load_config, write_text_atomically
 from scal3r_train.data.town_settings import TownSettings
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.recipe import load_training_recipe
 
 Say = Callable[[str], None]
+TOWNS_FILE = (
+    "towns.yaml"  # in which `scal3r data synth` notes the settings; a folder is complete when it exists
+)
 # Of the arithmetic, for processes that we start: side by side they would get into each other's way.
 ONE_THREAD = ("env", "OMP_NUM_THREADS=1")
 
@@ -30,6 +33,9 @@ def make_towns(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> Non
         settings = recipe.held_out_towns(chunks, chunking.chunk_size, chunking.overlap)
         wanted[held_out_folder(recipe, chunks)] = settings
     for folder, settings in wanted.items():
+        made_with = folder / TOWNS_FILE
+        if made_with.is_file() and load_config(TownSettings, made_with) == settings:
+            continue
         say(f"{folder}: {settings.num_sequences} towns of {settings.num_frames} frames")
         arguments = [*_overrides(settings), f"num_workers={recipe.jobs}"]
         _command("scal3r_train.cli", "data", "synth", str(folder), *arguments)
