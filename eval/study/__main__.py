@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
         "results": summarize(recipe),
     }
     page = results_page(results)
-    write_text_atomically(recipe.output_dir / "results.json", json.dumps(results, indent=1) + "\n")
-    write_text_atomically(recipe.output_dir / "results.md", page)
+    write_text_atomically(recipe.output_dir / f"{recipe.results}.json", json.dumps(results, indent=1) + "\n")
+    write_text_atomically(recipe.output_dir / f"{recipe.results}.md", page)
     sys.stdout.write(page)
     return 0
 

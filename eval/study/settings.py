@@ -34,6 +34,9 @@ class StudyRecipe(StrictModel):
 
     task: Literal["study"]
     output_dir: Path = Field(description="where towns, runs and results go")
+    results: str = Field(
+        "results", pattern="^[a-z0-9_]+$", description="results go to output_dir/<this>.json and .md"
+    )
     variants: dict[str, Path] = Field(
         description="training recipe of each variant; `full` is compared with the others"
     )
