@@ -20,6 +20,7 @@ from scal3r_train.config import UserError, dump_yaml, load_config
 from scal3r_train.data.depth_codec import encode_uint16
 from scal3r_train.data.index import write_index
 from scal3r_train.data.synthetic import FRAMES_PER_SECOND, TownDrive
+from scal3r_train.data.town_blackouts import write_blackouts
 from scal3r_train.data.town_settings import TownSettings
 
 SETTINGS_FILE, INDEX_FILE = "towns.yaml", "index.parquet"
@@ -79,6 +80,7 @@ def write_town(folder: Path, settings: TownSettings, number: int) -> None:
         (towns.TIME_FILE, times, "seconds"),
     ):
         np.savetxt(target / name, table, fmt="%.17g", header=header)
+    write_blackouts(target, drive.is_hidden)
 
 
 def _write_all(folder: Path, settings: SynthSettings) -> None:

@@ -7,12 +7,14 @@ Shapes: S frames, H W pixels. World: right-handed, metres, z up; camera: OpenCV 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from scal3r_train.data.pixel_map import PixelMap
 from scal3r_train.data.sequence import Frames
+from scal3r_train.data.town_blackouts import draw_blackouts
 from scal3r_train.data.town_layout import Town, make_town
 from scal3r_train.data.town_path import TownPath, make_path, smooth_noise
 from scal3r_train.data.town_raycast import CameraRays, cast_rays
@@ -29,7 +31,7 @@ class TownDrive:
     """One sequence before rendering: the town, the camera's intrinsics and poses, fog and black-outs.
 
     town, path, air: what is there; focal: fx = fy in pixels, principal point at the image centre;
-    extrinsics [S, 3, 4] float64 cam_from_world; is_black [S] bool: frames that are rendered black.
+    extrinsics [S, 3, 4] float64 cam_from_world; is_hidden [S] bool: frames of a black-out.
     """
 
     def __init__(self, settings: TownSettings, sequence_number: int) -> None:
@@ -43,21 +45,24 @@ class TownDrive:
         self.extrinsics = _camera_poses(rng, settings, self.path)
         self.town: Town = make_town(rng, self.path)
         self.air = _make_air(rng, settings)
-        self.is_black = _black_frames(rng, settings)
+        self.is_hidden = draw_blackouts(rng, settings)
         self._rays = CameraRays.quincunx(self.focal, settings.height, settings.width)
 
     def render(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Per frame: image [H, W, 3] uint8 and z-depth [H, W] float32 in metres, 0 for sky and beyond max_depth_m."""
-        for extrinsics, is_black in zip(self.extrinsics, self.is_black, strict=True):
+        fog_m = self.settings.blackout_fog_m
+        fog = None if fog_m is None else replace(self.air, fog_m=fog_m, sky_through_fog=0.0)
+        for extrinsics, is_hidden in zip(self.extrinsics, self.is_hidden, strict=True):
             directions = self._rays.world_directions(extrinsics[:, :3].T)
             depth, surface = cast_rays(self.town, self._rays, extrinsics, directions)
             centre = np.where(depth[0] <= self.settings.max_depth_m, depth[0], np.float32(0))
-            if is_black:
+            if is_hidden and fog is None:
                 yield np.zeros((*centre.shape, 3), np.uint8), centre
                 continue
             camera = -extrinsics[:, :3].T @ extrinsics[:, 3]
             quarters = directions[:, 1:], depth[1:], surface[1:]  # the centre sample is for the depth alone
-            image = shade(self.town, self.air, self.focal, camera, *quarters)
+            air = fog if is_hidden and fog is not None else self.air
+            image = shade(self.town, air, self.focal, camera, *quarters)
             yield (image * 255 + 0.5).astype(np.uint8), centre
 
     @property
@@ -114,14 +119,3 @@ def _make_air(rng: np.random.Generator, settings: TownSettings) -> Air:
     fog_m = rng.uniform(15, 50)
     is_foggy = rng.random() < settings.fog_share
     return Air(horizon, zenith, float(rng.uniform(0, 20)), float(fog_m) if is_foggy else float("inf"))
-
-
-def _black_frames(rng: np.random.Generator, settings: TownSettings) -> np.ndarray:
-    """One interval of black frames, inside the sequence, in a share of the sequences."""
-    num = settings.num_frames
-    length = max(1, min(settings.blackout_frames, num // 2))
-    start = int(rng.integers(1, num - length + 1))
-    is_black = np.zeros(num, bool)
-    if rng.random() < settings.blackout_share:
-        is_black[start : start + length] = True
-    return is_black

@@ -62,6 +62,9 @@ def make_path(rng: np.random.Generator, settings: TownSettings, max_yaw: float) 
     max_yaw: fastest turn in radians a frame; where the path bends more sharply the car drives more slowly.
     """
     mean_speed = rng.uniform(settings.min_speed_m, settings.max_speed_m)
+    # drawn only if wanted, so that towns of before stay as they are
+    if settings.steady_share > 0 and rng.random() < settings.steady_share:
+        return _steady_path(rng, mean_speed, settings.num_frames, max_yaw)
     speed = mean_speed * (1 + 0.3 * smooth_noise(rng, settings.num_frames, 25, 70))
     speed = np.clip(speed, settings.min_speed_m, settings.max_speed_m)
     if rng.random() < settings.closed_share:
@@ -88,6 +91,22 @@ def _open_path(rng: np.random.Generator, speed: np.ndarray, max_yaw: float) -> T
     steps = np.stack([np.cos(heading), np.sin(heading)], -1) * POINT_SPACING_M
     frame_arc = LEAD_IN_M + _drive(curvature, speed, max_yaw, LEAD_IN_M, is_closed=False)
     return TownPath(np.cumsum(steps, 0), heading, False, frame_arc)
+
+
+def _steady_path(rng: np.random.Generator, speed: float, num_frames: int, max_yaw: float) -> TownPath:
+    """One arc, or a circle driven round and round where it closes, at one speed; the turn is anything up to max_yaw."""
+    turn = rng.uniform(-max_yaw, max_yaw)
+    driven = np.arange(num_frames) * speed
+    lap = 2 * np.pi * speed / max(abs(turn), 1e-9)
+    is_closed = driven[-1] + LEAD_IN_M + LEAD_OUT_M > lap
+    length = lap if is_closed else LEAD_IN_M + driven[-1] + LEAD_OUT_M
+    num = round(length / POINT_SPACING_M)
+    # a circle of a whole number of points: its turn differs from the drawn one by less than one part in num
+    curvature = np.sign(turn) * 2 * np.pi / (num * POINT_SPACING_M) if is_closed else turn / speed
+    heading = rng.uniform(0, 2 * np.pi) + (np.arange(num) + 0.5) * curvature * POINT_SPACING_M
+    steps = np.stack([np.cos(heading), np.sin(heading)], -1) * POINT_SPACING_M
+    xy = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)[:-1]])
+    return TownPath(xy, heading, is_closed, driven if is_closed else LEAD_IN_M + driven)
 
 
 def _closed_path(rng: np.random.Generator, speed: np.ndarray, max_yaw: float) -> TownPath:

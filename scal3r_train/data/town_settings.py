@@ -26,12 +26,27 @@ class TownSettings(StrictModel):
     )
     wobble_deg: float = Field(1.5, ge=0, lt=20, description="amplitude of slow pitch and roll")
     closed_share: float = Field(0.4, ge=0, le=1, description="share of sequences that drive round a loop")
+    steady_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of sequences with one speed and one turn all along, drawn anew for each sequence",
+    )
     fog_share: float = Field(0.2, ge=0, le=1, description="share of sequences with fog")
     blackout_share: float = Field(
-        0.0, ge=0, le=1, description="share of sequences with frames rendered black"
+        0.0, ge=0, le=1, description="share of sequences with black-outs: frames that show nothing"
+    )
+    blackouts: int = Field(
+        1, gt=0, description="black-outs of such a sequence, one in each of as many equal parts of it"
     )
     blackout_frames: int = Field(
-        8, gt=0, description="length of a black-out in frames, at most half the sequence"
+        8, gt=0, description="length of a black-out in frames, at most half of its part of the sequence"
+    )
+    blackout_fog_m: float | None = Field(
+        None,
+        gt=0,
+        le=20,
+        description="black-outs are fog in which so far away 63 percent are hidden; null: black frames",
     )
     max_depth_m: float = Field(
         150.0, gt=10, le=600, description="farther surfaces are drawn, but their depth is 0"

@@ -24,12 +24,16 @@ DARK_GLASS, LIGHT_GLASS = np.array([[0.12, 0.14, 0.2], [0.85, 0.88, 0.92]], np.f
 
 @dataclass(frozen=True)
 class Air:
-    """Sky and fog. horizon, zenith: RGB; fog_m: distance at which fog hides 63 percent, inf without fog."""
+    """Sky and fog. horizon, zenith: RGB; fog_m: distance at which fog hides 63 percent, inf without fog.
+
+    sky_through_fog: share of the sky's own colour that fog leaves.
+    """
 
     horizon: np.ndarray
     zenith: np.ndarray
     cloud_phase: float
     fog_m: float
+    sky_through_fog: float = 0.25
 
 
 def shade(
@@ -56,7 +60,7 @@ def shade(
     clear[ground] = np.exp(-((np.minimum(t[ground], 1e4) / HAZE_M) ** 2))
     if np.isfinite(air.fog_m):
         clear *= np.exp(-t / np.float32(air.fog_m))
-        clear[sky] = np.maximum(0.25, clear[sky])
+        clear[sky] = air.sky_through_fog
     fog_colour = air.horizon.astype(np.float32)
     mixed = fog_colour + clear[:, None] * (colour - fog_colour)
     return mixed.reshape(*depth.shape, 3).mean(0)

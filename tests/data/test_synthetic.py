@@ -1,12 +1,15 @@
 """Towns: exactness of what is rendered, by slow twins and by geometry."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from scal3r_train.config import UserError
 from scal3r_train.data.synthetic import TownDrive, TownSettings, render_town
+from scal3r_train.data.town_blackouts import draw_blackouts, read_blackouts, write_blackouts
 from scal3r_train.data.town_raycast import CameraRays, cast_rays, visible_windows
 from scal3r_train.geometry.camera import (
     compose_extrinsics,
@@ -18,6 +21,12 @@ from scal3r_train.geometry.camera import (
 )
 
 SETTINGS = TownSettings(num_frames=12, height=28, width=42, fog_share=0.0)
+# cam_from_world of frame 5 of town 6 with these settings, written down before towns could be driven steadily
+TOWN_6_FRAME_5 = [
+    [-0.9536590740528471, 0.3007301014263269, -0.00978655060669486, 10.015443705899221],
+    [0.0034696982684341363, -0.02153197668696581, -0.9997621392980822, 2.003819030685072],
+    [-0.30086929333282303, -0.9534661924137967, 0.019490722237634355, 0.1788603498602065],
+]
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +197,77 @@ def test_blackouts_hide_the_picture_only() -> None:
     assert torch.equal(dark.images[~is_black], plain.images[~is_black])
     assert dark.depth is not None and plain.depth is not None
     assert torch.equal(dark.depth, plain.depth)
+
+
+def test_fog_black_outs_hide_the_sky_too() -> None:
+    """A cloud seen through the fog would tell the rotation."""
+    settings = SETTINGS.model_copy(
+        update={"blackout_share": 1.0, "blackout_frames": 3, "blackout_fog_m": 0.3, "wobble_deg": 5.0}
+    )
+    clear = settings.model_copy(update={"blackout_share": 0.0})
+    drive, foggy, plain = TownDrive(settings, 2), render_town(settings, 2), render_town(clear, 2)
+    hidden = torch.from_numpy(drive.is_hidden)
+    assert hidden.sum() == 3
+    assert torch.equal(foggy.images[~hidden], plain.images[~hidden])
+    assert foggy.images[hidden].std((2, 3)).max() < 0.01 < plain.images[hidden].std((2, 3)).min()
+    assert foggy.images[hidden].mean() > 0.5
+
+
+def test_black_outs_lie_one_in_each_part() -> None:
+    settings = TownSettings(num_frames=64, blackout_share=1.0, blackouts=2, blackout_frames=12)
+    starts = set()
+    for number in range(20):
+        is_hidden = draw_blackouts(np.random.default_rng(number), settings)
+        edges = np.flatnonzero(np.diff(is_hidden.astype(int)) == 1)
+        starts.add(int(edges[0]))
+        assert is_hidden[:32].sum() == is_hidden[32:].sum() == 12
+        assert not is_hidden[0]
+        assert len(edges) <= 2
+    assert len(starts) > 10
+    none = draw_blackouts(np.random.default_rng(0), settings.model_copy(update={"blackout_share": 0.0}))
+    assert not none.any()
+    short = draw_blackouts(np.random.default_rng(0), settings.model_copy(update={"num_frames": 20}))
+    assert short.sum() == 10, "half of each part of ten frames"
+
+
+def test_noted_black_outs_are_read_back_and_others_refused(tmp_path: Path) -> None:
+    is_hidden = np.array([False, True, True, False, False])
+    write_blackouts(tmp_path, is_hidden)
+    assert np.array_equal(read_blackouts(tmp_path, 5), is_hidden)
+    with pytest.raises(UserError, match="for each of 6 frames"):
+        read_blackouts(tmp_path, 6)
+    with pytest.raises(UserError, match="make the towns again"):
+        read_blackouts(tmp_path / "nowhere", 5)
+
+
+@pytest.mark.parametrize("max_yaw_deg", [0.2, 4.0])  # an arc, a circle driven round and round
+def test_steady_drives_keep_their_speed_and_turn(max_yaw_deg: float) -> None:
+    settings = SETTINGS.model_copy(
+        update={"steady_share": 1.0, "wobble_deg": 0.0, "num_frames": 100, "max_yaw_deg": max_yaw_deg}
+    )
+    speeds, turns = [], []
+    for number in range(8):
+        drive = TownDrive(settings, number)
+        position = -np.einsum("sji,sj->si", drive.extrinsics[:, :, :3], drive.extrinsics[:, :, 3])[:, :2]
+        step = np.linalg.norm(np.diff(position, axis=0), axis=1)
+        turn = np.diff(np.unwrap(drive.path.frame_pose()[1]))
+        assert step == pytest.approx(step.mean(), rel=0.01)
+        assert turn == pytest.approx(turn.mean(), abs=1e-3)
+        # the heading is the direction of travel
+        ahead = np.diff(position, axis=0) / step[:, None]
+        heading = drive.path.frame_pose()[1][:-1] + turn / 2
+        assert ahead == pytest.approx(np.stack([np.cos(heading), np.sin(heading)], -1), abs=0.02)
+        speeds.append(step.mean())
+        turns.append(np.rad2deg(turn.mean()))
+    assert np.ptp(speeds) > 0.3
+    assert min(turns) < 0 < max(turns)
+    assert max(np.abs(turns)) < 1.02 * max_yaw_deg
+    assert np.ptp(turns) > max_yaw_deg
+
+
+def test_towns_of_before_are_the_same() -> None:
+    """Settings that are off draw no random numbers."""
+    assert TownDrive(SETTINGS, 6).extrinsics[5] == pytest.approx(np.array(TOWN_6_FRAME_5), abs=1e-9)
 
 
 def test_fog_hides_far_walls_more_than_near_ground() -> None:

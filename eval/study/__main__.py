@@ -1,0 +1,83 @@
+"""Run a study: `python -m scal3r_eval.study RECIPE [key=value ...]` makes towns, trains, scores, writes tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from scal3r_eval.study.files import run_folder, scores_file
+from scal3r_eval.study.markdown import results_page
+from scal3r_eval.study.prepare import check_runs, make_towns, study_chunking, train_all
+from scal3r_eval.study.scoring import score_all
+from scal3r_eval.study.settings import StudyRecipe, load_study
+from scal3r_eval.study.summary import summarize
+from scal3r_train import __version__
+from scal3r_train.config import UserError, run_command, write_text_atomically
+
+FORMAT_VERSION = 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the study; stages that are complete are not repeated. Returns 0.
+
+    Raises:
+        UserError: for whatever the user can mend.
+    """
+    if not argv:
+        raise UserError("no recipe given; usage: python -m scal3r_eval.study RECIPE [key=value ...]")
+    recipe = load_study(Path(argv[0]), list(argv[1:]))
+    chunking = study_chunking(recipe)
+    check_runs(recipe)
+    console = Console(stderr=True)
+    for title, stage in (
+        ("1/4 towns", lambda: make_towns(recipe, chunking, console.print)),
+        ("2/4 training", lambda: train_all(recipe, console.print)),
+        ("3/4 scoring", lambda: score_all(recipe, chunking, console.print)),
+    ):
+        console.rule(title)
+        stage()
+    console.rule("4/4 results")
+    results = {
+        "format_version": FORMAT_VERSION,
+        "code_version": __version__,
+        "hardware": _hardware(),
+        "seconds": _seconds(recipe),
+        "recipe": recipe.model_dump(mode="json"),
+        "results": summarize(recipe),
+    }
+    page = results_page(results)
+    write_text_atomically(recipe.output_dir / f"{recipe.results}.json", json.dumps(results, indent=1) + "\n")
+    write_text_atomically(recipe.output_dir / f"{recipe.results}.md", page)
+    sys.stdout.write(page)
+    return 0
+
+
+def _hardware() -> dict[str, Any]:
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return {"device": device, "torch": torch.__version__}
+
+
+def _seconds(recipe: StudyRecipe) -> dict[str, float]:
+    """Return how long the jobs took, added up, whenever they ran."""
+    runs = [(variant, seed) for variant in recipe.variants for seed in recipe.seeds]
+    trained = [run_folder(recipe, *run) / "seconds.json" for run in runs]
+    scored = [scores_file(recipe, f"{variant}_{seed}") for variant, seed in runs]
+    return {
+        name: sum(json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in paths if path.is_file())
+        for name, paths in (("training", trained), ("scoring", scored))
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

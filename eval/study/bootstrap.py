@@ -1,0 +1,57 @@
+"""Intervals for means over seeds and sequences, and for paired differences of two methods.
+
+Seeds and sequences are crossed: every seed is tried on every sequence. A draw takes both with replacement and averages
+over the crossing, so that an interval is as wide as both kinds of chance make it (Owen 2007, the pigeonhole bootstrap,
+which is conservative). Both methods of a difference are averaged over the same draw.
+Shapes: R seeds, N sequences; values are [R, N], NaN where a sequence has no value (the same for all seeds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from scal3r_eval.study.settings import BootstrapSettings
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, and the percentile interval of its bootstrap draws. count: sequences that have a value."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def as_dict(self) -> dict[str, float]:
+        """Field names and values."""
+        return asdict(self)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+def mean_interval(values: np.ndarray, settings: BootstrapSettings) -> Interval | None:
+    """Return the mean of values [R, N] with its interval; None when no sequence has a value."""
+    known = values[:, ~np.isnan(values).any(0)]
+    num_seeds, count = known.shape
+    if count == 0:
+        return None
+    rng = np.random.default_rng(settings.seed)
+    # how often each was drawn; the mean over the crossing is bilinear in both
+    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=settings.resamples)
+    sequences = rng.multinomial(count, np.full(count, 1 / count), size=settings.resamples)
+    means = ((seeds @ known) * sequences).sum(1) / (num_seeds * count)
+    tail = (1 - settings.level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(known.mean()), float(low), float(high), count)
+
+
+def paired_difference(
+    method: np.ndarray, reference: np.ndarray, settings: BootstrapSettings
+) -> Interval | None:
+    """Return the mean of method - reference, [R, N] each, over sequences where both have a value."""
+    return mean_interval(method - reference, settings)

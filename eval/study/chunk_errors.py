@@ -1,0 +1,96 @@
+"""How well single chunks know their own motion, apart from all joining of chunks.
+
+Everything is of a chunk's last camera in the frame of its first one, so that neither the chunk's coordinate frame nor
+its reference frame matters. Lengths are in the unit that training asks for, the sequence's mean distance: no scale is
+fitted, for a chunk nor for a sequence, or a model that answers one length for all would look good on steady drives.
+Shapes: K chunks, S frames of a chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
+
+View = Literal["clear", "partly", "hidden"]
+
+
+@dataclass(frozen=True)
+class ChunkMotion:
+    """What a chunk says, or the truth, about its cameras.
+
+    Attributes:
+        yaw_deg: [K] float64, signed rotation about the first camera's y axis from the first frame to the last.
+        shift: [K, 3] float64, centre of the last camera in the frame of the first one, metres.
+        length: [K] float64, length of the path of the camera's centre, metres.
+        fov_deg: [K] float64, mean horizontal field of view.
+    """
+
+    yaw_deg: np.ndarray
+    shift: np.ndarray
+    length: np.ndarray
+    fov_deg: np.ndarray
+
+
+def chunk_motion(extrinsics: Tensor, fov_w: Tensor, unit_m: float = 1.0) -> ChunkMotion:
+    """Return the motion of chunks in metres.
+
+    extrinsics [K, S, 3, 4] cam_from_chunk in units of `unit_m` metres; fov_w [K, S] radians.
+    """
+    rotation, translation = extrinsics.double().split([3, 1], dim=-1)
+    extrinsics = torch.cat([rotation, unit_m * translation], dim=-1)
+    chunk_from_cam = invert_extrinsics(extrinsics)
+    first_from_last = compose_extrinsics(extrinsics[:, 0], chunk_from_cam[:, -1])
+    rotation = first_from_last[..., :3]
+    steps = chunk_from_cam[:, 1:, :, 3] - chunk_from_cam[:, :-1, :, 3]
+    return ChunkMotion(
+        yaw_deg=torch.atan2(rotation[:, 0, 2], rotation[:, 2, 2]).rad2deg().numpy(),
+        shift=first_from_last[..., 3].numpy(),
+        length=steps.norm(dim=-1).sum(-1).numpy(),
+        fov_deg=fov_w.double().mean(-1).rad2deg().numpy(),
+    )
+
+
+def chunk_views(is_hidden: np.ndarray, ranges: list[range]) -> list[View]:
+    """Return for each chunk whether all, some or none of its frames show something; is_hidden [frames] bool."""
+    names: dict[tuple[bool, bool], View] = {(True, True): "hidden", (False, False): "clear"}
+    found = []
+    for frames in ranges:
+        part = is_hidden[frames.start : frames.stop]
+        found.append(names.get((bool(part.all()), bool(part.any())), "partly"))
+    return found
+
+
+def motion_errors(estimate: ChunkMotion, truth: ChunkMotion, views: list[View]) -> dict[str, float | None]:
+    """Return the means over a sequence's hidden and clear chunks; None where there is no such chunk.
+
+    `<view>_yaw_deg`: |yaw error|. `<view>_length_percent`: |log(length / true length)| in percent.
+    `<view>_shift_percent`: distance between the last camera's places over the chunk's true path length.
+    `<view>_fov_deg`. `scale_spread_percent`: standard deviation of log(length / true length) over clear chunks.
+    """
+    kinds = np.array(views)
+    log_ratio = np.log(np.maximum(estimate.length, 1e-12) / truth.length)
+    errors = {
+        "yaw_deg": np.abs(_wrapped_deg(estimate.yaw_deg - truth.yaw_deg)),
+        "length_percent": 100 * np.abs(log_ratio),
+        "shift_percent": 100 * np.linalg.norm(estimate.shift - truth.shift, axis=-1) / truth.length,
+        "fov_deg": np.abs(estimate.fov_deg - truth.fov_deg),
+    }
+    found: dict[str, float | None] = {}
+    for view in ("hidden", "clear"):
+        chosen = kinds == view
+        for name, values in errors.items():
+            found[f"{view}_{name}"] = float(values[chosen].mean()) if chosen.any() else None
+    is_clear = kinds == "clear"
+    found["scale_spread_percent"] = float(100 * log_ratio[is_clear].std()) if is_clear.sum() >= 2 else None
+    return found
+
+
+def _wrapped_deg(angle: np.ndarray) -> np.ndarray:
+    """Return angles in [-180, 180)."""
+    return (angle + 180) % 360 - 180

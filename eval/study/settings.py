@@ -1,0 +1,98 @@
+"""The recipe of the memory study (`task: study`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
+from scal3r_train.data.town_settings import TownSettings
+from scal3r_train.inference.align import AlignmentSettings
+
+REFERENCE = "full"
+
+
+class BootstrapSettings(StrictModel):
+    """How intervals are drawn."""
+
+    resamples: int = Field(4000, ge=100, description="draws of seeds and sequences with replacement")
+    level: float = Field(0.95, gt=0.5, lt=1, description="share of draws inside an interval")
+    seed: int = Field(0, ge=0, description="of the draws")
+
+
+class HeldOutSettings(StrictModel):
+    """Held-out towns of one length."""
+
+    chunks: PositiveInt = Field(description="chunks of a sequence")
+    sequences: PositiveInt = Field(description="how many of them")
+
+
+class StudyRecipe(StrictModel):
+    """One study; `python -m scal3r_eval.study RECIPE [key=value ...]`."""
+
+    task: Literal["study"]
+    output_dir: Path = Field(description="where towns, runs and results go")
+    results: str = Field(
+        "results", pattern="^[a-z0-9_]+$", description="results go to output_dir/<this>.json and .md"
+    )
+    variants: dict[str, Path] = Field(
+        description="training recipe of each variant; `full` is compared with the others"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="each variant is trained with each"
+    )
+    num_steps: PositiveInt = Field(description="optimizer steps of every training")
+    towns: TownSettings = Field(
+        description="the training towns; held-out towns differ in seed and length only"
+    )
+    held_out_seed: int = Field(ge=0, description="held-out towns of C chunks have the seed held_out_seed + C")
+    held_out: tuple[HeldOutSettings, ...] = Field(min_length=1, description="lengths of the held-out towns")
+    chunks_in_memory: tuple[PositiveInt, ...] = Field(
+        description="the longest sequences are read again with memories of so many chunks"
+    )
+    alignment: AlignmentSettings = Field(
+        AlignmentSettings(max_points=4000), description="how chunks are joined; mode is sim3 and se3 in turn"
+    )
+    bootstrap: BootstrapSettings = BootstrapSettings()
+    jobs: int = Field(2, ge=1, le=64, description="trainings or evaluations side by side, one thread each")
+
+    @model_validator(mode="after")
+    def _check(self) -> StudyRecipe:
+        if REFERENCE not in self.variants:
+            raise ValueError(f"variants needs one named {REFERENCE}")
+        if len(set(self.lengths)) < len(self.held_out):
+            raise ValueError("held_out: give each number of chunks once")
+        if self.towns.seed in {self.held_out_seed + chunks for chunks in self.lengths}:
+            raise ValueError("towns.seed is that of held-out towns; change held_out_seed")
+        return self
+
+    @property
+    def lengths(self) -> list[int]:
+        """Chunks of the held-out sequences, ascending."""
+        return sorted(part.chunks for part in self.held_out)
+
+    def held_out_towns(self, num_chunks: int, chunk_size: int, overlap: int) -> TownSettings:
+        """Return the settings of the held-out towns of so many chunks: as many black-outs a frame as in training."""
+        num_frames = num_chunks * (chunk_size - overlap) + overlap
+        blackouts = max(1, round(self.towns.blackouts * num_frames / self.towns.num_frames))
+        changes = {
+            "seed": self.held_out_seed + num_chunks,
+            "num_sequences": next(part.sequences for part in self.held_out if part.chunks == num_chunks),
+            "num_frames": num_frames,
+            "blackouts": blackouts,
+        }
+        return self.towns.model_copy(update=changes)
+
+
+def load_study(path: Path, overrides: list[str]) -> StudyRecipe:
+    """Return a study's recipe.
+
+    Raises:
+        UserError: unreadable, unknown or contradictory, or another kind of recipe.
+    """
+    mapping = load_mapping(path, overrides)
+    if mapping.get("task") != "study":
+        raise UserError(f"{path} is no study (task: study); recipes/study/memory.yaml is one")
+    return validate_mapping(StudyRecipe, mapping, str(path))
