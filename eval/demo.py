@@ -20,9 +20,9 @@ from rich.table import Table
 from scal3r_eval.baselines import BASELINES
 from scal3r_eval.trajectory_plot import plot_trajectories
 from scal3r_train.config import UserError, load_config, run_command, write_text_atomically
+from scal3r_train.data.frame_io import true_world_from_cam
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.inference.load_model import load_model
 from scal3r_train.inference.reconstruct import reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
@@ -107,7 +107,7 @@ def ate_percent(estimate: torch.Tensor, truth: torch.Tensor) -> float:
 
 def _truth(record: SequenceRecord) -> torch.Tensor:
     assert record.cam_from_world is not None, "towns have exact poses"
-    return invert_extrinsics(torch.from_numpy(record.cam_from_world))
+    return true_world_from_cam(record)
 
 
 def _command(module: str, *arguments: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from scal3r_eval.sequences import EvalSequence
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import read_frames
-from scal3r_train.inference.scene import depth_path
+from scal3r_train.inference.scene import read_depth
 from scal3r_train.metrics.depth import DepthScale, depth_errors
 
 MAX_FRAMES = 200  # evenly over the sequence, so that memory does not grow with it
@@ -29,7 +29,7 @@ def score_depth(scene: Path, sequence: EvalSequence, scale: DepthScale) -> dict[
         raise UserError(f"{sequence.name} has no depth; set protocol.depth=null")
     chosen = np.unique(np.linspace(0, len(known) - 1, min(MAX_FRAMES, len(known))).round().astype(int))
     places = [known[number] for number in chosen]
-    estimate = [_saved_depth(depth_path(scene, place)) for place in places]
+    estimate = [read_depth(scene, place) for place in places]
     hw = estimate[0].shape[0], estimate[0].shape[1]
     truth = []
     for place in places:
@@ -38,11 +38,3 @@ def score_depth(scene: Path, sequence: EvalSequence, scale: DepthScale) -> dict[
         truth.append(frames.depth[0])
     errors = depth_errors(torch.from_numpy(np.stack(estimate)), torch.stack(truth), scale).as_dict()
     return {f"depth_{name}": float(errors[name]) for name in METRICS}
-
-
-def _saved_depth(path: Path) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return np.asarray(arrays["depth"], np.float32)
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{path} is missing or damaged; reconstruct the scene again") from None

@@ -57,4 +57,4 @@ DEPTH = (
     Measure("depth_delta_3", "depth delta < 1.25^3", 3, "higher"),
 )
 SCORES = (*POSES, *POINTS, *DEPTH)
-MAIN_KEYS = ("ate_rmse_m", "f1")  # of the tables by sequence
+BY_SEQUENCE = tuple(one for one in SCORES if one.key in ("ate_rmse_m", "f1"))  # of which there are tables

@@ -18,12 +18,12 @@ from scal3r_eval.results import Resources
 from scal3r_eval.sequences import EvalSequence
 from scal3r_train.config import UserError, files_sha256
 from scal3r_train.inference.scene import (
-    INFO_NAME,
     POINTS_NAME,
     TRAJECTORY_NAME,
     load_scene_info,
     open_scene,
 )
+from scal3r_train.inference.scene_folder import INFO_NAME
 from scal3r_train.metrics.trajectory_io import Trajectory, match_timestamps, read_trajectory
 
 SCENE_NAME = "scene"

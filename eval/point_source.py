@@ -16,7 +16,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import frame_camera, read_frame_depth
 from scal3r_train.data.point_file import PointFile
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import open_source
+from scal3r_train.data.source import names_index, open_source
 from scal3r_train.data.transforms import intrinsics_matrices
 from scal3r_train.geometry.pointmap import world_points_from_depth
 
@@ -70,4 +70,4 @@ class DepthCloud:
 
 def open_points(source: str) -> PointSource:
     """Open a .ply or .pcd file, or INDEX.parquet#sequence_id. Raises UserError for anything else."""
-    return DepthCloud(open_source(source)) if ".parquet" in source else PointFile(Path(source))
+    return DepthCloud(open_source(source)) if names_index(source) else PointFile(Path(source))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from scal3r_eval.score_points import PointScoring
+from scal3r_eval.study.settings import StudyRecipe, load_study
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
 from scal3r_train.data.transforms import ResizeRule
 from scal3r_train.inference.load_model import MemoryUse
@@ -20,7 +21,7 @@ from scal3r_train.recipe import load_recipe
 if TYPE_CHECKING:
     from scal3r_train.recipe import Recipe
 
-    AnyRecipe: TypeAlias = "Recipe | EvalRecipe"
+    AnyRecipe: TypeAlias = "Recipe | EvalRecipe | StudyRecipe"
 
 TASK = "eval"
 DATA_FOLDER, TRUTH_FOLDER = "data", "truth"
@@ -228,6 +229,9 @@ def load_eval_recipe(path: str | Path, overrides: Sequence[str] = ()) -> EvalRec
 
 def load_any_recipe(path: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Return the recipe of a file, whatever its task. Raises UserError as the loaders do."""
-    if load_mapping(path, overrides).get("task") == TASK:
+    task = load_mapping(path, overrides).get("task")
+    if task == TASK:
         return load_eval_recipe(path, overrides)
+    if task == "study":
+        return load_study(path, overrides)
     return load_recipe(path, overrides)

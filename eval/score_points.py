@@ -22,7 +22,9 @@ from tqdm import tqdm
 from scal3r_eval.point_source import PointSource, open_points
 from scal3r_eval.truth_trajectory import match_files
 from scal3r_train.config import StrictModel, UserError, validate_mapping
+from scal3r_train.data.source import names_index
 from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.inference.scene import POINTS_NAME, TRAJECTORY_NAME
 from scal3r_train.metrics.icp import IcpMode, IcpSettings, refine_alignment
 from scal3r_train.metrics.points import score_points
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode, align_trajectory
@@ -31,7 +33,6 @@ from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans, along_curve
 VOXELS_PER_THRESHOLD = 10
 ICP_REACH = 10  # thresholds
 LINE = 1e-6  # ratio of extents below which cameras are on a line
-SCENE_POINTS, SCENE_TRAJECTORY = "points.ply", "trajectory.tum"
 
 
 class PointScoring(StrictModel):
@@ -85,10 +86,10 @@ def score_point_files(estimate: str, ground_truth: str, options: Mapping[str, An
     """
     scoring = validate_mapping(PointFileScoring, options, "score points")
     trajectory, true_trajectory = scoring.est_trajectory, scoring.gt_trajectory
-    if (Path(estimate) / SCENE_POINTS).is_file():
-        trajectory = trajectory or str(Path(estimate) / SCENE_TRAJECTORY)
-        estimate = str(Path(estimate) / SCENE_POINTS)
-    if ".parquet" in ground_truth:
+    if (Path(estimate) / POINTS_NAME).is_file():
+        trajectory = trajectory or str(Path(estimate) / TRAJECTORY_NAME)
+        estimate = str(Path(estimate) / POINTS_NAME)
+    if names_index(ground_truth):
         true_trajectory = true_trajectory or ground_truth
     is_known = trajectory is not None and true_trajectory is not None
     align = scoring.align or ("sim3" if is_known else "none")

@@ -15,17 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from scal3r_eval.recipe import DATA_FOLDER, BenchmarkSettings, EvalRecipe, SequenceSettings
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_files import video_frame
-from scal3r_train.data.frame_io import frame_camera
+from scal3r_train.data.frame_io import true_world_from_cam
 from scal3r_train.data.index import SequenceIndex, load_index
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.inference.input_settings import InputSettings
 from scal3r_train.metrics.trajectory import MIN_POSES
 
@@ -140,10 +138,8 @@ def choose_frames(
     chosen = InputSettings(
         start=settings.start, stop=settings.stop, stride=settings.stride, max_frames=settings.max_frames
     ).frame_indices(record.num_frames)[:length]
-    cameras = [frame_camera(record, frame).extrinsics for frame in chosen]
-    unknown = np.full((3, 4), np.nan)
-    poses = torch.from_numpy(np.stack([unknown if camera is None else camera for camera in cameras]))
-    truth = invert_extrinsics(poses.double())
+    unknown = torch.full((len(chosen), 3, 4), torch.nan, dtype=torch.float64)
+    truth = unknown if record.cam_from_world is None else true_world_from_cam(record)[chosen]
     names = "".join(f"{record.image[frame]}\n" for frame in chosen)
     name = record.sequence_id if length is None else f"{record.sequence_id}[:{length}]"
     return EvalSequence(

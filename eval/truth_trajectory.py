@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from scal3r_train.config import UserError
-from scal3r_train.data.source import open_source
-from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.data.frame_io import true_world_from_cam
+from scal3r_train.data.source import names_index, open_source
 from scal3r_train.metrics.trajectory_io import (
     MatchedTrajectories,
     Trajectory,
@@ -28,12 +28,12 @@ def match_files(
     """
     ours = read_trajectory(estimate)
     truth = os.fspath(truth)
-    if ".parquet" not in truth:
+    if not names_index(truth):
         return match_trajectories(ours, read_trajectory(Path(truth)), max_time_difference)
     record = open_source(truth)
     if record.cam_from_world is None:
         raise UserError(f"{truth} has no poses; give another ground truth")
-    world_from_cam = invert_extrinsics(torch.from_numpy(record.cam_from_world).double())
+    world_from_cam = true_world_from_cam(record)
     if ours.timestamps is None:
         return match_trajectories(ours, Trajectory(world_from_cam, None), max_time_difference)
     times = torch.from_numpy(record.timestamp).double()

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     Recipe: TypeAlias = "TrainingRecipe | ReconstructionRecipe"
 
 TASKS = ("train", "reconstruct")
+COMMANDS_ABOVE = {
+    "eval": "scal3r eval",
+    "study": "python -m scal3r_eval.study",
+}  # whose recipes a higher floor reads
 
 
 def _network_fields() -> dict[str, Any]:
@@ -122,8 +126,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     mapping = load_mapping(path, overrides)
     task = mapping.get("task", "train")
-    if task == "eval":  # of the floor above
-        raise UserError(f"{path} is a recipe for `scal3r eval`")
+    if task in COMMANDS_ABOVE:
+        raise UserError(f"{path} is a recipe for `{COMMANDS_ABOVE[task]}`")
     if task not in TASKS:
         raise UserError(f"{path}: task = {task!r}: it should be one of {', '.join(TASKS)}")
     return validate_mapping(_recipe_class(task), mapping, str(path))

@@ -13,9 +13,8 @@ from scal3r_data_tools.checking.depth_warp import warp_error_map
 from scal3r_data_tools.checking.errors import epipolar_errors, reprojection_vectors
 from scal3r_data_tools.checking.examine import Findings
 from scal3r_data_tools.checking.views import read_view
-from scal3r_data_tools.previewing.above import upright_poses
 from scal3r_data_tools.previewing.colours import DepthScale, colour_depth
-from scal3r_train.data.frame_io import read_frame_image
+from scal3r_train.data.frame_io import read_frame_image, upright_poses
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.view import View, positions
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from scal3r_data_tools.previewing.above import upright_poses
 from scal3r_data_tools.previewing.canvas import (
     FAINT,
     PADDING,
@@ -31,6 +30,7 @@ from scal3r_data_tools.previewing.shown_frames import (
     read_shown,
     spread_frames,
 )
+from scal3r_train.data.frame_io import upright_poses
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.view import View, positions
 

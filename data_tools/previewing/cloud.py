@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from scal3r_data_tools.previewing.above import upright_poses
 from scal3r_data_tools.previewing.shown_frames import ShownFrame, frames_with_depth, read_shown
+from scal3r_train.data.frame_io import upright_poses
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.transforms import intrinsics_matrices
 from scal3r_train.geometry.pointmap import world_points_from_depth

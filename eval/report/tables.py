@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scal3r_eval.cited import RESOURCES, RUNTIME_S, cited_metrics, cited_sequence_metrics
-from scal3r_eval.measures import SCORES, Measure
+from scal3r_eval.measures import BY_SEQUENCE, SCORES, Measure
 from scal3r_eval.results import EvalResults, Resources, SequenceScores, Summary
 from scal3r_eval.summary import mean_over_runs, value_of
 
@@ -39,7 +39,7 @@ def all_tables(results: EvalResults) -> list[Table]:
     """Return the tables of a report in their order; those without rows are left out."""
     tables = [
         summary_table(results),
-        *(sequence_table(results, measure) for measure in SCORES if measure.key in ("ate_rmse_m", "f1")),
+        *(sequence_table(results, measure) for measure in BY_SEQUENCE),
         resource_table(results),
         runtime_table(results),
         cited_table(results.cited),

@@ -6,20 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scal3r_eval.study.settings import REFERENCE
+from scal3r_eval.study.summary import TITLES
 
-TITLES = {
-    "hidden_yaw_deg": "hidden: yaw, deg",
-    "hidden_length_percent": "hidden: length, %",
-    "hidden_shift_percent": "hidden: shift, %",
-    "hidden_fov_deg": "hidden: fov, deg",
-    "clear_yaw_deg": "clear: yaw, deg",
-    "clear_length_percent": "clear: length, %",
-    "clear_shift_percent": "clear: shift, %",
-    "clear_fov_deg": "clear: fov, deg",
-    "scale_spread_percent": "clear: scale spread, %",
-    "ate_percent": "ATE, % of path",
-    "ate_se3_percent": "ATE, SE(3) seams, % of path",
-}
 HIDDEN = ("hidden_yaw_deg", "hidden_length_percent", "hidden_shift_percent", "hidden_fov_deg")
 CLEAR = ("clear_yaw_deg", "clear_shift_percent", "scale_spread_percent", "ate_percent", "ate_se3_percent")
 SWEPT = (*HIDDEN[:3], "clear_yaw_deg", "clear_shift_percent")

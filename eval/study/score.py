@@ -57,10 +57,7 @@ def stitch(
     placement = Placement(place_chunks(seams, predictions[0].extrinsics[0]), seams, math.nan)
     placed: list[PlacedFrames] = []
     for number, prediction in by_number.items():
-        placed += placement.own_frames(prediction, number, layout.own[number], layout, recipe)
-        if number < len(layout.shared):
-            later = by_number[number + 1]
-            placed += placement.shared_frames(prediction, later, number, layout, recipe)
+        placed += placement.decided_frames(prediction, by_number.get(number + 1), number, layout, recipe)
     return torch.cat([part.world_from_cam for part in placed])
 
 

@@ -15,19 +15,20 @@ from scal3r_eval.study.bootstrap import Interval, mean_interval, paired_differen
 from scal3r_eval.study.files import memory_condition, scores_file
 from scal3r_eval.study.settings import REFERENCE, BootstrapSettings, StudyRecipe
 
-METRICS = (
-    "hidden_yaw_deg",
-    "hidden_length_percent",
-    "hidden_shift_percent",
-    "hidden_fov_deg",
-    "clear_yaw_deg",
-    "clear_length_percent",
-    "clear_shift_percent",
-    "clear_fov_deg",
-    "scale_spread_percent",
-    "ate_percent",
-    "ate_se3_percent",
-)
+TITLES = {
+    "hidden_yaw_deg": "hidden: yaw, deg",
+    "hidden_length_percent": "hidden: length, %",
+    "hidden_shift_percent": "hidden: shift, %",
+    "hidden_fov_deg": "hidden: fov, deg",
+    "clear_yaw_deg": "clear: yaw, deg",
+    "clear_length_percent": "clear: length, %",
+    "clear_shift_percent": "clear: shift, %",
+    "clear_fov_deg": "clear: fov, deg",
+    "scale_spread_percent": "clear: scale spread, %",
+    "ate_percent": "ATE, % of path",
+    "ate_se3_percent": "ATE, SE(3) seams, % of path",
+}
+METRICS = tuple(TITLES)
 GUESSES = ("prior", "copy")
 FROZEN_METHOD, GCS_OFF_METHOD = f"{REFERENCE}, frozen", f"{REFERENCE}, gcs_off"
 

@@ -22,6 +22,7 @@ from scal3r_train.data.rectify import DistortedCamera, pinhole_intrinsics, undis
 from scal3r_train.data.sequence import Frames, SequenceRecord
 from scal3r_train.data.transforms import Cover, ResizeRule, half_pixel_intrinsics, intrinsics_matrices
 from scal3r_train.data.video_frames import read_video_frame
+from scal3r_train.geometry.camera import invert_extrinsics
 
 # One clockwise quarter turn: what was right is below, what was below is left.
 TURNED_FROM_CAMERA = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
@@ -161,6 +162,20 @@ def frame_camera(record: SequenceRecord, index: int) -> FrameCamera:
         extrinsics = None if extrinsics is None else TURNED_FROM_CAMERA @ extrinsics
         height, width = width, height
     return FrameCamera(intrinsics, extrinsics)
+
+
+def upright_poses(record: SequenceRecord) -> np.ndarray:
+    """Return cam_from_world [S, 3, 4] of the images as they stand upright. The record has poses."""
+    assert record.cam_from_world is not None, "no poses"
+    return np.linalg.matrix_power(TURNED_FROM_CAMERA, record.quarter_turns % 4) @ record.cam_from_world
+
+
+def true_world_from_cam(record: SequenceRecord) -> Tensor:
+    """Return world_from_cam [S, 3, 4] float64 of the upright images, as a reconstruction states them.
+
+    Frames without a pose have NaN, as the index does. The record has poses.
+    """
+    return invert_extrinsics(torch.from_numpy(upright_poses(record)).double())
 
 
 def z_from_ray_length(length: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:

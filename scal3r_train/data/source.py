@@ -21,6 +21,11 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 SECONDS_NAME = re.compile(r"\d+\.\d+")
 
 
+def names_index(source: str) -> bool:
+    """Return whether `source` is INDEX.parquet or INDEX.parquet#sequence_id."""
+    return ".parquet#" in source or source.endswith(".parquet")
+
+
 def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
     """The sequence that `source` names: an image folder, a video, or INDEX.parquet#sequence_id.
 

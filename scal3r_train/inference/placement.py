@@ -36,6 +36,20 @@ class Placement:
         first = self.world_from_chunk[0]
         return replace(self, world_from_chunk=[first @ other for other in first_from_chunk])
 
+    def decided_frames(
+        self,
+        prediction: Prediction,
+        later: Prediction | None,
+        number: int,
+        layout: Layout,
+        recipe: ReconstructionRecipe,
+    ) -> Iterator[PlacedFrames]:
+        """Yield what chunk `number` decides alone, then what it decides with the `later` one (None after the last)."""
+        assert (later is None) == (number == len(layout.shared)), f"chunk {number + 1} is missing"
+        yield from self.own_frames(prediction, number, layout.own[number], layout, recipe)
+        if later is not None:
+            yield from self.shared_frames(prediction, later, number, layout, recipe)
+
     def own_frames(
         self, prediction: Prediction, number: int, frames: range, layout: Layout, recipe: ReconstructionRecipe
     ) -> Iterator[PlacedFrames]:

@@ -151,6 +151,16 @@ def write_depth(folder: Path, frame: int, depth: np.ndarray, confidence: np.ndar
         np.savez(path, depth=depth.astype(np.float32), confidence=confidence.astype(np.float32))
 
 
+def read_depth(folder: Path, frame: int) -> np.ndarray:
+    """Return the depth [H, W] float32 that `write_depth` wrote; UserError when it is missing or damaged."""
+    path = depth_path(folder, frame)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return np.asarray(arrays["depth"], np.float32)
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{path} is missing or damaged; reconstruct the scene again") from None
+
+
 def depth_path(folder: Path, frame: int) -> Path:
     """Return where the depth of a frame of the scene lies."""
     return folder / DEPTH_NAME / f"{frame:06d}.npz"

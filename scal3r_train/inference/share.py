@@ -6,7 +6,7 @@ Shapes: S frames, H W pixels.
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -194,27 +194,12 @@ def place_share(
     cloud = PointSieve.for_export(voxel_size_of(recipe, placement), recipe.export)
     share = Share.nothing()
     for number in track(predictions):
-        for placed in _decided(predictions, after, number, layout, placement, recipe):
+        later = after.get(number + 1) or predictions.get(number + 1)
+        for placed in placement.decided_frames(predictions[number], later, number, layout, recipe):
             part = write_placed(placed, video, recipe, folder)
             share = share.with_cameras_of(part)
             cloud.add(part.points)
     return replace(share, points=cloud.result(), peak_memory_bytes=peak_memory())
-
-
-def _decided(
-    predictions: Mapping[int, SavedPrediction],
-    after: Mapping[int, ChunkPrediction],
-    number: int,
-    layout: Layout,
-    placement: Placement,
-    recipe: ReconstructionRecipe,
-) -> Iterator[PlacedFrames]:
-    """Yield the frames that a chunk decides alone and those that it shares with the next chunk."""
-    prediction = predictions[number]
-    yield from placement.own_frames(prediction, number, layout.own[number], layout, recipe)
-    if number < len(layout.shared):
-        later = after[number + 1] if number + 1 in after else predictions[number + 1]
-        yield from placement.shared_frames(prediction, later, number, layout, recipe)
 
 
 def write_placed(placed: PlacedFrames, video: Video, recipe: ReconstructionRecipe, folder: Path) -> Share:

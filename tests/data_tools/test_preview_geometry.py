@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.previewing.above import upright_poses
 from scal3r_data_tools.previewing.cloud import Cloud, cloud_frames
 from scal3r_data_tools.previewing.cloud_views import from_above, from_behind, observer_pose
 from scal3r_data_tools.previewing.colours import (
@@ -21,7 +20,7 @@ from scal3r_data_tools.previewing.colours import (
     overlay,
 )
 from scal3r_data_tools.previewing.depth_edges import depth_edges, edges_at_tile
-from scal3r_train.data.frame_io import frame_camera
+from scal3r_train.data.frame_io import frame_camera, upright_poses
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.transforms import Cover
 from scal3r_train.geometry.splat import MAX_SIDE, shaded, splat

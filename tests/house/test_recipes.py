@@ -10,9 +10,7 @@ from tests.conftest import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / "recipes"
 LAUNCH_FILES = sorted((FOLDER / "accelerate").rglob("*.yaml"))
-# Of another kind: tests/eval/test_study_parts.py reads them.
-STUDIES = [FOLDER / "study" / f"{name}.yaml" for name in ("memory", "smoke", "widths")]
-RECIPES = sorted(set(FOLDER.rglob("*.yaml")) - set(LAUNCH_FILES) - set(STUDIES))
+RECIPES = sorted(set(FOLDER.rglob("*.yaml")) - set(LAUNCH_FILES))
 
 
 def relative(path: Path) -> str:

@@ -72,9 +72,7 @@ def all_frames(
 ) -> Iterator[PlacedFrames]:
     recipe = ReconstructionRecipe()
     for k in range(len(layout.ranges)):
-        yield from placement.own_frames(predictions[k], k, layout.own[k], layout, recipe)
-        if k < len(layout.shared):
-            yield from placement.shared_frames(predictions[k], predictions[k + 1], k, layout, recipe)
+        yield from placement.decided_frames(predictions[k], predictions.get(k + 1), k, layout, recipe)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 7])

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.data.source import open_source
-from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.data.frame_io import true_world_from_cam
+from scal3r_train.data.source import names_index, open_source
 from scal3r_train.inference.scene import Scene
 from scal3r_train.metrics.trajectory import TrajectoryScore, align_trajectory, score_trajectory
 from scal3r_train.metrics.trajectory_io import Trajectory, match_timestamps, read_trajectory
@@ -79,12 +79,11 @@ def load_ground_truth(source: str | os.PathLike[str], scene: Scene) -> GroundTru
 def _poses_by_frame(name: str, scene: Scene) -> tuple[Tensor, Tensor]:
     """Return frames of the scene [M] and their true world_from_cam [M, 3, 4] in the truth's own world."""
     numbers = torch.tensor(scene.info.frame_indices)
-    if ".parquet" in name:
+    if names_index(name):
         record = open_source(name)
         if record.cam_from_world is None:
             raise UserError(f"{name} has no poses; give another ground truth")
-        poses = invert_extrinsics(torch.from_numpy(record.cam_from_world).double())
-        return _by_number(numbers, poses)
+        return _by_number(numbers, true_world_from_cam(record))
     trajectory = read_trajectory(Path(name))
     if trajectory.timestamps is None:
         return _by_number(numbers, trajectory.world_from_cam)
