@@ -4,7 +4,7 @@
     python -m benchmarks.loop_retrieval                           # the search alone, on made-up descriptors
 
 Encoders: `conv` and `dino` have random weights (one strided convolution; two transformer blocks), `demo` is the shipped
-assets/scal3r-demo in chunks of 8. A pair is right when the cameras are near and look the same way (10 m and 40 degrees
+assets/scal3r-tiny in chunks of 8. A pair is right when the cameras are near and look the same way (10 m and 40 degrees
 in game_loop, 0.4 m and 35 degrees in the kitchen). Columns: `recall@1`, of the frames that have a right partner more
 than 60 frames away, the share whose most alike one is right; `av.prec`, average precision over all frames' most alike
 ones; then of `find_loop_candidates`: the threshold, the number of candidates, of right ones before the first wrong one,
@@ -35,7 +35,7 @@ from scal3r_train.model.aggregator import normalize_images
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.patch_encoder import ConvPatchEncoder, DinoPatchEncoder
 
-DEMO = Path(__file__).parent.parent / "assets" / "scal3r-demo"
+DEMO = Path(__file__).parent.parent / "assets" / "scal3r-tiny"
 REFERENCE = LoopSettings(
     num_components=0,
     temporal_window=1,
