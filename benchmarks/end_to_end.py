@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from scal3r_train.data.index import load_index
 from scal3r_train.inference.scene import Scene, load_scene
 
 RECIPE = Path("recipes/reconstruct/demo.yaml")
@@ -105,8 +106,6 @@ def main() -> None:
         work = Path(name)
         index = work / "kitchen.parquet"
         command("data", "index", "seven_scenes", arguments.data / "seven_scenes_kitchen", index)
-        from scal3r_train.data.index import load_index
-
         kitchen = f"{index}#{load_index(index)[0].sequence_id}"
         sources = {"game_loop": arguments.data / "game_loop" / "rgb", "seven_scenes_kitchen": kitchen}
         for video, source in sources.items():

@@ -7,7 +7,6 @@ Everything goes through the commands a user has: `scal3r data synth`, torchrun o
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -18,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from scal3r_eval.baselines import BASELINES
+from scal3r_eval.commands import run_shown
 from scal3r_eval.trajectory_plot import plot_trajectories
-from scal3r_train.config import UserError, load_config, run_command, write_text_atomically
+from scal3r_train.config import load_config, run_command, write_text_atomically
 from scal3r_train.data.frame_io import true_world_from_cam
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
@@ -47,7 +47,7 @@ def main(console: Console) -> int:
     console.rule("1/4 making towns")
     for name, settings in TOWNS.items():
         console.print(f"  {FOLDER / name}: {' '.join(settings)}")
-        _command("scal3r_train.cli", "data", "synth", str(FOLDER / name), *settings, *TOWN_SIZE)
+        run_shown("scal3r_train.cli", "data", "synth", str(FOLDER / name), *settings, *TOWN_SIZE)
     console.rule(f"2/4 training on {NUM_RANKS} ranks ({RECIPE})")
     checkpoint = load_training_recipe(RECIPE).model.checkpoint
     if checkpoint is not None:
@@ -55,7 +55,7 @@ def main(console: Console) -> int:
             f"going on from the shipped checkpoint {checkpoint}, which its README.md says how to make"
         )
     launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={NUM_RANKS}", "-m")
-    _command(*launcher, "scal3r_train.train", str(RECIPE))
+    run_shown(*launcher, "scal3r_train.train", str(RECIPE))
     console.rule("3/4 reconstructing videos it has not seen")
     index = load_index(FOLDER / "held_out" / "index.parquet")
     records = [index[row] for row in range(len(index))]
@@ -108,13 +108,6 @@ def ate_percent(estimate: torch.Tensor, truth: torch.Tensor) -> float:
 def _truth(record: SequenceRecord) -> torch.Tensor:
     assert record.cam_from_world is not None, "towns have exact poses"
     return true_world_from_cam(record)
-
-
-def _command(module: str, *arguments: str) -> None:
-    """Run a command of the project with its progress shown."""
-    command = [sys.executable, "-m", module, *arguments]
-    if subprocess.run(command, check=False).returncode != 0:
-        raise UserError(f"the demo's step `{' '.join(command[1:])}` failed; its message is above")
 
 
 def _print_results(console: Console, results: dict[str, object]) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scal3r_eval.commands import run_quietly
 from scal3r_eval.recipe import DATA_FOLDER, BenchmarkSettings, EvalRecipe, SequenceSettings
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_files import video_frame
@@ -85,7 +84,7 @@ def provide_index(recipe: EvalRecipe) -> Path:
     if benchmark.towns:
         with _locked(recipe.output_dir):
             # The same towns are left alone, others than asked for are refused.
-            _run("synth", str(folder), *benchmark.options)
+            run_quietly("data", "synth", str(folder), *benchmark.options)
         return folder / INDEX_NAME
     if benchmark.data_root is not None:
         if not benchmark.data_root.is_dir() or not any(benchmark.data_root.iterdir()):
@@ -93,7 +92,9 @@ def provide_index(recipe: EvalRecipe) -> Path:
         assert benchmark.adapter is not None, "checked by the settings"
         index = folder / INDEX_NAME
         with _locked(recipe.output_dir):
-            _run("index", benchmark.adapter, str(benchmark.data_root), str(index), *benchmark.options)
+            run_quietly(
+                "data", "index", benchmark.adapter, str(benchmark.data_root), str(index), *benchmark.options
+            )
         return index
     if benchmark.index is None or not benchmark.index.is_file():
         raise UserError(_absent(benchmark, f"{benchmark.index or 'an index'} is not there"))
@@ -185,18 +186,6 @@ def _absent(benchmark: BenchmarkSettings, what: str) -> str:
         f"data of {benchmark.name} is missing: {what}; get it and run `{benchmark.command()}`{docs}, "
         "or give its folder as benchmark.data_root=FOLDER"
     )
-
-
-def _run(*arguments: str) -> None:
-    """Run `scal3r data ...` in a process of its own: eval and data_tools are neighbours that do not know each other."""
-    command = [sys.executable, "-m", "scal3r_train.cli", "data", *arguments]
-    finished = subprocess.run(
-        command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    if finished.returncode:
-        lines = finished.stderr.strip().splitlines() or ["it gave no reason"]
-        reason = lines[-1].removeprefix("scal3r: error: ")
-        raise UserError(f"`scal3r data {' '.join(arguments)}` failed: {reason}")
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from scal3r_eval.bootstrap import BootstrapSettings, mean_interval
 from scal3r_eval.measures import POSES, SCORES, Measure
 from scal3r_eval.results import SequenceScores, Summary
 from scal3r_train.metrics.failures import CountedScores, Outcome, count_failures
 
-NUM_RESAMPLES, SEED = 2000, 0
-TAIL_PERCENT = 2.5  # on either side of a 95 % interval
+DRAWS = BootstrapSettings()
 
 Scores = Mapping[str, Mapping[str, tuple[SequenceScores, ...]]]
 RunLabel = tuple[str, int]
@@ -85,25 +85,12 @@ def _outcome(run: SequenceScores, measure: Measure) -> Outcome:
 def _summary(runs: list[CountedScores]) -> Summary:
     values = np.array([list(run.values.values()) for run in runs], float)
     valid = [run.mean_of_valid for run in runs if run.mean_of_valid is not None]
-    low, high = _interval(values)
+    interval = mean_interval(values, DRAWS) if values.size > 1 else None
     return Summary(
         mean=float(values.mean()),
         mean_of_valid=sum(valid) / len(valid) if valid else None,
-        low=low,
-        high=high,
+        low=None if interval is None else interval.low,
+        high=None if interval is None else interval.high,
         num_sequences=values.shape[1],
         num_failures=sum(len(run.failures) for run in runs),
     )
-
-
-def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
-    """Return the 95 % percentile interval of the mean of [R, Q], sequences and runs drawn with replacement."""
-    num_runs, num_sequences = values.shape
-    if values.size == 1:
-        return None, None
-    random = np.random.default_rng(SEED)
-    runs = random.integers(num_runs, size=(NUM_RESAMPLES, num_runs))
-    sequences = random.integers(num_sequences, size=(NUM_RESAMPLES, num_sequences))
-    means = values[runs[:, :, None], sequences[:, None, :]].mean(axis=(1, 2))
-    low, high = np.percentile(means, [TAIL_PERCENT, 100 - TAIL_PERCENT])
-    return float(low), float(high)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+from scal3r_eval.commands import run_logged, run_shown
 from scal3r_eval.study.files import held_out_folder, run_folder, towns_folder
 from scal3r_eval.study.settings import REFERENCE, StudyRecipe
 from scal3r_eval.study.towns import chunking_of
@@ -22,8 +20,6 @@ Say = Callable[[str], None]
 TOWNS_FILE = (
     "towns.yaml"  # in which `scal3r data synth` notes the settings; a folder is complete when it exists
 )
-# Of the arithmetic, for processes that we start: side by side they would get into each other's way.
-ONE_THREAD = ("env", "OMP_NUM_THREADS=1")
 
 
 def make_towns(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> None:
@@ -38,7 +34,7 @@ def make_towns(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> Non
             continue
         say(f"{folder}: {settings.num_sequences} towns of {settings.num_frames} frames")
         arguments = [*_overrides(settings), f"num_workers={recipe.jobs}"]
-        _command("scal3r_train.cli", "data", "synth", str(folder), *arguments)
+        run_shown("scal3r_train.cli", "data", "synth", str(folder), *arguments)
 
 
 def check_runs(recipe: StudyRecipe) -> None:
@@ -64,8 +60,7 @@ def train_all(recipe: StudyRecipe, say: Say) -> None:
         if (folder / "model").is_dir():
             return
         started = time.perf_counter()
-        log = folder.with_suffix(".log")
-        _command("scal3r_train.train", *_training_arguments(recipe, *run), log=log)
+        run_logged(folder.with_suffix(".log"), "scal3r_train.train", *_training_arguments(recipe, *run))
         seconds = time.perf_counter() - started
         write_text_atomically(folder / "seconds.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
         say(f"{folder}: trained, {seconds:.0f} s")
@@ -89,20 +84,6 @@ def _training_arguments(recipe: StudyRecipe, variant: str, seed: int) -> list[st
 def _overrides(settings: TownSettings) -> Sequence[str]:
     values = settings.model_dump(mode="json")
     return [f"{name}={'null' if value is None else value}" for name, value in values.items()]
-
-
-def _command(module: str, *arguments: str, log: Path | None = None) -> None:
-    """Run a command of the project; what it says goes to a file, if given."""
-    command = [*ONE_THREAD, sys.executable, "-m", module, *arguments]
-    if log is None:
-        code = subprocess.run(command, check=False).returncode
-    else:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            code = subprocess.run(command, check=False, stdout=file, stderr=file).returncode
-    if code != 0:
-        where = "its message is above" if log is None else f"its messages are in {log}"
-        raise UserError(f"the study's step `python {' '.join(command[3:])}` failed; {where}")
 
 
 def study_chunking(recipe: StudyRecipe) -> ScheduleSettings:

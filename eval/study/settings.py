@@ -7,19 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from scal3r_eval.bootstrap import BootstrapSettings
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
 from scal3r_train.data.town_settings import TownSettings
 from scal3r_train.inference.align import AlignmentSettings
 
 REFERENCE = "full"
-
-
-class BootstrapSettings(StrictModel):
-    """How intervals are drawn."""
-
-    resamples: int = Field(4000, ge=100, description="draws of seeds and sequences with replacement")
-    level: float = Field(0.95, gt=0.5, lt=1, description="share of draws inside an interval")
-    seed: int = Field(0, ge=0, description="of the draws")
 
 
 class HeldOutSettings(StrictModel):

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from scal3r_eval.study.bootstrap import Interval, mean_interval, paired_difference
+from scal3r_eval.bootstrap import BootstrapSettings, Interval, mean_interval, paired_difference
 from scal3r_eval.study.files import memory_condition, scores_file
-from scal3r_eval.study.settings import REFERENCE, BootstrapSettings, StudyRecipe
+from scal3r_eval.study.settings import REFERENCE, StudyRecipe
 
 TITLES = {
     "hidden_yaw_deg": "hidden: yaw, deg",

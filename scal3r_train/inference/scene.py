@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
+from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.inference.ply import PlyReader, write_ply
 from scal3r_train.inference.point_cloud import PointCloud
 from scal3r_train.inference.scene_folder import INFO_NAME, writing
@@ -101,6 +102,22 @@ class SceneCameras:
     timestamps: Tensor
     world_from_cam: Tensor
     intrinsics: Tensor
+
+    @property
+    def images_root(self) -> Path:
+        """Where the names of the input images started when the scene was made."""
+        return Path(str(self.info.input.get("root", "")))
+
+    def input_record(self, root: Path) -> SequenceRecord:
+        """Return the input images below `root` again, as a sequence without cameras."""
+        return SequenceRecord(
+            dataset="images",
+            sequence_id="scene",
+            root=root,
+            image=tuple(frame.name for frame in self.frames),
+            image_size=np.array([frame.image_hw for frame in self.frames], np.int64),
+            timestamp=np.arange(len(self.frames), dtype=np.float64),
+        )
 
 
 @dataclass(frozen=True, eq=False)

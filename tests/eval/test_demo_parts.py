@@ -11,7 +11,6 @@ from rich.console import Console
 
 from scal3r_eval import demo
 from scal3r_eval.trajectory_plot import plot_trajectories
-from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.synthetic import TownDrive
 from scal3r_train.data.town_settings import TownSettings
@@ -89,8 +88,3 @@ def test_plots_show_every_sequence(records: list[SequenceRecord], tmp_path: Path
         colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
     assert [255, 127, 14] in colours.tolist(), "our path is drawn"
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
-
-
-def test_a_failing_step_ends_the_demo_with_its_command() -> None:
-    with pytest.raises(UserError, match=r"`-m scal3r_train\.cli --no-such-option` failed"):
-        demo._command("scal3r_train.cli", "--no-such-option")

@@ -10,12 +10,12 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from scal3r_eval.study.bootstrap import mean_interval, paired_difference
+from scal3r_eval.bootstrap import BootstrapSettings, mean_interval, paired_difference
 from scal3r_eval.study.chunk_errors import ChunkMotion, View, chunk_motion, chunk_views, motion_errors
 from scal3r_eval.study.guesses import copied_motion, prior_motion
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition, predict_chunks
 from scal3r_eval.study.score import stitch
-from scal3r_eval.study.settings import BootstrapSettings, load_study
+from scal3r_eval.study.settings import load_study
 from scal3r_eval.study.towns import HeldOutTown, mean_distance_m
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceBatch

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 from PIL import Image
 
 from scal3r_train.config import UserError
@@ -129,15 +128,7 @@ def _write_images(source: ExportSource, names: list[str], folder: Path) -> None:
 
 def _record(source: ExportSource) -> SequenceRecord:
     """Return the input again, with the lens that the reconstruction was told of."""
-    frames = source.cameras.frames
-    record = SequenceRecord(
-        dataset="images",
-        sequence_id="export",
-        root=source.images_root,
-        image=tuple(frame.name for frame in frames),
-        image_size=np.array([frame.image_hw for frame in frames], np.int64),
-        timestamp=np.arange(len(frames), dtype=np.float64),
-    )
+    record = source.cameras.input_record(source.images_root)
     path = _cameras_file(source)
     if path is None:
         return record

@@ -53,7 +53,7 @@ class ExportSource:
     @property
     def images_root(self) -> Path:
         """Where the names of the input images start."""
-        return self.options.images or Path(self.cameras.info.input.get("root", ""))
+        return self.options.images or self.cameras.images_root
 
     def points(self, folder: Path) -> Iterator[np.ndarray]:
         """Yield the points that the options leave in blocks of `ply.VERTEX`; `folder` takes a temporary file."""

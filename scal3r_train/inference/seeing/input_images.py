@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import read_frame_image
-from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.inference.scene import Scene
 
 REDUCTIONS = (8, 4, 2)
@@ -21,14 +18,7 @@ class InputImages:
     def __init__(self, scene: Scene) -> None:
         """Nothing is read yet."""
         self._frames = scene.frames
-        self._record = SequenceRecord(
-            dataset="images",
-            sequence_id="seen",
-            root=Path(str(scene.info.input.get("root", ""))),
-            image=tuple(frame.name for frame in scene.frames),
-            image_size=np.array([frame.image_hw for frame in scene.frames], np.int64),
-            timestamp=np.arange(len(scene.frames), dtype=np.float64),
-        )
+        self._record = scene.input_record(scene.images_root)
 
     def small(self, frame: int, max_side: int) -> np.ndarray | None:
         """Return the image of a frame of the scene [H, W, 3] uint8, at most `max_side` wide and high.

@@ -1,4 +1,4 @@
-"""Intervals for means over seeds and sequences, and for paired differences of two methods.
+"""Intervals for means over seeds (runs of a method) and sequences, and for paired differences of two methods.
 
 Seeds and sequences are crossed: every seed is tried on every sequence. A draw takes both with replacement and averages
 over the crossing, so that an interval is as wide as both kinds of chance make it (Owen 2007, the pigeonhole bootstrap,
@@ -11,8 +11,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from pydantic import Field
 
-from scal3r_eval.study.settings import BootstrapSettings
+from scal3r_train.config import StrictModel
+
+
+class BootstrapSettings(StrictModel):
+    """How intervals are drawn."""
+
+    resamples: int = Field(4000, ge=100, description="draws of seeds and sequences with replacement")
+    level: float = Field(0.95, gt=0.5, lt=1, description="share of draws inside an interval")
+    seed: int = Field(0, ge=0, description="of the draws")
 
 
 @dataclass(frozen=True)
