@@ -1,6 +1,7 @@
 """Make the pictures of docs/images: the report and the viewer, with a scene made from game_loop's ground truth.
 
 python -m benchmarks.screenshots [--scene FOLDER] [--truth FILE] [--source ../shared/data/game_loop]
+python -m benchmarks.screenshots --demo runs/demo        the README's, of what `make demo` left there
 
 The images of game_loop are under the Free Art License; so are these pictures.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -39,7 +41,11 @@ def main() -> None:
     parser.add_argument("--truth", help="its ground truth")
     parser.add_argument("--source", type=Path, default=Path("../shared/data/game_loop"))
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
+    parser.add_argument("--demo", type=Path, help="make the README's pictures, of this folder")
     arguments = parser.parse_args()
+    if arguments.demo is not None:
+        show_demo(arguments.demo, arguments.output)
+        return
     with tempfile.TemporaryDirectory() as temporary, chromium_page() as page:
         folder, truth = arguments.scene, arguments.truth
         if folder is None:
@@ -47,6 +53,21 @@ def main() -> None:
             make_truth_scene(arguments.source, folder)
         show_report(page, folder, truth, arguments.output)
         show_viewer(page, folder, truth, arguments.output)
+
+
+def show_demo(demo: Path, output: Path) -> None:
+    """Take the demo's trajectories as they are, and a picture of the points of its last video."""
+    with Image.open(demo / "trajectories.png") as image:
+        save(output / "demo_trajectories.png", np.asarray(image.convert("RGB")))
+    folder = max((demo / "scenes").iterdir())
+    with tempfile.TemporaryDirectory() as temporary, chromium_page() as page:
+        copy = Path(temporary) / folder.name
+        shutil.copytree(folder, copy)
+        page.open(write_report(copy, load_scene(copy)).as_uri(), 1000, 960)
+        page.evaluate(
+            "[...document.querySelectorAll('h2')].find(one => one.textContent === 'Points').scrollIntoView()"
+        )
+        save(output / "demo_points.png", page.screenshot())
 
 
 def show_report(page: Page, folder: Path, truth: str | None, output: Path) -> None:
