@@ -8,7 +8,7 @@ Shapes: K chunks, S frames of a chunk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,6 +35,10 @@ class ChunkMotion:
     shift: np.ndarray
     length: np.ndarray
     fov_deg: np.ndarray
+
+    def scaled(self, factor: float) -> ChunkMotion:
+        """Return the same motion with all lengths multiplied."""
+        return replace(self, shift=factor * self.shift, length=factor * self.length)
 
 
 def chunk_motion(extrinsics: Tensor, fov_w: Tensor, unit_m: float = 1.0) -> ChunkMotion:

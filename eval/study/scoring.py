@@ -19,7 +19,7 @@ from scal3r_eval.study.guesses import copied_motion, prior_motion
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition
 from scal3r_eval.study.score import Scores, score_chunks, score_town
 from scal3r_eval.study.settings import REFERENCE, StudyRecipe
-from scal3r_eval.study.towns import HeldOutTown, load_towns, ranges_of, true_motion
+from scal3r_eval.study.towns import HeldOutTown, load_town, load_towns
 from scal3r_train.config import write_text_atomically
 from scal3r_train.data.index import load_index
 from scal3r_train.inference.chunking import ScheduleSettings
@@ -94,7 +94,7 @@ def _score_guesses(recipe: StudyRecipe, chunking: ScheduleSettings) -> None:
 
 def _guessed(town: HeldOutTown, training: ChunkMotion) -> dict[str, Scores]:
     guesses = {
-        "prior": prior_motion(training, len(town.views)),
+        "prior": prior_motion(training, len(town.views), town.unit_m),
         "copy": copied_motion(town.motion, town.views),
     }
     found = {}
@@ -108,10 +108,10 @@ def _guessed(town: HeldOutTown, training: ChunkMotion) -> dict[str, Scores]:
 
 
 def _training_motion(recipe: StudyRecipe, chunking: ScheduleSettings) -> ChunkMotion:
-    """Return the true motion of all chunks of the training towns."""
+    """Return the true motion of all chunks of the training towns, each in units of its own town."""
     index = load_index(towns_folder(recipe) / "index.parquet")
-    records = [index[row] for row in range(len(index))]
-    parts = [true_motion(record, ranges_of(record, chunking)) for record in records]
+    towns = (load_town(index[row], chunking) for row in range(len(index)))
+    parts = [town.motion.scaled(1 / town.unit_m) for town in towns]
     return ChunkMotion(
         yaw_deg=np.concatenate([part.yaw_deg for part in parts]),
         shift=np.concatenate([part.shift for part in parts]),

@@ -76,14 +76,14 @@ def load_town(record: SequenceRecord, chunking: ScheduleSettings) -> HeldOutTown
     """Read a sequence and cut it."""
     frames = read_frames(record, range(record.num_frames), record.upright_hw(0), with_depth=True)
     assert frames.extrinsics is not None, "towns have exact poses"
-    ranges = ranges_of(record, chunking)
+    ranges = _ranges_of(record, chunking)
     return HeldOutTown(
         name=record.sequence_id,
         ranges=ranges,
         views=chunk_views(read_blackouts(record.root, record.num_frames), ranges),
         images=frames.images,
         world_from_cam=invert_extrinsics(frames.extrinsics),
-        motion=true_motion(record, ranges),
+        motion=_true_motion(record, ranges),
         unit_m=mean_distance_m(frames, ranges),
     )
 
@@ -106,13 +106,13 @@ def mean_distance_m(frames: Frames, ranges: list[range]) -> float:
     return float(torch.stack(totals).sum() / torch.stack(counts).sum())
 
 
-def ranges_of(record: SequenceRecord, chunking: ScheduleSettings) -> list[range]:
+def _ranges_of(record: SequenceRecord, chunking: ScheduleSettings) -> list[range]:
     """Return the frames of all chunks of a sequence that are whole."""
     ranges = chunk_ranges(record.num_frames, chunking.chunk_size, chunking.overlap)
     return [part for part in ranges if len(part) == chunking.chunk_size]
 
 
-def true_motion(record: SequenceRecord, ranges: list[range]) -> ChunkMotion:
+def _true_motion(record: SequenceRecord, ranges: list[range]) -> ChunkMotion:
     """Return how the camera of a town truly moves in some of its chunks."""
     assert record.cam_from_world is not None, "towns have exact poses"
     assert record.intrinsics is not None, "towns have exact intrinsics"

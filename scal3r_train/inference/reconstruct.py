@@ -28,6 +28,7 @@ from scal3r_train.inference.loops import ClosedLoops, find_and_close_loops, want
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.scene import Scene, SceneInfo, load_scene, load_scene_info
 from scal3r_train.inference.scene_folder import (
+    TIMINGS_NAME,
     discard_scene_folder,
     partial_folder,
     refuse_occupied,
@@ -109,6 +110,8 @@ def reconstruct(
     identity = _identity(video, recipe, model_sha256, process.world_size)
     with closing(video), _growing_scene(output, identity):
         folder = partial_folder(output)
+        if process.is_main:
+            stages.keep(work_folder(output) / TIMINGS_NAME)
         chunk_pass = ChunkPass(model, recipe.points, recipe.model.precision)
         plan = plan_share(chunk_pass, video, layout, recipe, folder)
         if process.is_main:

@@ -37,13 +37,15 @@ FRAMES_NAME, TRAJECTORY_NAME, INTRINSICS_NAME, POINTS_NAME, DEPTH_NAME = (
 
 
 class SceneInfo(StrictModel):
-    """scene.json. Lengths are in `units`; timings in seconds; memory in bytes, the most of any process.
+    """scene.json. Lengths are in `units`; timings in seconds, of all starts of a run that was interrupted; memory in
+    bytes, the most of any process, of the last start.
 
     `chunks` are [start, stop) in frames of the scene and `provided_frames` those frames of each whose result
     was kept; `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one
     before it (`align.SeamQuality`). `breaks` are the chunks at whose start the trajectory is torn. `loops` are all
     candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did; None when
-    none was closed. `state_plan` says where the chunks' states were kept, and why.
+    none was closed. `state_plan` says where the chunks' states were kept, and why. `device` is the main process's,
+    for people; None in scenes of before.
     """
 
     format_version: Literal[2] = 2
@@ -69,6 +71,7 @@ class SceneInfo(StrictModel):
     recipe: dict[str, Any]
     checkpoint_sha256: str | None
     num_processes: int
+    device: str | None = None
     timings_s: dict[str, float]
     peak_memory_bytes: dict[str, int]
 

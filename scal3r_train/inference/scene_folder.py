@@ -13,7 +13,7 @@ from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.inference.scene_swap import swap_into_place
 
 INFO_NAME = "scene.json"
-WORK_NAME, IDENTITY_NAME = "work", "run.json"
+WORK_NAME, IDENTITY_NAME, TIMINGS_NAME = "work", "run.json", "timings.json"
 
 
 def partial_folder(output: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,13 @@ def local_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """Return what computes, for people: the model of the GPU or the kind of processor, and torch's version."""
+    host = f"{platform.machine()} CPU, {torch.get_num_threads()} threads a process"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else host
+    return f"{name}, torch {torch.__version__}"
 
 
 def current_process() -> Process:

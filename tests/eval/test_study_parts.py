@@ -137,8 +137,9 @@ def test_scale_spread_is_the_standard_deviation_of_log_lengths() -> None:
 def test_guesses_are_the_median_of_training_and_the_mean_of_what_is_seen() -> None:
     slow, fast = motion_of(circle(12, speed=0.5)), motion_of(circle(12, turn=-0.1, speed=0.9))
     training = ChunkMotion(*(np.concatenate(pair) for pair in zip(parts(slow), parts(fast), strict=True)))
-    prior = prior_motion(training, 3)
-    assert prior.length == pytest.approx(np.full(3, np.median(training.length)))
+    prior = prior_motion(training, 3, unit_m=2.5)
+    assert prior.length == pytest.approx(np.full(3, 2.5 * np.median(training.length)))
+    assert prior.yaw_deg == pytest.approx(np.full(3, np.median(training.yaw_deg))), "angles have no unit"
     assert prior.yaw_deg.shape == (3,) and prior.shift.shape == (3, 3)
     copied = copied_motion(training, ["clear", "hidden", "hidden", "clear"])
     assert copied is not None

@@ -57,6 +57,8 @@ def test_killed_and_restarted(kind: str, image_folder: Path, checkpoint: Path, t
     killed = run("killed", 1)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
+    timings = tmp_path / "killed.partial" / "work" / "timings.json"
+    timings.write_text('{"predict": 1000.0}')
     again = run("killed", -1)
     assert again.returncode == 0, again.stderr
     # 5 chunks, 2 memories; the last three predictions were missing, their states on disk or gone.
@@ -64,4 +66,5 @@ def test_killed_and_restarted(kind: str, image_folder: Path, checkpoint: Path, t
     one, other = load_scene(tmp_path / "whole"), load_scene(tmp_path / "killed")
     assert torch.equal(one.world_from_cam, other.world_from_cam)
     assert (one.positions == other.positions).all()
+    assert other.info.timings_s["predict"] > 1000 > one.info.timings_s["predict"], "of both starts"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
