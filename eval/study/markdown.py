@@ -11,7 +11,7 @@ from scal3r_eval.study.summary import TITLES
 HIDDEN = ("hidden_yaw_deg", "hidden_length_percent", "hidden_shift_percent", "hidden_fov_deg")
 CLEAR = ("clear_yaw_deg", "clear_shift_percent", "scale_spread_percent", "ate_percent", "ate_se3_percent")
 SWEPT = (*HIDDEN[:3], "clear_yaw_deg", "clear_shift_percent")
-BY_LENGTH = ("hidden_yaw_deg", "hidden_shift_percent", "ate_percent")
+BY_LENGTH = ("hidden_yaw_deg", "hidden_shift_percent", "ate_percent", "ate_se3_percent")
 
 
 def results_page(results: Mapping[str, Any]) -> str:
