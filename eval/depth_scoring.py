@@ -8,9 +8,12 @@ import numpy as np
 import torch
 
 from scal3r_eval.sequences import EvalSequence
-from scal3r_train.config import UserError
+from scal3r_train.config import UserError, validate_mapping
 from scal3r_train.data.frame_io import read_frames
-from scal3r_train.inference.scene import read_depth
+from scal3r_train.data.transforms import ResizeRule
+from scal3r_train.inference.input_settings import InputSettings
+from scal3r_train.inference.scene import load_scene_info, read_depth
+from scal3r_train.inference.scene_folder import INFO_NAME
 from scal3r_train.metrics.depth import DepthScale, depth_errors
 
 MAX_FRAMES = 200  # evenly over the sequence, so that memory does not grow with it
@@ -21,7 +24,7 @@ def score_depth(scene: Path, sequence: EvalSequence, scale: DepthScale) -> dict[
     """Return `depth_errors` of at most MAX_FRAMES frames at the size that they were processed at.
 
     Raises:
-        UserError: a depth file is missing or damaged, or no pixel can be compared.
+        UserError: scene.json or a depth file is missing or damaged, or no pixel can be compared.
     """
     record = sequence.record
     known = [place for place, frame in enumerate(sequence.frame_indices) if record.depth[frame]]
@@ -30,11 +33,24 @@ def score_depth(scene: Path, sequence: EvalSequence, scale: DepthScale) -> dict[
     chosen = np.unique(np.linspace(0, len(known) - 1, min(MAX_FRAMES, len(known))).round().astype(int))
     places = [known[number] for number in chosen]
     estimate = [read_depth(scene, place) for place in places]
-    hw = estimate[0].shape[0], estimate[0].shape[1]
+    size = _size(scene, estimate[0])
     truth = []
     for place in places:
-        frames = read_frames(record, [sequence.frame_indices[place]], hw)
+        frames = read_frames(record, [sequence.frame_indices[place]], size)
         assert frames.depth is not None, "the record has depth"
         truth.append(frames.depth[0])
     errors = depth_errors(torch.from_numpy(np.stack(estimate)), torch.stack(truth), scale).as_dict()
     return {f"depth_{name}": float(errors[name]) for name in METRICS}
+
+
+def _size(scene: Path, depth: np.ndarray) -> tuple[int, int] | ResizeRule:
+    """Return how the frames of a scene were sized: the rule of its recipe, which also says what is cut, or (H, W).
+
+    Raises:
+        UserError: scene.json is missing or damaged.
+    """
+    recipe = load_scene_info(scene).recipe
+    given = validate_mapping(InputSettings, recipe.get("input", {}), f"input of {scene / INFO_NAME}")
+    if given.image_hw is None and given.resize is not None:
+        return given.resize
+    return depth.shape[0], depth.shape[1]

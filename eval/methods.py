@@ -220,7 +220,7 @@ def _matched(
             f"({num_all} in all); give one pose a frame, or TUM format with times"
         )
     times = torch.as_tensor(sequence.record.timestamp[list(sequence.frame_indices)], dtype=torch.float64)
-    places, rows = match_timestamps(times, trajectory.timestamps, max_time_difference_s)
+    places, rows = _matched_by_time(times, trajectory.timestamps, max_time_difference_s)
     counts = torch.arange(len(trajectory), dtype=torch.float64)
     if (
         2 * len(places) < num_used
@@ -229,3 +229,20 @@ def _matched(
     ):
         return every, every, "frame"
     return places, rows, "time"
+
+
+def _matched_by_time(times: Tensor, stamps: Tensor, max_difference: float) -> tuple[Tensor, Tensor]:
+    """Return places [N] into the times [S] of the frames, in any order, and rows [N] into the poses' sorted times.
+
+    Places are ascending and each is there once: of several poses that are nearest to one frame, such as lines that are
+    there twice, the nearest stays, the first of equals.
+    """
+    order = times.argsort(stable=True)
+    found, rows = match_timestamps(times[order], stamps, max_difference)
+    places = order[found]
+    by_gap = (times[places] - stamps[rows]).abs().argsort(stable=True)
+    by_place = by_gap[places[by_gap].argsort(stable=True)]
+    places, rows = places[by_place], rows[by_place]
+    is_first = torch.ones(len(places), dtype=torch.bool)
+    is_first[1:] = places[1:] != places[:-1]
+    return places[is_first], rows[is_first]

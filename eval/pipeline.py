@@ -159,9 +159,9 @@ def _results(
         ),
         scores=scores,
         failures=tuple(
-            {"method": one.method, "run": one.run, "sequence": one.sequence, "reason": one.failure}
+            {"method": one.method, "run": one.run, "sequence": one.sequence, "reason": reason}
             for one in every
-            if one.failure is not None
+            for reason in one.reasons
         ),
     )
 
@@ -193,7 +193,7 @@ def _say_what_is_missing(missing: list[Missing]) -> None:
 def _say(run: Run, sequence: EvalSequence, found: SequenceScores, number: int, total: int) -> None:
     """Tell how a sequence went, in one line on stderr."""
     ate = POSES[0]
-    text = found.failure or f"{ate.title} {ate.text(found.metrics.get(ate.key))}"
+    text = found.failure or "; ".join((f"{ate.title} {ate.text(found.metrics.get(ate.key))}", *found.reasons))
     sys.stderr.write(
         f"{run.label} {number}/{total} {sequence.name}: {'failed: ' if found.failure else ''}{text}\n"
     )

@@ -5,35 +5,38 @@ Shapes: N points of the estimate, M of the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from PIL import Image
 
 from scal3r_eval.recipe import TRUTH_FOLDER, PointProtocol
 from scal3r_eval.results import POINT_ERRORS_NAME
-from scal3r_eval.score_points import score_point_clouds
+from scal3r_eval.score_points import Thinned, compare_point_clouds
 from scal3r_eval.sequences import EvalSequence
-from scal3r_eval.truth_cloud import truth_cloud
+from scal3r_eval.truth_cloud import truth_cloud, truth_grid, truth_region
 from scal3r_train.config import atomic_output
 from scal3r_train.data.point_file import PointFile
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.splat import splat
 from scal3r_train.geometry.view import View
-from scal3r_train.metrics.nearest import NearestPoints
 
 PICTURE_HW, JPEG_QUALITY = (480, 760), 85
 MAX_DRAWN = 400_000
 BACKGROUND, TRUTH_COLOUR = (16, 20, 27), (60, 66, 78)
 EXTENT = (0.01, 0.99)  # quantiles of the truth that the picture holds
 ROOF_QUANTILE = 0.5  # of the heights of true points above the cameras, beyond which they hide the rest
-NOTES = ("voxel_size_m", "num_estimate_voxels", "num_ground_truth_voxels", "icp")
+NOTES = (
+    "voxel_size_m",
+    "max_camera_distance_m",
+    "num_estimate_points_left_out",
+    "num_estimate_voxels",
+    "num_ground_truth_voxels",
+    "icp",
+)
 METRICS = ("accuracy_m", "completeness_m", "chamfer_m", "precision", "recall", "f1")
 
 
@@ -51,7 +54,7 @@ def score_points(
         cloud: PLY of the estimate in its own world.
         truth_from_estimate: alignment by the cameras.
         sequence: with true depth.
-        protocol: threshold and voxel size.
+        protocol: threshold, voxel size and how far from the true cameras.
         output_dir: of the evaluation, which keeps the true points.
         folder: of this method and sequence.
 
@@ -59,32 +62,14 @@ def score_points(
         UserError: a file is damaged, a cloud is empty, or the sequence has no depth.
     """
     truth = truth_cloud(sequence, protocol, output_dir / TRUTH_FOLDER / f"{sequence.folder}.points.npz")
-    found = score_point_clouds(PointFile(cloud), _Cloud(truth), truth_from_estimate, protocol)
-    aligned = _sample(
-        PointFile(cloud), torch.tensor(found["truth_from_estimate"], dtype=torch.float64).numpy()
-    )
-    error = NearestPoints(truth).distances(aligned) / protocol.threshold
+    true_cloud = Thinned(truth, len(truth), truth_grid(protocol))
+    region = truth_region(sequence, protocol)
+    compared = compare_point_clouds(PointFile(cloud), true_cloud, truth_from_estimate, protocol, region)
+    found = compared.result
     with atomic_output(folder / POINT_ERRORS_NAME) as temporary:
-        picture = error_picture(sequence, truth, aligned, error)
+        picture = error_picture(sequence, truth, compared.estimate, compared.to_truth / protocol.threshold)
         Image.fromarray(picture).save(temporary, "JPEG", quality=JPEG_QUALITY)
     return {name: found[name] for name in METRICS}, {name: found[name] for name in NOTES}
-
-
-@dataclass(frozen=True, eq=False)
-class _Cloud:
-    """Points [M, 3] in memory, as a source of blocks."""
-
-    points: np.ndarray
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        yield self.points
-
-
-def _sample(file: PointFile, truth_from_estimate: np.ndarray) -> np.ndarray:
-    """Return at most about MAX_DRAWN points, evenly over the file, moved by a 4 x 4 similarity."""
-    step = max(1, file.num_points // MAX_DRAWN)
-    points = np.concatenate([np.empty((0, 3)), *(block[::step] for block in file.blocks())])
-    return np.asarray(points @ truth_from_estimate[:3, :3].T + truth_from_estimate[:3, 3])
 
 
 def error_picture(

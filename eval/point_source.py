@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from scal3r_eval.region import CameraRegion
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import frame_camera, read_frame_depth
+from scal3r_train.data.frame_io import frame_camera, read_frame_depth, true_world_from_cam
 from scal3r_train.data.point_file import PointFile
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.source import names_index, open_source
@@ -29,7 +30,12 @@ class PointSource(Protocol):
 
 
 class DepthCloud:
-    """The points that the depth maps of a sequence show, in the world of its poses."""
+    """The points that the depth maps of a sequence show, in the world of its poses.
+
+    Attributes:
+        region: what is within the record's `max_depth` of a camera with depth; None without such a limit. No point is
+            outside.
+    """
 
     def __init__(self, record: SequenceRecord) -> None:
         """Take a row of an index.
@@ -48,6 +54,7 @@ class DepthCloud:
                 f"sequence {record.sequence_id} has no {', '.join(missing)}; give the true points as a PLY file"
             )
         self._record = record
+        self.region = _region(record)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield the points of every pixel with depth (not sky), frame by frame; raises UserError as the files do."""
@@ -65,7 +72,14 @@ class DepthCloud:
                 intrinsics_matrices(camera.intrinsics[None] * to_depth)[0],
                 torch.from_numpy(camera.extrinsics).double(),
             ).numpy()
-            yield points[depth > 0]
+            points = points[depth > 0]
+            yield points if self.region is None else points[self.region.inside(points)]
+
+
+def _region(record: SequenceRecord) -> CameraRegion | None:
+    centres = true_world_from_cam(record)[:, :, 3].numpy()
+    shown = centres[np.isfinite(centres).all(axis=1) & np.array([bool(name) for name in record.depth])]
+    return CameraRegion(shown, record.max_depth) if record.max_depth > 0 and len(shown) else None
 
 
 def open_points(source: str) -> PointSource:

@@ -108,7 +108,11 @@ class PointProtocol(PointScoring):
         description="Edge of the voxels that thin both clouds; null: a tenth of threshold.",
     )
     truth_stride: int = Field(1, ge=1, description="Use the true depth of every stride-th frame.")
-    max_depth: float | None = Field(None, gt=0, description="Leave out true depth beyond.")
+    max_depth: float | None = Field(
+        None,
+        gt=0,
+        description="Leave out true depth beyond, and points of either cloud farther from all true cameras.",
+    )
 
 
 class ProtocolSettings(StrictModel):

@@ -42,8 +42,9 @@ class SequenceScores(ScoredFile):
     """scores.json: one run of one method on one sequence.
 
     `metrics` are the fields of `TrajectoryScore`, then of the point and depth scores where there are any; None where a
-    measure is not defined, as RRE on a short path. `failure` says why there are no scores. `identity` is all that they
-    depend on: while it stays, they are not computed again.
+    measure is not defined, as RRE on a short path. `failure` says why there are no scores, `partial_failures` why those
+    of "points" or "depth" are not in `metrics` although the others are. `identity` is all that they depend on: while it
+    stays, they are not computed again.
     """
 
     identity: dict[str, Any]
@@ -56,6 +57,13 @@ class SequenceScores(ScoredFile):
     resources: Resources | None = None
     notes: dict[str, Any] = {}
     failure: str | None = None
+    partial_failures: dict[Literal["points", "depth"], str] = {}
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why scores are missing, all of them or those of points or depth; empty when none is."""
+        whole = () if self.failure is None else (self.failure,)
+        return (*whole, *(f"no {part}: {reason}" for part, reason in self.partial_failures.items()))
 
 
 class Summary(StrictModel):
@@ -129,11 +137,11 @@ def read_scored(path: Path, kind: type[Document]) -> Document:
 
 
 def read_scores_if_equal(path: Path, identity: dict[str, Any]) -> SequenceScores | None:
-    """Return the scores of a sequence if they are complete, no failure, and depend on the same; else None."""
+    """Return the scores of a sequence if they are complete, without any failure, and depend on the same; else None."""
     if not path.is_file():
         return None
     try:
         scores = read_scored(path, SequenceScores)
     except UserError:
         return None
-    return scores if scores.identity == identity and scores.failure is None else None
+    return scores if scores.identity == identity and not scores.reasons else None

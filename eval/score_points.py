@@ -19,14 +19,15 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from scal3r_eval.point_source import PointSource, open_points
+from scal3r_eval.point_source import DepthCloud, PointSource, open_points
+from scal3r_eval.region import CameraRegion
 from scal3r_eval.truth_trajectory import match_files
 from scal3r_train.config import StrictModel, UserError, validate_mapping
 from scal3r_train.data.source import names_index
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.scene import POINTS_NAME, TRAJECTORY_NAME
 from scal3r_train.metrics.icp import IcpMode, IcpSettings, refine_alignment
-from scal3r_train.metrics.points import score_points
+from scal3r_train.metrics.points import nearest_distances, score_distances
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode, align_trajectory
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans, along_curve
 
@@ -74,7 +75,7 @@ def main(estimate: str, ground_truth: str, options: Mapping[str, Any]) -> int:
 
 
 def score_point_files(estimate: str, ground_truth: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Errors of one cloud: `score_point_clouds`, and of `align` how many poses it is from and their extent.
+    """Errors of one cloud: `PointComparison.result`, and of `align` how many poses it is from and their extent.
 
     Args:
         estimate: PLY or PCD file, or a scene folder, whose points.ply and trajectory.tum are taken.
@@ -100,8 +101,11 @@ def score_point_files(estimate: str, ground_truth: str, options: Mapping[str, An
         matched = match_files(Path(trajectory), true_trajectory, scoring.max_time_difference)
         sim3, spread = align_by_cameras(matched.estimate, matched.truth, align)
         num_poses = len(matched.truth)
-    result = score_point_clouds(open_points(estimate), open_points(ground_truth), sim3, scoring)
-    return result | {"align": align, "num_poses": num_poses, "camera_spread_m": spread}
+    truth = open_points(ground_truth)
+    region = truth.region if isinstance(truth, DepthCloud) else None
+    true_cloud = thinned(truth, Sim3.identity(), scoring.voxel_size, None, "ground truth")
+    compared = compare_point_clouds(open_points(estimate), true_cloud, sim3, scoring, region)
+    return compared.result | {"align": align, "num_poses": num_poses, "camera_spread_m": spread}
 
 
 def align_by_cameras(estimate: Tensor, truth: Tensor, align: AlignMode) -> tuple[Sim3, list[float]]:
@@ -130,26 +134,69 @@ def align_by_cameras(estimate: Tensor, truth: Tensor, align: AlignMode) -> tuple
     return sim3, spread.tolist()
 
 
-def score_point_clouds(
-    estimate: PointSource, truth: PointSource, truth_from_estimate: Sim3, scoring: PointScoring
-) -> dict[str, Any]:
-    """Errors of a cloud after a given alignment, and ICP where `scoring` asks for it.
+@dataclass(frozen=True, eq=False)
+class Thinned:
+    """A cloud as it is compared, and where it is from.
 
-    Returns `PointScore`'s fields, `voxel_size_m`, the numbers of points read (`num_estimate_points`,
-    `num_ground_truth_points`) and of those left by thinning (`num_estimate_voxels`, `num_ground_truth_voxels`), the
-    whole alignment (`scale`, `truth_from_estimate` as 4 x 4 matrix) and what ICP did (`icp`, null without).
-    Raises UserError for empty clouds and as ICP does.
+    Attributes:
+        points: [N, 3] float64.
+        num_read: points before thinning.
+        grid: that thinned them, None without.
+        num_left_out: points that were outside the region.
     """
-    size = scoring.voxel_size
-    true_cloud = _thinned(truth, Sim3.identity(), size, None, "ground truth")
-    cloud = _thinned(estimate, truth_from_estimate, size, true_cloud.grid, "estimate")
+
+    points: np.ndarray
+    num_read: int
+    grid: VoxelGrid | None
+    num_left_out: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PointComparison:
+    """An estimate beside the truth.
+
+    Attributes:
+        result: `PointScore`'s fields; `voxel_size_m`; points read and not left out (`num_estimate_points`,
+            `num_ground_truth_points`), left by thinning (`num_estimate_voxels`, `num_ground_truth_voxels`), and left
+            out of the estimate for being farther than `max_camera_distance_m` (null: no limit) from every true camera
+            (`num_estimate_points_left_out`); the whole alignment (`scale`, `truth_from_estimate` as 4 x 4 matrix); what
+            ICP did (`icp`, null without).
+        estimate: [N, 3] float64, aligned and thinned.
+        to_truth: [N] distance from each to the nearest true point.
+    """
+
+    result: dict[str, Any]
+    estimate: np.ndarray
+    to_truth: np.ndarray
+
+
+def compare_point_clouds(
+    estimate: PointSource,
+    truth: Thinned,
+    truth_from_estimate: Sim3,
+    scoring: PointScoring,
+    region: CameraRegion | None,
+) -> PointComparison:
+    """Measure a cloud after a given alignment, and ICP where `scoring` asks for it.
+
+    Args:
+        estimate: in its own world.
+        truth: none of it outside the region.
+        truth_from_estimate: the alignment.
+        scoring: threshold, voxels, ICP.
+        region: points of the estimate outside are left out, once they are aligned; None: all count.
+
+    Raises:
+        UserError: a cloud is empty, or as ICP does.
+    """
+    cloud = thinned(estimate, truth_from_estimate, scoring.voxel_size, truth.grid, "estimate", region)
     icp = None
     if scoring.icp is not None:
         reach = scoring.icp_max_distance or ICP_REACH * scoring.threshold
-        found = refine_alignment(cloud.points, true_cloud.points, IcpSettings(scoring.icp, reach))
+        found = refine_alignment(cloud.points, truth.points, IcpSettings(scoring.icp, reach))
         truth_from_estimate = found.sim3 @ truth_from_estimate
         del cloud
-        cloud = _thinned(estimate, truth_from_estimate, size, true_cloud.grid, "estimate")
+        cloud = thinned(estimate, truth_from_estimate, scoring.voxel_size, truth.grid, "estimate", region)
         icp = {
             "mode": scoring.icp,
             "max_distance_m": reach,
@@ -160,31 +207,43 @@ def score_point_clouds(
             "median_after_m": found.median_after,
             "scale": found.sim3.scale.item(),
         }
-    return score_points(cloud.points, true_cloud.points, scoring.threshold).as_dict() | {
-        "voxel_size_m": size,
+    to_truth, to_estimate = nearest_distances(cloud.points, truth.points)
+    result = score_distances(to_truth, to_estimate, scoring.threshold).as_dict() | {
+        "voxel_size_m": scoring.voxel_size,
+        "max_camera_distance_m": None if region is None else region.reach,
         "num_estimate_points": cloud.num_read,
-        "num_ground_truth_points": true_cloud.num_read,
+        "num_estimate_points_left_out": cloud.num_left_out,
+        "num_ground_truth_points": truth.num_read,
         "num_estimate_voxels": len(cloud.points),
-        "num_ground_truth_voxels": len(true_cloud.points),
+        "num_ground_truth_voxels": len(truth.points),
         "scale": truth_from_estimate.scale.item(),
         "truth_from_estimate": truth_from_estimate.matrix().tolist(),
         "icp": icp,
     }
+    return PointComparison(result, cloud.points, to_truth)
 
 
-@dataclass(frozen=True, eq=False)
-class _Thinned:
-    """Points [N, 3] float64 of a cloud, how many were read, and the grid that thinned them (None: size 0)."""
+def thinned(
+    source: PointSource,
+    sim3: Sim3,
+    size: float,
+    grid: VoxelGrid | None,
+    name: str,
+    region: CameraRegion | None = None,
+) -> Thinned:
+    """Read, move and thin a cloud; without a grid, one of that size is laid through the first block.
 
-    points: np.ndarray
-    num_read: int
-    grid: VoxelGrid | None
-
-
-def _thinned(source: PointSource, sim3: Sim3, size: float, grid: VoxelGrid | None, name: str) -> _Thinned:
-    """Read, move and thin a cloud; without a grid, one of that size is laid through the first block."""
-    means, kept = None if grid is None else VoxelMeans(grid), [np.empty((0, 3))]
+    Points outside the region are left out before they are thinned, so memory does not grow with them. Raises UserError,
+    with the cloud's name, when no point is left.
+    """
+    means, kept, num_left_out = None if grid is None else VoxelMeans(grid), [np.empty((0, 3))], 0
     for block in _moved(source, sim3, name):
+        if region is not None:
+            is_inside = region.inside(block)
+            num_left_out += int((~is_inside).sum())
+            block = block[is_inside]
+        if not len(block):
+            continue
         if size == 0:
             kept.append(block)
             continue
@@ -193,12 +252,14 @@ def _thinned(source: PointSource, sim3: Sim3, size: float, grid: VoxelGrid | Non
             means = VoxelMeans(grid)
         means.add(block)
     points = along_curve(np.concatenate(kept)) if means is None else means.means()
+    if num_left_out and not len(points):
+        assert region is not None
+        raise UserError(f"no point of the {name} lies within max_depth = {region.reach:g} of a true camera")
     if not len(points):
         raise UserError(f"the {name} has no points; check the file")
-    return _Thinned(points, len(points) if means is None else means.num_points, grid)
+    return Thinned(points, len(points) if means is None else means.num_points, grid, num_left_out)
 
 
 def _moved(source: PointSource, sim3: Sim3, name: str) -> Iterator[np.ndarray]:
     for block in tqdm(source.blocks(), desc=f"reading the {name}", unit="block", leave=False, disable=None):
-        if len(block):
-            yield sim3.apply(torch.from_numpy(block)).numpy()
+        yield sim3.apply(torch.from_numpy(block)).numpy()

@@ -16,11 +16,13 @@ from scal3r_eval.point_scoring import score_points
 from scal3r_eval.recipe import TRUTH_FOLDER, EvalRecipe
 from scal3r_eval.results import (
     ALIGNED_NAME,
+    POINT_ERRORS_NAME,
     SCORES_NAME,
     SequenceScores,
     read_scores_if_equal,
 )
 from scal3r_eval.sequences import EvalSequence
+from scal3r_eval.truth_identity import truth_files_sha256
 from scal3r_train import __version__
 from scal3r_train.config import UserError
 from scal3r_train.metrics.trajectory import MIN_POSES, align_trajectory, score_trajectory
@@ -31,6 +33,8 @@ def score_sequence(
     run: Run, sequence: EvalSequence, recipe: EvalRecipe, failure: str | None = None
 ) -> SequenceScores:
     """Return the scores of a run on a sequence, computed unless its files hold them already, and write them.
+
+    Points or depth that cannot be scored are a failure of their measures alone: the poses keep theirs.
 
     Args:
         run: of any method.
@@ -55,7 +59,7 @@ def score_sequence(
         except UserError as error:
             failure = str(error)
     if failure is not None:
-        scores = _empty(run, sequence, identity).model_copy(update={"failure": " ".join(failure.split())})
+        scores = _empty(run, sequence, identity).model_copy(update={"failure": _in_one_line(failure)})
     scores.write(path)
     return scores
 
@@ -77,6 +81,7 @@ def truth_path(output_dir: Path, folder: str) -> Path:
 
 def _identity(run: Run, sequence: EvalSequence, recipe: EvalRecipe) -> dict[str, Any]:
     protocol = recipe.protocol
+    needs_depth = protocol.points is not None or protocol.depth is not None
     return {
         "code_version": __version__,
         "align": protocol.align,
@@ -86,6 +91,7 @@ def _identity(run: Run, sequence: EvalSequence, recipe: EvalRecipe) -> dict[str,
         "depth": protocol.depth,
         "frames_sha256": sequence.frames_sha256,
         "truth_sha256": sequence.truth_sha256,
+        "truth_files_sha256": truth_files_sha256(sequence) if needs_depth else None,
         "estimate": estimate_identity(run, sequence),
     }
 
@@ -103,16 +109,30 @@ def _scored(
     truth = sequence.truth[estimate.places]
     metrics: dict[str, Any] = score_trajectory(estimate.world_from_cam, truth, protocol.align).as_dict()
     truth_from_estimate = align_trajectory(estimate.world_from_cam, truth, protocol.align)
-    notes = dict(estimate.notes)
-    # Cameras that are all at one place cannot align points: a failure by these measures alone.
-    if protocol.points is not None and estimate.points is not None and truth_from_estimate.scale > 0:
-        found, what = score_points(
-            estimate.points, truth_from_estimate, sequence, protocol.points, recipe.output_dir, folder
-        )
-        metrics |= found
-        notes |= what
+    notes, partial_failures = dict(estimate.notes), {}
+    # A picture of before would stand beside scores that it does not belong to.
+    (folder / POINT_ERRORS_NAME).unlink(missing_ok=True)
+    if protocol.points is not None and estimate.points is not None:
+        if not sequence.record.depth:
+            notes["points_skipped"] = "the index has no true depth for this sequence"
+        else:
+            try:
+                if not truth_from_estimate.scale > 0:
+                    raise UserError(
+                        "all cameras of the estimate are at one place and cannot align its points"
+                    )
+                found, what = score_points(
+                    estimate.points, truth_from_estimate, sequence, protocol.points, recipe.output_dir, folder
+                )
+                metrics |= found
+                notes |= what
+            except UserError as error:
+                partial_failures["points"] = _in_one_line(error)
     if protocol.depth is not None and estimate.depth_folder is not None and sequence.record.depth:
-        metrics |= score_depth(estimate.depth_folder, sequence, protocol.depth)
+        try:
+            metrics |= score_depth(estimate.depth_folder, sequence, protocol.depth)
+        except UserError as error:
+            partial_failures["depth"] = _in_one_line(error)
     aligned = truth_from_estimate.apply_to_world_from_cam(estimate.world_from_cam)
     write_trajectory(
         folder / ALIGNED_NAME, Trajectory(aligned, _frame_numbers(sequence)[estimate.places]), "tum"
@@ -123,6 +143,7 @@ def _scored(
             "metrics": metrics,
             "resources": estimate.resources,
             "notes": notes,
+            "partial_failures": partial_failures,
         }
     )
 
@@ -152,3 +173,7 @@ def _empty(run: Run, sequence: EvalSequence, identity: dict[str, Any]) -> Sequen
 
 def _frame_numbers(sequence: EvalSequence) -> torch.Tensor:
     return torch.tensor(sequence.frame_indices, dtype=torch.float64)
+
+
+def _in_one_line(reason: UserError | str) -> str:
+    return " ".join(str(reason).split())

@@ -6,6 +6,7 @@ Shapes: N points.
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import numpy as np
 
 from scal3r_eval.point_source import DepthCloud
 from scal3r_eval.recipe import PointProtocol
+from scal3r_eval.region import CameraRegion
 from scal3r_eval.sequences import EvalSequence
+from scal3r_eval.truth_identity import truth_files_sha256
 from scal3r_train.config import UserError, atomic_output
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans
@@ -25,7 +28,7 @@ def truth_cloud(sequence: EvalSequence, protocol: PointProtocol, cache: Path) ->
 
     Args:
         sequence: with depth.
-        protocol: voxel size, which frames and how far.
+        protocol: voxel size, which frames and how far from the cameras.
         cache: .npz file that keeps them; used when it was made from the same.
 
     Raises:
@@ -41,8 +44,18 @@ def truth_cloud(sequence: EvalSequence, protocol: PointProtocol, cache: Path) ->
     return points
 
 
+def truth_grid(protocol: PointProtocol) -> VoxelGrid:
+    """Return the grid that thins both clouds, that of whole voxels from the origin of the true poses."""
+    return VoxelGrid(protocol.voxel_size, np.zeros(3))
+
+
+def truth_region(sequence: EvalSequence, protocol: PointProtocol) -> CameraRegion | None:
+    """Return where the true points are, if a depth limits them. Raises UserError as `truth_cloud`."""
+    return DepthCloud(_with_frames(sequence, protocol)).region
+
+
 def _fused(sequence: EvalSequence, protocol: PointProtocol) -> np.ndarray:
-    means = VoxelMeans(VoxelGrid(protocol.voxel_size, np.zeros(3)))
+    means = VoxelMeans(truth_grid(protocol))
     for block in DepthCloud(_with_frames(sequence, protocol)).blocks():
         means.add(block)
     if not means.num_points:
@@ -66,12 +79,10 @@ def _with_frames(sequence: EvalSequence, protocol: PointProtocol) -> SequenceRec
 
 
 def _identity(sequence: EvalSequence, protocol: PointProtocol) -> dict[str, Any]:
-    record = sequence.record
     return {
         "frames_sha256": sequence.frames_sha256,
         "truth_sha256": sequence.truth_sha256,
-        "root": str(record.root),
-        "depth": [record.depth_codec, record.depth_scale, record.max_depth],
+        "truth_files_sha256": truth_files_sha256(sequence),
         "points": [protocol.voxel_size, protocol.truth_stride, protocol.max_depth],
     }
 
@@ -80,5 +91,5 @@ def _cached(path: Path, identity: str) -> np.ndarray | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays["points"]) if str(arrays["identity"]) == identity else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

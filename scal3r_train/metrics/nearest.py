@@ -30,6 +30,16 @@ class NearestPoints:
             distances[part], _ = self._tree.query(queries[part], workers=-1)
         return distances
 
+    def are_within(self, queries: np.ndarray, reach: float) -> np.ndarray:
+        """Return which queries [N, 3] have a point at most `reach` > 0 away, [N] bool; others are given up early."""
+        near = np.empty(len(queries), bool)
+        bound = np.nextafter(reach, np.inf)  # the search leaves out what is at the bound
+        for start in range(0, len(queries), BLOCK_QUERIES):
+            part = slice(start, start + BLOCK_QUERIES)
+            distances, _ = self._tree.query(queries[part], distance_upper_bound=bound, workers=-1)
+            near[part] = np.isfinite(distances)
+        return near
+
     def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the distance [N] from each query [N, 3] to the nearest point, and which point it is, int64 [N]."""
         distances, places = self._tree.query(queries, workers=-1)

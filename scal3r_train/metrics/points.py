@@ -46,13 +46,24 @@ def score_points(estimate: np.ndarray, truth: np.ndarray, threshold: float) -> P
     Raises:
         UserError: either has no points.
     """
+    return score_distances(*nearest_distances(estimate, truth), threshold)
+
+
+def nearest_distances(estimate: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances [N] of the estimate's points to the truth and [M] of the true points to the estimate.
+
+    Args:
+        estimate, truth: [N, 3], [M, 3] float64.
+
+    Raises:
+        UserError: either has no points.
+    """
     for name, points in (("estimate", estimate), ("ground truth", truth)):
         if not len(points):
             raise UserError(f"the {name} has no points; check the file")
     # One tree at a time: it is the largest thing in memory.
     to_truth = NearestPoints(truth).distances(estimate)
-    to_estimate = NearestPoints(estimate).distances(truth)
-    return score_distances(to_truth, to_estimate, threshold)
+    return to_truth, NearestPoints(estimate).distances(truth)
 
 
 def score_distances(to_truth: np.ndarray, to_estimate: np.ndarray, threshold: float) -> PointScore:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from scal3r_eval import predict, scoring
+from scal3r_train.data.sequence import SequenceRecord
 from tests.inference.conftest import make_tiny_model
 
 WriteRecipe = Callable[..., Path]
@@ -46,3 +48,22 @@ def write_recipe(tmp_path: Path, towns: Path, checkpoint: Path) -> WriteRecipe:
         return path
 
     return write
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is computed: names of reconstructed and of scored sequences, as they come."""
+    made: list[str] = []
+    reconstruct, scored = predict.reconstruct, scoring._scored
+
+    def counted(record: SequenceRecord, *arguments: Any) -> Any:
+        made.append(f"predict {record.sequence_id}")
+        return reconstruct(record, *arguments)
+
+    def counted_scoring(run: Any, sequence: Any, *arguments: Any) -> Any:
+        made.append(f"score {run.method} {sequence.name}")
+        return scored(run, sequence, *arguments)
+
+    monkeypatch.setattr(predict, "reconstruct", counted)
+    monkeypatch.setattr(scoring, "_scored", counted_scoring)
+    return made

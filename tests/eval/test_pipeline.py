@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from scal3r_eval import pipeline, predict, scoring
+from scal3r_eval import pipeline, predict
 from scal3r_eval.baselines import straight_line
 from scal3r_eval.recipe import load_eval_recipe
 from scal3r_eval.results import RESULTS_NAME, EvalResults, read_scored
@@ -43,25 +43,6 @@ def ate(results: EvalResults, method: str, sequence: str) -> Any:
 def truth_of(record: SequenceRecord, num_frames: int) -> torch.Tensor:
     assert record.cam_from_world is not None
     return invert_extrinsics(torch.from_numpy(record.cam_from_world[:num_frames]))
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is computed: names of reconstructed and of scored sequences, as they come."""
-    made: list[str] = []
-    reconstruct, scored = predict.reconstruct, scoring._scored
-
-    def counted(record: SequenceRecord, *arguments: Any) -> Any:
-        made.append(f"predict {record.sequence_id}")
-        return reconstruct(record, *arguments)
-
-    def counted_scoring(run: Any, sequence: Any, *arguments: Any) -> Any:
-        made.append(f"score {run.method} {sequence.name}")
-        return scored(run, sequence, *arguments)
-
-    monkeypatch.setattr(predict, "reconstruct", counted)
-    monkeypatch.setattr(scoring, "_scored", counted_scoring)
-    return made
 
 
 def test_numbers_are_those_of_the_scene_and_the_index(
