@@ -101,7 +101,10 @@ def _scored(
             f"{len(estimate.places)} of {num_true} frames have a pose, fewer than protocol.min_coverage allows"
         )
     truth = sequence.truth[estimate.places]
-    metrics: dict[str, Any] = score_trajectory(estimate.world_from_cam, truth, protocol.align).as_dict()
+    # Of a method with poses on some frames alone, the same steps and segments as of one with all.
+    metrics: dict[str, Any] = score_trajectory(
+        estimate.world_from_cam, truth, protocol.align, frames=estimate.places
+    ).as_dict()
     truth_from_estimate = align_trajectory(estimate.world_from_cam, truth, protocol.align)
     notes = dict(estimate.notes)
     # Cameras that are all at one place cannot align points: a failure by these measures alone.
