@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from scal3r_eval.measures import POSES
+from scal3r_eval.measures import DEPTH, POINTS, POSES
 from scal3r_eval.methods import Run, runs_of
 from scal3r_eval.predict import Predictor
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
@@ -82,7 +82,9 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
     scores: Scores = {run.method: {} for run in runs}
     for run in runs:
         predictor = predictors.get(run.folder)
-        for number, sequence in enumerate(sequences):
+        # Cut sequences are for what a reconstruction takes, which others do not say.
+        own = [sequence for sequence in sequences if sequence.length is None or predictor is not None]
+        for number, sequence in enumerate(own):
             failure = None if predictor is None else predictor.predict(sequence)
             with same_fate():
                 if current_process().is_main:
@@ -91,7 +93,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
                         *scores[run.method].get(sequence.name, ()),
                         found,
                     )
-                    _say(run, sequence, found, number + 1, len(sequences))
+                    _say(run, sequence, found, number + 1, len(own))
         if predictor is not None:
             predictor.free()
     with same_fate():
@@ -155,7 +157,8 @@ def _results(
             {
                 method: {one.name: found[one.name] for one in sequences if one.length is None}
                 for method, found in scores.items()
-            }
+            },
+            {run.method: _asked(run, recipe) for run in runs},
         ),
         scores=scores,
         failures=tuple(
@@ -164,6 +167,14 @@ def _results(
             if one.failure is not None
         ),
     )
+
+
+def _asked(run: Run, recipe: EvalRecipe) -> frozenset[str]:
+    """Return the measures that a method must have: ours keep points and depth, if the protocol compares them."""
+    if not isinstance(run.settings, Scal3RMethod):
+        return frozenset()
+    points, depth = recipe.protocol.points is not None, recipe.protocol.depth is not None
+    return frozenset(one.key for one in (*(POINTS if points else ()), *(DEPTH if depth else ())))
 
 
 def _facts(sequence: EvalSequence) -> SequenceFacts:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from scal3r_eval import pipeline, predict, scoring
+from scal3r_eval import pipeline, predict, scoring, sequences
 from scal3r_eval.baselines import straight_line
 from scal3r_eval.recipe import load_eval_recipe
 from scal3r_eval.results import RESULTS_NAME, EvalResults, read_scored
@@ -236,14 +237,41 @@ def test_without_any_data_the_command_that_gets_it_is_named(
         run(recipe, "benchmark.data_root=" + str(tmp_path / "nowhere"))
 
 
-def test_a_data_set_as_published_is_indexed_first(write_recipe: WriteRecipe, towns: Path) -> None:
-    results = run(
-        write_recipe(
-            benchmark={"index": None, "adapter": "towns", "data_root": str(towns.parent)},
-            methods={"static": {"kind": "baseline", "baseline": "static"}},
-        )
+def test_a_data_set_as_published_is_indexed_once(
+    write_recipe: WriteRecipe, towns: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Again for other options, for more files, after an indexing that did not end, and when the index is gone."""
+    made: list[tuple[str, ...]] = []
+    run_quietly = sequences.run_quietly
+
+    def counted(*arguments: str) -> None:
+        made.append(arguments)
+        run_quietly(*arguments)
+
+    monkeypatch.setattr(sequences, "run_quietly", counted)
+    source = tmp_path / "towns"
+    shutil.copytree(towns.parent, source)
+    recipe = write_recipe(
+        benchmark={"index": None, "adapter": "towns", "data_root": str(source)},
+        methods={"static": {"kind": "baseline", "baseline": "static"}},
     )
-    assert len(results.sequences) == 2
+    assert len(run(recipe).sequences) == 2
+    assert len(run(recipe).sequences) == 2
+    assert len(made) == 1
+    provide = sequences.provide_index
+    index = provide(load_eval_recipe(recipe, ["benchmark.options=[num_covisible=0]"]))
+    assert len(made) == 2 and made[-1][-1] == "num_covisible=0"
+    (source / "more").mkdir()
+    provide(load_eval_recipe(recipe))
+    provide(load_eval_recipe(recipe))
+    assert len(made) == 3
+    with pytest.raises(UserError):
+        provide(load_eval_recipe(recipe, ["benchmark.options=[no_such=1]"]))
+    provide(load_eval_recipe(recipe))
+    assert len(made) == 5
+    index.unlink()
+    assert provide(load_eval_recipe(recipe)).is_file()
+    assert len(made) == 6
 
 
 def test_a_bad_checkpoint_is_found_before_any_work(
@@ -345,6 +373,61 @@ def test_cut_sequences_show_runtime_and_count_in_no_mean(write_recipe: WriteReci
     cut = results.scores["scal3r"][f"{FIRST}[:9]"][0]
     assert cut.num_frames == cut.num_poses == 9
     assert "town_001_00000[:9]" in (tmp_path / "out" / "report.md").read_text()
+    assert list(results.scores["straight_line"]) == [FIRST, SECOND], "what others take is not known"
+
+
+def test_an_external_system_is_not_asked_for_cut_sequences(
+    write_recipe: WriteRecipe, towns: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    poses = Trajectory(truth_of(load_index(towns).find(FIRST), 14), None)
+    write_trajectory(tmp_path / "a" / f"{FIRST}.txt", poses, "kitti")
+    methods = {"scal3r": {"kind": "scal3r"}, "some": {"kind": "external", "folder": str(tmp_path / "a")}}
+    results = run(write_recipe(sequences={"names": [FIRST], "lengths": [9]}, methods=methods))
+    assert results.failures == ()
+    assert [list(one) for one in results.scores.values()] == [[FIRST, f"{FIRST}[:9]"], [FIRST]]
+    assert not (tmp_path / "out" / "some" / f"{FIRST}__9_").exists()
+    assert "Runtime against length" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_poses_on_some_frames_are_scored_by_frame_and_said(
+    write_recipe: WriteRecipe, towns: Path, tmp_path: Path
+) -> None:
+    record = load_index(towns).find(FIRST)
+    places = torch.tensor([0, 1, 2, 4, 6, 8, 10, 12])
+    (tmp_path / "a").mkdir()
+    some = Trajectory(truth_of(record, 14)[places], torch.from_numpy(record.timestamp)[places])
+    write_trajectory(tmp_path / "a" / f"{FIRST}.tum", some, "tum")
+    methods = {
+        "some": {"kind": "external", "folder": str(tmp_path / "a")},
+        "static": {"kind": "baseline", "baseline": "static"},
+    }
+    results = run(write_recipe(sequences={"names": [FIRST]}, methods=methods))
+    assert [results.scores[name][FIRST][0].metrics["num_rpe_pairs"] for name in methods] == [2, 13]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| frames with a pose | 57.1 % | 100.0 % |" in text
+    full = run(write_recipe(methods={"static": methods["static"]}))
+    assert full.failures == () and "frames with a pose" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_ours_that_always_fail_stand_in_the_rows_of_points_and_depth(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reconstruct = predict.reconstruct
+
+    def failing(record: SequenceRecord, model: Any, recipe: Any, *arguments: Any) -> Any:
+        if recipe.model.memory == "off":
+            raise UserError("chunk 1 predicted NaN")
+        return reconstruct(record, model, recipe, *arguments)
+
+    monkeypatch.setattr(predict, "reconstruct", failing)
+    methods = {"scal3r": {"kind": "scal3r"}, "no_gcm": {"kind": "scal3r", "memory": "off"}}
+    protocol = {"points": {"threshold": 1.0, "max_depth": 20.0}, "depth": "per_frame"}
+    results = run(write_recipe(sequences={"names": [FIRST]}, methods=methods, protocol=protocol))
+    for key in ("chamfer_m", "f1", "depth_abs_rel", "ate_rmse_m"):
+        ours, failed = (results.summaries[name][key] for name in methods)
+        assert failed.mean == ours.mean, key
+        assert (failed.num_failures, failed.mean_of_valid) == (1, None)
 
 
 def test_a_method_that_always_fails_is_an_error_with_a_report(
