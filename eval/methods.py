@@ -129,6 +129,7 @@ def load_estimate(run: Run, sequence: EvalSequence, max_time_difference_s: float
         fps=info.num_frames / max(seconds, STILL),
         num_processes=info.num_processes,
         peak_memory_bytes=info.peak_memory_bytes,
+        device=info.device,
     )
     notes = {"num_chunks": len(info.chunks), "breaks": len(info.breaks), "num_points": info.num_points}
     return Estimate(

@@ -6,15 +6,13 @@ and writes. Array jobs split the sequences instead (`protocol.share`), and a las
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
-
-from scal3r_eval.measures import POSES
+from scal3r_eval.code_identity import code_version
+from scal3r_eval.measures import DEPTH, POINTS, POSES
 from scal3r_eval.methods import Run, runs_of
 from scal3r_eval.predict import Predictor
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
@@ -25,9 +23,8 @@ from scal3r_eval.results import RESULTS_NAME, EvalResults, RunFacts, SequenceFac
 from scal3r_eval.scoring import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
 from scal3r_eval.summary import summarise
-from scal3r_train import __version__
 from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
-from scal3r_train.parallel.process import current_process, joined_processes
+from scal3r_train.parallel.process import current_process, device_name, joined_processes
 from scal3r_train.parallel.world import from_main, same_fate
 
 RECIPE_NAME = "recipe.yaml"
@@ -82,7 +79,9 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
     scores: Scores = {run.method: {} for run in runs}
     for run in runs:
         predictor = predictors.get(run.folder)
-        for number, sequence in enumerate(sequences):
+        # Cut sequences are for what a reconstruction takes, which others do not say.
+        own = [sequence for sequence in sequences if sequence.length is None or predictor is not None]
+        for number, sequence in enumerate(own):
             failure = None if predictor is None else predictor.predict(sequence)
             with same_fate():
                 if current_process().is_main:
@@ -91,7 +90,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
                         *scores[run.method].get(sequence.name, ()),
                         found,
                     )
-                    _say(run, sequence, found, number + 1, len(sequences))
+                    _say(run, sequence, found, number + 1, len(own))
         if predictor is not None:
             predictor.free()
     with same_fate():
@@ -144,9 +143,9 @@ def _results(
     every = [one for by_name in scores.values() for found in by_name.values() for one in found]
     return EvalResults(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        code_version=__version__,
+        code_version=code_version(),
         recipe=recipe.model_dump(mode="json"),
-        device=_device_name(),
+        device=device_name(current_process().device),
         num_processes=current_process().world_size,
         missing=tuple(one.line for one in missing),
         sequences={sequence.name: _facts(sequence) for sequence in sequences},
@@ -155,7 +154,8 @@ def _results(
             {
                 method: {one.name: found[one.name] for one in sequences if one.length is None}
                 for method, found in scores.items()
-            }
+            },
+            {run.method: _asked(run, recipe) for run in runs},
         ),
         scores=scores,
         failures=tuple(
@@ -164,6 +164,14 @@ def _results(
             for reason in one.reasons
         ),
     )
+
+
+def _asked(run: Run, recipe: EvalRecipe) -> frozenset[str]:
+    """Return the measures that a method must have: ours keep points and depth, if the protocol compares them."""
+    if not isinstance(run.settings, Scal3RMethod):
+        return frozenset()
+    points, depth = recipe.protocol.points is not None, recipe.protocol.depth is not None
+    return frozenset(one.key for one in (*(POINTS if points else ()), *(DEPTH if depth else ())))
 
 
 def _facts(sequence: EvalSequence) -> SequenceFacts:
@@ -175,14 +183,6 @@ def _facts(sequence: EvalSequence) -> SequenceFacts:
         frames_sha256=sequence.frames_sha256,
         path_length_m=float((centres[1:] - centres[:-1]).norm(dim=-1).sum()),
     )
-
-
-def _device_name() -> str:
-    """Return what computed, for people."""
-    host = f"{platform.machine()} CPU, {torch.get_num_threads()} threads a process"
-    device = current_process().device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else host
-    return f"{name}, torch {torch.__version__}"
 
 
 def _say_what_is_missing(missing: list[Missing]) -> None:

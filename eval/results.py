@@ -30,12 +30,16 @@ class ScoredFile(StrictModel):
 
 
 class Resources(StrictModel):
-    """What a reconstruction took: seconds of all its stages, bytes of the process that used most."""
+    """What a reconstruction took: seconds of all its stages, bytes of the process that used most.
+
+    `device` is what it ran on, in words; None where the scene does not say.
+    """
 
     seconds: float
     fps: float
     num_processes: int
     peak_memory_bytes: dict[str, int]
+    device: str | None = None
 
 
 class SequenceScores(ScoredFile):
@@ -52,7 +56,7 @@ class SequenceScores(ScoredFile):
     run: int
     sequence: str
     num_frames: int
-    num_poses: int
+    num_poses: int  # of those frames that have a true one
     metrics: dict[str, float | None] = {}
     resources: Resources | None = None
     notes: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from scal3r_eval.code_identity import scoring_sha256
 from scal3r_eval.depth_scoring import score_depth
 from scal3r_eval.methods import Estimate, Run, estimate_identity, load_estimate
 from scal3r_eval.point_scoring import score_points
@@ -23,7 +24,6 @@ from scal3r_eval.results import (
 )
 from scal3r_eval.sequences import EvalSequence
 from scal3r_eval.truth_identity import truth_files_sha256
-from scal3r_train import __version__
 from scal3r_train.config import UserError
 from scal3r_train.metrics.trajectory import MIN_POSES, align_trajectory, score_trajectory
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
@@ -83,7 +83,7 @@ def _identity(run: Run, sequence: EvalSequence, recipe: EvalRecipe) -> dict[str,
     protocol = recipe.protocol
     needs_depth = protocol.points is not None or protocol.depth is not None
     return {
-        "code_version": __version__,
+        "code_sha256": scoring_sha256(),
         "align": protocol.align,
         "max_time_difference_s": protocol.max_time_difference_s,
         "min_coverage": protocol.min_coverage,
@@ -107,7 +107,10 @@ def _scored(
             f"{len(estimate.places)} of {num_true} frames have a pose, fewer than protocol.min_coverage allows"
         )
     truth = sequence.truth[estimate.places]
-    metrics: dict[str, Any] = score_trajectory(estimate.world_from_cam, truth, protocol.align).as_dict()
+    # Of a method with poses on some frames alone, the same steps and segments as of one with all.
+    metrics: dict[str, Any] = score_trajectory(
+        estimate.world_from_cam, truth, protocol.align, frames=estimate.places
+    ).as_dict()
     truth_from_estimate = align_trajectory(estimate.world_from_cam, truth, protocol.align)
     notes, partial_failures = dict(estimate.notes), {}
     # A picture of before would stand beside scores that it does not belong to.

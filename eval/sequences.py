@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scal3r_eval.commands import run_quietly
 from scal3r_eval.recipe import DATA_FOLDER, BenchmarkSettings, EvalRecipe, SequenceSettings
-from scal3r_train.config import UserError
+from scal3r_train import __version__
+from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.frame_files import video_frame
 from scal3r_train.data.frame_io import true_world_from_cam
 from scal3r_train.data.index import SequenceIndex, load_index
@@ -27,6 +30,7 @@ from scal3r_train.inference.input_settings import InputSettings
 from scal3r_train.metrics.trajectory import MIN_POSES
 
 INDEX_NAME = "index.parquet"
+SOURCE_NAME = "index.json"  # beside it: what it was made from
 MAX_NAMED = 8
 
 
@@ -92,9 +96,17 @@ def provide_index(recipe: EvalRecipe) -> Path:
         assert benchmark.adapter is not None, "checked by the settings"
         index = folder / INDEX_NAME
         with _locked(recipe.output_dir):
-            run_quietly(
-                "data", "index", benchmark.adapter, str(benchmark.data_root), str(index), *benchmark.options
-            )
+            if not index.is_file() or _known_source(folder) != _source(benchmark):
+                (folder / SOURCE_NAME).unlink(missing_ok=True)
+                run_quietly(
+                    "data",
+                    "index",
+                    benchmark.adapter,
+                    str(benchmark.data_root),
+                    str(index),
+                    *benchmark.options,
+                )
+                write_text_atomically(folder / SOURCE_NAME, json.dumps(_source(benchmark)) + "\n")
         return index
     if benchmark.index is None or not benchmark.index.is_file():
         raise UserError(_absent(benchmark, f"{benchmark.index or 'an index'} is not there"))
@@ -186,6 +198,28 @@ def _absent(benchmark: BenchmarkSettings, what: str) -> str:
         f"data of {benchmark.name} is missing: {what}; get it and run `{benchmark.command()}`{docs}, "
         "or give its folder as benchmark.data_root=FOLDER"
     )
+
+
+def _source(benchmark: BenchmarkSettings) -> dict[str, Any]:
+    """Return all that an index is made from; of the data set the names of its two upper levels of files and folders."""
+    assert benchmark.data_root is not None, "an index is made of a data set as published"
+    root = benchmark.data_root.resolve()
+    names = sorted(path.relative_to(root).as_posix() for level in ("*", "*/*") for path in root.glob(level))
+    return {
+        "code_version": __version__,
+        "adapter": benchmark.adapter,
+        "data_root": str(root),
+        "options": list(benchmark.options),
+        "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+    }
+
+
+def _known_source(folder: Path) -> Any:
+    """Return what the index in a folder was made from; None when that is not known."""
+    try:
+        return json.loads((folder / SOURCE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

@@ -5,7 +5,8 @@ Shapes: R runs of a method, Q sequences.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,20 +19,25 @@ DRAWS = BootstrapSettings()
 
 Scores = Mapping[str, Mapping[str, tuple[SequenceScores, ...]]]
 RunLabel = tuple[str, int]
+NOTHING_ASKED: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
-def summarise(scores: Scores) -> dict[str, dict[str, Summary]]:
+def summarise(
+    scores: Scores, asked: Mapping[str, Collection[str]] = NOTHING_ASKED
+) -> dict[str, dict[str, Summary]]:
     """Return, by method and measure, what its sequences and runs add up to.
 
-    A measure that no valid score of a method has, such as points of a method without any, is left out for it, and
-    sequences that no method has it on, such as RRE on short paths, are left out of it.
+    A measure that no valid score of a method has and that it is not asked for, such as points of a method without any,
+    is left out for it, and sequences that no method has it on, such as RRE on short paths, are left out of it. All
+    runs of a method are compared by the same measures, so that one which failed everywhere is in every mean.
 
     Args:
         scores: by method, by sequence, one a run; all methods have the same sequences.
+        asked: by method, keys of the measures that it must have; where it has none, it has failed.
     """
     result: dict[str, dict[str, Summary]] = {method: {} for method in scores}
     for measure in SCORES:
-        outcomes = _outcomes(scores, measure)
+        outcomes = _outcomes(scores, measure, asked)
         if not outcomes:
             continue
         labels = {"/".join(map(str, label)): label for label in outcomes}
@@ -56,25 +62,33 @@ def value_of(scores: SequenceScores, key: str) -> float | None:
     return None if scores.failure is not None else scores.metrics.get(key)
 
 
-def _outcomes(scores: Scores, measure: Measure) -> dict[RunLabel, dict[str, Outcome]]:
-    """Return a value or the reason why there is none, by run and by sequence, of those that have the measure."""
+def _outcomes(
+    scores: Scores, measure: Measure, asked: Mapping[str, Collection[str]]
+) -> dict[RunLabel, dict[str, Outcome]]:
+    """Return a value or the reason why there is none, by run and by sequence, of methods that have the measure."""
     by_run: dict[RunLabel, dict[str, SequenceScores]] = {}
     for method, sequences in scores.items():
         for name, runs in sequences.items():
             for run in runs:
                 by_run.setdefault((method, run.run), {})[name] = run
-    have = {label: row for label, row in by_run.items() if _has_measure(row, measure)}
+    methods = {
+        method
+        for method, sequences in scores.items()
+        if measure.key in asked.get(method, ()) or _has_measure(sequences, measure)
+    }
+    have = {label: row for label, row in by_run.items() if label[0] in methods}
     names = dict.fromkeys(
         name for row in have.values() for name, run in row.items() if value_of(run, measure.key) is not None
     )
     return {label: {name: _outcome(row[name], measure) for name in names} for label, row in have.items()}
 
 
-def _has_measure(row: Mapping[str, SequenceScores], measure: Measure) -> bool:
-    """Whether a run is compared by a measure: it has it somewhere, or failed everywhere, where every run has poses."""
-    if any(value_of(run, measure.key) is not None for run in row.values()):
+def _has_measure(sequences: Mapping[str, tuple[SequenceScores, ...]], measure: Measure) -> bool:
+    """Whether a method has a measure: one of its runs somewhere, or it failed everywhere and has to have poses."""
+    every = [run for runs in sequences.values() for run in runs]
+    if any(value_of(run, measure.key) is not None for run in every):
         return True
-    return measure in POSES and all(run.failure is not None for run in row.values())
+    return measure in POSES and all(run.failure is not None for run in every)
 
 
 def _outcome(run: SequenceScores, measure: Measure) -> Outcome:

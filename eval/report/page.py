@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 from scal3r_eval.cited import SOURCE
+from scal3r_eval.report.cells import Cell, Table
 from scal3r_eval.report.curves import (
     METHOD_STYLE,
     axis_by_axis,
@@ -14,7 +15,6 @@ from scal3r_eval.report.curves import (
     load_paths,
     runtime_chart,
 )
-from scal3r_eval.report.tables import Cell, Table
 from scal3r_eval.results import POINT_ERRORS_NAME, EvalResults
 from scal3r_eval.sequences import folder_name
 from scal3r_train.config import UserError

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
 
-from scal3r_eval.cited import RESOURCES, RUNTIME_S, cited_metrics, cited_sequence_metrics
+from scal3r_eval.cited import cited_metrics, cited_sequence_metrics
 from scal3r_eval.measures import BY_SEQUENCE, SCORES, Measure
-from scal3r_eval.results import EvalResults, Resources, SequenceScores, Summary
-from scal3r_eval.summary import mean_over_runs, value_of
-
-BESIDE_OURS = ("Scal3R", "VGGT-Long")  # the paper's method and its baseline, in columns of their own
-CITED = "cited"
-GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell; `is_best` is set in bold, `is_cited` is somebody else's number; `detail` stands behind, smaller."""
-
-    text: str
-    is_best: bool = False
-    is_cited: bool = False
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with its title; the first column names the row. `note` stands below."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    note: str = ""
+from scal3r_eval.report.cells import BESIDE_OURS, CITED, Cell, Table, cited_cell
+from scal3r_eval.report.cited_tables import ablation_table, cited_table
+from scal3r_eval.report.resource_tables import resource_table, runtime_table
+from scal3r_eval.results import EvalResults, SequenceScores, Summary
+from scal3r_eval.summary import mean_over_runs
 
 
 def all_tables(results: EvalResults) -> list[Table]:
@@ -43,6 +22,7 @@ def all_tables(results: EvalResults) -> list[Table]:
         resource_table(results),
         runtime_table(results),
         cited_table(results.cited),
+        ablation_table(results.cited),
         failure_table(results),
     ]
     return [table for table in tables if table.rows]
@@ -64,14 +44,29 @@ def summary_table(results: EvalResults) -> Table:
             Cell(measure.text(mean), is_best, detail=_detail(summary, measure))
             for mean, is_best, summary in zip(means, best, summaries, strict=True)
         ]
-        theirs = [_cited_cell(cited[name].get(measure.key)) for name in beside]
+        theirs = [cited_cell(cited[name].get(measure.key)) for name in beside]
         rows.append((Cell(measure.title), *ours, *theirs))
+    covered = [_coverage(results, sequences.items()) for sequences in results.scores.values()]
+    is_partial = any(share is not None and share < 1 for share in covered)
+    if is_partial:
+        rows.append(
+            (
+                Cell("frames with a pose"),
+                *(Cell(_percent(share)) for share in covered),
+                *(cited_cell(None) for _ in beside),
+            )
+        )
     num = sum(not facts.is_cut for facts in results.sequences.values())
     note = f"Means over {num} sequence{'s' if num > 1 else ''}. Best of the methods run in bold."
     if any(cell.detail.startswith("[") for row in rows for cell in row):
         note += " In brackets 95 % intervals, by resampling sequences and runs."
     if results.failures:
         note += " A failed sequence counts with the worst valid score of any method on any sequence."
+    if is_partial:
+        note += (
+            " Methods with poses on some frames are scored on these alone: their RPE is over neighbouring frames that "
+            "both have a pose. Failed sequences do not count in the share."
+        )
     if results.missing:
         note += f" {len(results.missing)} sequences of the protocol were left out."
     if beside:
@@ -94,6 +89,7 @@ def sequence_table(results: EvalResults, measure: Measure) -> Table:
         runs = [results.scores[method][name] for method in methods]
         values = [mean_over_runs(one, measure.key) for one in runs]
         best = best_of(values, measure)
+        covered = [_coverage(results, [(name, one)]) for one in runs]
         texts = [
             "failed" if value is None and any(run.failure for run in one) else measure.text(value)
             for value, one in zip(values, runs, strict=True)
@@ -103,103 +99,19 @@ def sequence_table(results: EvalResults, measure: Measure) -> Table:
                 Cell(name),
                 Cell(str(facts.num_frames)),
                 Cell(f"{facts.path_length_m:.4g}"),
-                *(Cell(text, is_best) for text, is_best in zip(texts, best, strict=True)),
-                *(_cited_cell(cited[name].get(other, {}).get(measure.key)) for other in beside),
+                *(
+                    Cell(
+                        text,
+                        is_best,
+                        detail="" if share in (None, 1) else f"({_percent(share)} of the frames)",
+                    )
+                    for text, is_best, share in zip(texts, best, covered, strict=True)
+                ),
+                *(cited_cell(cited[name].get(other, {}).get(measure.key)) for other in beside),
             )
         )
     head = ("sequence", "frames", "path (m)", *methods, *(f"{name} ({CITED})" for name in beside))
     return Table(f"{measure.title} by sequence", head, tuple(rows) if methods else ())
-
-
-def resource_table(results: EvalResults) -> Table:
-    """Return what the methods took over all sequences, then the paper's own resources."""
-    rows: list[tuple[Cell, ...]] = []
-    for method, sequences in results.scores.items():
-        found = [one for runs in sequences.values() for one in runs if one.resources is not None]
-        if found:
-            frames, seconds = (
-                sum(one.num_frames for one in found),
-                sum(_resources(one).seconds for one in found),
-            )
-            rows.append(
-                (
-                    Cell(method),
-                    Cell(str(frames)),
-                    Cell(f"{seconds:.1f}"),
-                    Cell(f"{frames / max(seconds, 1e-9):.2f}"),
-                    Cell(_peak(found, "host")),
-                    Cell(_peak(found, "device")),
-                    Cell(str(max(_resources(one).num_processes for one in found))),
-                )
-            )
-    if rows and results.cited == "kitti":
-        for name in BESIDE_OURS:
-            memory, seconds, fps = RESOURCES[name]
-            texts = ("-", f"{seconds:.2f}", f"{fps:.2f}", "-", f"{memory:.2f} GB", "1")
-            rows.append(
-                (
-                    Cell(f"{name} ({CITED}; KITTI 03, 04, 10 on an RTX 4090)", is_cited=True),
-                    *(Cell(text, is_cited=True) for text in texts),
-                )
-            )
-    head = ("method", "frames", "seconds", "frames/s", "peak host GiB", "peak device GiB", "processes")
-    return Table("Resources", head, tuple(rows), f"Reconstruction alone, on {results.device}.")
-
-
-def runtime_table(results: EvalResults) -> Table:
-    """Return time, memory and local accuracy by length of the video, shortest first, then the paper's times."""
-    found = sorted(
-        (
-            one
-            for sequences in results.scores.values()
-            for runs in sequences.values()
-            for one in runs
-            if one.resources is not None
-        ),
-        key=lambda one: (one.method, one.num_frames, one.sequence, one.run),
-    )
-    rows: list[tuple[Cell, ...]] = [
-        (
-            Cell(one.method),
-            Cell(one.sequence),
-            Cell(str(one.num_frames)),
-            Cell(f"{_resources(one).seconds:.2f}"),
-            Cell(f"{_resources(one).fps:.2f}"),
-            Cell(f"{value_of(one, 'rpe_translation_m') or 0:.3f}"),
-            Cell(_peak([one], "device" if "device" in _resources(one).peak_memory_bytes else "host")),
-        )
-        for one in found
-    ]
-    if rows and results.cited is not None:
-        for frames, seconds in RUNTIME_S.items():
-            texts = (
-                "one of its sequences",
-                str(frames),
-                f"{seconds:.2f}",
-                f"{frames / seconds:.2f}",
-                "-",
-                "-",
-            )
-            rows.append(
-                (Cell(f"Scal3R ({CITED})", is_cited=True), *(Cell(text, is_cited=True) for text in texts))
-            )
-    head = ("method", "sequence", "frames", "seconds", "frames/s", "RPE (m)", "peak GiB")
-    return Table("Runtime against length", head, tuple(rows))
-
-
-def cited_table(benchmark: str | None) -> Table:
-    """Return all that the paper states for a benchmark."""
-    cited = cited_metrics(benchmark)
-    measures = [measure for measure in SCORES if any(measure.key in row for row in cited.values())]
-    rows = [
-        (
-            Cell(name, is_cited=True),
-            *(_cited_cell(row.get(measure.key)) for measure in measures),
-        )
-        for name, row in cited.items()
-    ]
-    head = ("method", *(measure.title for measure in measures))
-    return Table(f"The paper's numbers ({CITED}, not measured here)", head, tuple(rows))
 
 
 def failure_table(results: EvalResults) -> Table:
@@ -226,11 +138,23 @@ def best_of(values: Sequence[float | None], measure: Measure) -> list[bool]:
     return is_best if sum(is_best) < len(known) else [False] * len(values)
 
 
-def _cited_cell(value: float | None) -> Cell:
-    """Return somebody else's number with the digits that they give: two, or three where they are needed."""
-    if value is None:
-        return Cell("-", is_cited=True)
-    return Cell(f"{value:.2f}" if round(value, 2) == value else f"{value:g}", is_cited=True)
+def _coverage(results: EvalResults, scored: Iterable[tuple[str, tuple[SequenceScores, ...]]]) -> float | None:
+    """Return the share of the frames with a true pose that a method has one of; None where it failed on all.
+
+    `scored`: names of sequences with the method's runs on them; cuts and failures do not count.
+    """
+    poses = frames = 0
+    for name, runs in scored:
+        facts = results.sequences[name]
+        valid = [one for one in runs if one.failure is None and not facts.is_cut]
+        poses += sum(one.num_poses for one in valid)
+        frames += len(valid) * facts.num_true_poses
+    return poses / frames if frames else None
+
+
+def _percent(share: float | None) -> str:
+    """Return a share as it is printed; rounded down, so that only all is 100."""
+    return "-" if share is None else f"{math.floor(1000 * share) / 10:.1f} %"
 
 
 def _detail(summary: Summary | None, measure: Measure) -> str:
@@ -243,15 +167,3 @@ def _detail(summary: Summary | None, measure: Measure) -> str:
     if summary.num_failures:
         parts.append(f"({summary.num_failures} failed; {measure.text(summary.mean_of_valid)} without)")
     return " ".join(parts)
-
-
-def _resources(scores: SequenceScores) -> Resources:
-    assert scores.resources is not None, "chosen by it"
-    return scores.resources
-
-
-def _peak(found: Sequence[SequenceScores], kind: str) -> str:
-    """Return the most memory of a kind in GiB."""
-    sizes = [_resources(one).peak_memory_bytes.get(kind) for one in found]
-    known = [size for size in sizes if size is not None]
-    return f"{max(known) / GIB:.2f}" if known else "-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from scal3r_eval.report.tables import Cell, Table
+from scal3r_eval.report.cells import Cell, Table
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -2,8 +2,9 @@
 
 After the development kit: segments start at every 10th pose and end at the first pose farther along the true
 path than the segment's length; the error is that of the motion over the segment, divided by its nominal
-length; the mean is over all segments of all lengths. Rotations are used as they come, inverted as general
-matrices and measured by their trace: files round to 7 digits, which shows in the fifth digit of published
+length; the mean is over all segments of all lengths. Where some frames alone have a pose, the tens are counted in
+frames, so that segments start where those of the whole path do. Rotations are used as they come, inverted as
+general matrices and measured by their trace: files round to 7 digits, which shows in the fifth digit of published
 numbers (KITTI 00 by ORB-SLAM2: 0.25333 deg/100 m, but 0.25332 with rotations made orthonormal first).
 
 Shapes: S poses, G segments.
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 SEGMENT_LENGTHS_M = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
-STEP = 10  # poses between starts
+STEP = 10  # frames between starts
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,12 @@ class SegmentErrors:
     num_segments: int
 
 
-def segment_errors(estimate: Tensor, truth: Tensor) -> SegmentErrors | None:
-    """Mean segment errors of aligned world_from_cam [S, 3, 4] float64; None when no segment fits."""
-    first, last, length = find_segments(truth[..., 3])
+def segment_errors(estimate: Tensor, truth: Tensor, frames: Tensor | None = None) -> SegmentErrors | None:
+    """Mean segment errors of aligned world_from_cam [S, 3, 4] float64; None when no segment fits.
+
+    `frames` [S]: see `find_segments`.
+    """
+    first, last, length = find_segments(truth[..., 3], frames)
     if not len(first):
         return None
     motion, true_motion = _relative(estimate[first], estimate[last]), _relative(truth[first], truth[last])
@@ -41,11 +45,18 @@ def segment_errors(estimate: Tensor, truth: Tensor) -> SegmentErrors | None:
     return SegmentErrors(translation.item(), rotation.item(), len(first))
 
 
-def find_segments(centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """First pose [G], last pose [G] and nominal length [G] of all segments of a path of centres [S, 3]."""
+def find_segments(centres: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """First pose [G], last pose [G] and nominal length [G] of all segments of a path of centres [S, 3].
+
+    With `frames` [S] int64 ascending, the frame number of each pose, a segment starts in each of the frames 0 to 9,
+    10 to 19, ..: at the first pose there, nowhere where none has one. Without, poses are frames.
+    """
     steps = (centres[1:] - centres[:-1]).norm(dim=-1)
     travelled = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
-    starts = torch.arange(0, len(centres), STEP, device=centres.device)
+    if frames is None:
+        frames = torch.arange(len(centres), device=centres.device)
+    tens = frames // STEP
+    starts = torch.cat([tens.new_ones(1), tens.diff()]).nonzero()[:, 0]
     lengths = centres.new_tensor(SEGMENT_LENGTHS_M)
     ends = torch.searchsorted(travelled, travelled[starts, None] + lengths, right=True)
     fits = ends < len(centres)

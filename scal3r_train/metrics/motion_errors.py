@@ -24,8 +24,9 @@ class RpeStep:
 
     Attributes:
         delta: length of a step, above 0.
-        unit: "frames": all pairs (i, i + delta). "m": stretches that follow each other on the true path, each ending at
-            the first pose at least delta metres (of the truth's unit) along the path behind the stretch's first.
+        unit: "frames": all pairs of frames (i, i + delta) that both have a pose. "m": stretches that follow each other
+            on the true path, each ending at the first pose at least delta metres (of the truth's unit) along the path
+            behind the stretch's first.
     """
 
     delta: float = 1.0
@@ -39,11 +40,18 @@ class RpeStep:
                 f"the step of the relative pose error is {self.delta:g} frames; give whole frames"
             )
 
-    def pairs(self, centres: Tensor) -> tuple[Tensor, Tensor]:
-        """Return first and last pose, int64 [Q] each, of all steps along true camera centres [S, 3]."""
+    def pairs(self, centres: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return first and last pose, int64 [Q] each, of all steps along true camera centres [S, 3].
+
+        `frames` [S] int64 ascending: the frame number of each pose; None: poses are frames, 0, 1, ...
+        """
         if self.unit == "frames":
-            first = torch.arange(max(len(centres) - int(self.delta), 0))
-            return first, first + int(self.delta)
+            if frames is None:
+                frames = torch.arange(len(centres))
+            wanted = frames + int(self.delta)
+            last = torch.searchsorted(frames, wanted).clamp(max=len(frames) - 1)
+            first = (frames[last] == wanted).nonzero()[:, 0]
+            return first, last[first]
         ends, travelled = [0], 0.0
         for pose, step in enumerate((centres[1:] - centres[:-1]).norm(dim=-1).tolist(), start=1):
             travelled += step

@@ -3,7 +3,8 @@
 Trajectories are world_from_cam [S, 3, 4], pose i of the estimate belonging to pose i of the truth; the two
 worlds may differ by the similarity that `align` allows, which is fitted on camera centres and applied to the
 whole estimate first. Lengths are in the truth's units (metres, as the names say, when it is metric).
-Everything is float64. Sources: Sturm et al. 2012 (ATE, RPE), Umeyama 1991, the KITTI odometry development kit
+Everything is float64. Where some frames alone have a pose, steps and segments go by the frames' numbers.
+Sources: Sturm et al. 2012 (ATE, RPE), Umeyama 1991, the KITTI odometry development kit
 (segment errors), VGGT's protocol (AUC); docs/metrics.md. Shapes: S poses, G segments.
 """
 
@@ -34,7 +35,7 @@ class TrajectoryScore:
     `ate_percent`: the rms over the truth's path length, None for a truth that never moves.
     `rre_deg_per_100m`, `rte_m_per_100m`: KITTI's mean errors over segments of 100 to 800 m, None when the truth is too
     short for any. `rpe_translation_m`, `rpe_rotation_deg`: rms error of the motion over `num_rpe_pairs` steps, from
-    pose to pose by default; None when no step fits. `auc_3`, .., `auc_30`: area under the accuracy curve of relative
+    frame to frame by default; None when no step fits. `auc_3`, .., `auc_30`: area under the accuracy curve of relative
     poses up to so many degrees, 0..1, over `num_auc_pairs` pairs (all, or `choose_pairs` of MAX_AUC_PAIRS).
     `scale`: what the estimate was multiplied by (0 for a static estimate under sim3 and scale).
     """
@@ -64,9 +65,17 @@ class TrajectoryScore:
 
 
 def score_trajectory(
-    estimate: Tensor, truth: Tensor, align: AlignMode = "sim3", rpe_step: RpeStep = NEXT_FRAME
+    estimate: Tensor,
+    truth: Tensor,
+    align: AlignMode = "sim3",
+    rpe_step: RpeStep = NEXT_FRAME,
+    frames: Tensor | None = None,
 ) -> TrajectoryScore:
     """Align `estimate` [S, 3, 4] to `truth` [S, 3, 4] and measure it.
+
+    `frames` [S] int64 ascending: the frame number of each pose, for a path with poses on some frames alone. Steps of
+    the RPE then are pairs of frames and KITTI's segments start every 10 frames, as on the whole path; lengths along
+    the true path are sums from pose to pose. None: poses are frames.
 
     An estimate whose centres all coincide gets scale 0 under sim3: its ATE is then the rms distance of the
     truth from its own centroid, the error of knowing nothing. On a straight line the rotation about it is
@@ -74,14 +83,17 @@ def score_trajectory(
     """
     estimate, truth = _checked(estimate, "estimate"), _checked(truth, "ground truth")
     assert estimate.shape == truth.shape, (estimate.shape, truth.shape)
+    if frames is not None:
+        assert frames.shape == truth.shape[:1], (frames.shape, truth.shape)
+        assert bool((frames.diff() > 0).all()), "frames must ascend"
     sim3 = align_trajectory(estimate, truth, align)
     aligned = sim3.apply_to_world_from_cam(estimate)
     distances = (aligned[..., 3] - truth[..., 3]).norm(dim=-1)
     path_length = (truth[1:, :, 3] - truth[:-1, :, 3]).norm(dim=-1).sum().item()
-    rpe_pairs = rpe_step.pairs(truth[..., 3])
+    rpe_pairs = rpe_step.pairs(truth[..., 3], frames)
     translation_errors, rotation_errors = motion_errors(aligned, truth, rpe_pairs)
     has_steps = len(rpe_pairs[0]) > 0
-    segments = segment_errors(aligned, truth)
+    segments = segment_errors(aligned, truth, frames)
     auc_pairs = choose_pairs(len(truth), MAX_AUC_PAIRS)
     # Of the estimate as it is: relative directions know no alignment, and a scale of 0 would leave none.
     pair_errors = relative_pose_errors_deg(invert_extrinsics(estimate), invert_extrinsics(truth), auc_pairs)

@@ -49,7 +49,7 @@ def test_tables_are_the_papers(paper: Path) -> None:
     resources = {
         name: next(v for k, v in row.items() if k.startswith("memory")) for name, row in poses.items()
     }
-    assert {name: resources[name] for name in cited.RESOURCES} == cited.RESOURCES
+    assert resources == cited.RESOURCES
 
 
 def test_single_numbers_are_the_papers(paper: Path) -> None:
@@ -62,7 +62,17 @@ def test_single_numbers_are_the_papers(paper: Path) -> None:
     }
     assert "ScanNet++ ATE 0.08, TUM 0.07, Waymo 1.52" in text
     assert {"scannet_pp": 0.08, "tum": 0.07, "waymo": 1.52} == cited.ATE_ALONE
-    assert "150 frames 51.19 s, 990 frames 382.80 s" in text
+    assert (
+        "w/o GCM 1.30 / 7.03 / 19.00, w/o GCS 1.28 / 7.01 / 15.80, full 1.17 / 5.99 / 13.70 (RRE / RTE / ATE)"
+        in text
+    )
+    assert cited.ABLATION == {
+        "Scal3R": (1.17, 5.99, 13.70),
+        "without GCS": (1.28, 7.01, 15.80),
+        "without GCM": (1.30, 7.03, 19.00),
+    }
+    assert "150 frames 51.19 s, 990 frames 382.80 s, 2.59-2.93 FPS, RPE 0.07-0.08 m throughout" in text
+    assert cited.RUNTIME_RPE_M == (0.07, 0.08)
     assert {150: 51.19, 990: 382.80} == cited.RUNTIME_S
 
 

@@ -18,6 +18,7 @@ from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, SequenceSettings, load_
 from scal3r_eval.sequences import choose_frames
 from scal3r_train.cli import build_parser, main
 from scal3r_train.config import UserError, load_config
+from scal3r_train.data.index import load_index
 from tests.conftest import PROJECT_ROOT
 from tests.house.recipe_header import header_of
 
@@ -102,6 +103,26 @@ def test_kitti_04_is_its_271_images_by_the_adapters_names(shared_dir: Path) -> N
     recipe = load_eval_recipe(PROJECT_ROOT / "recipes/eval/kitti.yaml")
     assert recipe.sequences.sha256["04"] == hashlib.sha256(listed.encode()).hexdigest()
     assert choose_frames(record, SequenceSettings()).frames_sha256 != recipe.sequences.sha256["04"]
+
+
+def test_towns_are_pinned_by_the_names_that_they_get(towns: Path) -> None:
+    """The fixture's towns are others and shorter, but name their frames alike."""
+    names = [f"rgb/{number:06d}.png" for number in range(96)]
+    image = list(load_index(towns)[0].image)
+    assert image == names[: len(image)]
+    recipe = load_eval_recipe(PROJECT_ROOT / "recipes/eval/synthetic.yaml")
+    assert {"num_sequences=8", "num_frames=96", "seed=13"} <= set(recipe.benchmark.options)
+    listed = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+    assert recipe.sequences.sha256 == {f"town_013_{number:05d}": listed for number in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("game_loop", "game_loop"), ("seven_scenes", "seven_scenes_kitchen")]
+)
+def test_samples_are_pinned_as_they_lie_in_the_shared_data(name: str, folder: str, shared_dir: Path) -> None:
+    found = known_adapter(name).records(shared_dir / "data" / folder, known_adapter(name).options())
+    settings = load_eval_recipe(PROJECT_ROOT / "recipes/eval" / f"{name}.yaml").sequences
+    assert {one.sequence_id: choose_frames(one, settings).frames_sha256 for one in found} == settings.sha256
 
 
 @pytest.mark.parametrize(("name", "size"), [("game_loop", (280, 518)), ("seven_scenes", (378, 518))])

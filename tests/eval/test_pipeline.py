@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,38 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from scal3r_eval import pipeline, predict
+from scal3r_eval import pipeline, predict, scoring, sequences
 from scal3r_eval.baselines import straight_line
 from scal3r_eval.recipe import load_eval_recipe
 from scal3r_eval.results import RESULTS_NAME, EvalResults, read_scored
 from scal3r_train.config import UserError
 from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.inference.load_model import checkpoint_sha256
 from scal3r_train.inference.scene import load_scene
 from scal3r_train.metrics.trajectory import score_trajectory
-from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from tests.eval.conftest import WriteRecipe
-
-FIRST, SECOND = "town_001_00000", "town_001_00001"
-
-
-def run(recipe: Path, *overrides: str) -> EvalResults:
-    results = pipeline.evaluate(load_eval_recipe(recipe, overrides))
-    assert results is not None
-    return results
-
-
-def ate(results: EvalResults, method: str, sequence: str) -> Any:
-    return results.scores[method][sequence][0].metrics["ate_rmse_m"]
-
-
-def truth_of(record: SequenceRecord, num_frames: int) -> torch.Tensor:
-    assert record.cam_from_world is not None
-    return invert_extrinsics(torch.from_numpy(record.cam_from_world[:num_frames]))
+from tests.eval.evaluating import FIRST, SECOND, ate, run, truth_of
 
 
 def test_numbers_are_those_of_the_scene_and_the_index(
@@ -63,6 +45,7 @@ def test_numbers_are_those_of_the_scene_and_the_index(
         resources = results.scores["scal3r"][name][0].resources
         assert resources is not None
         assert resources.seconds == pytest.approx(sum(scene.info.timings_s.values()))
+        assert resources.device == scene.info.device == results.device
         assert resources.fps == pytest.approx(14 / resources.seconds)
         assert resources.peak_memory_bytes["host"] > 1 << 27
     both = [ate(results, "scal3r", name) for name in (FIRST, SECOND)]
@@ -98,6 +81,11 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(
     assert calls == [f"predict {SECOND}", f"score scal3r {SECOND}"]
     calls.clear()
     run(recipe, "protocol.align=se3")
+    assert sorted(calls) == sorted(f"score {m} {n}" for m in first.scores for n in (FIRST, SECOND))
+    calls.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "scoring_sha256", lambda: "other code")
+        run(recipe)
     assert sorted(calls) == sorted(f"score {m} {n}" for m in first.scores for n in (FIRST, SECOND))
     calls.clear()
     run(recipe, "protocol.overlap=2")
@@ -217,14 +205,41 @@ def test_without_any_data_the_command_that_gets_it_is_named(
         run(recipe, "benchmark.data_root=" + str(tmp_path / "nowhere"))
 
 
-def test_a_data_set_as_published_is_indexed_first(write_recipe: WriteRecipe, towns: Path) -> None:
-    results = run(
-        write_recipe(
-            benchmark={"index": None, "adapter": "towns", "data_root": str(towns.parent)},
-            methods={"static": {"kind": "baseline", "baseline": "static"}},
-        )
+def test_a_data_set_as_published_is_indexed_once(
+    write_recipe: WriteRecipe, towns: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Again for other options, for more files, after an indexing that did not end, and when the index is gone."""
+    made: list[tuple[str, ...]] = []
+    run_quietly = sequences.run_quietly
+
+    def counted(*arguments: str) -> None:
+        made.append(arguments)
+        run_quietly(*arguments)
+
+    monkeypatch.setattr(sequences, "run_quietly", counted)
+    source = tmp_path / "towns"
+    shutil.copytree(towns.parent, source)
+    recipe = write_recipe(
+        benchmark={"index": None, "adapter": "towns", "data_root": str(source)},
+        methods={"static": {"kind": "baseline", "baseline": "static"}},
     )
-    assert len(results.sequences) == 2
+    assert len(run(recipe).sequences) == 2
+    assert len(run(recipe).sequences) == 2
+    assert len(made) == 1
+    provide = sequences.provide_index
+    index = provide(load_eval_recipe(recipe, ["benchmark.options=[num_covisible=0]"]))
+    assert len(made) == 2 and made[-1][-1] == "num_covisible=0"
+    (source / "more").mkdir()
+    provide(load_eval_recipe(recipe))
+    provide(load_eval_recipe(recipe))
+    assert len(made) == 3
+    with pytest.raises(UserError):
+        provide(load_eval_recipe(recipe, ["benchmark.options=[no_such=1]"]))
+    provide(load_eval_recipe(recipe))
+    assert len(made) == 5
+    index.unlink()
+    assert provide(load_eval_recipe(recipe)).is_file()
+    assert len(made) == 6
 
 
 def test_a_bad_checkpoint_is_found_before_any_work(
@@ -264,68 +279,6 @@ def test_the_same_without_sharing_and_without_memories(write_recipe: WriteRecipe
     assert len({values["scal3r"], values["no_gcs"], values["no_gcm"]}) == 3
     info = json.loads((tmp_path / "out" / "no_gcm" / FIRST / "scene" / "scene.json").read_text())
     assert info["recipe"]["model"]["memory"] == "off"
-
-
-def test_an_external_system_stands_beside_ours(
-    write_recipe: WriteRecipe, towns: Path, tmp_path: Path
-) -> None:
-    """The truth in another world, by time and by frame; seeds are runs; what it lacks is a failure."""
-    record = load_index(towns).find(FIRST)
-    truth = truth_of(record, 14)
-    turned = truth.clone()
-    turned[:, :, 3] = 3 * truth[:, :, 3]
-    noisy = turned.clone()
-    noisy[5, 0, 3] += 1.0
-    times = torch.from_numpy(record.timestamp[:14])
-    for folder, poses in (("a", turned), ("b", noisy)):
-        (tmp_path / folder).mkdir()
-        write_trajectory(tmp_path / folder / f"{FIRST}.tum", Trajectory(poses, times), "tum")
-    (tmp_path / "k").mkdir()
-    write_trajectory(tmp_path / "k" / f"{FIRST}.txt", Trajectory(turned, None), "kitti")
-    (tmp_path / "k" / f"{SECOND}.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n" * 5)
-    methods = {
-        "seeds": {"kind": "external", "folder": [str(tmp_path / "a"), str(tmp_path / "b")]},
-        "kitti": {"kind": "external", "folder": str(tmp_path / "k")},
-        "static": {"kind": "baseline", "baseline": "static"},
-    }
-    results = run(write_recipe(methods=methods))
-    exact, off = (one.metrics["ate_rmse_m"] for one in results.scores["seeds"][FIRST])
-    assert exact == pytest.approx(0, abs=1e-6) and off is not None and off > 0.01
-    assert ate(results, "kitti", FIRST) == pytest.approx(0, abs=1e-6)
-    reasons = {(one["method"], one["run"]): one["reason"] for one in results.failures}
-    assert set(reasons) == {("seeds", 0), ("seeds", 1), ("kitti", 0)}
-    assert "has no town_001_00001" in reasons[("seeds", 0)]
-    assert "5 poses without times" in reasons[("kitti", 0)]
-    summary = results.summaries["seeds"]["ate_rmse_m"]
-    worst = max(ate(results, "static", name) for name in (FIRST, SECOND))
-    assert summary.mean == pytest.approx((off / 2 + worst) / 2, rel=1e-6)
-
-
-def test_few_poses_are_a_failure(write_recipe: WriteRecipe, towns: Path, tmp_path: Path) -> None:
-    record = load_index(towns).find(FIRST)
-    (tmp_path / "a").mkdir()
-    part = Trajectory(truth_of(record, 6), torch.from_numpy(record.timestamp[:6]))
-    write_trajectory(tmp_path / "a" / f"{FIRST}.tum", part, "tum")
-    recipe = write_recipe(
-        sequences={"names": [FIRST]}, methods={"some": {"kind": "external", "folder": str(tmp_path / "a")}}
-    )
-    results = run(recipe)
-    assert "6 of 14 frames have a pose" in str(results.failures[0]["reason"])
-    assert results.summaries == {"some": {}}
-    again = run(recipe, "protocol.min_coverage=0.4")
-    assert ate(again, "some", FIRST) == pytest.approx(0, abs=1e-6)
-    assert again.scores["some"][FIRST][0].num_poses == 6
-
-
-def test_cut_sequences_show_runtime_and_count_in_no_mean(write_recipe: WriteRecipe, tmp_path: Path) -> None:
-    sequences = {"names": [FIRST, SECOND], "lengths": [9, 40]}
-    results = run(write_recipe(sequences=sequences))
-    assert list(results.sequences) == [FIRST, f"{FIRST}[:9]", SECOND, f"{SECOND}[:9]"]
-    whole = run(write_recipe(output_dir=str(tmp_path / "whole")))
-    assert results.summaries == whole.summaries
-    cut = results.scores["scal3r"][f"{FIRST}[:9]"][0]
-    assert cut.num_frames == cut.num_poses == 9
-    assert "town_001_00000[:9]" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_a_method_that_always_fails_is_an_error_with_a_report(

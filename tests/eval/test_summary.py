@@ -88,6 +88,25 @@ def test_sequences_that_nobody_has_it_on_do_not_count() -> None:
     assert (found["a"]["f1"].num_sequences, found["a"]["f1"].num_failures) == (1, 0)
 
 
+def test_a_run_that_always_fails_stays_in_the_means_of_points() -> None:
+    """Two seeds of three have points; the third failed everywhere, and gets the worst of all methods like any other."""
+    found = summarise(table(a=[[0.9, 0.8, "no"], [0.9, 0.8, "no"]], b=[[0.5], [0.6]]))["a"]
+    assert found["f1"].mean == pytest.approx((0.9 + 0.8 + 0.5) / 3)
+    assert found["f1"].mean_of_valid == pytest.approx(0.85)
+    assert found["f1"].num_failures == found["ate_rmse_m"].num_failures == 2
+
+
+def test_a_method_asked_for_points_that_always_fails_is_the_worst() -> None:
+    scored = table(a=[["no"], ["no"]], b=[[0.5], [0.6]], baseline=[[None], [None]])
+    assert "f1" not in summarise(scored)["a"], "nobody said that it has points"
+    found = summarise(scored, {"a": {"f1"}, "b": {"f1"}})
+    assert (found["a"]["f1"].mean, found["a"]["f1"].mean_of_valid) == (0.5, None)
+    assert (found["a"]["f1"].num_failures, found["b"]["f1"].mean) == (2, pytest.approx(0.55))
+    assert "f1" not in found["baseline"]
+    nobody = summarise(table(a=[["no"]], baseline=[[None]]), {"a": {"f1"}})
+    assert "f1" not in nobody["a"], "there is no worst valid score"
+
+
 def test_a_method_that_always_fails_is_the_worst() -> None:
     found = summarise(table(a=[["no"], ["no"]], b=[[0.5], [0.6]]))
     assert found["a"]["ate_rmse_m"].mean == found["b"]["ate_rmse_m"].mean
