@@ -1,35 +1,26 @@
-"""Which code computed a result: hashes of the sources, since between releases the version stays the same."""
+"""Which code computed a result: hashes of the sources, since between releases the version stays the same.
+
+They are taken when this module is loaded, at the start of a run: sources that change during it are not those that run.
+"""
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import importlib.util
 from pathlib import Path
 
 import scal3r_eval
 import scal3r_train
 
-PACKAGES = (Path(scal3r_train.__file__).parent, Path(scal3r_eval.__file__).parent)
-# Not part of scoring: how scores are shown, and the study, which keeps its own.
-NOT_SCORING = ("report", "study")
-FLOORS_OF_SCORING = ("metrics", "geometry", "data")
+FLOORS, EVAL = Path(scal3r_train.__file__).parent, Path(scal3r_eval.__file__).parent
+NOT_SCORING = ("report", "study")  # how scores are shown, and the study, which has its own
+BELOW_SCORES = (
+    "metrics",
+    "geometry",
+    "data",
+    "inference",
+)  # the floors that scores are computed and read with
 NUM_SHOWN = 12
-
-
-@functools.cache
-def code_version() -> str:
-    """Return version and hash of all our code, VERSION+HASH."""
-    sources = [path for package in PACKAGES for path in package.rglob("*.py")]
-    return f"{scal3r_train.__version__}+{sources_sha256(sources)[:NUM_SHOWN]}"
-
-
-@functools.cache
-def scoring_sha256() -> str:
-    """Return the hash of the code that scores depend on: evaluation, metrics, geometry and reading of frames."""
-    floors, package = PACKAGES
-    own = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in NOT_SCORING]
-    below = [path for floor in FLOORS_OF_SCORING for path in (floors / floor).rglob("*.py")]
-    return sources_sha256([*own, *below])
 
 
 def sources_sha256(paths: list[Path]) -> str:
@@ -38,3 +29,24 @@ def sources_sha256(paths: list[Path]) -> str:
     for name, content in sorted((path.name, path.read_bytes()) for path in paths):
         digest.update(f"{name}\n{len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+def _sources(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.py"))
+
+
+def _data_tools() -> list[Path]:
+    """Return the sources of our neighbour, which is not imported; none where it is not installed."""
+    found = importlib.util.find_spec("scal3r_data_tools")
+    return [] if found is None or found.origin is None else _sources(Path(found.origin).parent)
+
+
+_BELOW = [path for floor in BELOW_SCORES for path in _sources(FLOORS / floor)]
+_SCORING = [path for path in _sources(EVAL) if path.relative_to(EVAL).parts[0] not in NOT_SCORING]
+
+CODE_VERSION = (
+    f"{scal3r_train.__version__}+{sources_sha256([*_sources(FLOORS), *_sources(EVAL)])[:NUM_SHOWN]}"
+)
+SCORING_SHA256 = sources_sha256([*_SCORING, *_BELOW])  # what scores of sequences depend on
+STUDY_SHA256 = sources_sha256([*_sources(EVAL / "study"), *_BELOW])  # what scores of a study depend on
+INDEXING_SHA256 = sources_sha256([*_data_tools(), *_sources(FLOORS / "data")])

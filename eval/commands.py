@@ -12,13 +12,14 @@ from scal3r_train.config import UserError
 ONE_THREAD = ("env", "OMP_NUM_THREADS=1")
 
 
-def run_shown(module: str, *arguments: str) -> None:
-    """Run a module of the project; its progress and messages are the user's to see.
+def run_shown(module: str, *arguments: str, one_thread: bool = False) -> None:
+    """Run a module of the project, on request on one thread; its progress and messages are the user's to see.
 
     Raises:
         UserError: it failed.
     """
-    if subprocess.run(_command(module, arguments), check=False).returncode:
+    command = [*(ONE_THREAD if one_thread else ()), *_command(module, arguments)]
+    if subprocess.run(command, check=False).returncode:
         raise UserError(f"the step `python -m {_spelled(module, arguments)}` failed; its message is above")
 
 

@@ -22,6 +22,11 @@ class Measure:
     digits: int
     better: Literal["lower", "higher"] = "lower"
 
+    @property
+    def part(self) -> str:
+        """What it is a measure of: "poses", "points" or "depth", as `SequenceScores.partial_failures` names them."""
+        return "points" if self in POINTS else "depth" if self in DEPTH else "poses"
+
     def text(self, value: float | None) -> str:
         """Return a value as it is printed; `-` for None. Small values keep two significant digits."""
         if value is None:

@@ -103,7 +103,14 @@ def estimate_identity(run: Run, sequence: EvalSequence) -> dict[str, Any]:
     if isinstance(run.settings, BaselineMethod):
         return {"baseline": run.settings.baseline}
     paths = _files(run, sequence)
-    return {"names": [path.name for path in paths], "sha256": files_sha256(paths)}
+    try:
+        return {"names": [path.name for path in paths], "sha256": files_sha256(paths)}
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be read: {error.strerror}; remove {paths[0].parent} and run again"
+            if isinstance(run.settings, Scal3RMethod)
+            else f"{error.filename} cannot be read: {error.strerror}"
+        ) from error
 
 
 def load_estimate(run: Run, sequence: EvalSequence, max_time_difference_s: float) -> Estimate:

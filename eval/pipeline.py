@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from scal3r_eval.code_identity import code_version
-from scal3r_eval.measures import DEPTH, POINTS, POSES
+from scal3r_eval.asked import asked_measures
+from scal3r_eval.code_identity import CODE_VERSION
+from scal3r_eval.measures import POSES
 from scal3r_eval.methods import Run, runs_of
 from scal3r_eval.predict import Predictor
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
@@ -143,7 +144,7 @@ def _results(
     every = [one for by_name in scores.values() for found in by_name.values() for one in found]
     return EvalResults(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        code_version=code_version(),
+        code_version=CODE_VERSION,
         recipe=recipe.model_dump(mode="json"),
         device=device_name(current_process().device),
         num_processes=current_process().world_size,
@@ -155,7 +156,7 @@ def _results(
                 method: {one.name: found[one.name] for one in sequences if one.length is None}
                 for method, found in scores.items()
             },
-            {run.method: _asked(run, recipe) for run in runs},
+            asked_measures(runs, (one for one in sequences if one.length is None), recipe),
         ),
         scores=scores,
         failures=tuple(
@@ -166,22 +167,13 @@ def _results(
     )
 
 
-def _asked(run: Run, recipe: EvalRecipe) -> frozenset[str]:
-    """Return the measures that a method must have: ours keep points and depth, if the protocol compares them."""
-    if not isinstance(run.settings, Scal3RMethod):
-        return frozenset()
-    points, depth = recipe.protocol.points is not None, recipe.protocol.depth is not None
-    return frozenset(one.key for one in (*(POINTS if points else ()), *(DEPTH if depth else ())))
-
-
 def _facts(sequence: EvalSequence) -> SequenceFacts:
-    centres = sequence.truth[sequence.has_truth][:, :, 3]
     return SequenceFacts(
         is_cut=sequence.length is not None,
         num_frames=len(sequence.frame_indices),
         num_true_poses=int(sequence.has_truth.sum()),
         frames_sha256=sequence.frames_sha256,
-        path_length_m=float((centres[1:] - centres[:-1]).norm(dim=-1).sum()),
+        path_length_m=sequence.path_length_m,
     )
 
 

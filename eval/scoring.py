@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from scal3r_eval.code_identity import scoring_sha256
+from scal3r_eval.code_identity import SCORING_SHA256
 from scal3r_eval.depth_scoring import score_depth
 from scal3r_eval.methods import Estimate, Run, estimate_identity, load_estimate
 from scal3r_eval.point_scoring import score_points
@@ -83,7 +83,7 @@ def _identity(run: Run, sequence: EvalSequence, recipe: EvalRecipe) -> dict[str,
     protocol = recipe.protocol
     needs_depth = protocol.points is not None or protocol.depth is not None
     return {
-        "code_sha256": scoring_sha256(),
+        "code_sha256": SCORING_SHA256,
         "align": protocol.align,
         "max_time_difference_s": protocol.max_time_difference_s,
         "min_coverage": protocol.min_coverage,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scal3r_eval.code_identity import INDEXING_SHA256
 from scal3r_eval.commands import run_quietly
 from scal3r_eval.recipe import DATA_FOLDER, BenchmarkSettings, EvalRecipe, SequenceSettings
-from scal3r_train import __version__
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.frame_files import video_frame
 from scal3r_train.data.frame_io import true_world_from_cam
@@ -57,6 +58,12 @@ class EvalSequence:
     frames_sha256: str
     has_truth: Tensor
     truth: Tensor
+
+    @property
+    def path_length_m(self) -> float:
+        """From true pose to true pose."""
+        centres = self.truth[self.has_truth][:, :, 3]
+        return float((centres[1:] - centres[:-1]).norm(dim=-1).sum())
 
     @property
     def truth_sha256(self) -> str:
@@ -201,17 +208,30 @@ def _absent(benchmark: BenchmarkSettings, what: str) -> str:
 
 
 def _source(benchmark: BenchmarkSettings) -> dict[str, Any]:
-    """Return all that an index is made from; of the data set the names of its two upper levels of files and folders."""
+    """Return all that an index is made from; of the data set when files were added to or removed from its folders."""
     assert benchmark.data_root is not None, "an index is made of a data set as published"
     root = benchmark.data_root.resolve()
-    names = sorted(path.relative_to(root).as_posix() for level in ("*", "*/*") for path in root.glob(level))
     return {
-        "code_version": __version__,
+        "code_sha256": INDEXING_SHA256,
         "adapter": benchmark.adapter,
         "data_root": str(root),
         "options": list(benchmark.options),
-        "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "folders_sha256": hashlib.sha256("\n".join(_folders(root)).encode()).hexdigest(),
     }
+
+
+def _folders(root: Path) -> list[str]:
+    """Return a line for each folder below `root`, links followed, each folder once: its name and when it changed."""
+    lines, seen = [], set()
+    for folder, below, _ in os.walk(root, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below.sort()
+        lines.append(f"{Path(folder).relative_to(root).as_posix()} {status.st_mtime_ns}")
+    return lines
 
 
 def _known_source(folder: Path) -> Any:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from scal3r_eval.bootstrap import BootstrapSettings, mean_interval
-from scal3r_eval.measures import POSES, SCORES, Measure
+from scal3r_eval.measures import SCORES, Measure
 from scal3r_eval.results import SequenceScores, Summary
 from scal3r_train.metrics.failures import CountedScores, Outcome, count_failures
 
@@ -19,12 +19,11 @@ DRAWS = BootstrapSettings()
 
 Scores = Mapping[str, Mapping[str, tuple[SequenceScores, ...]]]
 RunLabel = tuple[str, int]
-NOTHING_ASKED: Mapping[str, Collection[str]] = MappingProxyType({})
+Asked = Mapping[str, Mapping[str, Collection[str]]]
+NOTHING_ASKED: Asked = MappingProxyType({})
 
 
-def summarise(
-    scores: Scores, asked: Mapping[str, Collection[str]] = NOTHING_ASKED
-) -> dict[str, dict[str, Summary]]:
+def summarise(scores: Scores, asked: Asked = NOTHING_ASKED) -> dict[str, dict[str, Summary]]:
     """Return, by method and measure, what its sequences and runs add up to.
 
     A measure that no valid score of a method has and that it is not asked for, such as points of a method without any,
@@ -33,7 +32,8 @@ def summarise(
 
     Args:
         scores: by method, by sequence, one a run; all methods have the same sequences.
-        asked: by method, keys of the measures that it must have; where it has none, it has failed.
+        asked: by method and sequence, keys of the measures that must be there; where one is not, the method has failed,
+            also when nobody else has it.
     """
     result: dict[str, dict[str, Summary]] = {method: {} for method in scores}
     for measure in SCORES:
@@ -62,38 +62,38 @@ def value_of(scores: SequenceScores, key: str) -> float | None:
     return None if scores.failure is not None else scores.metrics.get(key)
 
 
-def _outcomes(
-    scores: Scores, measure: Measure, asked: Mapping[str, Collection[str]]
-) -> dict[RunLabel, dict[str, Outcome]]:
+def _outcomes(scores: Scores, measure: Measure, asked: Asked) -> dict[RunLabel, dict[str, Outcome]]:
     """Return a value or the reason why there is none, by run and by sequence, of methods that have the measure."""
     by_run: dict[RunLabel, dict[str, SequenceScores]] = {}
     for method, sequences in scores.items():
         for name, runs in sequences.items():
             for run in runs:
                 by_run.setdefault((method, run.run), {})[name] = run
-    methods = {
-        method
-        for method, sequences in scores.items()
-        if measure.key in asked.get(method, ()) or _has_measure(sequences, measure)
+
+    def is_there(method: str, name: str, run: SequenceScores) -> bool:
+        """Whether a run has the measure on a sequence, or should."""
+        is_asked = measure.key in asked.get(method, {}).get(name, ())
+        return is_asked or measure.part in run.partial_failures or value_of(run, measure.key) is not None
+
+    places = [
+        (label[0], name)
+        for label, row in by_run.items()
+        for name, run in row.items()
+        if is_there(label[0], name, run)
+    ]
+    methods, names = {method for method, _ in places}, dict.fromkeys(name for _, name in places)
+    return {
+        label: {name: _outcome(row[name], measure) for name in names}
+        for label, row in by_run.items()
+        if label[0] in methods
     }
-    have = {label: row for label, row in by_run.items() if label[0] in methods}
-    names = dict.fromkeys(
-        name for row in have.values() for name, run in row.items() if value_of(run, measure.key) is not None
-    )
-    return {label: {name: _outcome(row[name], measure) for name in names} for label, row in have.items()}
-
-
-def _has_measure(sequences: Mapping[str, tuple[SequenceScores, ...]], measure: Measure) -> bool:
-    """Whether a method has a measure: one of its runs somewhere, or it failed everywhere and has to have poses."""
-    every = [run for runs in sequences.values() for run in runs]
-    if any(value_of(run, measure.key) is not None for run in every):
-        return True
-    return measure in POSES and all(run.failure is not None for run in every)
 
 
 def _outcome(run: SequenceScores, measure: Measure) -> Outcome:
     value = value_of(run, measure.key)
-    return (run.failure or f"it has no {measure.title}") if value is None else value
+    if value is not None:
+        return value
+    return run.failure or run.partial_failures.get(measure.part) or f"it has no {measure.title}"
 
 
 def _summary(runs: list[CountedScores]) -> Summary:

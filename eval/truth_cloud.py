@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from scal3r_eval.code_identity import SCORING_SHA256
 from scal3r_eval.point_source import DepthCloud
 from scal3r_eval.recipe import PointProtocol
 from scal3r_eval.region import CameraRegion
@@ -80,6 +81,7 @@ def _with_frames(sequence: EvalSequence, protocol: PointProtocol) -> SequenceRec
 
 def _identity(sequence: EvalSequence, protocol: PointProtocol) -> dict[str, Any]:
     return {
+        "code_sha256": SCORING_SHA256,
         "frames_sha256": sequence.frames_sha256,
         "truth_sha256": sequence.truth_sha256,
         "truth_files_sha256": truth_files_sha256(sequence),

@@ -60,8 +60,11 @@ def summary_table(results: EvalResults) -> Table:
     note = f"Means over {num} sequence{'s' if num > 1 else ''}. Best of the methods run in bold."
     if any(cell.detail.startswith("[") for row in rows for cell in row):
         note += " In brackets 95 % intervals, by resampling sequences and runs."
-    if results.failures:
-        note += " A failed sequence counts with the worst valid score of any method on any sequence."
+    if any(one.num_failures for measures in results.summaries.values() for one in measures.values()):
+        note += (
+            " A sequence that a method failed on, or where it lacks a measure that others have there, counts with the "
+            "worst valid score of any method on any sequence."
+        )
     if is_partial:
         note += (
             " Methods with poses on some frames are scored on these alone: their RPE is over neighbouring frames that "
@@ -91,7 +94,9 @@ def sequence_table(results: EvalResults, measure: Measure) -> Table:
         best = best_of(values, measure)
         covered = [_coverage(results, [(name, one)]) for one in runs]
         texts = [
-            "failed" if value is None and any(run.failure for run in one) else measure.text(value)
+            "failed"
+            if value is None and any(run.failure or measure.part in run.partial_failures for run in one)
+            else measure.text(value)
             for value, one in zip(values, runs, strict=True)
         ]
         rows.append(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from scal3r_eval.code_identity import code_version
+from scal3r_eval.code_identity import CODE_VERSION
 from scal3r_eval.study.files import run_folder, scores_file
 from scal3r_eval.study.markdown import results_page
 from scal3r_eval.study.prepare import check_runs, make_towns, study_chunking, train_all
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     console.rule("4/4 results")
     results = {
         "format_version": FORMAT_VERSION,
-        "code_version": code_version(),
+        "code_version": CODE_VERSION,
         "hardware": _hardware(),
         "seconds": _seconds(recipe),
         "recipe": recipe.model_dump(mode="json"),

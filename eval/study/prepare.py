@@ -34,7 +34,7 @@ def make_towns(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> Non
             continue
         say(f"{folder}: {settings.num_sequences} towns of {settings.num_frames} frames")
         arguments = [*_overrides(settings), f"num_workers={recipe.jobs}"]
-        run_shown("scal3r_train.cli", "data", "synth", str(folder), *arguments)
+        run_shown("scal3r_train.cli", "data", "synth", str(folder), *arguments, one_thread=True)
 
 
 def check_runs(recipe: StudyRecipe) -> None:

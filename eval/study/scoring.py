@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scal3r_eval.code_identity import STUDY_SHA256
 from scal3r_eval.study.chunk_errors import ChunkMotion, motion_errors
 from scal3r_eval.study.files import held_out_folder, memory_condition, run_folder, scores_file, towns_folder
 from scal3r_eval.study.guesses import copied_motion, prior_motion
@@ -48,7 +49,11 @@ def _score_run(recipe: StudyRecipe, chunking: ScheduleSettings, variant: str, se
     if recipe.jobs > 1:
         torch.set_num_threads(1)
     checkpoint, path = run_folder(recipe, variant, seed) / "model", scores_file(recipe, f"{variant}_{seed}")
-    identity = {"checkpoint_sha256": checkpoint_sha256(checkpoint), "study": _scored_settings(recipe)}
+    identity = {
+        "checkpoint_sha256": checkpoint_sha256(checkpoint),
+        "code_sha256": STUDY_SHA256,
+        "study": _scored_settings(recipe),
+    }
     if _is_done(path, identity):
         return f"{path}: complete"
     started = time.perf_counter()
@@ -79,7 +84,8 @@ def _conditions(variant: str) -> dict[str, Condition]:
 
 def _score_guesses(recipe: StudyRecipe, chunking: ScheduleSettings) -> None:
     """Score what needs no network."""
-    path, identity = scores_file(recipe, "guesses"), {"study": _scored_settings(recipe)}
+    path = scores_file(recipe, "guesses")
+    identity = {"code_sha256": STUDY_SHA256, "study": _scored_settings(recipe)}
     if _is_done(path, identity):
         return
     started = time.perf_counter()

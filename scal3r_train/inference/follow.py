@@ -135,8 +135,8 @@ class _Follower:
         self.folder = GrowingFolder(folder)
         self._path, self._model, self._recipe, self._asked = folder, model, recipe, asked_to_end
         self._stages = Stages(visible=False)
-        self._scene = GrowingScene(output, recipe, model_sha256, self._stages)
         chunk_pass = ChunkPass(model, recipe.points, recipe.model.precision)
+        self._scene = GrowingScene(output, recipe, model_sha256, self._stages, chunk_pass.device)
         self._memory = OnlineMemory(chunk_pass, recipe.schedule.frames_per_pass)
         self._video: Video | None = None
 

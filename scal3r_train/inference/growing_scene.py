@@ -41,14 +41,20 @@ class GrowingScene:
     """What is known of a video so far, and its scene folder."""
 
     def __init__(
-        self, output: Path, recipe: ReconstructionRecipe, model_sha256: str | None, stages: Stages
+        self,
+        output: Path,
+        recipe: ReconstructionRecipe,
+        model_sha256: str | None,
+        stages: Stages,
+        device: torch.device,
     ) -> None:
-        """Begin an empty scene; nothing is at `output` before the first `publish`.
+        """Begin an empty scene, computed on `device`; nothing is at `output` before the first `publish`.
 
         Raises:
             UserError: the folder cannot be made.
         """
         self._output, self._recipe, self._model_sha256, self._stages = output, recipe, model_sha256, stages
+        self._device = device
         self._layout: Layout | None = None
         self._placement: Placement | None = None
         self._previous: ChunkPrediction | None = None
@@ -115,6 +121,7 @@ class GrowingScene:
                 self._model_sha256,
                 self._stages,
                 plan,
+                self._device,
             )
             status = {"complete": ended_by is not None, "ended_by": ended_by, "left_out": left_out}
             info = info.model_copy(update={"input": {**info.input, **status}})

@@ -43,10 +43,12 @@ class Stages:
         """Time the body as stage `name`; `track` inside it moves the bar."""
         self._name, self._start = name, time.perf_counter()
         self._task = self._progress.add_task(name, total=None)
-        with self._progress:
-            yield
-        self._progress.remove_task(self._task)
-        self._count()
+        try:
+            with self._progress:
+                yield
+        finally:
+            self._progress.remove_task(self._task)
+            self._count()
 
     def track(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield the items of a stage's loop, counting them on the bar; between two, free memory is given back."""

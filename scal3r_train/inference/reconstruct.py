@@ -144,7 +144,17 @@ def reconstruct(
         shares = gather_to_main(share)
         with same_fate():
             if process.is_main:
-                info = scene_info(video, layout, placement, recipe, shares, model_sha256, stages, plan)
+                info = scene_info(
+                    video,
+                    layout,
+                    placement,
+                    recipe,
+                    shares,
+                    model_sha256,
+                    stages,
+                    plan,
+                    chunk_pass.device,
+                )
                 if closed is not None:
                     info = info.model_copy(update={"loops": closed.loops, "pose_graph": closed.pose_graph})
                 write_shares(output, video, info, shares, recipe, voxel_size_of(recipe, placement))

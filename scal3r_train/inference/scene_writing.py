@@ -22,7 +22,7 @@ from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.share import PointSieve, Share, voxel_size_of
 from scal3r_train.inference.state_plan import StatePlan
 from scal3r_train.inference.video import Video
-from scal3r_train.parallel.process import device_name, local_device
+from scal3r_train.parallel.process import device_name
 
 
 def write_shares(
@@ -60,6 +60,7 @@ def scene_info(
     model_sha256: str | None,
     stages: Stages,
     plan: StatePlan,
+    device: torch.device,
 ) -> SceneInfo:
     """Return scene.json but for the number of points, which is not known yet."""
     kinds = {kind for share in shares for kind in share.peak_memory_bytes}
@@ -83,7 +84,7 @@ def scene_info(
         recipe=recipe.model_dump(mode="json"),
         checkpoint_sha256=model_sha256,
         num_processes=len(shares),
-        device=device_name(local_device()),
+        device=device_name(device),
         timings_s={name: round(seconds, 3) for name, seconds in stages.timings_s.items()},
         peak_memory_bytes={
             kind: max(share.peak_memory_bytes.get(kind, 0) for share in shares) for kind in sorted(kinds)

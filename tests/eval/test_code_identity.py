@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from scal3r_eval.code_identity import code_version, scoring_sha256, sources_sha256
+from scal3r_eval.code_identity import (
+    CODE_VERSION,
+    INDEXING_SHA256,
+    SCORING_SHA256,
+    STUDY_SHA256,
+    sources_sha256,
+)
 from scal3r_train import __version__
 
 
@@ -22,6 +28,7 @@ def test_any_change_of_a_source_is_another_hash_and_its_place_is_not(tmp_path: P
 
 
 def test_version_and_hashes_are_of_this_code() -> None:
-    version, _, shown = code_version().partition("+")
+    version, _, shown = CODE_VERSION.partition("+")
     assert version == __version__
-    assert len(shown) == 12 and len(scoring_sha256()) == 64
+    hashes = {shown, SCORING_SHA256, STUDY_SHA256, INDEXING_SHA256}
+    assert len(hashes) == 4 and sources_sha256([]) not in hashes

@@ -14,7 +14,7 @@ from scal3r_train.data.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from tests.eval.conftest import WriteRecipe
-from tests.eval.test_pipeline import FIRST, run, truth_of
+from tests.eval.evaluating import FIRST, run, truth_of
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from scal3r_train.data.transforms import ResizeRule
 from scal3r_train.inference.scene import depth_path, read_depth, write_depth
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from tests.eval.conftest import WriteRecipe
-from tests.eval.test_pipeline import FIRST, SECOND, ate, run, truth_of
+from tests.eval.evaluating import FIRST, SECOND, ate, run, truth_of
 from tests.eval.test_score_points import write_cloud
 
 POINTS = {"threshold": 0.5, "voxel": 0.25, "max_depth": 30.0}

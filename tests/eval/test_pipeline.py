@@ -84,7 +84,7 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(
     assert sorted(calls) == sorted(f"score {m} {n}" for m in first.scores for n in (FIRST, SECOND))
     calls.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "scoring_sha256", lambda: "other code")
+        patch.setattr(scoring, "SCORING_SHA256", "other code")
         run(recipe)
     assert sorted(calls) == sorted(f"score {m} {n}" for m in first.scores for n in (FIRST, SECOND))
     calls.clear()

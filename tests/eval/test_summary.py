@@ -38,6 +38,10 @@ def table(**methods: list[list[float | None | str]]) -> dict[str, dict[str, tupl
     }
 
 
+def asked_everywhere(*methods: str) -> dict[str, dict[str, set[str]]]:
+    return {method: {f"s{number}": {"ate_rmse_m", "f1"} for number in range(4)} for method in methods}
+
+
 def test_runs_and_sequences_are_averaged() -> None:
     summary = summarise(table(a=[[0.1, 0.3], [0.5, 0.7]]))["a"]["f1"]
     assert summary.mean == pytest.approx(0.4)
@@ -99,16 +103,30 @@ def test_a_run_that_always_fails_stays_in_the_means_of_points() -> None:
 def test_a_method_asked_for_points_that_always_fails_is_the_worst() -> None:
     scored = table(a=[["no"], ["no"]], b=[[0.5], [0.6]], baseline=[[None], [None]])
     assert "f1" not in summarise(scored)["a"], "nobody said that it has points"
-    found = summarise(scored, {"a": {"f1"}, "b": {"f1"}})
+    found = summarise(scored, asked_everywhere("a", "b"))
     assert (found["a"]["f1"].mean, found["a"]["f1"].mean_of_valid) == (0.5, None)
     assert (found["a"]["f1"].num_failures, found["b"]["f1"].mean) == (2, pytest.approx(0.55))
     assert "f1" not in found["baseline"]
-    nobody = summarise(table(a=[["no"]], baseline=[[None]]), {"a": {"f1"}})
+    nobody = summarise(table(a=[["no"]], baseline=[[None]]), asked_everywhere("a"))
     assert "f1" not in nobody["a"], "there is no worst valid score"
 
 
 def test_a_method_that_always_fails_is_the_worst() -> None:
-    found = summarise(table(a=[["no"], ["no"]], b=[[0.5], [0.6]]))
+    found = summarise(table(a=[["no"], ["no"]], b=[[0.5], [0.6]]), asked_everywhere("a", "b"))
     assert found["a"]["ate_rmse_m"].mean == found["b"]["ate_rmse_m"].mean
     assert found["a"]["ate_rmse_m"].mean_of_valid is None
     assert found["a"]["ate_rmse_m"].num_failures == 2
+
+
+def test_what_a_method_should_have_counts_also_when_nobody_else_has_it() -> None:
+    """Ours beside a baseline without points: one sequence failed, on one its points could not be scored."""
+    scored = table(ours=[[0.9], [0.7], ["broke"], [None]], baseline=[[None]] * 4)
+    broken = scored["ours"]["s3"][0]
+    scored["ours"]["s3"] = (broken.model_copy(update={"partial_failures": {"points": "a damaged file"}}),)
+    f1 = summarise(scored, asked_everywhere("ours"))["ours"]["f1"]
+    assert (f1.num_sequences, f1.num_failures) == (4, 2)
+    assert f1.mean == pytest.approx((0.9 + 0.7 + 0.7 + 0.7) / 4)
+    f1 = summarise(scored)["ours"]["f1"]
+    assert (f1.num_sequences, f1.num_failures) == (3, 1), "points that could not be scored count in any case"
+    alone = summarise(table(ours=[[0.9], ["broke"]]), asked_everywhere("ours"))["ours"]
+    assert (alone["ate_rmse_m"].num_sequences, alone["ate_rmse_m"].num_failures) == (2, 1)

@@ -1,5 +1,6 @@
 """A run that was killed goes on where it was, and ends with the same scene."""
 
+import json
 import os
 import signal
 import subprocess
@@ -58,6 +59,9 @@ def test_killed_and_restarted(kind: str, image_folder: Path, checkpoint: Path, t
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     timings = tmp_path / "killed.partial" / "work" / "timings.json"
+    assert set(json.loads(timings.read_text())) == {"predict"}, (
+        "it was killed in the first stage, after a second or more"
+    )
     timings.write_text('{"predict": 1000.0}')
     again = run("killed", -1)
     assert again.returncode == 0, again.stderr
