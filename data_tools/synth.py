@@ -42,19 +42,27 @@ def main(output: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
     """
     output = Path(output)
     settings = load_config(SynthSettings, None, overrides)
-    document = dump_yaml(TownSettings(**settings.model_dump(exclude={"num_workers"})))
+    towns_settings = TownSettings(**settings.model_dump(exclude={"num_workers"}))
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file; name a folder to write the towns to")
     if output.is_dir() and any(output.iterdir()):
-        made_with = output / SETTINGS_FILE
-        if made_with.is_file() and made_with.read_text(encoding="utf-8") == document:
+        if _made_with(output) == towns_settings:
             return 0
         raise UserError(f"{output} holds something else already; remove it or name another folder")
     with _atomic_folder(output) as folder:
         _write_all(folder, settings)
         write_index(folder / INDEX_FILE, towns.index(folder))
-        (folder / SETTINGS_FILE).write_text(document, encoding="utf-8")
+        (folder / SETTINGS_FILE).write_text(dump_yaml(towns_settings), encoding="utf-8")
     return 0
+
+
+def _made_with(folder: Path) -> TownSettings | None:
+    """Return the settings of the towns in a folder, also of those made before some settings existed; None: no towns."""
+    path = folder / SETTINGS_FILE
+    try:
+        return load_config(TownSettings, path) if path.is_file() else None
+    except UserError:
+        return None
 
 
 def sequence_name(settings: TownSettings, number: int) -> str:

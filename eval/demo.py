@@ -125,4 +125,6 @@ def _print_results(console: Console, results: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit("usage: python -m scal3r_eval.demo; it takes no arguments")
     sys.exit(run_command(lambda: main(Console())))

@@ -25,7 +25,7 @@ from scal3r_eval.truth_trajectory import match_files
 from scal3r_train.config import StrictModel, UserError, validate_mapping
 from scal3r_train.data.source import names_index
 from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.inference.scene import POINTS_NAME, TRAJECTORY_NAME
+from scal3r_train.inference.scene import POINTS_NAME
 from scal3r_train.metrics.icp import IcpMode, IcpSettings, refine_alignment
 from scal3r_train.metrics.points import nearest_distances, score_distances
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode, align_trajectory
@@ -78,7 +78,7 @@ def score_point_files(estimate: str, ground_truth: str, options: Mapping[str, An
     """Errors of one cloud: `PointComparison.result`, and of `align` how many poses it is from and their extent.
 
     Args:
-        estimate: PLY or PCD file, or a scene folder, whose points.ply and trajectory.tum are taken.
+        estimate: PLY or PCD file, or a scene folder, whose points.ply and cameras are taken.
         ground_truth: PLY or PCD file, or INDEX.parquet#sequence_id with depth and poses.
         options: fields of `PointFileScoring`.
 
@@ -88,7 +88,7 @@ def score_point_files(estimate: str, ground_truth: str, options: Mapping[str, An
     scoring = validate_mapping(PointFileScoring, options, "score points")
     trajectory, true_trajectory = scoring.est_trajectory, scoring.gt_trajectory
     if (Path(estimate) / POINTS_NAME).is_file():
-        trajectory = trajectory or str(Path(estimate) / TRAJECTORY_NAME)
+        trajectory = trajectory or estimate
         estimate = str(Path(estimate) / POINTS_NAME)
     if names_index(ground_truth):
         true_trajectory = true_trajectory or ground_truth

@@ -10,6 +10,8 @@ import torch
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import true_world_from_cam
 from scal3r_train.data.source import names_index, open_source
+from scal3r_train.inference.scene import open_scene
+from scal3r_train.inference.seeing.ground_truth import poses_by_frame
 from scal3r_train.metrics.trajectory_io import (
     MatchedTrajectories,
     Trajectory,
@@ -23,11 +25,13 @@ def match_files(
 ) -> MatchedTrajectories:
     """Pair the poses of an estimate (TUM or KITTI) with true ones, a file of that kind or INDEX.parquet#sequence_id.
 
-    Poses of an index have times and numbers, and are paired by what the estimate has. Raises UserError for what cannot
-    be read or paired.
+    Poses of an index have times and numbers, and are paired by what the estimate has. A scene folder knows the numbers
+    of its frames, so that a KITTI file pairs with it too. Raises UserError for what cannot be read or paired.
     """
-    ours = read_trajectory(estimate)
     truth = os.fspath(truth)
+    if estimate.is_dir():
+        return _match_scene(estimate, truth, max_time_difference)
+    ours = read_trajectory(estimate)
     if not names_index(truth):
         return match_trajectories(ours, read_trajectory(Path(truth)), max_time_difference)
     record = open_source(truth)
@@ -39,3 +43,13 @@ def match_files(
     times = torch.from_numpy(record.timestamp).double()
     order = times.argsort(stable=True)
     return match_trajectories(ours, Trajectory(world_from_cam[order], times[order]), max_time_difference)
+
+
+def _match_scene(folder: Path, truth: str, max_time_difference: float) -> MatchedTrajectories:
+    scene, points = open_scene(folder)
+    points.close()
+    frames, true_poses = poses_by_frame(truth, scene, max_time_difference)
+    if not len(frames):
+        raise UserError(f"no pose of {truth} belongs to a frame of scene {folder}; is it of another video?")
+    num_frames = len(scene.world_from_cam)
+    return MatchedTrajectories(scene.world_from_cam[frames], true_poses, num_frames - len(frames), 0)

@@ -31,8 +31,11 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: for whatever the user can mend.
     """
-    if not argv:
-        raise UserError("no recipe given; usage: python -m scal3r_eval.study RECIPE [key=value ...]")
+    if not argv or argv[0] in ("-h", "--help"):
+        raise UserError(
+            "usage: python -m scal3r_eval.study RECIPE [key=value ...], "
+            "such as recipes/study/memory.yaml (docs/study.md)"
+        )
     recipe = load_study(Path(argv[0]), list(argv[1:]))
     chunking = study_chunking(recipe)
     check_runs(recipe)

@@ -9,6 +9,9 @@ from scal3r_train.cli.parser import add_command, add_overrides
 if TYPE_CHECKING:
     from scal3r_train.cli.parser import Commands
 
+ADAPTER_OPTIONS = "options of the data set (docs/data/DATASET.md); an unknown one lists them"
+SETTINGS = "settings (docs/data); an unknown one lists them"
+
 
 def add_data_commands(commands: "Commands") -> None:
     """Add the commands below `data`."""
@@ -24,7 +27,7 @@ def add_data_commands(commands: "Commands") -> None:
     index.add_argument("dataset", metavar="DATASET", help="name of the adapter; an unknown one lists them")
     index.add_argument("source", metavar="SRC", type=Path, help="folder of the data set")
     index.add_argument("output", metavar="OUT.parquet", type=Path, help="index to write")
-    add_overrides(index)
+    add_overrides(index, ADAPTER_OPTIONS)
     prepare = add_command(
         kinds,
         "prepare",
@@ -35,7 +38,7 @@ def add_data_commands(commands: "Commands") -> None:
     prepare.add_argument("dataset", metavar="DATASET", help="name of the adapter; an unknown one lists them")
     prepare.add_argument("source", metavar="SRC", type=Path, help="folder of the data set")
     prepare.add_argument("output", metavar="OUT", type=Path, help="folder to write")
-    add_overrides(prepare)
+    add_overrides(prepare, ADAPTER_OPTIONS)
     check = add_command(
         kinds,
         "check",
@@ -45,7 +48,7 @@ def add_data_commands(commands: "Commands") -> None:
         "scal3r data check 7scenes.parquet report=7scenes_check",
     )
     check.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
-    add_overrides(check)
+    add_overrides(check, SETTINGS)
     preview = add_command(
         kinds,
         "preview",
@@ -55,7 +58,7 @@ def add_data_commands(commands: "Commands") -> None:
     )
     preview.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
     preview.add_argument("output", metavar="OUT.png", type=Path, help="image to write")
-    add_overrides(preview)
+    add_overrides(preview, SETTINGS)
     summary = add_command(
         kinds,
         "summary",
@@ -75,7 +78,7 @@ def add_data_commands(commands: "Commands") -> None:
     )
     pack.add_argument("index", metavar="INDEX", type=Path, help="Parquet index")
     pack.add_argument("output", metavar="OUT", type=Path, help="folder to write")
-    add_overrides(pack)
+    add_overrides(pack, SETTINGS)
     synth = add_command(
         kinds,
         "synth",
@@ -84,7 +87,7 @@ def add_data_commands(commands: "Commands") -> None:
         "scal3r data synth runs/towns num_sequences=16",
     )
     synth.add_argument("output", metavar="OUT", type=Path, help="folder to write")
-    add_overrides(synth)
+    add_overrides(synth, SETTINGS)
 
 
 def _data_index(arguments: argparse.Namespace) -> int | None:

@@ -17,8 +17,8 @@ def add_model_commands(commands: "Commands") -> None:
         commands,
         "reconstruct",
         _reconstruct,
-        "Reconstruct cameras and points from an image folder or one sequence of an index.",
-        "scal3r reconstruct images/ scene/",
+        "Reconstruct cameras and points from images, a video, or one sequence of an index.",
+        "scal3r reconstruct images/ scene/ model.checkpoint=checkpoints/scal3r",
     )
     reconstruct.add_argument(
         "input", metavar="INPUT", help="image folder, video or INDEX.parquet#sequence_id"

@@ -45,8 +45,6 @@ def add_command(
     return parser
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Accept any number of `key.path=value` after the other arguments."""
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to the recipe, dotted paths"
-    )
+def add_overrides(parser: argparse.ArgumentParser, text: str = "changes to the recipe, dotted paths") -> None:
+    """Accept any number of `key.path=value` after the other arguments; `text` says what they change."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=text)

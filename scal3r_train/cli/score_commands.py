@@ -47,7 +47,9 @@ def _add_trajectory(kinds: "Commands") -> None:
         "Print one JSON line: ATE after alignment, KITTI's relative errors, RPE, AUC, scale (docs/metrics.md).",
         "scal3r score trajectory estimate.tum truth.tum --align sim3",
     )
-    trajectory.add_argument("estimate", metavar="EST", type=Path, help="TUM or KITTI poses, detected")
+    trajectory.add_argument(
+        "estimate", metavar="EST", type=Path, help="TUM or KITTI poses, detected, or a scene folder"
+    )
     trajectory.add_argument("ground_truth", metavar="GT", help=TRUE_POSES_HELP)
     trajectory.add_argument("--align", choices=ALIGN_MODES, default="sim3", help="default: sim3")
     trajectory.add_argument(

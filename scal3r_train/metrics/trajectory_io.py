@@ -1,9 +1,9 @@
 """Trajectory files in TUM and KITTI format, and matching two of them pose by pose.
 
 TUM: `timestamp tx ty tz qx qy qz qw` (quaternion xyzw of any norm) a line; KITTI: the 12 numbers of a 3 x 4
-matrix, row by row, a line, frames in order and no times. Both state world_from_cam (OpenCV axes). Which one a
-file is shows in its number of columns. Empty lines and lines starting with `#` are skipped. Shapes: S poses,
-N matched pairs.
+matrix, row by row, a line, frames in order and no times; the 16 of a 4 x 4 matrix are read likewise. All state
+world_from_cam (OpenCV axes). Which one a file is shows in its number of columns. Empty lines and lines starting with
+`#` are skipped. Shapes: S poses, N matched pairs.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scal3r_train.config import UserError, write_text_atomically
 
-NUM_TUM, NUM_KITTI = 8, 12
+NUM_TUM, NUM_KITTI, NUM_SQUARE = 8, 12, 16
 MAX_ROTATION_ERROR = 1e-2  # of R R^T - I; files with few digits stay below, matrices with a scale do not
 
 
@@ -51,6 +51,9 @@ def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
     numbered_rows = _read_rows(Path(path))
     line_numbers = [line for line, _ in numbered_rows]
     rows = torch.tensor([row for _, row in numbered_rows], dtype=torch.float64)
+    if rows.shape[1] == NUM_SQUARE:
+        _check_last_rows(rows, path, line_numbers)
+        rows = rows[:, :NUM_KITTI]
     if rows.shape[1] == NUM_KITTI:
         world_from_cam = rows.reshape(-1, 3, 4)
         _check_rotations(world_from_cam[:, :, :3], path, line_numbers)
@@ -145,7 +148,7 @@ def _span(timestamps: Tensor) -> str:
 
 
 def _read_rows(path: Path) -> list[tuple[int, list[float]]]:
-    """(line number, numbers) of all lines that hold any; all of one length, 8 or 12, all finite."""
+    """(line number, numbers) of all lines that hold any; all of one length, 8, 12 or 16, all finite."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -170,9 +173,10 @@ def _parse_row(line: str, where: str, num_expected: int | None) -> list[float]:
         raise UserError(
             f"{where}: not a line of numbers separated by spaces; give TUM or KITTI format"
         ) from None
-    if len(row) not in (NUM_TUM, NUM_KITTI):
+    if len(row) not in (NUM_TUM, NUM_KITTI, NUM_SQUARE):
         raise UserError(
-            f"{where}: {len(row)} numbers, but TUM has {NUM_TUM} and KITTI {NUM_KITTI}; convert the file"
+            f"{where}: {len(row)} numbers, but TUM has {NUM_TUM} and KITTI {NUM_KITTI} or {NUM_SQUARE}; "
+            "convert the file"
         )
     if num_expected not in (None, len(row)):
         raise UserError(
@@ -181,6 +185,16 @@ def _parse_row(line: str, where: str, num_expected: int | None) -> list[float]:
     if not all(map(math.isfinite, row)):
         raise UserError(f"{where}: a number is not finite; repair or remove the line")
     return row
+
+
+def _check_last_rows(rows: Tensor, path: str | os.PathLike[str], line_numbers: list[int]) -> None:
+    """Raise UserError unless all matrices [S, 16] end with 0 0 0 1, as poses do and transposed ones do not."""
+    bad = (rows[:, NUM_KITTI:] != rows.new_tensor([0, 0, 0, 1])).any(dim=1)
+    if bad.any():
+        line = line_numbers[int(bad.int().argmax())]
+        raise UserError(
+            f"{path}, line {line}: the 4 x 4 matrix does not end with 0 0 0 1; give it row by row"
+        )
 
 
 def _check_rotations(rotation: Tensor, path: str | os.PathLike[str], line_numbers: list[int]) -> None:

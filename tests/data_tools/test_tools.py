@@ -66,6 +66,19 @@ def test_synth_does_its_work_once_and_overwrites_nothing(towns: Path, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_towns_of_before_a_setting_existed_are_the_same(towns: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "towns"
+    shutil.copytree(towns, folder)
+    path = folder / synth.SETTINGS_FILE
+    kept = [line for line in path.read_text().splitlines() if not line.startswith("steady_share")]
+    assert len(kept) == len(path.read_text().splitlines()) - 1
+    path.write_text("\n".join(kept))
+    assert synth.main(folder, [*SIZE, "num_sequences=2"]) == 0
+    path.write_text("nonsense: 1\n")
+    with pytest.raises(UserError, match="holds something else"):
+        synth.main(folder, [*SIZE, "num_sequences=2"])
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("disk full")

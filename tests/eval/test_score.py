@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from evo.core import metrics
 from evo.core.sync import associate_trajectories
 from evo.core.trajectory import PosePath3D
@@ -14,6 +15,9 @@ from evo.tools import file_interface
 
 from scal3r_eval.score import main, score_files
 from scal3r_train.config import UserError
+from scal3r_train.inference.scene import load_scene
+from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
+from tests.inference.seen_scene import write_seen_scene
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,23 @@ def test_a_malformed_file_ends_the_command_with_one_line_and_code_2(tmp_path: Pa
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert "bad.txt, line 2" in done.stderr
+
+
+def test_a_scene_folder_is_scored_by_the_numbers_of_its_frames(tmp_path: Path) -> None:
+    """Against KITTI's files too, which pair with the frames of the input: every second one is in this scene."""
+    folder = write_seen_scene(tmp_path / "scene")
+    scene = load_scene(folder)
+    numbers = scene.info.frame_indices
+    truth = scene.world_from_cam.repeat_interleave(2, dim=0)[: numbers[-1] + 1].clone()
+    truth[list(numbers)] = scene.world_from_cam
+    write_trajectory(tmp_path / "truth.txt", Trajectory(truth, None), "kitti")
+    found = score_files(folder, tmp_path / "truth.txt", "se3")
+    assert found["num_poses"] == len(numbers) and found["ate_rmse_m"] == pytest.approx(0, abs=1e-9)
+    truth[numbers[1], 0, 3] += 1.0
+    write_trajectory(tmp_path / "truth.txt", Trajectory(truth, None), "kitti")
+    assert score_files(folder, tmp_path / "truth.txt", "none")["ate_rmse_m"] == pytest.approx(
+        1 / len(numbers) ** 0.5
+    )
+    write_trajectory(tmp_path / "truth.tum", Trajectory(truth[:1], torch.tensor([1e9])), "tum")
+    with pytest.raises(UserError, match=r"truth\.tum"):
+        score_files(folder, tmp_path / "truth.tum")

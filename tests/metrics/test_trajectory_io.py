@@ -70,6 +70,15 @@ def test_comments_blank_lines_unsorted_times_and_long_quaternions_are_read(tmp_p
     torch.testing.assert_close(trajectory.world_from_cam[1], expected)
 
 
+def test_matrices_of_16_numbers_are_those_of_12(tmp_path: Path) -> None:
+    rows = ["1 0 0 4 0 1 0 5 0 0 1 6", "0 0 1 1 0 1 0 2 -1 0 0 3"]
+    (tmp_path / "kitti.txt").write_text("\n".join(rows))
+    (tmp_path / "square.txt").write_text("\n".join(f"{row} 0 0 0 1" for row in rows))
+    kitti, square = (read_trajectory(tmp_path / name) for name in ("kitti.txt", "square.txt"))
+    assert torch.equal(kitti.world_from_cam, square.world_from_cam)
+    assert square.timestamps is None
+
+
 GOOD_TUM, GOOD_KITTI = "0 0 0 0 0 0 0 1\n", "1 0 0 0 0 1 0 0 0 0 1 0\n"
 
 
@@ -81,7 +90,8 @@ GOOD_TUM, GOOD_KITTI = "0 0 0 0 0 0 0 1\n", "1 0 0 0 0 1 0 0 0 0 1 0\n"
         (GOOD_TUM + "1 2 three 4 5 6 7 8\n", "line 2: not a line of numbers"),
         (GOOD_TUM + "0,0,0,0,0,0,0,1\n", "line 2: not a line of numbers"),
         ("1 2 3\n", "line 1: 3 numbers, but TUM has 8 and KITTI 12"),
-        (" ".join("1" * 16), "line 1: 16 numbers"),
+        (" ".join("1" * 15), "line 1: 15 numbers"),
+        (GOOD_KITTI.strip() + " 0 0 0 2", "line 1: the 4 x 4 matrix does not end with 0 0 0 1"),
         ("# c\n" + GOOD_TUM + GOOD_KITTI, "line 3: 12 numbers after lines of 8"),
         (GOOD_TUM + "1 nan 0 0 0 0 0 1\n", "line 2: a number is not finite"),
         (GOOD_TUM + "1 0 0 0 0 0 0 0\n", "line 2: a quaternion of zeros"),

@@ -15,7 +15,7 @@ from torch import Tensor
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import true_world_from_cam
 from scal3r_train.data.source import names_index, open_source
-from scal3r_train.inference.scene import Scene
+from scal3r_train.inference.scene import Scene, SceneCameras
 from scal3r_train.metrics.trajectory import TrajectoryScore, align_trajectory, score_trajectory
 from scal3r_train.metrics.trajectory_io import Trajectory, match_timestamps, read_trajectory
 
@@ -61,7 +61,7 @@ def load_ground_truth(source: str | os.PathLike[str], scene: Scene) -> GroundTru
         UserError: the source cannot be read, or fewer than three of its poses belong to frames of the scene.
     """
     name = os.fspath(source)
-    frames, truth = _poses_by_frame(name, scene)
+    frames, truth = poses_by_frame(name, scene)
     if len(frames) < 3:
         raise UserError(
             f"{len(frames)} poses of {name} belong to frames of the scene; is it of another video?"
@@ -76,8 +76,13 @@ def load_ground_truth(source: str | os.PathLike[str], scene: Scene) -> GroundTru
     return GroundTruth(name, frames, truth_from_scene.inverse().apply_to_world_from_cam(truth), score)
 
 
-def _poses_by_frame(name: str, scene: Scene) -> tuple[Tensor, Tensor]:
-    """Return frames of the scene [M] and their true world_from_cam [M, 3, 4] in the truth's own world."""
+def poses_by_frame(
+    name: str, scene: SceneCameras, max_time_difference: float = MAX_TIME_DIFFERENCE
+) -> tuple[Tensor, Tensor]:
+    """Return frames of the scene [M] and their true world_from_cam [M, 3, 4] in the truth's own world.
+
+    Takes and raises what `load_ground_truth` does, but for the number of poses. `max_time_difference`: seconds.
+    """
     numbers = torch.tensor(scene.info.frame_indices)
     if names_index(name):
         record = open_source(name)
@@ -89,12 +94,12 @@ def _poses_by_frame(name: str, scene: Scene) -> tuple[Tensor, Tensor]:
         return _by_number(numbers, trajectory.world_from_cam)
     if torch.equal(scene.timestamps, numbers.double()):
         return _tum_without_times(name, scene, numbers, trajectory)
-    frames, rows = match_timestamps(scene.timestamps, trajectory.timestamps, MAX_TIME_DIFFERENCE)
+    frames, rows = match_timestamps(scene.timestamps, trajectory.timestamps, max_time_difference)
     return frames, trajectory.world_from_cam[rows]
 
 
 def _tum_without_times(
-    name: str, scene: Scene, numbers: Tensor, trajectory: Trajectory
+    name: str, scene: SceneCameras, numbers: Tensor, trajectory: Trajectory
 ) -> tuple[Tensor, Tensor]:
     """Match by number, which is certain only when the file has one pose for every frame of the input."""
     num_input = scene.info.input.get("num_frames")
