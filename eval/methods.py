@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from scal3r_eval.baselines import BASELINES
 from scal3r_eval.recipe import BaselineMethod, EvalRecipe, ExternalMethod, MethodSettings, Scal3RMethod
 from scal3r_eval.results import Resources
 from scal3r_eval.sequences import EvalSequence
-from scal3r_train.config import UserError, files_sha256
+from scal3r_train.config import StrictModel, UserError, files_sha256, load_config
 from scal3r_train.inference.scene import (
     POINTS_NAME,
     TRAJECTORY_NAME,
@@ -28,7 +29,17 @@ from scal3r_train.metrics.trajectory_io import Trajectory, match_timestamps, rea
 
 SCENE_NAME = "scene"
 TRAJECTORY_SUFFIXES = (".tum", ".kitti", ".txt")
+RESOURCES_SUFFIX = ".resources.json"
 STILL = 1e-12
+
+
+class ExternalResources(StrictModel):
+    """SEQUENCE.resources.json beside an external estimate: what that took, as its maker measured it."""
+
+    seconds: float = Field(gt=0)
+    num_processes: int = Field(1, ge=1)
+    peak_memory_bytes: dict[str, int] = {}
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,18 +179,11 @@ def _files(run: Run, sequence: EvalSequence) -> list[Path]:
         folder = scene_folder(run, sequence)
         load_scene_info(folder)
         return [folder / name for name in (INFO_NAME, TRAJECTORY_NAME, POINTS_NAME)]
-    found = [path for path in (_external_trajectory(run, sequence), _external_points(run, sequence)) if path]
+    suffixes = (TRAJECTORY_SUFFIXES, (".ply",), (RESOURCES_SUFFIX,))
+    found = [path for kind in suffixes if (path := _first(run, sequence, kind)) is not None]
     if not found:
         raise UserError(f"{run.source} has no {sequence.folder}{'|'.join(TRAJECTORY_SUFFIXES)}")
     return found
-
-
-def _external_trajectory(run: Run, sequence: EvalSequence) -> Path | None:
-    return _first(run, sequence, TRAJECTORY_SUFFIXES)
-
-
-def _external_points(run: Run, sequence: EvalSequence) -> Path | None:
-    return _first(run, sequence, (".ply",))
 
 
 def _first(run: Run, sequence: EvalSequence, suffixes: tuple[str, ...]) -> Path | None:
@@ -192,7 +196,7 @@ def _first(run: Run, sequence: EvalSequence, suffixes: tuple[str, ...]) -> Path 
 
 
 def _external(run: Run, sequence: EvalSequence, max_time_difference_s: float) -> Estimate:
-    path = _external_trajectory(run, sequence)
+    path = _first(run, sequence, TRAJECTORY_SUFFIXES)
     if path is None:
         raise UserError(
             f"{run.source} has no trajectory {sequence.folder} ({', '.join(TRAJECTORY_SUFFIXES)}), "
@@ -203,9 +207,18 @@ def _external(run: Run, sequence: EvalSequence, max_time_difference_s: float) ->
     return Estimate(
         places,
         trajectory.world_from_cam[rows],
-        points=_external_points(run, sequence),
+        points=_first(run, sequence, (".ply",)),
+        resources=_external_resources(run, sequence),
         notes={"file": path.name, "matched_by": matched},
     )
+
+
+def _external_resources(run: Run, sequence: EvalSequence) -> Resources | None:
+    path = _first(run, sequence, (RESOURCES_SUFFIX,))
+    if path is None:
+        return None
+    taken = load_config(ExternalResources, path)
+    return Resources(fps=len(sequence.frame_indices) / taken.seconds, **taken.model_dump())
 
 
 def _matched(

@@ -50,6 +50,26 @@ def test_an_external_system_stands_beside_ours(
     assert summary.mean == pytest.approx((off / 2 + worst) / 2, rel=1e-6)
 
 
+def test_an_external_system_may_state_what_it_took(
+    write_recipe: WriteRecipe, towns: Path, tmp_path: Path
+) -> None:
+    record = load_index(towns).find(FIRST)
+    folder, stated = tmp_path / "a", tmp_path / "a" / f"{FIRST}.resources.json"
+    folder.mkdir()
+    write_trajectory(folder / f"{FIRST}.txt", Trajectory(truth_of(record, 14), None), "kitti")
+    recipe = write_recipe(
+        sequences={"names": [FIRST]}, methods={"other": {"kind": "external", "folder": str(folder)}}
+    )
+    assert run(recipe).scores["other"][FIRST][0].resources is None
+    stated.write_text('{"seconds": 7.0, "peak_memory_bytes": {"device": 2000000000}, "device": "one card"}')
+    resources = run(recipe).scores["other"][FIRST][0].resources
+    assert resources is not None and (resources.seconds, resources.fps) == (7.0, 2.0)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "one card" in report and "7.0" in report
+    stated.write_text('{"minutes": 7.0}')
+    assert "minutes" in str(run(recipe).failures[0]["reason"])
+
+
 def test_few_poses_are_a_failure(write_recipe: WriteRecipe, towns: Path, tmp_path: Path) -> None:
     record = load_index(towns).find(FIRST)
     (tmp_path / "a").mkdir()
