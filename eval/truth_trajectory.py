@@ -10,7 +10,8 @@ import torch
 from scal3r_train.config import UserError
 from scal3r_train.data.frame_io import true_world_from_cam
 from scal3r_train.data.source import names_index, open_source
-from scal3r_train.inference.scene import open_scene
+from scal3r_train.inference.scene import TRAJECTORY_NAME, open_scene
+from scal3r_train.inference.scene_folder import INFO_NAME
 from scal3r_train.inference.seeing.ground_truth import poses_by_frame
 from scal3r_train.metrics.trajectory_io import (
     MatchedTrajectories,
@@ -26,12 +27,13 @@ def match_files(
     """Pair the poses of an estimate (TUM or KITTI) with true ones, a file of that kind or INDEX.parquet#sequence_id.
 
     Poses of an index have times and numbers, and are paired by what the estimate has. A scene folder knows the numbers
-    of its frames, so that a KITTI file pairs with it too. Raises UserError for what cannot be read or paired.
+    of its frames, so that a KITTI file pairs with it too; of any other folder trajectory.tum is read. Raises UserError
+    for what cannot be read or paired.
     """
     truth = os.fspath(truth)
-    if estimate.is_dir():
+    if (estimate / INFO_NAME).is_file():
         return _match_scene(estimate, truth, max_time_difference)
-    ours = read_trajectory(estimate)
+    ours = read_trajectory(estimate / TRAJECTORY_NAME if estimate.is_dir() else estimate)
     if not names_index(truth):
         return match_trajectories(ours, read_trajectory(Path(truth)), max_time_difference)
     record = open_source(truth)
