@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scal3r_train.inference.scene import load_scene
+from scal3r_train.inference.scene import Scene, load_scene
 
 KILLED_RUN = """
 import os, signal, sys
@@ -32,43 +32,51 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("kind", ["disk", "recompute"])
-def test_killed_and_restarted(kind: str, image_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    def run(output: str, die_after: int) -> subprocess.CompletedProcess[str]:
-        arguments = [
-            *("reconstruct", str(image_folder), str(tmp_path / output), f"model.checkpoint={checkpoint}"),
-            *(
-                "schedule.chunk_size=4",
-                "schedule.overlap=2",
-                "input.resize.size=42",
-                f"schedule.state={kind}",
-            ),
-        ]
-        environment = os.environ | {"DIE_AFTER": str(die_after), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [sys.executable, "-c", KILLED_RUN, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
+def reconstruct(
+    images: Path, output: Path, checkpoint: Path, kind: str, die_after: int = -1
+) -> subprocess.CompletedProcess[str]:
+    arguments = [
+        *("reconstruct", str(images), str(output), f"model.checkpoint={checkpoint}"),
+        *("schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42", f"schedule.state={kind}"),
+    ]
+    environment = os.environ | {"DIE_AFTER": str(die_after), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", KILLED_RUN, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
 
-    whole = run("whole", -1)
-    assert whole.returncode == 0, whole.stderr
+
+@pytest.fixture(scope="module")
+def whole(image_folder: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """The scene of a run that nobody kills; the stores give the same."""
+    folder = tmp_path_factory.mktemp("whole") / "scene"
+    finished = reconstruct(image_folder, folder, checkpoint, "disk")
+    assert finished.returncode == 0, finished.stderr
+    return load_scene(folder)
+
+
+@pytest.mark.parametrize("kind", ["disk", "recompute"])
+def test_killed_and_restarted(
+    kind: str, image_folder: Path, checkpoint: Path, whole: Scene, tmp_path: Path
+) -> None:
+    def run(output: str, die_after: int) -> subprocess.CompletedProcess[str]:
+        return reconstruct(image_folder, tmp_path / output, checkpoint, kind, die_after)
+
     killed = run("killed", 1)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     timings = tmp_path / "killed.partial" / "work" / "timings.json"
-    assert set(json.loads(timings.read_text())) == {"predict"}, (
-        "it was killed in the first stage, after a second or more"
-    )
+    assert set(json.loads(timings.read_text())) == {"predict"}, "the first stage"
     timings.write_text('{"predict": 1000.0}')
     again = run("killed", -1)
     assert again.returncode == 0, again.stderr
     # 5 chunks, 2 memories; the last three predictions were missing, their states on disk or gone.
     assert f"visits {0 if kind == 'disk' else 3 * 2}" in again.stdout
-    one, other = load_scene(tmp_path / "whole"), load_scene(tmp_path / "killed")
-    assert torch.equal(one.world_from_cam, other.world_from_cam)
-    assert (one.positions == other.positions).all()
-    assert other.info.timings_s["predict"] > 1000 > one.info.timings_s["predict"], "of both starts"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+    other = load_scene(tmp_path / "killed")
+    assert torch.equal(whole.world_from_cam, other.world_from_cam)
+    assert (whole.positions == other.positions).all()
+    assert other.info.timings_s["predict"] > 1000 > whole.info.timings_s["predict"], "of both starts"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed"]

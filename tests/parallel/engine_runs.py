@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 SHARDED = ("ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2")
+# Of which quick tests stop and start runs, and those that differ from one of these by settings of the library alone.
+RESTARTED, RESTARTED_SLOWLY = ("ddp", "zero2", "zero3", "fsdp2"), ("zero1", "zero3_offload")
 PRECISIONS = ("fp32", "bf16")
 CHECKPOINTING = ("none", "blocks", "segments")
 Run = tuple[str, str, str]  # engine, precision, activation checkpointing

@@ -1,6 +1,6 @@
 """One of two ranks: trains the same run under every engine. Started by test_engines.py.
 
-torchrun --nproc-per-node 2 tests/parallel/engine_worker.py TOWNS_INDEX OUTPUT_FOLDER quick|table
+torchrun --nproc-per-node 2 tests/parallel/engine_worker.py TOWNS_INDEX OUTPUT_FOLDER quick|rest|table
 """
 
 from __future__ import annotations
@@ -23,25 +23,47 @@ from scal3r_train.parallel.process import Process, joined_processes
 from scal3r_train.parallel.replicated import ReplicatedEngine
 from scal3r_train.parallel.zero import ZeroEngine
 from scal3r_train.training import trainer
-from tests.parallel.engine_runs import SHARDED, changes_for, folder_of, quick_runs, table_runs
+from tests.parallel.engine_runs import (
+    RESTARTED,
+    RESTARTED_SLOWLY,
+    SHARDED,
+    changes_for,
+    folder_of,
+    quick_runs,
+    table_runs,
+)
 from tests.training import tiny
 
 
 def quick(towns: Path, folder: Path, process: Process) -> None:
-    """A few runs, each engine stopped and resumed, under itself and under the next one."""
+    """A few runs, some engines stopped and resumed, each skipping a step."""
     for run in quick_runs():
         with noted_predictions(folder_of(folder, run)):
             tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run)))
-    for place, engine in enumerate(SHARDED):
+    restart(towns, folder, process, RESTARTED)
+    for engine in SHARDED:
+        skip_one_step(towns, folder / f"skipped_{engine}", engine)
+
+
+def rest(towns: Path, folder: Path, process: Process) -> None:
+    """The other engines stopped and resumed."""
+    for engine in RESTARTED_SLOWLY:
+        run = (engine, "fp32", "none")
+        tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run)))
+    restart(towns, folder, process, RESTARTED_SLOWLY)
+
+
+def restart(towns: Path, folder: Path, process: Process, engines: tuple[str, ...]) -> None:
+    """Each engine stopped and resumed, under itself and under the next one."""
+    for place, engine in enumerate(engines):
         resumed = folder / f"resumed_{engine}"
         with tiny.killed_after(3):
             tiny.train(tiny.recipe(towns, resumed, changes_for((engine, "fp32", "none"))))
-        other = SHARDED[(place + 1) % len(SHARDED)]
+        other = engines[(place + 1) % len(engines)]
         moved = folder / f"moved_{engine}_to_{other}"
         copy_run(resumed, moved, process)
         tiny.train(tiny.recipe(towns, resumed, changes_for((engine, "fp32", "none"))))
         tiny.train(tiny.recipe(towns, moved, changes_for((other, "fp32", "none"))))
-        skip_one_step(towns, folder / f"skipped_{engine}", engine)
 
 
 @contextmanager
@@ -106,7 +128,12 @@ def table(towns: Path, folder: Path) -> None:
 def main(towns: Path, folder: Path, what: str) -> None:
     """Run what is asked for among peers that stay together."""
     with joined_processes() as process:
-        quick(towns, folder, process) if what == "quick" else table(towns, folder)
+        if what == "quick":
+            quick(towns, folder, process)
+        elif what == "rest":
+            rest(towns, folder, process)
+        else:
+            table(towns, folder)
 
 
 if __name__ == "__main__":

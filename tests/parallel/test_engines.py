@@ -13,11 +13,21 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Torchrun
-from tests.parallel.engine_runs import SHARDED, Run, changes_for, folder_of, quick_runs, table_runs
+from tests.parallel.engine_runs import (
+    RESTARTED,
+    RESTARTED_SLOWLY,
+    SHARDED,
+    Run,
+    changes_for,
+    folder_of,
+    quick_runs,
+    table_runs,
+)
 from tests.training import tiny
 from tests.training.test_resume import assert_equal_states, newest
 
 FP32_TOLERANCE, BF16_TOLERANCE = 1e-5, 2e-2
+ALL_RESTARTED = [*RESTARTED, *(pytest.param(one, marks=pytest.mark.slow) for one in RESTARTED_SLOWLY)]
 OneProcess = Callable[..., Path]
 pytestmark = pytest.mark.timeout(1800)
 
@@ -54,6 +64,17 @@ def table(
     return run_worker("table", tmp_path_factory, project_root, torchrun, towns)
 
 
+@pytest.fixture
+def restarts(engine: str, request: pytest.FixtureRequest, project_root: Path) -> Path:
+    """The folder in which an engine's runs were stopped and resumed."""
+    if engine in RESTARTED:
+        folder: Path = request.getfixturevalue("quick")
+        return folder
+    pytest.importorskip("deepspeed")
+    factory, torchrun, towns = map(request.getfixturevalue, ("tmp_path_factory", "torchrun", "towns"))
+    return run_worker("rest", factory, project_root, torchrun, towns)
+
+
 def worst_difference(folder: Path, reference: Path) -> float:
     """Return the largest relative difference between the losses of two runs."""
     losses, expected = ([line["loss"] for line in tiny.steps(run)] for run in (folder, reference))
@@ -86,19 +107,19 @@ def test_table_of_engines(table: Path, one_process: OneProcess, run: Run) -> Non
 
 
 @pytest.mark.exactness
-@pytest.mark.parametrize("engine", SHARDED)
-def test_resume_is_bit_for_bit(quick: Path, engine: str) -> None:
-    whole, resumed = folder_of(quick, (engine, "fp32", "none")), quick / f"resumed_{engine}"
+@pytest.mark.parametrize("engine", ALL_RESTARTED)
+def test_resume_is_bit_for_bit(restarts: Path, engine: str) -> None:
+    whole, resumed = folder_of(restarts, (engine, "fp32", "none")), restarts / f"resumed_{engine}"
     assert tiny.metrics(resumed) == tiny.metrics(whole)
     assert_equal_states(tiny.saved_state(newest(resumed)), tiny.saved_state(newest(whole)))
 
 
 @pytest.mark.exactness
-@pytest.mark.parametrize("place", range(len(SHARDED)), ids=SHARDED)
-def test_a_run_moves_to_another_engine(quick: Path, place: int) -> None:
+@pytest.mark.parametrize("engine", ALL_RESTARTED)
+def test_a_run_moves_to_another_engine(restarts: Path, engine: str) -> None:
     """Weights, moments and averages arrive exactly: what follows differs by no more than the engines do."""
-    engine, other = SHARDED[place], SHARDED[(place + 1) % len(SHARDED)]
-    moved, whole = quick / f"moved_{engine}_to_{other}", folder_of(quick, (engine, "fp32", "none"))
+    (moved,) = restarts.glob(f"moved_{engine}_to_*")
+    whole = folder_of(restarts, (engine, "fp32", "none"))
     assert worst_difference(moved, whole) < FP32_TOLERANCE
     state, expected = tiny.saved_state(newest(moved)), tiny.saved_state(newest(whole))
     assert state["progress"] == expected["progress"]
@@ -112,16 +133,16 @@ def test_a_run_moves_to_another_engine(quick: Path, place: int) -> None:
 
 
 @pytest.mark.exactness
-@pytest.mark.parametrize("engine", SHARDED)
+@pytest.mark.parametrize("engine", ALL_RESTARTED)
 def test_a_run_moves_to_one_process(
-    quick: Path,
+    restarts: Path,
     one_process: OneProcess,
     towns: Path,
     tmp_path: Path,
     engine: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    shutil.copytree(quick / f"resumed_{engine}", tmp_path / "run")
+    shutil.copytree(restarts / f"resumed_{engine}", tmp_path / "run")
     shutil.rmtree(newest(tmp_path / "run"))  # of the last step: the one of step 4 is left
     tiny.train(tiny.recipe(towns, tmp_path / "run", changes_for(("single", "fp32", "none"))))
     assert (

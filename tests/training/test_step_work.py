@@ -33,10 +33,16 @@ def test_counts_of_a_step_with_padding_and_accumulation() -> None:
     assert work.num_tokens == work.num_frames * 11
 
 
+COUNTERS: dict[tuple[str, str], StepFlops] = {}  # a counter keeps what it has counted, seconds each
+
+
 def flops(network: dict, plan: StepPlan, trained: str = "") -> float:
-    config = Scal3RConfig(**network)
-    names = [name for name, _ in Scal3RModel(config).named_parameters() if name.startswith(trained)]
-    return StepFlops(config, names).of_plan(plan)
+    counter = COUNTERS.get(key := (repr(network), trained))
+    if counter is None:
+        config = Scal3RConfig(**network)
+        names = [name for name, _ in Scal3RModel(config).named_parameters() if name.startswith(trained)]
+        counter = COUNTERS[key] = StepFlops(config, names)
+    return counter.of_plan(plan)
 
 
 def test_attention_over_a_chunk_is_counted_as_by_hand() -> None:
