@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from scal3r_eval.measures import DEPTH, POINTS, POSES
 from scal3r_eval.methods import Run
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod
 from scal3r_eval.sequences import EvalSequence
+from scal3r_eval.summary import Asked
 from scal3r_train.metrics.kitti_segments import SEGMENT_LENGTHS_M
 
-Asked = Mapping[str, Mapping[str, frozenset[str]]]
 OVER_SEGMENTS = ("rre_deg_per_100m", "rte_m_per_100m")
 
 

@@ -8,7 +8,7 @@ Shapes: R seeds, N sequences; values are [R, N], NaN where a sequence has no val
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
@@ -32,15 +32,6 @@ class Interval:
     low: float
     high: float
     count: int
-
-    def as_dict(self) -> dict[str, float]:
-        """Field names and values."""
-        return asdict(self)
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether zero lies outside."""
-        return self.low > 0 or self.high < 0
 
 
 def mean_interval(values: np.ndarray, settings: BootstrapSettings) -> Interval | None:

@@ -5,6 +5,8 @@ Shapes: S frames of the sequence, N of them with a pose of the method and a true
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +114,15 @@ def _scored(
         estimate.world_from_cam, truth, protocol.align, frames=estimate.places
     ).as_dict()
     truth_from_estimate = align_trajectory(estimate.world_from_cam, truth, protocol.align)
-    notes, partial_failures = dict(estimate.notes), {}
+    notes = dict(estimate.notes)
+    partial_failures: dict[str, str] = {}
     # A picture of before would stand beside scores that it does not belong to.
     (folder / POINT_ERRORS_NAME).unlink(missing_ok=True)
     if protocol.points is not None and estimate.points is not None:
         if not sequence.record.depth:
             notes["points_skipped"] = "the index has no true depth for this sequence"
         else:
-            try:
+            with _failing_alone("points", partial_failures):
                 if not truth_from_estimate.scale > 0:
                     raise UserError(
                         "all cameras of the estimate are at one place and cannot align its points"
@@ -129,13 +132,9 @@ def _scored(
                 )
                 metrics |= found
                 notes |= what
-            except UserError as error:
-                partial_failures["points"] = _in_one_line(error)
     if protocol.depth is not None and estimate.depth_folder is not None and sequence.record.depth:
-        try:
+        with _failing_alone("depth", partial_failures):
             metrics |= score_depth(estimate.depth_folder, sequence, protocol.depth)
-        except UserError as error:
-            partial_failures["depth"] = _in_one_line(error)
     aligned = truth_from_estimate.apply_to_world_from_cam(estimate.world_from_cam)
     write_trajectory(
         folder / ALIGNED_NAME, Trajectory(aligned, _frame_numbers(sequence)[estimate.places]), "tum"
@@ -149,6 +148,15 @@ def _scored(
             "partial_failures": partial_failures,
         }
     )
+
+
+@contextmanager
+def _failing_alone(part: str, partial_failures: dict[str, str]) -> Iterator[None]:
+    """Note why the body could not score its part, and go on: the others keep their scores."""
+    try:
+        yield
+    except UserError as error:
+        partial_failures[part] = _in_one_line(error)
 
 
 def _with_truth(estimate: Estimate, sequence: EvalSequence) -> Estimate:

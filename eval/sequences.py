@@ -103,7 +103,9 @@ def provide_index(recipe: EvalRecipe) -> Path:
         assert benchmark.adapter is not None, "checked by the settings"
         index = folder / INDEX_NAME
         with _locked(recipe.output_dir):
-            if not index.is_file() or _known_source(folder) != _source(benchmark):
+            # As it was before the indexing: what is added meanwhile is found at the next start.
+            source = _source(benchmark)
+            if not index.is_file() or _known_source(folder) != source:
                 (folder / SOURCE_NAME).unlink(missing_ok=True)
                 run_quietly(
                     "data",
@@ -113,7 +115,7 @@ def provide_index(recipe: EvalRecipe) -> Path:
                     str(index),
                     *benchmark.options,
                 )
-                write_text_atomically(folder / SOURCE_NAME, json.dumps(_source(benchmark)) + "\n")
+                write_text_atomically(folder / SOURCE_NAME, json.dumps(source) + "\n")
         return index
     if benchmark.index is None or not benchmark.index.is_file():
         raise UserError(_absent(benchmark, f"{benchmark.index or 'an index'} is not there"))

@@ -20,9 +20,8 @@ from scal3r_eval.study.guesses import copied_motion, prior_motion
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition
 from scal3r_eval.study.score import Scores, score_chunks, score_town
 from scal3r_eval.study.settings import REFERENCE, StudyRecipe
-from scal3r_eval.study.towns import HeldOutTown, load_town, load_towns
+from scal3r_eval.study.towns import HeldOutTown, load_towns
 from scal3r_train.config import write_text_atomically
-from scal3r_train.data.index import load_index
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.inference.load_model import checkpoint_sha256, load_model
 from scal3r_train.inference.settings import ReconstructionRecipe
@@ -62,7 +61,7 @@ def _score_run(recipe: StudyRecipe, chunking: ScheduleSettings, variant: str, se
     longest = recipe.lengths[-1]
     conditions: dict[str, dict[str, Scores]] = {}
     for chunks in recipe.lengths:
-        towns = load_towns(held_out_folder(recipe, chunks), chunking)
+        towns = list(load_towns(held_out_folder(recipe, chunks), chunking))
         for name, condition in _conditions(variant).items():
             scores = {town.name: score_town(model, town, condition, reconstruction) for town in towns}
             conditions.setdefault(name, {}).update(scores)
@@ -115,8 +114,7 @@ def _guessed(town: HeldOutTown, training: ChunkMotion) -> dict[str, Scores]:
 
 def _training_motion(recipe: StudyRecipe, chunking: ScheduleSettings) -> ChunkMotion:
     """Return the true motion of all chunks of the training towns, each in units of its own town."""
-    index = load_index(towns_folder(recipe) / "index.parquet")
-    towns = (load_town(index[row], chunking) for row in range(len(index)))
+    towns = load_towns(towns_folder(recipe), chunking)
     parts = [town.motion.scaled(1 / town.unit_m) for town in towns]
     return ChunkMotion(
         yaw_deg=np.concatenate([part.yaw_deg for part in parts]),

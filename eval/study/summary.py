@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -120,4 +121,4 @@ def _town_prefix(recipe: StudyRecipe, chunks: int) -> str:
 
 
 def _plain(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else interval.as_dict()
+    return None if interval is None else asdict(interval)

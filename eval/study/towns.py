@@ -5,6 +5,7 @@ Shapes: K chunks, S frames of a chunk, F frames of a sequence, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +67,10 @@ def chunking_of(recipe: TrainingRecipe) -> ScheduleSettings:
     return ScheduleSettings(chunk_size=next(iter(sizes)), overlap=next(iter(overlaps)))
 
 
-def load_towns(folder: Path, chunking: ScheduleSettings) -> list[HeldOutTown]:
-    """Return all sequences of a folder written by `scal3r data synth`."""
+def load_towns(folder: Path, chunking: ScheduleSettings) -> Iterator[HeldOutTown]:
+    """Yield all sequences of a folder written by `scal3r data synth`, read one by one."""
     index = load_index(folder / "index.parquet")
-    return [load_town(index[row], chunking) for row in range(len(index))]
+    return (load_town(index[row], chunking) for row in range(len(index)))
 
 
 def load_town(record: SequenceRecord, chunking: ScheduleSettings) -> HeldOutTown:
