@@ -50,8 +50,12 @@ def match_files(
 def _match_scene(folder: Path, truth: str, max_time_difference: float) -> MatchedTrajectories:
     scene, points = open_scene(folder)
     points.close()
-    frames, true_poses = poses_by_frame(truth, scene, max_time_difference)
+    frames, true_poses, num_true = poses_by_frame(truth, scene, max_time_difference)
     if not len(frames):
         raise UserError(f"no pose of {truth} belongs to a frame of scene {folder}; is it of another video?")
-    num_frames = len(scene.world_from_cam)
-    return MatchedTrajectories(scene.world_from_cam[frames], true_poses, num_frames - len(frames), 0)
+    return MatchedTrajectories(
+        scene.world_from_cam[frames],
+        true_poses,
+        len(scene.world_from_cam) - len(frames.unique()),
+        num_true - len(frames),
+    )

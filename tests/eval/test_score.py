@@ -105,6 +105,8 @@ def test_a_scene_folder_is_scored_by_the_numbers_of_its_frames(tmp_path: Path) -
     write_trajectory(tmp_path / "truth.txt", Trajectory(truth, None), "kitti")
     found = score_files(folder, tmp_path / "truth.txt", "se3")
     assert found["num_poses"] == len(numbers) and found["ate_rmse_m"] == pytest.approx(0, abs=1e-9)
+    unmatched = found["num_unmatched_estimate"], found["num_unmatched_ground_truth"]
+    assert unmatched == (0, len(truth) - len(numbers)), "the frames between have a true pose too"
     truth[numbers[1], 0, 3] += 1.0
     write_trajectory(tmp_path / "truth.txt", Trajectory(truth, None), "kitti")
     assert score_files(folder, tmp_path / "truth.txt", "none")["ate_rmse_m"] == pytest.approx(

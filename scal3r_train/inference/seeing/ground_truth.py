@@ -61,7 +61,7 @@ def load_ground_truth(source: str | os.PathLike[str], scene: Scene) -> GroundTru
         UserError: the source cannot be read, or fewer than three of its poses belong to frames of the scene.
     """
     name = os.fspath(source)
-    frames, truth = poses_by_frame(name, scene)
+    frames, truth, _ = poses_by_frame(name, scene)
     if len(frames) < 3:
         raise UserError(
             f"{len(frames)} poses of {name} belong to frames of the scene; is it of another video?"
@@ -78,8 +78,9 @@ def load_ground_truth(source: str | os.PathLike[str], scene: Scene) -> GroundTru
 
 def poses_by_frame(
     name: str, scene: SceneCameras, max_time_difference: float = MAX_TIME_DIFFERENCE
-) -> tuple[Tensor, Tensor]:
-    """Return frames of the scene [M] and their true world_from_cam [M, 3, 4] in the truth's own world.
+) -> tuple[Tensor, Tensor, int]:
+    """Return frames of the scene [M], their true world_from_cam [M, 3, 4] in the truth's own world, and how many poses
+    the truth has.
 
     Takes and raises what `load_ground_truth` does, but for the number of poses. `max_time_difference`: seconds.
     """
@@ -95,12 +96,12 @@ def poses_by_frame(
     if torch.equal(scene.timestamps, numbers.double()):
         return _tum_without_times(name, scene, numbers, trajectory)
     frames, rows = match_timestamps(scene.timestamps, trajectory.timestamps, max_time_difference)
-    return frames, trajectory.world_from_cam[rows]
+    return frames, trajectory.world_from_cam[rows], len(trajectory)
 
 
 def _tum_without_times(
     name: str, scene: SceneCameras, numbers: Tensor, trajectory: Trajectory
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, int]:
     """Match by number, which is certain only when the file has one pose for every frame of the input."""
     num_input = scene.info.input.get("num_frames")
     if len(trajectory) != num_input:
@@ -111,9 +112,9 @@ def _tum_without_times(
     return _by_number(numbers, trajectory.world_from_cam)
 
 
-def _by_number(numbers: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+def _by_number(numbers: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, int]:
     """Give the scene's frames, whose `numbers` [S] in the input are known, the poses of those numbers."""
     frames = (numbers < len(poses)).nonzero()[:, 0]
     truth = poses[numbers[frames]]
     is_known = truth.isfinite().flatten(1).all(dim=1)
-    return frames[is_known], truth[is_known]
+    return frames[is_known], truth[is_known], int(poses.isfinite().flatten(1).all(dim=1).sum())
