@@ -17,8 +17,9 @@ from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_tangent import exp
-from scal3r_train.inference.align import AlignmentSettings, align_chunks
-from scal3r_train.inference.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.seam import align_chunks
+from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 FRAMES, HEIGHT, WIDTH = 30, 400, 500
 HUBER_DELTA, ROUNDS = 0.1, 5

@@ -26,10 +26,11 @@ from torch import Tensor
 from benchmarks.clock import mark, median, ratio, seconds_between, take_turns
 from benchmarks.layer_by_layer import LayerByLayer
 from scal3r_train.config import load_config
-from scal3r_train.inference.chunk_pass import ChunkPass, Precision
+from scal3r_train.inference.chunking import StoreKind
+from scal3r_train.inference.network.chunk_runner import ChunkPass, Precision
+from scal3r_train.inference.network.segment_schedule import SegmentSchedule
+from scal3r_train.inference.network.state_store import open_store
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource
-from scal3r_train.inference.schedule import SegmentSchedule
-from scal3r_train.inference.state_store import StoreKind, open_store
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 

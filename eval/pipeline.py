@@ -11,22 +11,21 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from scal3r_eval.asked import asked_measures
 from scal3r_eval.code_identity import CODE_VERSION
 from scal3r_eval.measures import POSES
 from scal3r_eval.methods import Run, runs_of
-from scal3r_eval.predict import Predictor
+from scal3r_eval.predict_stage import Predictor
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
 from scal3r_eval.report.run import write_reports
 from scal3r_eval.report.tables import summary_table
 from scal3r_eval.report.text import plain
 from scal3r_eval.results import RESULTS_NAME, EvalResults, RunFacts, SequenceFacts, SequenceScores
-from scal3r_eval.scoring import score_sequence, write_truth
+from scal3r_eval.score_stage import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
-from scal3r_eval.summary import summarise
+from scal3r_eval.summary import asked_measures, summarise
 from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
+from scal3r_train.parallel.collectives import from_main, same_fate
 from scal3r_train.parallel.process import current_process, device_name, joined_processes
-from scal3r_train.parallel.world import from_main, same_fate
 
 RECIPE_NAME = "recipe.yaml"
 Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]

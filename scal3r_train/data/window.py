@@ -15,10 +15,9 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.augmentation import WindowLook
-from scal3r_train.data.frame_io import frame_camera
-from scal3r_train.data.frame_pixels import FramePixels
+from scal3r_train.data.camera.transforms import Cover, intrinsics_matrices
+from scal3r_train.data.io.frame_io import FramePixels, frame_camera
 from scal3r_train.data.sequence import SequenceRecord, SkippedFrame
-from scal3r_train.data.transforms import Cover, intrinsics_matrices
 
 Reader = Callable[[SequenceRecord, int, tuple[int, int]], FramePixels]
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scal3r_train.geometry.sim3_batch import Sim3Batch
+from scal3r_train.geometry.sim3 import Sim3Batch
 
 _FEW, _MANY = 6, 12  # nodes that are exact to rounding for small and for all arguments
 _SMALL = 0.5

@@ -19,26 +19,15 @@ from typing import Any
 
 from scal3r_train import __version__
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
+from scal3r_train.data.index.source import open_source
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import open_source
-from scal3r_train.inference.chunk_pass import ChunkPass
-from scal3r_train.inference.layout import Layout
-from scal3r_train.inference.load_model import checkpoint_sha256, load_model
-from scal3r_train.inference.loops import ClosedLoops, find_and_close_loops, wants_loops
+from scal3r_train.inference.chunking import Layout
+from scal3r_train.inference.input.video import Video
+from scal3r_train.inference.loop_closure.loops import ClosedLoops, find_and_close_loops, wants_loops
+from scal3r_train.inference.network.chunk_runner import ChunkPass
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.scene import Scene, SceneInfo, load_scene, load_scene_info
-from scal3r_train.inference.scene_folder import (
-    TIMINGS_NAME,
-    discard_scene_folder,
-    partial_folder,
-    refuse_occupied,
-    start_scene_folder,
-    work_folder,
-)
-from scal3r_train.inference.scene_writing import scene_info, write_shares
-from scal3r_train.inference.seeing.report import write_report
-from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.share import (
+from scal3r_train.inference.publish import scene_info, write_shares
+from scal3r_train.inference.rank_work import (
     join_chunks,
     overlap_after,
     place_share,
@@ -46,11 +35,21 @@ from scal3r_train.inference.share import (
     predict_share,
     voxel_size_of,
 )
-from scal3r_train.inference.video import Video
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.collectives import gather_to_all
+from scal3r_train.parallel.collectives import gather_to_all, gather_to_main, same_fate
 from scal3r_train.parallel.process import current_process, joined_processes
-from scal3r_train.parallel.world import gather_to_main, same_fate
+from scal3r_train.scene.folder import (
+    TIMINGS_NAME,
+    discard_scene_folder,
+    partial_folder,
+    refuse_occupied,
+    start_scene_folder,
+    work_folder,
+)
+from scal3r_train.scene.scene import Scene, SceneInfo, load_scene, load_scene_info
+from scal3r_train.scene.visualization.report import write_report
 
 
 def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequence[str]) -> int:

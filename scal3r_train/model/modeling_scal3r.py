@@ -22,9 +22,8 @@ from scal3r_train.model.block import LayerScale
 from scal3r_train.model.camera_head import CameraHead
 from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, temporal_order, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.correlation_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder
 from scal3r_train.model.dpt_head import DPTHead
-from scal3r_train.model.patch_encoder import DinoPatchEncoder
+from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
 
 SPECIAL_TOKEN_STD = 1e-6
 ENCODER_INIT_STD = 0.02

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.dataset import FailedBatch
-from scal3r_train.data.plan import StepPlan
+from scal3r_train.data.sampling.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.losses.objective import ObjectiveSettings, Predictions, compute_terms, reduce_terms
 from scal3r_train.losses.targets import build_targets, require_finite
@@ -25,7 +25,7 @@ from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
 
 if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transformers' models takes seconds
-    from scal3r_train.training.step_watch import StepWatch
+    from scal3r_train.training.monitoring.step_profiler import StepWatch
 
 
 @dataclass(frozen=True)

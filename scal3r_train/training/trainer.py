@@ -8,31 +8,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scal3r_train.config import UserError, write_text_atomically
-from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.dataset import step_loader
-from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
-from scal3r_train.data.planned_data import PlannedData, plan_data
-from scal3r_train.data.reading_process import deaths_named
-from scal3r_train.data.sources import DataSettings
+from scal3r_train.data.dataset import PlannedData, plan_data, step_loader
+from scal3r_train.data.io.reading_process import deaths_named
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
+from scal3r_train.data.sampling.sources import DataSettings, available_data, check_mixture, skipped_message
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.collectives import same_fate
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
-from scal3r_train.parallel.world import same_fate
-from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.checkpointing.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.checkpointing.ema import MovingAverage
+from scal3r_train.training.checkpointing.export import replace_folder
+from scal3r_train.training.checkpointing.model_card import CardWriter
 from scal3r_train.training.data_faults import DataFaults
-from scal3r_train.training.ema import MovingAverage
-from scal3r_train.training.export import replace_folder
 from scal3r_train.training.freezing import freeze_untrained_heads
+from scal3r_train.training.monitoring.step_profiler import StepWatch
+from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.progress import Progress
-from scal3r_train.training.regression_guard import RegressionGuard
 from scal3r_train.training.step import MicroStep, train_step
-from scal3r_train.training.step_watch import StepWatch
 from scal3r_train.training.stop import StopRequest, listening_for_signals
-from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
-from scal3r_train.training.validate import ValidationSettings, validate
-from scal3r_train.training.write_card import CardWriter
+from scal3r_train.training.validation import RegressionGuard, ValidationSettings, validate
 
 VALIDATION_SEED_OFFSET = 1_000_003
 

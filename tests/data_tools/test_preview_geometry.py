@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.previewing.cloud import Cloud, cloud_frames
-from scal3r_data_tools.previewing.cloud_views import from_above, from_behind, observer_pose
+from scal3r_data_tools.previewing.cloud import Cloud, cloud_frames, from_above, from_behind, observer_pose
 from scal3r_data_tools.previewing.colours import (
     DROPPED,
     EDGE,
@@ -19,12 +18,11 @@ from scal3r_data_tools.previewing.colours import (
     colour_depth,
     overlay,
 )
-from scal3r_data_tools.previewing.depth_edges import depth_edges, edges_at_tile
-from scal3r_train.data.frame_io import frame_camera, upright_poses
+from scal3r_data_tools.previewing.shown_frames import depth_edges, edges_at_tile
+from scal3r_train.data.camera.transforms import Cover
+from scal3r_train.data.io.frame_io import frame_camera, upright_poses
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.transforms import Cover
-from scal3r_train.geometry.splat import MAX_SIDE, shaded, splat
-from scal3r_train.geometry.view import View, positions, up_direction
+from scal3r_train.geometry.drawing import MAX_SIDE, View, positions, shaded, splat, up_direction
 from tests.data_tools.miniature import make_miniature, pinhole_rays
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scal3r_eval import cited
+from scal3r_eval.report import cited
 
 COLUMNS = {"VKITTI2": "vkitti2", "KITTI": "kitti", "Oxford Spires": "oxford_spires", "ETH3D": "eth3d"}
 

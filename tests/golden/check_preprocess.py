@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scal3r_train.data.image_codec import read_image
-from scal3r_train.data.transforms import Cover, ResizeRule
+from scal3r_train.data.camera.transforms import Cover, ResizeRule
+from scal3r_train.data.io.image_codec import read_image
 from tests.golden.reader import Golden
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scal3r_train.inference.scene import Scene, load_scene
+from scal3r_train.scene.scene import Scene, load_scene
 
 KILLED_RUN = """
 import os, signal, sys
