@@ -60,7 +60,7 @@ class Recording:
         return cls(**content | {"outcome": Outcome(**content["outcome"])})
 
     def save(self) -> Path:
-        """Write the recording: a line for each number or row, so that a difference is a few lines."""
+        """Write the recording: a line for each series and each row of a table, so that its diff can be read."""
         FOLDER.mkdir(exist_ok=True)
         path = FOLDER / f"{self.run}.json"
         path.write_text(_with_rows_on_lines(asdict(self)) + "\n", encoding="utf-8")
