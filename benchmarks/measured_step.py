@@ -23,7 +23,7 @@ from scal3r_train.parallel.settings import EngineName, ParallelSettings
 from scal3r_train.planning.live_bytes import LABELS, CountLiveBytes, LiveBytes
 from scal3r_train.planning.step_memory import Precision
 from scal3r_train.planning.step_size import StepSize
-from scal3r_train.training.monitoring.step_profiler import StepWatch
+from scal3r_train.training.monitoring.step_profiler import StepProfiler
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.step import MicroStep, train_step
 
@@ -68,7 +68,7 @@ def measured_step(
         gc.collect()
         live.restart_history()
         held = torch.cuda.memory_allocated() if is_cuda else live.peak(everything)
-        watch = StepWatch(engine)
+        watch = StepProfiler(engine)
         step = [MicroStep(_plan(size, process.world_size), _batch(size))]
         for number in range(num_steps):
             gc.collect()

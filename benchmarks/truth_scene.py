@@ -22,7 +22,7 @@ from scal3r_train.inference.loop_closure.edges import LoopEdge, close_loops
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.scene.folder import partial_folder, publish_scene_folder, start_scene_folder
-from scal3r_train.scene.point_cloud import PointCloud, PointSieve
+from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler
 from scal3r_train.scene.scene import SceneFrame, SceneInfo, write_scene
 from tests.inference.loop_closure.truth_chunks import CHUNK_SIZE, OVERLAP, Drive, drive, read_truth
 
@@ -81,7 +81,7 @@ def unprojected(
     height, width = IMAGE_HW
     rows, columns = np.mgrid[0:height:PIXEL_STEP, 0:width:PIXEL_STEP]
     rays = np.stack([(columns - cx) / fx, (rows - cy) / fy, np.ones(rows.shape)], -1)
-    sieve = PointSieve(VOXEL_SIZE * units_per_metre, MAX_POINTS, 0)
+    sieve = VoxelDownsampler(VOXEL_SIZE * units_per_metre, MAX_POINTS, 0)
     blocks: list[PointCloud] = []
     images, depths = sorted((source / "rgb").iterdir()), sorted((source / "depth").iterdir())
     for frame, (image, file) in enumerate(zip(images, depths, strict=True)):

@@ -22,7 +22,7 @@ from scal3r_train.scene.folder import partial_folder, publish_scene_folder, star
 from scal3r_train.scene.point_cloud import PointCloud
 from scal3r_train.scene.scene import load_scene
 from scal3r_train.scene.scene import write_scene as write
-from scal3r_train.scene.visualization.viewed_scene import ShownScene
+from scal3r_train.scene.visualization.viewed_scene import ViewedScene
 from tests.scene.visualization.browser import chromium_page, find_chromium
 from tests.scene.visualization.seen_scene import IMAGE_HW, write_seen_scene
 
@@ -77,7 +77,7 @@ def street_scene(folder: Path, number: int) -> Path:
 def measure_parts(scene: Path) -> None:
     """Print what the server does for a window, step by step."""
     start = time.perf_counter()
-    shown = ShownScene.load(scene)
+    shown = ViewedScene.load(scene)
     loaded = time.perf_counter()
     passing = shown.levels.passing(2.0, 0, (0, len(shown.world_from_cam)))
     filtered = time.perf_counter()

@@ -24,7 +24,7 @@ from scal3r_eval.score_stage import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
 from scal3r_eval.summary import asked_measures, summarise
 from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
-from scal3r_train.parallel.collectives import from_main, same_fate
+from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.process import current_process, device_name, joined_processes
 
 RECIPE_NAME = "recipe.yaml"
@@ -64,7 +64,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
         UserError: the recipe, a checkpoint or all of the data cannot be used; raised on all processes.
     """
     index_path = from_main(lambda: _prepared(recipe))
-    with same_fate():
+    with raise_on_all_ranks():
         runs = runs_of(recipe)
         sequences, missing = choose_sequences(recipe, index_path)
     if recipe.protocol.share is not None:
@@ -83,7 +83,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
         own = [sequence for sequence in sequences if sequence.length is None or predictor is not None]
         for number, sequence in enumerate(own):
             failure = None if predictor is None else predictor.predict(sequence)
-            with same_fate():
+            with raise_on_all_ranks():
                 if current_process().is_main:
                     found = score_sequence(run, sequence, recipe, failure)
                     scores[run.method][sequence.name] = (
@@ -93,7 +93,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
                     _say(run, sequence, found, number + 1, len(own))
         if predictor is not None:
             predictor.free()
-    with same_fate():
+    with raise_on_all_ranks():
         results = None
         if current_process().is_main and recipe.protocol.share is None:
             results = _results(recipe, runs, predictors, sequences, missing, scores)

@@ -19,7 +19,7 @@ from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.collectives import from_main, gather_to_all, same_fate
+from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.process import current_process
 
 # What stops every sequence alike is no failure of the method.
@@ -55,11 +55,11 @@ class Predictor:
         if sequence.length is not None:
             frames = recipe.input.model_copy(update={"max_frames": sequence.length})
             recipe = recipe.model_copy(update={"input": frames})
-        with same_fate():
+        with raise_on_all_ranks():
             done = current_process().is_main and self._is_done(sequence, recipe, output)
         if any(gather_to_all(done)):
             return None
-        with same_fate():
+        with raise_on_all_ranks():
             model = self._loaded()
         forget_peak_memory()
         # Of a scene that is there something is different; the partial folder beside it goes on if it fits.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from scal3r_train.data.camera.transforms import Cover
+from scal3r_train.data.camera.transforms import ResizeAndCrop
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, read_pixels
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -42,7 +42,7 @@ def depth_edges(depth: np.ndarray) -> np.ndarray:
     return edges
 
 
-def edges_at_tile(is_edge: np.ndarray, cover: Cover) -> np.ndarray:
+def edges_at_tile(is_edge: np.ndarray, cover: ResizeAndCrop) -> np.ndarray:
     """Edges [h, w] bool at the resolution of the depth file -> [H, W] bool of a tile; lines stay when it is smaller."""
     height, width = cover.resized_hw
     is_smaller = height < is_edge.shape[0]
@@ -112,7 +112,7 @@ def read_shown(record: SequenceRecord, index: int, box_hw: tuple[int, int]) -> S
         input_hw = record.upright_hw(index)
         hw = fitted_hw(input_hw, box_hw)
         pixels = read_pixels(record, index, hw)
-        cover = Cover.plan(input_hw, hw)
+        cover = ResizeAndCrop.plan(input_hw, hw)
         camera = frame_camera(record, index)
         depth = None if pixels.depth is None else cover.depth(pixels.depth)
         is_dropped = None

@@ -14,24 +14,24 @@ from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.network.state_store import StatePlan
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.rank_work import Share, voxel_size_of
+from scal3r_train.inference.rank_work import RankResult, voxel_size_of
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.parallel.process import device_name
 from scal3r_train.scene.folder import partial_folder, publish_scene_folder, writing
-from scal3r_train.scene.point_cloud import PointSieve
+from scal3r_train.scene.point_cloud import VoxelDownsampler
 from scal3r_train.scene.scene import SceneInfo, write_scene
 
 
-def write_shares(
+def publish_scene(
     output: Path,
     video: Video,
     info: SceneInfo,
-    shares: Sequence[Share],
+    shares: Sequence[RankResult],
     recipe: ReconstructionRecipe,
     voxel_size: float,
 ) -> None:
     """Put the shares of all processes together, write the scene and give it its name."""
-    cloud = PointSieve(voxel_size, recipe.export.max_points, recipe.export.seed)
+    cloud = VoxelDownsampler(voxel_size, recipe.export.max_points, recipe.export.seed)
     for share in shares:
         cloud.add(share.points)
     points = cloud.result()
@@ -53,7 +53,7 @@ def scene_info(
     layout: Layout,
     placement: Placement,
     recipe: ReconstructionRecipe,
-    shares: Sequence[Share],
+    shares: Sequence[RankResult],
     model_sha256: str | None,
     stages: Stages,
     plan: StatePlan,

@@ -19,7 +19,7 @@ from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.loop_closure.frame_descriptors import FrameDescriptors
 from scal3r_train.inference.loop_closure.loops import wants_loops
-from scal3r_train.inference.network.chunk_runner import ChunkPass, state_bytes
+from scal3r_train.inference.network.chunk_runner import ChunkRunner, state_bytes
 from scal3r_train.inference.network.segment_schedule import SegmentSchedule
 from scal3r_train.inference.network.state_store import StatePlan, free_memory, open_store, plan_states
 from scal3r_train.inference.prediction import (
@@ -30,9 +30,9 @@ from scal3r_train.inference.prediction import (
 )
 from scal3r_train.inference.progress import Track
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.parallel.collectives import gather_to_all, same_fate, world_group
+from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks, world_group
 from scal3r_train.parallel.context_groups import connect_memories
-from scal3r_train.scene.point_cloud import PointCloud, PointSieve
+from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler
 from scal3r_train.scene.scene import write_depth
 
 VOXELS_PER_MEDIAN_DEPTH = 500
@@ -40,7 +40,7 @@ BYTES_PER_KIB = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Share:
+class RankResult:
     """What one process contributes to the scene, frames ascending.
 
     Attributes:
@@ -56,12 +56,12 @@ class Share:
     peak_memory_bytes: dict[str, int]
 
     @staticmethod
-    def nothing() -> Share:
+    def nothing() -> RankResult:
         """Return the share of no frames."""
         none = torch.zeros(0, 3, 4, dtype=torch.float64)
-        return Share(none, none[:, :, :3], PointCloud.empty(), {})
+        return RankResult(none, none[:, :, :3], PointCloud.empty(), {})
 
-    def with_cameras_of(self, other: Share) -> Share:
+    def with_cameras_of(self, other: RankResult) -> RankResult:
         """Return this share with the cameras of the frames that follow, but without their points."""
         return replace(
             self,
@@ -70,25 +70,25 @@ class Share:
         )
 
 
-def plan_share(
-    chunk_pass: ChunkPass, video: Video, layout: Layout, recipe: ReconstructionRecipe, folder: Path
+def plan_chunk_states(
+    chunk_runner: ChunkRunner, video: Video, layout: Layout, recipe: ReconstructionRecipe, folder: Path
 ) -> StatePlan:
     """Return where all processes keep the states of their chunks: the same on each, for the tightest of them."""
-    free = gather_to_all(free_memory(chunk_pass.device, folder))
+    free = gather_to_all(free_memory(chunk_runner.device, folder))
     size = state_bytes(
-        chunk_pass.config,
-        chunk_pass.heads,
+        chunk_runner.config,
+        chunk_runner.heads,
         max(map(len, layout.ranges)),
-        chunk_pass.grid(video.image_hw),
-        chunk_pass.state_dtype.itemsize,
+        chunk_runner.grid(video.image_hw),
+        chunk_runner.state_dtype.itemsize,
     )
     tightest = min(free, key=lambda one: (min(one.device, one.host), one.disk))
     most_chunks = max(map(len, layout.assignment))
     return plan_states(recipe.schedule.state, most_chunks, size, tightest, recipe.schedule.state_limit_gib)
 
 
-def predict_share(
-    chunk_pass: ChunkPass,
+def predict_chunks_of_rank(
+    chunk_runner: ChunkRunner,
     video: Video,
     chunks: range,
     layout: Layout,
@@ -105,7 +105,7 @@ def predict_share(
     Raises:
         UserError: on all processes, when a prediction on any of them is not finite.
     """
-    connect_memories(chunk_pass.model, world_group())
+    connect_memories(chunk_runner.model, world_group())
     predictions = PredictionFolder(folder / "predictions")
 
     def images(chunk: int) -> Tensor:
@@ -114,9 +114,9 @@ def predict_share(
             video.prefetch(layout.ranges[chunk + 1])
         return found
 
-    store = open_store(plan.store, chunk_pass.device, folder / "states")
-    descriptors = FrameDescriptors(recipe.loop_closure, chunk_pass, video, layout, folder / "descriptors")
-    schedule = SegmentSchedule(chunk_pass, images, store, recipe.schedule.frames_per_pass, folder)
+    store = open_store(plan.store, chunk_runner.device, folder / "states")
+    descriptors = FrameDescriptors(recipe.loop_closure, chunk_runner, video, layout, folder / "descriptors")
+    schedule = SegmentSchedule(chunk_runner, images, store, recipe.schedule.frames_per_pass, folder)
 
     def keep(number: int, prediction: ChunkPrediction) -> None:
         predictions.save(number, with_what_is_known(prediction, number, video, layout.ranges[number]))
@@ -141,7 +141,7 @@ def overlap_after(predictions: Mapping[int, SavedPrediction], layout: Layout) ->
     the point head's map) times the number of processes.
     """
     first = min(predictions, default=0)
-    with same_fate():
+    with raise_on_all_ranks():
         head = {first: overlap_head(predictions[first], first, layout.ranges)} if first > 0 else {}
     heads = {number: found for others in gather_to_all(head) for number, found in others.items()}
     following = max(predictions, default=-1) + 1
@@ -165,7 +165,7 @@ def join_chunks(
         track: wraps the loop over seams, for progress.
     """
     origin = None
-    with same_fate():
+    with raise_on_all_ranks():
         seams = align_neighbours(predictions, after, layout.ranges, recipe.alignment, recipe.points, track)
         if 0 in predictions:
             chunk = predictions[0].frames(slice(None))
@@ -177,7 +177,7 @@ def join_chunks(
     return Placement(place_chunks(ordered, first_extrinsics), ordered, median_depth)
 
 
-def place_share(
+def place_chunks_of_rank(
     predictions: Mapping[int, SavedPrediction],
     after: Mapping[int, ChunkPrediction],
     video: Video,
@@ -186,14 +186,14 @@ def place_share(
     recipe: ReconstructionRecipe,
     folder: Path,
     track: Track,
-) -> Share:
+) -> RankResult:
     """Return the cameras and points of the frames that this process's chunks decide.
 
     The frames shared with the next chunk belong to the earlier one's process, which has `after` of the next. Depth is
     written into `folder` if wanted.
     """
-    cloud = PointSieve(voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed)
-    share = Share.nothing()
+    cloud = VoxelDownsampler(voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed)
+    share = RankResult.nothing()
     for number in track(predictions):
         later = after.get(number + 1) or predictions.get(number + 1)
         for placed in placement.decided_frames(predictions[number], later, number, layout, recipe):
@@ -203,13 +203,15 @@ def place_share(
     return replace(share, points=cloud.result(), peak_memory_bytes=peak_memory())
 
 
-def write_placed(placed: PlacedFrames, video: Video, recipe: ReconstructionRecipe, folder: Path) -> Share:
+def write_placed(
+    placed: PlacedFrames, video: Video, recipe: ReconstructionRecipe, folder: Path
+) -> RankResult:
     """Return cameras and points, not thinned, of some frames; their depth is written into `folder` if wanted."""
     if recipe.export.save_depth:
         for row, frame in enumerate(placed.frames):
             write_depth(folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
     images = video.images(placed.frames)
-    return Share(
+    return RankResult(
         placed.world_from_cam,
         video.input_intrinsics(placed.frames, placed.intrinsics),
         placed.coloured_points(images, recipe.export.min_confidence_ratio),

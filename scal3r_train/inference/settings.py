@@ -12,7 +12,7 @@ from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.inference.input.settings import InputSettings
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings, LoopSettings
 from scal3r_train.inference.prediction import PointSource
-from scal3r_train.inference.streaming.settings import FollowSettings
+from scal3r_train.inference.streaming.settings import StreamingSettings
 from scal3r_train.model.load_model import ModelSettings
 
 
@@ -49,4 +49,4 @@ class ReconstructionRecipe(StrictModel):
     loop_closure: LoopSettings = LoopSettings()
     pose_graph: LoopEdgeSettings = LoopEdgeSettings()
     export: ExportSettings = ExportSettings()
-    follow: FollowSettings = FollowSettings()
+    follow: StreamingSettings = StreamingSettings()

@@ -183,16 +183,16 @@ def from_main(compute: Callable[[], Value]) -> Value:
     """Return on every rank what rank 0 computes, picklable; the others compute nothing.
 
     Raises:
-        UserError, RuntimeError: as `same_fate`.
+        UserError, RuntimeError: as `raise_on_all_ranks`.
     """
-    with same_fate():
+    with raise_on_all_ranks():
         value = compute() if not dist.is_initialized() or dist.get_rank() == 0 else None
     result: Value = broadcast_from_main(value)
     return result
 
 
 @contextmanager
-def same_fate() -> Iterator[None]:
+def raise_on_all_ranks() -> Iterator[None]:
     """Let an error in the body on any process end the body with an error on all of them.
 
     Without this a process that stops leaves its peers waiting in their next collective. The body itself must hold

@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from scal3r_train.config import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
-from scal3r_train.parallel.heartbeat import Cause, PeerWatch
+from scal3r_train.parallel.heartbeat import Cause, Heartbeat
 
 EXIT_FAILURE = 1
 RAISED_BY_READER = "in DataLoader worker process"
@@ -25,7 +25,7 @@ ANSWER_TIMEOUT = timedelta(minutes=2)  # for the store to answer
 
 
 @contextmanager
-def ending_together() -> Iterator[None]:
+def failing_together() -> Iterator[None]:
     """Let an exception in the body, or the loss of a process, end the body's process on all ranks.
 
     The process that fails leaves its reason in the launcher's store and exits. The others learn it from the failing
@@ -43,7 +43,7 @@ def ending_together() -> Iterator[None]:
     store, rank, world_size = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
     keeps_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store.set_timeout(ANSWER_TIMEOUT)
-    watch = PeerWatch(store, rank, world_size, leave=_leave, keeps_store=keeps_store)
+    watch = Heartbeat(store, rank, world_size, leave=_leave, keeps_store=keeps_store)
     watch.start()
     try:
         yield
@@ -53,7 +53,7 @@ def ending_together() -> Iterator[None]:
         watch.close()
 
 
-def _end(watch: PeerWatch, error: BaseException) -> NoReturn:
+def _end(watch: Heartbeat, error: BaseException) -> NoReturn:
     """Settle the cause with the peers, print it and exit."""
     code = exit_code(error)
     try:

@@ -48,7 +48,7 @@ class Cause:
     code: int
 
 
-class PeerWatch:
+class Heartbeat:
     """This process's watch over its peers; `start` it once, `close` it when the run ended well."""
 
     def __init__(

@@ -102,7 +102,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return mixed ^ (mixed >> MIX_SHIFTS[2])
 
 
-class PointSieve:
+class VoxelDownsampler:
     """Collects clouds and keeps few points of them, in memory bounded by the sieve's size and one cloud."""
 
     def __init__(self, voxel_size: float, max_points: int, seed: int) -> None:

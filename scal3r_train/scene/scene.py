@@ -188,7 +188,7 @@ def write_scene(
 ) -> None:
     """Write everything but depth into a folder; scene.json comes last. Arguments as in `Scene`.
 
-    The points are in the order of their `source`, as `PointCloud.join` and `PointSieve` give them.
+    The points are in the order of their `source`, as `PointCloud.join` and `VoxelDownsampler` give them.
     """
     write_ply(folder / POINTS_NAME, points.positions, points.colours, points.confidence)
     frames = _with_counts(frames, points, info.processed_hw)

@@ -19,7 +19,7 @@ from scal3r_data_tools.previewing.colours import (
     overlay,
 )
 from scal3r_data_tools.previewing.shown_frames import depth_edges, edges_at_tile
-from scal3r_train.data.camera.transforms import Cover
+from scal3r_train.data.camera.transforms import ResizeAndCrop
 from scal3r_train.data.io.frame_io import frame_camera, upright_poses
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.drawing import MAX_SIDE, View, positions, shaded, splat, up_direction
@@ -119,10 +119,10 @@ def test_edges_are_the_near_side_of_jumps_and_of_the_sky() -> None:
 def test_thin_edges_survive_a_small_tile() -> None:
     is_edge = np.zeros((240, 320), bool)
     is_edge[:, 101] = True
-    small = edges_at_tile(is_edge, Cover.plan((240, 320), (60, 80)))
+    small = edges_at_tile(is_edge, ResizeAndCrop.plan((240, 320), (60, 80)))
     assert small.shape == (60, 80)
     assert small[:, 25].all() and small.sum() == 60
-    large = edges_at_tile(is_edge, Cover.plan((240, 320), (480, 640)))
+    large = edges_at_tile(is_edge, ResizeAndCrop.plan((240, 320), (480, 640)))
     assert large[:, 202:204].all() and large.sum() == 2 * 480
 
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from scal3r_train.config import UserError, run_command
 from scal3r_train.parallel import heartbeat
-from scal3r_train.parallel.failure_propagation import ending_together
+from scal3r_train.parallel.failure_propagation import failing_together
 
 RANK = int(os.environ["RANK"])
 
@@ -36,7 +36,7 @@ def fail(scenario: str) -> None:
 
 def main(scenario: str) -> int:
     """Join, fail on rank 1, wait on rank 0."""
-    with ending_together():
+    with failing_together():
         if scenario == "early_mistake" and RANK == 1:
             fail(scenario)
         dist.init_process_group("gloo")

@@ -8,9 +8,9 @@ import pytest
 import torch.distributed as dist
 
 from scal3r_train.parallel import heartbeat
-from scal3r_train.parallel.heartbeat import Cause, PeerWatch
+from scal3r_train.parallel.heartbeat import Cause, Heartbeat
 
-Join = Callable[[int], PeerWatch]
+Join = Callable[[int], Heartbeat]
 LIMIT_S = 100
 
 
@@ -35,9 +35,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dist.TCPStore:
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
-def joined(store: dist.TCPStore, rank: int, leave: Callable[[Cause], None]) -> PeerWatch:
+def joined(store: dist.TCPStore, rank: int, leave: Callable[[Cause], None]) -> Heartbeat:
     own = dist.TCPStore("127.0.0.1", store.port, is_master=False, timeout=timedelta(seconds=20))
-    return PeerWatch(own, rank, 3, leave, keeps_store=False)
+    return Heartbeat(own, rank, 3, leave, keeps_store=False)
 
 
 def test_the_first_report_is_the_cause_of_all(store: dist.TCPStore) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scal3r_train.scene.point_cloud import PointCloud, PointSieve, thin
+from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler, thin
 
 
 def random_cloud(num_points: int, seed: int = 0) -> PointCloud:
@@ -59,7 +59,7 @@ def test_shares_thinned_apart_give_what_all_points_give(
 ) -> None:
     shares = [random_cloud(size, seed) for seed, size in enumerate(sizes)]
     together = thin(PointCloud.join(shares), voxel_size, max_points, seed=3)
-    sieve = PointSieve(voxel_size, max_points, seed=3)
+    sieve = VoxelDownsampler(voxel_size, max_points, seed=3)
     for share in shares:
         sieve.add(share)
     assert sieve.result().source.tolist() == together.source.tolist()

@@ -1,6 +1,6 @@
 """Resizing: which size a sequence is processed at, and images, depth and intrinsics brought to it together.
 
-Cover and crop: an image is scaled so that it covers the target, then the centre is cut out. Pixel coordinates are
+ResizeAndCrop and crop: an image is scaled so that it covers the target, then the centre is cut out. Pixel coordinates are
 continuous with centres at half integers (see pixel_map.py). Shapes: S frames, H W pixels; sizes are (height, width).
 """
 
@@ -52,7 +52,7 @@ class ResizeRule(StrictModel):
 
 
 @dataclass(frozen=True)
-class Cover:
+class ResizeAndCrop:
     """The resize and crop of one image: input_hw -> resized_hw -> window of target_hw at (top, left)."""
 
     input_hw: tuple[int, int]
@@ -62,7 +62,7 @@ class Cover:
     target_hw: tuple[int, int]
 
     @classmethod
-    def plan(cls, input_hw: tuple[int, int], target_hw: tuple[int, int], multiple: int = 1) -> Cover:
+    def plan(cls, input_hw: tuple[int, int], target_hw: tuple[int, int], multiple: int = 1) -> ResizeAndCrop:
         """Scale to cover target_hw (sides rounded half to even to `multiple`), crop the centre (SPEC section 1)."""
         height, width = input_hw
         ratio = max(target_hw[0] / height, target_hw[1] / width)
@@ -78,7 +78,7 @@ class Cover:
         target_hw: tuple[int, int],
         centre_xy: tuple[float, float],
         zoom: float = 1.0,
-    ) -> Cover:
+    ) -> ResizeAndCrop:
         """Scale to cover target_hw and by a zoom >= 1, crop around a point of the input as far as the image reaches.
 
         Training crops around the principal point, because a pose encoding holds fields of view but no centre.

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from scal3r_train.config import StrictModel, UserError, atomic_output
-from scal3r_train.data.camera.transforms import Cover
+from scal3r_train.data.camera.transforms import ResizeAndCrop
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import FramePixels, read_pixels
 from scal3r_train.data.sequence import SequenceRecord
@@ -114,7 +114,7 @@ class FrameCache:
         size = round(hw[0] * ratio), round(hw[1] * ratio)
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
         if depth is not None and depth.shape[0] > size[0]:
-            depth = Cover(hw, size, 0, 0, size).depth(depth)
+            depth = ResizeAndCrop(hw, size, 0, 0, size).depth(depth)
         return FramePixels(image, depth, pixels.fault)
 
     def _keep(self, path: Path, pixels: FramePixels) -> None:

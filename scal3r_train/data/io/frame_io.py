@@ -25,7 +25,12 @@ from scal3r_train.data.camera.rectify import (
     undistorted,
     undistorted_nearest,
 )
-from scal3r_train.data.camera.transforms import Cover, ResizeRule, half_pixel_intrinsics, intrinsics_matrices
+from scal3r_train.data.camera.transforms import (
+    ResizeAndCrop,
+    ResizeRule,
+    half_pixel_intrinsics,
+    intrinsics_matrices,
+)
 from scal3r_train.data.io.depth_codec import CODECS, SKY, decode_depth, zero_beyond
 from scal3r_train.data.io.frame_files import read_file, video_frame
 from scal3r_train.data.io.image_codec import at_size, decode_image, decode_mask
@@ -70,7 +75,7 @@ def read_frames(
     images, depths, covers = [], [], []
     for index in indices:
         image = read_frame_image(record, index)
-        cover = Cover.plan((image.shape[0], image.shape[1]), target_hw, multiple)
+        cover = ResizeAndCrop.plan((image.shape[0], image.shape[1]), target_hw, multiple)
         images.append(torch.from_numpy(cover.image(image).transpose(2, 0, 1).copy()))
         covers.append(cover)
         if with_depth and record.depth:

@@ -18,7 +18,7 @@ from torch import Tensor
 from scal3r_train.config import UserError
 from scal3r_train.data.camera.known_cameras import with_cameras
 from scal3r_train.data.camera.pixel_map import PixelMap
-from scal3r_train.data.camera.transforms import Cover, ResizeRule, intrinsics_matrices
+from scal3r_train.data.camera.transforms import ResizeAndCrop, ResizeRule, intrinsics_matrices
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
@@ -203,8 +203,8 @@ class Video:
             "files_sha256": digest.hexdigest(),
         }
 
-    def _cover(self, index: int) -> Cover:
-        return Cover.plan(self.record.upright_hw(index), self.image_hw, self._cover_multiple)
+    def _cover(self, index: int) -> ResizeAndCrop:
+        return ResizeAndCrop.plan(self.record.upright_hw(index), self.image_hw, self._cover_multiple)
 
     def _cut_share(self, index: int) -> float:
         height, width = self._cover(index).resized_hw
@@ -220,5 +220,5 @@ def _read_image(record: SequenceRecord, index: int, image_hw: tuple[int, int], m
             f"image {record.root / record.image[index]} has {image.shape[1]}x{image.shape[0]} pixels, it should have "
             f"{hw[1]}x{hw[0]}; has it changed since it was listed?"
         )
-    resized = Cover.plan(hw, image_hw, multiple).image(image)
+    resized = ResizeAndCrop.plan(hw, image_hw, multiple).image(image)
     return torch.from_numpy(resized.transpose(2, 0, 1).copy())

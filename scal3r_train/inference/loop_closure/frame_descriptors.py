@@ -23,7 +23,7 @@ from torch import Tensor
 from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.loop_closure.settings import LoopSettings
-from scal3r_train.inference.network.chunk_runner import ChunkPass
+from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.tensor_file import save_tensors
 from scal3r_train.model.chunk_batch import temporal_order
 from scal3r_train.model.salad import load_place_recognizer
@@ -72,10 +72,10 @@ class FrameDescriptors:
     """Descriptors by chunk."""
 
     def __init__(
-        self, settings: LoopSettings, chunk_pass: ChunkPass, video: Video, layout: Layout, folder: Path
+        self, settings: LoopSettings, chunk_runner: ChunkRunner, video: Video, layout: Layout, folder: Path
     ) -> None:
         """Keep files in `folder`; those of an earlier run are used."""
-        self._settings, self._pass, self._video, self._layout = settings, chunk_pass, video, layout
+        self._settings, self._pass, self._video, self._layout = settings, chunk_runner, video, layout
         self._folder = folder
         self._describe_images: Callable[[Tensor], Tensor] | None = None
 

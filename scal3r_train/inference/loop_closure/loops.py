@@ -35,7 +35,7 @@ from scal3r_train.inference.network.segment_schedule import SegmentSchedule
 from scal3r_train.inference.prediction import ChunkPrediction, SavedPrediction
 from scal3r_train.inference.progress import Track
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.parallel.collectives import from_main, gather_to_all, same_fate
+from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
 
 PIXELS_PER_FRAME = 4096
 
@@ -75,7 +75,7 @@ def find_and_close_loops(
     candidates, windows, dropped = _candidates(descriptors, mine, layout, recipe)
     second_ends = _exchange(predictions, windows, mine, layout, recipe)
     edges: dict[int, LoopEdge] = {}
-    with same_fate():
+    with raise_on_all_ranks():
         for number in track([n for n, window in enumerate(windows) if window.first_chunk in mine]):
             window = windows[number]
             prediction = _predict_loop(schedule, video, window)
@@ -96,7 +96,7 @@ def _candidates(
     descriptors: FrameDescriptors, mine: range, layout: Layout, recipe: ReconstructionRecipe
 ) -> tuple[tuple[LoopCandidate, ...], list[LoopWindows], list[DroppedPair]]:
     """Return the candidates, the loop chunks that test them, and those that need none."""
-    with same_fate():
+    with raise_on_all_ranks():
         own = {chunk: descriptors.of(chunk).half() for chunk in mine}
     everyone = {chunk: part for parts in gather_to_all(own) for chunk, part in parts.items()}
     ordered = torch.cat([everyone[chunk].float() for chunk in range(len(layout.ranges))])
@@ -114,7 +114,7 @@ def _exchange(
     recipe: ReconstructionRecipe,
 ) -> dict[int, ChunkGeometry]:
     """Return the second end of every loop chunk that some process tests, by its place in `windows`."""
-    with same_fate():
+    with raise_on_all_ranks():
         own = {
             number: _end(predictions, window.second_chunk, window.second_frames, layout, recipe)
             for number, window in enumerate(windows)

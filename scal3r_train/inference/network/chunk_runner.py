@@ -66,7 +66,7 @@ def ignore(_state: ChunkState) -> None:
     """Do nothing with a state."""
 
 
-class ChunkPass:
+class ChunkRunner:
     """The visits of a model for the heads that a reconstruction needs."""
 
     def __init__(self, model: Scal3RModel, points: PointSource, precision: Precision) -> None:

@@ -14,8 +14,8 @@ from functools import partial
 
 from torch import Tensor
 
-from scal3r_train.inference.network.chunk_runner import ChunkPass
-from scal3r_train.inference.network.segment_schedule import FrameRoom
+from scal3r_train.inference.network.chunk_runner import ChunkRunner
+from scal3r_train.inference.network.segment_schedule import MemoryBackoff
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.model.fast_weight import FastWeights, summed
 
@@ -29,10 +29,10 @@ class OnlineMemory:
         num_chunks: how many chunks have passed.
     """
 
-    def __init__(self, chunk_pass: ChunkPass, frames_per_pass: int) -> None:
+    def __init__(self, chunk_runner: ChunkRunner, frames_per_pass: int) -> None:
         """Begin a video; `frames_per_pass` frames pass frame-wise parts together, halved when memory runs out."""
-        self._pass = chunk_pass
-        self._room = FrameRoom(chunk_pass.model, frames_per_pass)
+        self._pass = chunk_runner
+        self._room = MemoryBackoff(chunk_runner.model, frames_per_pass)
         self.totals: list[FastWeights] = []
         self.num_chunks = 0
 

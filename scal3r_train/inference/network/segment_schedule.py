@@ -11,7 +11,7 @@ How many frames pass frame-wise parts of the network together: halved when memor
 
 Chunks in memory to predictions in memory: the segment schedule with everything on the device.
 
-For few chunks, and for tests; `share.predict_share` does the same for videos of any length.
+For few chunks, and for tests; `share.predict_chunks_of_rank` does the same for videos of any length.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.inference.network.chunk_runner import ChunkPass, ChunkState, Precision
+from scal3r_train.inference.network.chunk_runner import ChunkRunner, ChunkState, Precision
 from scal3r_train.inference.network.state_store import DeviceStore, StateStore
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource
 from scal3r_train.inference.progress import Track
@@ -35,12 +35,12 @@ from scal3r_train.inference.tensor_file import save_tensors
 from scal3r_train.model.aggregator import MemoryRead
 from scal3r_train.model.fast_weight import FastWeights, summed
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.collectives import gather_to_all, same_fate
+from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
 
 Result = TypeVar("Result")
 
 
-class FrameRoom:
+class MemoryBackoff:
     """Tries work again with fewer frames at a time.
 
     Attributes:
@@ -78,7 +78,7 @@ class SegmentSchedule:
 
     def __init__(
         self,
-        chunk_pass: ChunkPass,
+        chunk_runner: ChunkRunner,
         images: Callable[[int], Tensor],
         store: StateStore,
         frames_per_pass: int,
@@ -87,18 +87,18 @@ class SegmentSchedule:
         """Prepare.
 
         Args:
-            chunk_pass: the network.
+            chunk_runner: the network.
             images: returns the images of a chunk, [S, 3, H, W] uint8.
             store: where states wait.
             frames_per_pass: how many frames pass frame-wise parts together; halved when memory runs out.
             memory_folder: where updated memories are kept for a restart; None: nowhere.
         """
-        self._pass = chunk_pass
+        self._pass = chunk_runner
         self._images = images
         self._store = store
         self._folder = memory_folder
         self.memories: list[MemoryRead] = []
-        self._room = FrameRoom(chunk_pass.model, frames_per_pass)
+        self._room = MemoryBackoff(chunk_runner.model, frames_per_pass)
 
     @property
     def frames_per_pass(self) -> int:
@@ -128,14 +128,14 @@ class SegmentSchedule:
         self._describe = describe
         todo = [chunk for chunk in chunks if chunk not in done]
         if not self._chunks_talk():
-            with same_fate():
+            with raise_on_all_ranks():
                 for chunk in track(todo):
                     keep(chunk, self._room.do(partial(self._predict_alone, chunk)))
             return
         self._resume()
         for visit in range(len(self.memories), self._pass.num_memories):
             self._update_memory(visit, chunks, track)
-        with same_fate():
+        with raise_on_all_ranks():
             for place, chunk in enumerate(track(todo)):
                 self._prefetch(todo, place + 1)
                 keep(chunk, self._room.do(partial(self._predict, chunk)))
@@ -154,7 +154,7 @@ class SegmentSchedule:
         """Make one round of visits and update the memory after it."""
         total: FastWeights | None = None
         state: ChunkState | None = None
-        with same_fate():
+        with raise_on_all_ranks():
             for place, chunk in enumerate(track(chunks)):
                 self._prefetch(chunks, place + 1)
                 state, gradient = self._room.do(partial(self._bring, chunk, visit + 1))
@@ -166,7 +166,7 @@ class SegmentSchedule:
             finish = unit.start_sum(batches, [] if total is None else [total], num_sequences=1)
             updated = unit.updated_weights(finish())
         self.memories.append(self._pass.read_after(visit, updated))
-        with same_fate():
+        with raise_on_all_ranks():
             self._save(visit, updated)
 
     def _bring(self, chunk: int, num_visits: int) -> tuple[ChunkState, FastWeights]:
@@ -269,7 +269,7 @@ def predict_chunks(
     """
     predictions: dict[int, ChunkPrediction] = {}
     schedule = SegmentSchedule(
-        ChunkPass(model, points, precision), images.__getitem__, DeviceStore(), frames_per_pass
+        ChunkRunner(model, points, precision), images.__getitem__, DeviceStore(), frames_per_pass
     )
     schedule.run(list(images), predictions.__setitem__)
     return predictions

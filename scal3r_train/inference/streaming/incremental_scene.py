@@ -25,15 +25,15 @@ from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.network.state_store import StatePlan
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.publish import scene_info, write_shares
-from scal3r_train.inference.rank_work import Share, peak_memory, voxel_size_of, write_placed
+from scal3r_train.inference.publish import publish_scene, scene_info
+from scal3r_train.inference.rank_work import RankResult, peak_memory, voxel_size_of, write_placed
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.scene.folder import partial_folder, start_scene_folder, writing
-from scal3r_train.scene.point_cloud import PointSieve
+from scal3r_train.scene.point_cloud import VoxelDownsampler
 from scal3r_train.scene.scene import DEPTH_NAME, depth_path
 
 
-class GrowingScene:
+class IncrementalScene:
     """What is known of a video so far, and its scene folder."""
 
     def __init__(
@@ -55,8 +55,8 @@ class GrowingScene:
         self._placement: Placement | None = None
         self._previous: ChunkPrediction | None = None
         self._first_extrinsics = torch.zeros(3, 4, dtype=torch.float64)
-        self._sieve: PointSieve | None = None
-        self._settled = self._tail = Share.nothing()
+        self._sieve: VoxelDownsampler | None = None
+        self._settled = self._tail = RankResult.nothing()
         self.is_complete = False
         start_scene_folder(output)
 
@@ -80,7 +80,7 @@ class GrowingScene:
         middle = min(shared_window((number + 1) * step, recipe.schedule).start, chunk.stop)
         with self._stages.stage("place"):
             if self._sieve is None:
-                self._sieve = PointSieve(
+                self._sieve = VoxelDownsampler(
                     voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed
                 )
             folder = partial_folder(self._output)
@@ -88,7 +88,7 @@ class GrowingScene:
                 new = write_placed(placed, video, recipe, folder)
                 self._sieve.add(new.points)
                 self._settled = self._settled.with_cameras_of(new)
-            self._tail = Share.nothing()
+            self._tail = RankResult.nothing()
             for placed in placement.own_frames(prediction, number, range(middle, chunk.stop), layout, recipe):
                 self._tail = write_placed(placed, video, recipe, folder)
         self._layout, self._placement, self._previous = layout, placement, prediction
@@ -126,7 +126,7 @@ class GrowingScene:
             if self._recipe.export.save_depth:
                 self._keep_depths(num_frames)
             voxel_size = voxel_size_of(self._recipe, self._placement)
-            write_shares(self._output, video, info, [settled, self._tail], self._recipe, voxel_size)
+            publish_scene(self._output, video, info, [settled, self._tail], self._recipe, voxel_size)
         self.is_complete = ended_by is not None
         if not self.is_complete:
             start_scene_folder(self._output)

@@ -23,7 +23,7 @@ from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
 from scal3r_train.inference.alignment.seam import Seam
 from scal3r_train.inference.chunking import chunk_ranges
 from scal3r_train.inference.input.video import Video
-from scal3r_train.inference.network.chunk_runner import ChunkPass
+from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.network.online_memory import OnlineMemory
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.rank_work import with_what_is_known
@@ -31,7 +31,7 @@ from scal3r_train.inference.reconstruct import load_reported, outcome_line, reco
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.inference.streaming.frame_folder import GrowingFolder
 from scal3r_train.inference.streaming.image_pipe import Spool
-from scal3r_train.inference.streaming.incremental_scene import GrowingScene
+from scal3r_train.inference.streaming.incremental_scene import IncrementalScene
 from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.process import current_process, joined_processes
@@ -187,9 +187,9 @@ class _Follower:
         self.folder = GrowingFolder(folder)
         self._path, self._model, self._recipe, self._asked = folder, model, recipe, asked_to_end
         self._stages = Stages(visible=False)
-        chunk_pass = ChunkPass(model, recipe.points, recipe.model.precision)
-        self._scene = GrowingScene(output, recipe, model_sha256, self._stages, chunk_pass.device)
-        self._memory = OnlineMemory(chunk_pass, recipe.schedule.frames_per_pass)
+        chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
+        self._scene = IncrementalScene(output, recipe, model_sha256, self._stages, chunk_runner.device)
+        self._memory = OnlineMemory(chunk_runner, recipe.schedule.frames_per_pass)
         self._video: Video | None = None
 
     def run(self) -> Ending:

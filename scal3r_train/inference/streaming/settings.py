@@ -9,7 +9,7 @@ from pydantic import Field
 from scal3r_train.config import StrictModel
 
 
-class FollowSettings(StrictModel):
+class StreamingSettings(StrictModel):
     """Reconstructing while images arrive; read with `--follow` only."""
 
     idle_s: float | None = Field(

@@ -20,7 +20,7 @@ from PIL import Image
 from scal3r_train.config import UserError
 from scal3r_train.scene.visualization.colours import ACCEPTED, REJECTED, TRUTH
 from scal3r_train.scene.visualization.controls import Actions, Controls
-from scal3r_train.scene.visualization.viewed_scene import EXTENT, ShownScene
+from scal3r_train.scene.visualization.viewed_scene import EXTENT, ViewedScene
 
 if TYPE_CHECKING:
     from viser import CameraFrustumHandle, ClientHandle, SceneApi
@@ -37,7 +37,7 @@ LINE_WIDTH, THIN = 3.0, 2.0
 CURRENT = (255, 255, 255)
 
 
-def draw_cameras(scene: SceneApi, shown: ShownScene, controls: Controls) -> None:
+def draw_cameras(scene: SceneApi, shown: ViewedScene, controls: Controls) -> None:
     """Draw everything but the points, anew."""
     scene.remove_by_name("/cameras")
     first, last = controls.chunks.value
@@ -65,7 +65,7 @@ def draw_cameras(scene: SceneApi, shown: ShownScene, controls: Controls) -> None
 def draw_frustum(
     scene: SceneApi,
     name: str,
-    shown: ShownScene,
+    shown: ViewedScene,
     frame: int,
     colour: tuple[int, int, int],
     size: float,
@@ -88,7 +88,7 @@ def draw_frustum(
     )
 
 
-def vertical_fov(shown: ShownScene, frame: int) -> float:
+def vertical_fov(shown: ViewedScene, frame: int) -> float:
     """Return the vertical field of view of a frame in radians."""
     return float(
         2 * np.arctan2(shown.scene.frames[frame].image_hw[0] / 2, float(shown.scene.intrinsics[frame, 1, 1]))
@@ -101,7 +101,7 @@ def pose_of(world_from_cam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return roma.quat_xyzw_to_wxyz(quaternion_xyzw).numpy(), world_from_cam[:, 3].copy()
 
 
-def trajectory_lines(shown: ShownScene, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def trajectory_lines(shown: ViewedScene, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return lines [L, 2, 3] between consecutive chosen frames and their colours [L, 2, 3] uint8; tears are gaps."""
     places = shown.world_from_cam[:, :, 3]
     keep = chosen[:-1] & chosen[1:]
@@ -116,7 +116,7 @@ def trajectory_lines(shown: ShownScene, chosen: np.ndarray) -> tuple[np.ndarray,
     )
 
 
-def loop_lines(shown: ShownScene) -> tuple[np.ndarray, np.ndarray]:
+def loop_lines(shown: ViewedScene) -> tuple[np.ndarray, np.ndarray]:
     """Return a line [L, 2, 3] for every loop and its colours [L, 2, 3] uint8."""
     places, ends, colours = shown.world_from_cam[:, :, 3], [], []
     for loop in shown.scene.info.loops:
@@ -153,7 +153,7 @@ class ClientView:
     def __init__(
         self,
         client: ClientHandle,
-        shown: Callable[[], ShownScene],
+        shown: Callable[[], ViewedScene],
         reload: Callable[[], None],
         is_rewritten: Callable[[], bool],
     ) -> None:
@@ -189,7 +189,7 @@ class ClientView:
             self._is_open = self._is_playing = False
             self._changed.notify()
 
-    def _build(self, shown: ShownScene) -> Controls:
+    def _build(self, shown: ViewedScene) -> Controls:
         self._client.gui.configure_theme(dark_mode=True, show_share_button=False, show_logo=False)
         self._client.scene.set_background_image(np.full((2, 2, 3), (16, 20, 27), np.uint8))
         actions = Actions(
@@ -248,7 +248,7 @@ class ClientView:
         if todo & {"points", "view"} and controls.detail.value:
             self._draw_detail(shown)
 
-    def _draw_base(self, shown: ShownScene) -> None:
+    def _draw_base(self, shown: ViewedScene) -> None:
         """Draw the points that cover everything evenly."""
         controls, levels = self._controls, shown.levels
         level = min(int(controls.level.value), len(levels.voxel_sizes) - 1)
@@ -270,7 +270,7 @@ class ClientView:
         num_shown = min(len(passing), budget)
         controls.count.content = f"{num_shown:,} of {len(levels):,} points"
 
-    def _draw_detail(self, shown: ShownScene) -> None:
+    def _draw_detail(self, shown: ViewedScene) -> None:
         """Draw more points where the camera looks."""
         budget = round(self._controls.budget.value * MILLION) - len(self._base)
         if not len(self._missing) or budget <= 0:
@@ -285,7 +285,7 @@ class ClientView:
         self._detail = chosen
         self._cloud("/points/in view", shown, chosen, shown.levels.spacing_of(chosen))
 
-    def _cloud(self, name: str, shown: ShownScene, index: np.ndarray, spacing: float) -> None:
+    def _cloud(self, name: str, shown: ViewedScene, index: np.ndarray, spacing: float) -> None:
         """Replace a cloud; what was sent stays until the new one is there."""
         if not len(index):
             self._client.scene.remove_by_name(name)
@@ -300,7 +300,7 @@ class ClientView:
             precision="float32",
         )
 
-    def _draw_frame(self, shown: ShownScene) -> None:
+    def _draw_frame(self, shown: ViewedScene) -> None:
         """Draw the camera of the frame that is chosen, and its image; look through it if asked to."""
         controls, client = self._controls, self._client
         frame = min(int(controls.frame.value), len(shown.world_from_cam) - 1)

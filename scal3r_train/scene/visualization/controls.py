@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scal3r_train.scene.visualization.viewed_scene import COLOURS, ShownScene
+from scal3r_train.scene.visualization.viewed_scene import COLOURS, ViewedScene
 
 if TYPE_CHECKING:
     from viser import GuiApi
@@ -33,7 +33,7 @@ class Actions:
 class Controls:
     """The panel of one browser window."""
 
-    def __init__(self, gui: GuiApi, shown: ShownScene, actions: Actions) -> None:
+    def __init__(self, gui: GuiApi, shown: ViewedScene, actions: Actions) -> None:
         """Build the panel for a scene."""
         self.summary = gui.add_markdown(_summary(shown))
         self._add_points(gui, shown, actions)
@@ -45,7 +45,7 @@ class Controls:
         self.screenshot.on_click(lambda _: actions.screenshot())
         self.reload.on_click(lambda _: actions.reload())
 
-    def _add_points(self, gui: GuiApi, shown: ShownScene, actions: Actions) -> None:
+    def _add_points(self, gui: GuiApi, shown: ViewedScene, actions: Actions) -> None:
         most = _most_millions(shown)
         self.voxel_sizes = shown.levels.voxel_sizes
         with gui.add_folder("Points"):
@@ -88,7 +88,7 @@ class Controls:
             _on_update(handle, actions.points)
         _on_update(self.chunks, actions.points, actions.cameras)
 
-    def _add_cameras(self, gui: GuiApi, shown: ShownScene, actions: Actions) -> None:
+    def _add_cameras(self, gui: GuiApi, shown: ViewedScene, actions: Actions) -> None:
         num_frames = len(shown.world_from_cam)
         with gui.add_folder("Cameras"):
             self.frusta = gui.add_checkbox("Frusta", True)
@@ -112,7 +112,7 @@ class Controls:
         ):
             _on_update(handle, actions.cameras)
 
-    def _add_time(self, gui: GuiApi, shown: ShownScene, actions: Actions) -> None:
+    def _add_time(self, gui: GuiApi, shown: ViewedScene, actions: Actions) -> None:
         last = max(len(shown.world_from_cam) - 1, 1)
         with gui.add_folder("Time"):
             self.frame: Any = gui.add_slider("Frame", 0, last, 1, 0)
@@ -126,7 +126,7 @@ class Controls:
         _on_update(self.so_far, actions.points)
         self.play.on_click(lambda _: actions.play())
 
-    def fit(self, shown: ShownScene) -> None:
+    def fit(self, shown: ViewedScene) -> None:
         """Fit the panel to another scene; what was set stays where it still can."""
         self.summary.content = _summary(shown)
         self.voxel_sizes = shown.levels.voxel_sizes
@@ -144,7 +144,7 @@ class Controls:
         self.truth.visible = shown.truth is not None
         self.so_far.visible = shown.knows_frames
 
-    def frames(self, shown: ShownScene) -> tuple[int, int] | None:
+    def frames(self, shown: ViewedScene) -> tuple[int, int] | None:
         """Return the frames [start, stop) whose points are wanted, None for all."""
         first, last = self.chunks.value
         provided = shown.scene.info.provided_frames
@@ -154,7 +154,7 @@ class Controls:
         return None if (start, stop) == (0, len(shown.world_from_cam)) else (start, stop)
 
 
-def _most_millions(shown: ShownScene) -> float:
+def _most_millions(shown: ViewedScene) -> float:
     return max(2 * LEAST_MILLIONS, min(MAX_MILLIONS, float(np.ceil(len(shown.levels) / 1e4) / 1e2)))
 
 
@@ -166,7 +166,7 @@ def _on_update(handle: Any, *actions: Callable[[], None]) -> None:
     handle.on_update(tell)
 
 
-def _summary(shown: ShownScene) -> str:
+def _summary(shown: ViewedScene) -> str:
     """Return what is looked at; names come from files, so they are shown as code, which holds no markup."""
     info = shown.scene.info
     name = str(info.input.get("sequence_id", "scene")).replace("`", "'")

@@ -33,7 +33,7 @@ COLOURS = ("image", "confidence", "chunk", "height")
 
 
 @dataclass(frozen=True, eq=False)
-class ShownScene:
+class ViewedScene:
     """Everything that the viewer draws, in shown coordinates.
 
     Attributes:
@@ -61,7 +61,7 @@ class ShownScene:
     images: InputImages
 
     @staticmethod
-    def load(folder: Path, truth: str | None = None, max_points: int | None = None) -> ShownScene:
+    def load(folder: Path, truth: str | None = None, max_points: int | None = None) -> ViewedScene:
         """Read a scene folder, with at most `max_points` of its points, drawn evenly.
 
         Raises:
@@ -81,7 +81,7 @@ class ShownScene:
             frame_of_point(scene)[chosen],
             scene.info.voxel_size * float(shown_from_world.scale),
         )
-        return ShownScene(
+        return ViewedScene(
             scene=_without_points(scene),
             stamp=stamp,
             shown_from_world=shown_from_world,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from scal3r_train.config import UserError
 from scal3r_train.scene.visualization.client_view import ClientView
-from scal3r_train.scene.visualization.viewed_scene import EXTENT, ShownScene, stamp_of
+from scal3r_train.scene.visualization.viewed_scene import EXTENT, ViewedScene, stamp_of
 
 if TYPE_CHECKING:
     from viser import ClientHandle, ViserServer
@@ -75,7 +75,7 @@ class Viewer:
     def __init__(self, folder: Path, truth: str | None, max_points: int | None) -> None:
         """Read the scene; raises UserError where that fails."""
         self._folder, self._truth, self._max_points = folder, truth, max_points
-        self.shown = ShownScene.load(folder, truth, max_points)
+        self.shown = ViewedScene.load(folder, truth, max_points)
         self._windows: dict[int, ClientView] = {}
         self._lock = threading.Lock()
 
@@ -106,7 +106,7 @@ class Viewer:
 
     def reload(self) -> None:
         """Read the folder again and show what it holds; raises UserError where that fails."""
-        shown = ShownScene.load(self._folder, self._truth, self._max_points)
+        shown = ViewedScene.load(self._folder, self._truth, self._max_points)
         with self._lock:
             self.shown = shown
             windows = list(self._windows.values())

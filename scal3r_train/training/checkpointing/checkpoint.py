@@ -24,7 +24,7 @@ from pydantic import Field
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError, write_text_atomically
-from scal3r_train.parallel.collectives import gather_to_all, same_fate
+from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.checkpoint_files import (
     EMA,
@@ -117,14 +117,14 @@ class Checkpoints:
         final = self.folder / f"step_{progress.step:08d}"
         partial = final.with_suffix(".partial")
         try:
-            with same_fate(), _disk_errors(final):
+            with raise_on_all_ranks(), _disk_errors(final):
                 if engine.process.is_main:
                     shutil.rmtree(partial, ignore_errors=True)
                     partial.mkdir(parents=True)
-            with same_fate(), _disk_errors(final):
+            with raise_on_all_ranks(), _disk_errors(final):
                 mine = _write_own_part(partial, engine, average)
             parts = gather_to_all(mine)
-            with same_fate(), _disk_errors(final):
+            with raise_on_all_ranks(), _disk_errors(final):
                 if engine.process.is_main:
                     self._complete(
                         partial, engine, progress, recipe_yaml, parts, has_average=average is not None
@@ -145,7 +145,7 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints and every one is damaged.
         """
-        with same_fate():
+        with raise_on_all_ranks():
             names = sorted(path.name for path in self.folder.glob("step_????????"))
         names = gather_to_all(names)[0]
         for name in reversed(names):
@@ -167,7 +167,7 @@ class Checkpoints:
         Raises:
             UserError: of another network or format; the same line on every rank.
         """
-        with same_fate():
+        with raise_on_all_ranks():
             manifest = read_manifest(path)
             reader = StateReader(path, manifest["pieces"])
             refuse_other_network(engine, manifest, path)

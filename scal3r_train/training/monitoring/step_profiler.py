@@ -150,7 +150,7 @@ def memory_use(device: torch.device) -> dict[str, float]:
 SECONDS = "seconds of the window"
 
 
-class StepWatch:
+class StepProfiler:
     """Measures the steps of a run; every rank has one and calls it alike."""
 
     def __init__(self, engine: Engine) -> None:

@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scal3r_train.data.camera.pixel_map import PixelMap
-from scal3r_train.data.camera.transforms import Cover, ResizeRule, half_pixel_intrinsics, intrinsics_matrices
+from scal3r_train.data.camera.transforms import (
+    ResizeAndCrop,
+    ResizeRule,
+    half_pixel_intrinsics,
+    intrinsics_matrices,
+)
 from scal3r_train.geometry.camera import project
 
 
@@ -38,7 +43,7 @@ def test_the_crop_lies_inside_the_cover(
     input_hw: tuple[int, int], target_units: tuple[int, int], multiple: int
 ) -> None:
     target = target_units[0] * multiple, target_units[1] * multiple
-    cover = Cover.plan(input_hw, target, multiple)
+    cover = ResizeAndCrop.plan(input_hw, target, multiple)
     for side in (0, 1):
         start = (cover.top, cover.left)[side]
         assert 0 <= start <= cover.resized_hw[side] - target[side]
@@ -56,7 +61,7 @@ def test_a_point_stays_on_its_picture_content() -> None:
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6.0**2))
     image = np.repeat((255 * spot + 0.5).astype(np.uint8)[..., None], 3, -1)
-    cover = Cover.plan((height, width), target)
+    cover = ResizeAndCrop.plan((height, width), target)
     after = cover.image(image)[..., 0].astype(float)
     columns, rows = np.meshgrid(np.arange(target[1]) + 0.5, np.arange(target[0]) + 0.5)
     found = (after * columns).sum() / after.sum(), (after * rows).sum() / after.sum()
@@ -68,7 +73,7 @@ def test_a_point_stays_on_its_picture_content() -> None:
 
 
 def test_intrinsics_there_and_back() -> None:
-    maps = [Cover.plan(hw, (42, 56), 14).pixel_map() for hw in ((61, 87), (75, 64))]
+    maps = [ResizeAndCrop.plan(hw, (42, 56), 14).pixel_map() for hw in ((61, 87), (75, 64))]
     pixel_map = PixelMap.stack(maps)
     given = intrinsics_matrices(
         half_pixel_intrinsics(np.array([[50.0, 51, 43, 30], [60, 61, 32, 37]]), "half")
@@ -92,7 +97,7 @@ def test_pixel_centre_conventions() -> None:
 
 def test_depth_is_picked_and_never_mixed() -> None:
     depth = np.random.default_rng(0).choice([1.0, 50.0], (33, 47)).astype(np.float32)
-    cover = Cover.plan((66, 94), (28, 42))
+    cover = ResizeAndCrop.plan((66, 94), (28, 42))
     resized = cover.depth(depth)
     assert set(np.unique(resized)) == {1.0, 50.0}
     # slow twin: the depth pixel that holds the centre of each target pixel
@@ -104,6 +109,6 @@ def test_depth_is_picked_and_never_mixed() -> None:
 
 def test_images_of_the_right_size_are_untouched() -> None:
     image = np.random.default_rng(0).integers(0, 256, (28, 42, 3)).astype(np.uint8)
-    cover = Cover.plan((28, 42), (28, 42))
+    cover = ResizeAndCrop.plan((28, 42), (28, 42))
     assert (cover.image(image) == image).all()
     assert torch.equal(cover.pixel_map().scale, torch.ones(1, 2, dtype=torch.float64))

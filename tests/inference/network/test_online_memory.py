@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scal3r_train.inference.network.chunk_runner import ChunkPass, ChunkState
+from scal3r_train.inference.network.chunk_runner import ChunkRunner, ChunkState
 from scal3r_train.inference.network.online_memory import OnlineMemory
 from scal3r_train.inference.network.segment_schedule import SegmentSchedule
 from scal3r_train.inference.network.state_store import DeviceStore
@@ -32,7 +32,7 @@ def make_chunks() -> list[Tensor]:
 
 def by_schedule(model: Scal3RModel, images: Tensor) -> ChunkPrediction:
     found: dict[int, ChunkPrediction] = {}
-    SegmentSchedule(ChunkPass(model, "head", "float32"), lambda _: images, DeviceStore(), 3).run(
+    SegmentSchedule(ChunkRunner(model, "head", "float32"), lambda _: images, DeviceStore(), 3).run(
         [0], found.__setitem__
     )
     return found[0]
@@ -60,7 +60,7 @@ def largest_difference(one: ChunkPrediction, other: ChunkPrediction) -> float:
 def test_one_chunk_is_as_in_the_schedule(kind: str) -> None:
     model = make_tiny_model(**MODELS[kind])
     images = make_chunks()[0]
-    found = OnlineMemory(ChunkPass(model, "head", "float32"), 3).predict(images)
+    found = OnlineMemory(ChunkRunner(model, "head", "float32"), 3).predict(images)
     assert largest_difference(found, by_schedule(model, images)) == 0
 
 
@@ -68,7 +68,7 @@ def test_each_chunk_reads_the_sum_of_all_so_far() -> None:
     """Reference: the schedule on one chunk, whose context holds the sums of the chunks before."""
     model, chunks = make_tiny_model(), make_chunks()
     units = list(model.aggregator.memory_units.values())
-    online = OnlineMemory(ChunkPass(model, "head", "float32"), 3)
+    online = OnlineMemory(ChunkRunner(model, "head", "float32"), 3)
     before = [torch.zeros(1, sum(matrix.numel() for matrix in (u.w0, u.w1, u.w2))) for u in units]
     for images in chunks:
         found = online.predict(images)
@@ -84,16 +84,16 @@ def test_each_chunk_reads_the_sum_of_all_so_far() -> None:
 
 def test_the_last_memory_holds_the_gradients_of_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients: list[FastWeights] = []
-    visit = ChunkPass.visit
+    visit = ChunkRunner.visit
 
-    def spy(self: ChunkPass, state: ChunkState, read: MemoryRead | None) -> tuple[ChunkState, FastWeights]:
+    def spy(self: ChunkRunner, state: ChunkState, read: MemoryRead | None) -> tuple[ChunkState, FastWeights]:
         after, gradient = visit(self, state, read)
         if after.num_visits == self.num_memories:
             gradients.append(gradient)
         return after, gradient
 
-    monkeypatch.setattr(ChunkPass, "visit", spy)
-    online = OnlineMemory(ChunkPass(make_tiny_model(), "depth", "float32"), 3)
+    monkeypatch.setattr(ChunkRunner, "visit", spy)
+    online = OnlineMemory(ChunkRunner(make_tiny_model(), "depth", "float32"), 3)
     for images in make_chunks():
         online.predict(images)
     assert len(gradients) == online.num_chunks == 3
@@ -105,28 +105,28 @@ def test_the_last_memory_holds_the_gradients_of_all_chunks(monkeypatch: pytest.M
 
 def test_later_chunks_remember() -> None:
     model, chunks = make_tiny_model(), make_chunks()
-    online = OnlineMemory(ChunkPass(model, "head", "float32"), 3)
+    online = OnlineMemory(ChunkRunner(model, "head", "float32"), 3)
     online.predict(chunks[0])
     assert largest_difference(online.predict(chunks[1]), by_schedule(model, chunks[1])) > 1e-3
 
 
 def test_memory_that_runs_out_is_not_remembered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     model, chunks = make_tiny_model().double(), make_chunks()
-    plain = OnlineMemory(ChunkPass(model, "head", "float32"), 4)
+    plain = OnlineMemory(ChunkRunner(model, "head", "float32"), 4)
     wanted = [plain.predict(images) for images in chunks]
-    visit, failures = ChunkPass.visit, [1]
+    visit, failures = ChunkRunner.visit, [1]
 
     def fail_once_at_the_second_memory(
-        self: ChunkPass, state: ChunkState, read: MemoryRead | None
+        self: ChunkRunner, state: ChunkState, read: MemoryRead | None
     ) -> tuple[ChunkState, FastWeights]:
         if state.num_visits == 1 and failures:
             failures.pop()
             raise torch.OutOfMemoryError("CUDA out of memory")
         return visit(self, state, read)
 
-    online = OnlineMemory(ChunkPass(model, "head", "float32"), 4)
+    online = OnlineMemory(ChunkRunner(model, "head", "float32"), 4)
     found = [online.predict(chunks[0])]
-    monkeypatch.setattr(ChunkPass, "visit", fail_once_at_the_second_memory)
+    monkeypatch.setattr(ChunkRunner, "visit", fail_once_at_the_second_memory)
     found += [online.predict(images) for images in chunks[1:]]
     assert not failures
     for one, other in zip(found, wanted, strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.layer_by_layer import LayerByLayer
 from scal3r_train.config import UserError
 from scal3r_train.geometry.pose_encoding import decode_pose
-from scal3r_train.inference.network.chunk_runner import ChunkPass, dense_heads, state_bytes
+from scal3r_train.inference.network.chunk_runner import ChunkRunner, dense_heads, state_bytes
 from scal3r_train.inference.network.segment_schedule import SegmentSchedule, predict_chunks
 from scal3r_train.inference.network.state_store import DiskStore, StateStore, open_store
 from scal3r_train.inference.prediction import ChunkPrediction
@@ -44,8 +44,8 @@ def run_schedule(
 ) -> dict[int, ChunkPrediction]:
     found: dict[int, ChunkPrediction] = {}
     chunks = make_chunks()
-    chunk_pass = ChunkPass(model, "head", "float32")
-    schedule = SegmentSchedule(chunk_pass, chunks.__getitem__, store, frames_per_pass, folder)
+    chunk_runner = ChunkRunner(model, "head", "float32")
+    schedule = SegmentSchedule(chunk_runner, chunks.__getitem__, store, frames_per_pass, folder)
     schedule.run(list(chunks), found.__setitem__)
     return found
 
@@ -127,7 +127,7 @@ def test_running_out_of_memory_halves_the_frames(monkeypatch: pytest.MonkeyPatch
     chunks = make_chunks()
     found: dict[int, ChunkPrediction] = {}
     schedule = SegmentSchedule(
-        ChunkPass(model, "head", "float32"),
+        ChunkRunner(model, "head", "float32"),
         chunks.__getitem__,
         open_store("device", torch.device("cpu"), Path()),
         8,
@@ -168,7 +168,7 @@ def test_a_restart_does_not_repeat_finished_rounds(kind: str, tmp_path: Path) ->
 
     def schedule() -> SegmentSchedule:
         store = open_store(kind, torch.device("cpu"), tmp_path / "states")
-        return SegmentSchedule(ChunkPass(model, "head", "float32"), chunks.__getitem__, store, 16, tmp_path)
+        return SegmentSchedule(ChunkRunner(model, "head", "float32"), chunks.__getitem__, store, 16, tmp_path)
 
     with pytest.raises(Killed):
         schedule().run(list(chunks), keep_one)
@@ -195,7 +195,7 @@ def test_bfloat16_states_are_half_as_large_and_close(tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
         store = open_store("device", torch.device("cpu"), tmp_path)
         found: dict[int, ChunkPrediction] = {}
-        schedule = SegmentSchedule(ChunkPass(model, "depth", precision), chunks.__getitem__, store, 16)
+        schedule = SegmentSchedule(ChunkRunner(model, "depth", precision), chunks.__getitem__, store, 16)
         schedule.run(list(chunks), found.__setitem__)
         sizes[precision], depths[precision] = store.peak_bytes, found[1].depth
     assert sizes["bfloat16"] * 2 == sizes["float32"]
@@ -206,9 +206,9 @@ def test_bfloat16_states_are_half_as_large_and_close(tmp_path: Path) -> None:
 def test_more_images_read_the_memories_or_have_their_own(sizes: dict[str, object]) -> None:
     """A loop chunk that is one of the chunks is predicted as that chunk was."""
     chunks, found = make_chunks(), {}
-    chunk_pass = ChunkPass(make_tiny_model(**sizes), "head", "float32")
+    chunk_runner = ChunkRunner(make_tiny_model(**sizes), "head", "float32")
     schedule = SegmentSchedule(
-        chunk_pass, chunks.__getitem__, open_store("recompute", torch.device("cpu"), Path()), 3
+        chunk_runner, chunks.__getitem__, open_store("recompute", torch.device("cpu"), Path()), 3
     )
     schedule.run(list(chunks), found.__setitem__)
     assert_same({0: schedule.read_only(chunks[1])}, {0: found[1]})

@@ -179,10 +179,10 @@ def test_numbers_out_of_range_are_one_line(
 @pytest.mark.parametrize(("num_frames", "with_points"), [(1, True), (2, False)])
 def test_scenes_with_little_in_them_are_shown(tmp_path: Path, num_frames: int, with_points: bool) -> None:
     from scal3r_train.scene.visualization.client_view import loop_lines, trajectory_lines
-    from scal3r_train.scene.visualization.viewed_scene import COLOURS, ShownScene
+    from scal3r_train.scene.visualization.viewed_scene import COLOURS, ViewedScene
 
     folder = write_seen_scene(tmp_path / "scene", num_frames=num_frames, with_points=with_points)
-    shown = ShownScene.load(folder)
+    shown = ViewedScene.load(folder)
     assert (len(shown.levels) > 0) == with_points
     assert np.isfinite(shown.world_from_cam).all()
     index = shown.levels.passing()
@@ -192,9 +192,9 @@ def test_scenes_with_little_in_them_are_shown(tmp_path: Path, num_frames: int, w
 
 
 def test_shown_scene_stands_upright_around_the_origin(folder: Path) -> None:
-    from scal3r_train.scene.visualization.viewed_scene import EXTENT, ShownScene
+    from scal3r_train.scene.visualization.viewed_scene import EXTENT, ViewedScene
 
-    shown = ShownScene.load(folder, max_points=5000)
+    shown = ViewedScene.load(folder, max_points=5000)
     assert len(shown.levels) == 5000
     down = shown.world_from_cam[:, :, 1]
     assert np.abs(down - [0, 0, -1]).max() < 0.05
@@ -208,9 +208,9 @@ def test_shown_scene_stands_upright_around_the_origin(folder: Path) -> None:
 
 def test_trajectory_is_torn_where_the_scene_says(folder: Path) -> None:
     from scal3r_train.scene.visualization.client_view import loop_lines, trajectory_lines
-    from scal3r_train.scene.visualization.viewed_scene import ShownScene
+    from scal3r_train.scene.visualization.viewed_scene import ViewedScene
 
-    shown = ShownScene.load(folder)
+    shown = ViewedScene.load(folder)
     lines, colours = trajectory_lines(shown, np.ones(len(shown.world_from_cam), bool))
     assert lines.shape == colours.shape == (len(shown.world_from_cam) - 2, 2, 3)
     gaps = np.linalg.norm(lines[1:, 0] - lines[:-1, 1], axis=-1) > 1e-9
