@@ -46,7 +46,7 @@ def intrinsics_from_fov(fov_hw: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """Intrinsics [..., 3, 3] of a centred pinhole from its full opening angles.
 
     `fov_hw` [..., 2] holds the vertical, then the horizontal angle in radians; f_y = (H/2) / tan(fov_h/2),
-    f_x likewise from W, principal point (W/2, H/2) (SPEC 3.8).
+    f_x likewise from W, principal point (W/2, H/2) (docs/numerics.md#pose-encoding).
     """
     height, width = image_hw
     half_size_hw = fov_hw.new_tensor([height / 2, width / 2])

@@ -1,7 +1,8 @@
 """The tangent space of Sim(3): Exp, Log, adjoint and Jacobians, batched and in float64.
 
 A tangent vector is (tau, phi, sigma) [N, 7]: translation, rotation vector (radians) and log scale. As a matrix it is
-[[phi^ + sigma I, tau], [0, 0]], and Exp is the matrix exponential: s = e^sigma, R = exp(phi^), t = V tau (SPEC 7.4).
+[[phi^ + sigma I, tau], [0, 0]], and Exp is the matrix exponential: s = e^sigma, R = exp(phi^), t = V tau
+(docs/numerics.md#sim3-tangent).
 With sigma = 0 everything is SE(3), whose six numbers are the first six.
 
 All coefficients are integrals over v in [0, 1] of smooth functions (V = integral of e^(sigma v) exp(v phi^), ...),

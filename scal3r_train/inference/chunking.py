@@ -1,4 +1,4 @@
-"""Cutting a video into overlapping chunks (SPEC 2).
+"""Cutting a video into overlapping chunks (docs/numerics.md#chunks).
 
 Which frames form which chunk, who holds it, and whose result is kept: a pure function of a few numbers.
 """
@@ -56,7 +56,7 @@ def chunk_ranges(num_frames: int, chunk_size: int, overlap: int) -> list[range]:
 
 
 def provider_chunk_of_frame(num_frames: int, chunk_ranges: Sequence[range], overlap: int) -> list[int]:
-    """For each frame, the chunk whose prediction is kept (SPEC 8).
+    """For each frame, the chunk whose prediction is kept (docs/numerics.md#chunks).
 
     That is the last chunk k >= 1 which starts at least floor(overlap / 2) frames earlier, else chunk 0, so
     chunks meet in the middle of their overlap. `chunk_ranges` hold consecutive frames, in order.

@@ -95,7 +95,8 @@ def choose_pairs(num_frames: int, max_pairs: int, seed: int = 0) -> tuple[Tensor
 def pose_auc(rotation_deg: Tensor, direction_deg: Tensor, threshold_deg: int) -> Tensor:
     """Return the area under the share of pairs whose worse error is below 1, 2, .., threshold degrees, in 0..1.
 
-    Pairs without a direction count by rotation alone (VGGT's protocol uses 1-degree bins, USERS.md 4).
+    Pairs without a direction count by rotation alone (docs/metrics.md#trajectories; VGGT's protocol has bins
+    of 1 degree).
     """
     worse = torch.where(direction_deg.isnan(), rotation_deg, torch.maximum(rotation_deg, direction_deg))
     limits = torch.arange(1, threshold_deg + 1, device=worse.device, dtype=worse.dtype)

@@ -1,4 +1,4 @@
-"""From images to patch tokens: a DINOv2 encoder or a single strided convolution (SPEC 3.2).
+"""From images to patch tokens: a DINOv2 encoder or a single strided convolution (docs/numerics.md#patch-encoder).
 
 Shapes: A frames, N patches (row-major), R register tokens, C channels, H W pixels. The encoder keeps the published
 parameter names, so checkpoints do not depend on another library's.

@@ -23,7 +23,8 @@ class _SumOverGroup(torch.autograd.Function):
     """Sum over a group whose gradient is also summed over the group.
 
     Every rank's loss depends on the sum, so the gradient that reaches one rank's summand is the sum of the gradients
-    of all ranks. Identity or mean in backward leave the outputs perfect and the gradients wrong (DISTRIBUTED.md 1).
+    of all ranks. Identity or mean in backward leave the outputs perfect and the gradients wrong
+    (docs/numerics.md#sums-and-their-gradients).
     """
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Context groups: which ranks share a sequence, and the process groups that let them talk.
 
 The world is covered by aligned blocks whose sizes are powers of two (buddy blocks), so that 2 * world - 1 process
-groups, created once in the same order everywhere, serve every partition (DISTRIBUTED.md 3).
+groups, created once in the same order everywhere, serve every partition (docs/numerics.md#context-groups).
 
 Which rank of a context group holds which chunks of a sequence: a pure function.
 """

@@ -83,7 +83,10 @@ def _settings(golden: Golden, mode: str) -> AlignmentSettings:
 
 
 def _chunk(golden: Golden, letter: str) -> ChunkGeometry:
-    """Chunk A (earlier) or B (later); validity as in SPEC 5. The golden has no cameras, nor needs them."""
+    """Chunk A (earlier) or B (later); validity as in docs/numerics.md#points-of-a-chunk.
+
+    The golden has no cameras, nor needs them.
+    """
     height, width = golden.config["hw"]
     tensors = {
         key: golden[f"in.{letter}.{key}"].unflatten(1, (height, width))

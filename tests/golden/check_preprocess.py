@@ -1,4 +1,7 @@
-"""Recomputes goldens of kind `preprocess`: image files -> target size and resized pixels (SPEC section 1)."""
+"""Recomputes goldens of kind `preprocess`: image files -> target size and resized pixels.
+
+docs/numerics.md#preprocessing.
+"""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Chunks cover a video as SPEC 2 and 8 say."""
+"""Chunks cover a video as docs/numerics.md#chunks says."""
 
 import math
 

@@ -32,7 +32,7 @@ from tests.parallel.exactness_worker import recorded_collectives
 ENGINES = ("fsdp2", "zero3")
 CASE = Scenario("2x1", ((2, 2),), (3, 3, 3, 3), patch_encoder="dinov2")
 NUM_STEPS = 2
-# Without them DeepSpeed keeps small parameters gathered and hides reads at the wrong time (DISTRIBUTED.md 2).
+# Without them DeepSpeed keeps small parameters gathered and hides reads at the wrong time.
 NOTHING_KEPT = {
     "stage3_prefetch_bucket_size": 0,
     "stage3_param_persistence_threshold": 0,

@@ -1,6 +1,6 @@
 """Resizing: which size a sequence is processed at, and images, depth and intrinsics brought to it together.
 
-ResizeAndCrop and crop: an image is scaled so that it covers the target, then the centre is cut out. Pixel coordinates are
+Resize and crop: an image is scaled so that it covers the target, then the centre is cut out. Pixel coordinates are
 continuous with centres at half integers (see pixel_map.py). Shapes: S frames, H W pixels; sizes are (height, width).
 """
 
@@ -63,7 +63,10 @@ class ResizeAndCrop:
 
     @classmethod
     def plan(cls, input_hw: tuple[int, int], target_hw: tuple[int, int], multiple: int = 1) -> ResizeAndCrop:
-        """Scale to cover target_hw (sides rounded half to even to `multiple`), crop the centre (SPEC section 1)."""
+        """Scale to cover target_hw (sides rounded half to even to `multiple`), crop the centre.
+
+        docs/numerics.md#preprocessing.
+        """
         height, width = input_hw
         ratio = max(target_hw[0] / height, target_hw[1] / width)
         resized = tuple(max(round(side * ratio / multiple), 1) * multiple for side in (height, width))

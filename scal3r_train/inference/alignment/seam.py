@@ -1,7 +1,8 @@
 """Joining chunks: the similarity between adjacent chunks from the frames that both have seen.
 
 Every chunk is predicted in its own coordinates with its own scale. Where two chunks share frames, the same
-pixel is the same point of the scene, so pixels are correspondences (SPEC 6). A `Seam` is the result for one
+pixel is the same point of the scene, so pixels are correspondences (docs/numerics.md#seams). A `Seam` is the
+result for one
 pair; `chain` strings seams into world_from_chunk. The world is chunk 0's coordinate frame (OpenCV axes).
 Shapes: O shared frames, H W pixels, N correspondences.
 """
@@ -168,9 +169,11 @@ def _places(rows: Tensor, index: Tensor, num_pixels: int) -> tuple[Tensor, Tenso
 
 
 def keep_confident(shared: Correspondences, settings: AlignmentSettings) -> Correspondences:
-    """Drop pixels whose confidence in either chunk is below a share of the smaller median (SPEC 6.1).
+    """Drop pixels whose confidence in either chunk is below a share of the smaller median.
 
-    Confidence is 1 + exp(..) >= 1, so a share of the median itself could hardly ever act (A16): the threshold
+    docs/numerics.md#confidence-threshold.
+
+    Confidence is 1 + exp(..) >= 1, so a share of the median itself could hardly ever act: the threshold
     counts from `confidence_floor`. It never exceeds the median, whatever the confidences are.
     """
     if not len(shared):

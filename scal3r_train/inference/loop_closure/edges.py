@@ -1,7 +1,8 @@
 """Loop edges: what a loop chunk says about two distant chunks, and whether it is believed.
 
 A loop chunk holds frames of two distant chunks a < c, predicted together. Aligned to both it gives their relative pose,
-a_from_c = a_from_loop @ c_from_loop^-1 (SPEC 7.3). An edge is believed when both alignments hold, when it lies within
+a_from_c = a_from_loop @ c_from_loop^-1 (docs/numerics.md#loop-edges).
+An edge is believed when both alignments hold, when it lies within
 what the chain of seams may have drifted, and when the pose graph's robust cost keeps it: three guards, for a loop
 that never was ruins a map, and one that is missed leaves some drift.
 

@@ -49,7 +49,9 @@ def frame_descriptor(patch_tokens: Tensor) -> Tensor:
 
 
 def thumbnail_descriptor(images: Tensor) -> Tensor:
-    """Return grey thumbnails of 64 x 64 without their mean and of unit norm, [S, 4096] float32 (SPEC 7.1).
+    """Return grey thumbnails of 64 x 64 without their mean and of unit norm, [S, 4096] float32.
+
+    docs/numerics.md#loop-candidates.
 
     A uniform image gives zeros, which resemble nothing.
 

@@ -1,4 +1,6 @@
-"""Which frames seem to show a place seen before: loop candidates from the frames' descriptors (SPEC 7.1).
+"""Which frames seem to show a place seen before: loop candidates from the frames' descriptors.
+
+docs/loop_closure.md has the steps, docs/numerics.md#loop-candidates what the release does.
 
 Every frame asks for the frames most like it among those at least `min_gap` away in time, in blocks, so that no S x S
 table is ever held. The pairs above a threshold are taken best first, and each silences its neighbourhood in time.

@@ -1,4 +1,4 @@
-"""How one chunk passes the network: visit by visit, with memories in between (DESIGN.md, idea 4).
+"""How one chunk passes the network: visit by visit, with memories in between (docs/model.md#segments).
 
 The memories cut the network into visits. A visit applies the memory before it, runs the layers up to the next one and
 computes the chunk's gradient for that. What a chunk carries from visit to visit is its `ChunkState`: tokens, what the

@@ -1,4 +1,4 @@
-"""The segment schedule: all chunks of a video through the network, memory by memory (DESIGN.md, idea 4).
+"""The segment schedule: all chunks of a video through the network, memory by memory (docs/model.md#segments).
 
 Between two memories every chunk makes one visit; its gradient is added up in the same visit. After the last chunk the
 sum travels over the processes, the memory is updated once, and the next round of visits begins. Where states wait is

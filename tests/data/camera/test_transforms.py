@@ -19,7 +19,7 @@ from scal3r_train.geometry.camera import project
 @pytest.mark.parametrize(
     ("kind", "first_hw", "expected"),
     [
-        # the three examples of SPEC section 1
+        # the three examples of docs/numerics.md#preprocessing
         ("width", (1080, 1920), (280, 518)),
         ("width", (480, 640), (378, 518)),
         ("width", (1920, 1080), (910, 518)),

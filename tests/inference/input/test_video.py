@@ -66,7 +66,7 @@ def test_the_long_side_is_bound_by_default(
 
 
 def test_the_released_rule_bounds_the_width(tmp_path: Path) -> None:
-    """And stretches the image to multiples of the patch size before the cut (SPEC section 1)."""
+    """And stretches the image to multiples of the patch size before the cut (docs/numerics.md#preprocessing)."""
     put(tmp_path / "a.png", 80, 61)
     video = choose(tmp_path, resize={"kind": "width", "size": 56})
     assert video.image_hw == (70, 56)
