@@ -20,6 +20,7 @@ from torch import Tensor
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.losses.camera import CameraLossSettings, camera_terms
 from scal3r_train.losses.depth import DepthLossSettings, depth_terms
+from scal3r_train.losses.motion import MotionLossSettings, motion_terms
 from scal3r_train.losses.points import PointLossSettings, point_terms
 from scal3r_train.losses.targets import Scope, SumOver, Targets
 from scal3r_train.losses.terms import WeightedTerm
@@ -36,6 +37,7 @@ class ObjectiveSettings(StrictModel):
     camera: CameraLossSettings = CameraLossSettings()
     depth: DepthLossSettings = DepthLossSettings()
     points: PointLossSettings = PointLossSettings()
+    motion: MotionLossSettings = MotionLossSettings()
 
 
 class Predictions(Protocol):
@@ -60,6 +62,14 @@ class Predictions(Protocol):
     @property
     def world_points_conf(self) -> Tensor | None:
         """[B, K, S, H, W]: confidence of the points, > 0."""
+
+    @property
+    def flow(self) -> Tensor | None:
+        """[B, K, S, L, 2, h, w]: pixels from each frame to the one before, as each level of the encoder left it."""
+
+    @property
+    def inverse_depth(self) -> Tensor | None:
+        """[B, K, S, h, w]: the encoder's, in scene units."""
 
 
 def compute_terms(
@@ -92,6 +102,9 @@ def compute_terms(
                 targets.mask,
                 settings.points,
             )
+        if output.flow is not None and settings.motion.weight > 0:
+            assert output.inverse_depth is not None, "an encoder measures both"
+            terms |= motion_terms(output.flow, output.inverse_depth, targets, settings.motion)
     if not terms:
         raise UserError("losses: nothing to learn from; switch a head on whose loss has a weight above 0")
     return terms

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from scal3r_train.model.activation_checkpointing import Result, recompute
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import CheckpointedBlock
-from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, reference_first_order
+from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, MotionEstimate, reference_first_order
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights
-from scal3r_train.model.patch_encoder import build_patch_encoder
+from scal3r_train.model.motion_encoder import MotionPatchEncoder
+from scal3r_train.model.build_patch_encoder import build_patch_encoder
 from scal3r_train.model.rope import TokenPositions, token_positions
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -67,6 +68,24 @@ class Tap(NamedTuple):
     def unflattened(self, leading: torch.Size) -> Tap:
         """Return halves [B * K, 1, ...] as [B, K, ...]."""
         return Tap(*(half.reshape(*leading, *half.shape[2:]) for half in (self.frame_half, self.layer_half)))
+
+
+@dataclass(frozen=True)
+class ChunkFeatures:
+    """What the aggregator hands to the heads for one image batch.
+
+    Attributes:
+        taps: of the requested layers, frames in processing order.
+        motion: what the patch encoder measured, frames in temporal order; None when it does not.
+    """
+
+    taps: dict[int, Tap]
+    motion: MotionEstimate | None
+
+    def unflattened(self, leading: torch.Size) -> ChunkFeatures:
+        """Return the features of chunks [B * K, 1, ...] as [B, K, ...]."""
+        motion = None if self.motion is None else self.motion.unflattened(leading)
+        return ChunkFeatures({layer: tap.unflattened(leading) for layer, tap in self.taps.items()}, motion)
 
 
 TapReader = Callable[[int, Tap], Any]
@@ -137,21 +156,21 @@ class Aggregator(nn.Module):
 
     def forward(
         self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
-    ) -> list[dict[int, Tap]]:
-        """Return, for each image batch, the requested taps, frames in processing order."""
+    ) -> list[ChunkFeatures]:
+        """Return, for each image batch, the requested taps, frames in processing order, and the motion."""
         if self.memory_scope == "sequence":
             return self._run(batches, num_sequences, tap_layers)
         starts = [0, *accumulate(batch.images.shape[:2].numel() for batch in batches)]
         alone = [batch.one_row_per_chunk(start) for batch, start in zip(batches, starts, strict=False)]
-        taps = self._run(alone, starts[-1], tap_layers)
+        features = self._run(alone, starts[-1], tap_layers)
         return [
-            {layer: tap.unflattened(batch.images.shape[:2]) for layer, tap in of_batch.items()}
-            for batch, of_batch in zip(batches, taps, strict=True)
+            of_batch.unflattened(batch.images.shape[:2])
+            for batch, of_batch in zip(batches, features, strict=True)
         ]
 
     def _run(
         self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
-    ) -> list[dict[int, Tap]]:
+    ) -> list[ChunkFeatures]:
         states = [AggregatorState(self.embed(batch), {}) for batch in batches]
         read: MemoryRead | None = None
         queries: list[Tensor | None] = [None] * len(states)
@@ -170,7 +189,7 @@ class Aggregator(nn.Module):
             # Queries need no sum: they are made while it is under way, unless the next region makes them itself.
             queries = [None if self.recomputes_segments else unit.queries(batch) for batch in in_order]
             read = MemoryRead(layers[-1], unit, unit.updated_weights(finish()))
-        return [state.taps for state in states]
+        return [ChunkFeatures(state.taps, state.batch.motion) for state in states]
 
     def memory_after(self, layers: range) -> AdaptiveMemoryUnit | None:
         """Return the memory at the end of consecutive layers, if there is one."""
@@ -198,7 +217,7 @@ class Aggregator(nn.Module):
                 f"image size {height}x{width} must be a multiple of the patch size {self.patch_size}"
             )
         images = normalize_images(batch.images.to(self.camera_token.dtype))
-        patches = self._recomputed(self._encode, images)
+        patches, motion = self._recomputed(self._encode, images)
         patches = patches[:, :, reference_first_order(patches.shape[2])]
         num_sequences, num_chunks, num_frames = patches.shape[:3]
         reference, others = torch.cat([self.camera_token, self.register_token], dim=2)[0].to(patches.dtype)
@@ -206,10 +225,17 @@ class Aggregator(nn.Module):
         special = special.expand(num_sequences, num_chunks, -1, -1, -1)
         grid = height // self.patch_size, width // self.patch_size
         positions = TokenPositions(token_positions(*grid, self.num_special_tokens, patches.device))
-        return ChunkBatch(torch.cat([special, patches], dim=3), positions, batch.sequences, batch.chunk_mask)
+        tokens = torch.cat([special, patches], dim=3)
+        return ChunkBatch(tokens, positions, batch.sequences, batch.chunk_mask, motion)
 
-    def _encode(self, images: Tensor) -> Tensor:
-        """Return the patch tokens [B, K, S, N, C] of normalised images."""
+    def _encode(self, images: Tensor) -> tuple[Tensor, MotionEstimate | None]:
+        """Return the patch tokens [B, K, S, N, C] of normalised images, and the motion if the encoder measures it."""
+        if isinstance(self.patch_embed, MotionPatchEncoder):
+            tokens, *motion = self.patch_embed(images)
+            return tokens, MotionEstimate(*motion)
+        return self._patch_tokens(images), None
+
+    def _patch_tokens(self, images: Tensor) -> Tensor:
         if self.frames_per_pass is None or not self.patch_embed.frames_are_independent:
             return self.patch_embed(images)
         frames = images.flatten(0, 2).split(self.frames_per_pass)

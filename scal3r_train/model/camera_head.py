@@ -33,7 +33,7 @@ class CameraHead(nn.Module):
         super().__init__()
         dim = 2 * config.hidden_size
         self.num_iterations = config.camera_iterations
-        self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_SIZE))
+        self.empty_pose_tokens = None if config.has_motion else nn.Parameter(torch.zeros(1, 1, POSE_SIZE))
         self.token_norm = InputCastingLayerNorm(dim, eps=CAMERA_NORM_EPS)
         self.embed_pose = nn.Linear(POSE_SIZE, dim)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
@@ -42,22 +42,44 @@ class CameraHead(nn.Module):
             for _ in range(config.camera_layers)
         )
         self.trunk_norm = nn.LayerNorm(dim, eps=CAMERA_NORM_EPS)
-        self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE)
+        self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE + 1 if config.has_motion else POSE_SIZE)
 
-    def forward(self, camera_tokens: Tensor) -> Tensor:
-        """Return the pose encoding after each iteration, [T, A, S, 9], from camera tokens [A, S, C]."""
+    def forward(self, camera_tokens: Tensor, start: Tensor | None = None) -> Tensor:
+        """Return the pose encoding after each iteration, [T, A, S, 9], from camera tokens [A, S, C].
+
+        The head of a network that measures motion refines `start` [A, S, 9], the first of its 1 + T stages. Its
+        translations have a unit of their own, so each iteration also predicts one factor for all of a chunk's.
+        """
         x = self.token_norm(camera_tokens)
-        normed = F.layer_norm(x, x.shape[-1:], eps=MODULATION_NORM_EPS)
-        pose = self.empty_pose_tokens.expand(*x.shape[:2], -1)
+        if self.empty_pose_tokens is None:
+            assert start is not None, "an encoder that measures motion states where to start"
+            return self._refined(x, start.to(x.dtype))
+        pose: Tensor = self.empty_pose_tokens.expand(*x.shape[:2], -1)
         total: Tensor | None = None
         stages = []
         for _ in range(self.num_iterations):
-            shift, scale, gate = self.poseLN_modulation(self.embed_pose(pose)).chunk(3, dim=-1)
-            y = x + gate * (normed * (1 + scale) + shift)
-            for block in self.trunk:
-                y = block(y)
-            delta = self.pose_branch(self.trunk_norm(y))
+            delta = self._read(x, pose)
             total = delta if total is None else total + delta
             pose = total
             stages.append(torch.cat([total[..., :7], F.relu(total[..., 7:])], dim=-1))
         return torch.stack(stages)
+
+    def _refined(self, x: Tensor, start: Tensor) -> Tensor:
+        """Return start [A, S, 9] and the pose encoding after each iteration, [1 + T, A, S, 9]."""
+        stages = [start]
+        for _ in range(self.num_iterations):
+            pose = stages[-1]
+            delta, log_factor = self._read(x, pose).split([POSE_SIZE, 1], dim=-1)
+            factor = log_factor.mean(dim=-2, keepdim=True).exp()
+            moved = torch.cat([factor * pose[..., :3], pose[..., 3:]], dim=-1) + delta
+            stages.append(torch.cat([moved[..., :7], F.relu(moved[..., 7:])], dim=-1))
+        return torch.stack(stages)
+
+    def _read(self, x: Tensor, pose: Tensor) -> Tensor:
+        """Return the trunk's answer to normalised tokens x [A, S, C], modulated by the pose so far [A, S, 9]."""
+        normed = F.layer_norm(x, x.shape[-1:], eps=MODULATION_NORM_EPS)
+        shift, scale, gate = self.poseLN_modulation(self.embed_pose(pose)).chunk(3, dim=-1)
+        y = x + gate * (normed * (1 + scale) + shift)
+        for block in self.trunk:
+            y = block(y)
+        return self.pose_branch(self.trunk_norm(y))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,25 @@ from torch import Tensor
 from scal3r_train.model.rope import TokenPositions
 
 NestedChunks = Sequence[Sequence[Tensor]]
+
+
+class MotionEstimate(NamedTuple):
+    """The camera motion that a patch encoder measured, frames in temporal order.
+
+    Attributes:
+        poses: [B, K, S, 9] pose encodings of cam_from_chunk, in a unit of the encoder's own.
+        flow: [B, K, S, L, 2, h, w] (dx, dy) in pixels from each frame to the one before, on the finest level's cells, as
+            each level left it, coarse to fine; zero for a chunk's first frame.
+        inverse_depth: [B, K, S, h, w] in the poses' unit.
+    """
+
+    poses: Tensor
+    flow: Tensor
+    inverse_depth: Tensor
+
+    def unflattened(self, leading: torch.Size) -> MotionEstimate:
+        """Return fields [B * K, 1, ...] as [B, K, ...]."""
+        return MotionEstimate(*(field.reshape(*leading, *field.shape[2:]) for field in self))
 
 
 @dataclass(frozen=True)
@@ -25,12 +45,14 @@ class ChunkBatch:
         positions: where the P tokens of a frame are.
         sequences: for each of the B rows, which sequence of the call it belongs to.
         chunk_mask: [B, K] bool, False for padding chunks; None when all chunks are real.
+        motion: what the patch encoder measured of the camera's motion; None when it does not.
     """
 
     tokens: Tensor
     positions: TokenPositions
     sequences: tuple[int, ...]
     chunk_mask: Tensor | None
+    motion: MotionEstimate | None = None
 
     def with_tokens(self, tokens: Tensor) -> ChunkBatch:
         """Return the batch with other tokens."""

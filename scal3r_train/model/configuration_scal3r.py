@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any, Literal
 
 from transformers import PreTrainedConfig
 
-PatchEncoderKind = Literal["dinov2", "conv", "correlation"]
+PatchEncoderKind = Literal["dinov2", "conv", "correlation", "correlation_pyramid"]
 
 
 class Scal3RConfig(PreTrainedConfig):
@@ -20,13 +21,16 @@ class Scal3RConfig(PreTrainedConfig):
         num_register_tokens: learned tokens beside the camera token of every frame.
         rope_frequency: base of the 2D rotary embedding; 0 turns it off.
         layer_scale_init: initial LayerScale of the aggregator's blocks.
-        patch_encoder: "dinov2", "conv" (one strided convolution) or "correlation" (convolutions plus a local
-            cost volume against the temporally previous frame; for small models trained from scratch).
+        patch_encoder: "dinov2", "conv" (one strided convolution), "correlation" (convolutions plus a local
+            cost volume against the temporally previous frame) or "correlation_pyramid" (such cost volumes from coarse
+            to fine, and the camera motion that explains them); the last two for small models trained from scratch.
         encoder_layers, encoder_heads: size of the DINOv2 encoder.
         encoder_antialias, encoder_position_offset: how positional embeddings are resampled
             (docs/numerics.md#patch-encoder).
         correlation_channels, correlation_radius, correlation_stride: features, reach (in feature pixels) and
-            resolution (in image pixels) of the "correlation" encoder.
+            resolution (in image pixels) of the "correlation" encoder; "correlation_pyramid" has levels instead of a
+            stride.
+        correlation_levels: resolutions of the "correlation_pyramid" encoder: one cell a patch, halved level by level.
         tap_layers: layers whose outputs feed the dense heads; the last one also feeds the camera head.
 
     Memory (docs/model.md#the-memory):
@@ -66,6 +70,7 @@ class Scal3RConfig(PreTrainedConfig):
         correlation_channels: int = 32,
         correlation_radius: int = 4,
         correlation_stride: int = 2,
+        correlation_levels: int = 3,
         tap_layers: tuple[int, ...] | list[int] = (4, 11, 17, 23),
         memory_layers: tuple[int, ...] | list[int] = (14, 17, 20, 23),
         memory_scope: Literal["sequence", "chunk"] = "sequence",
@@ -109,6 +114,7 @@ class Scal3RConfig(PreTrainedConfig):
         self.correlation_channels = correlation_channels
         self.correlation_radius = correlation_radius
         self.correlation_stride = correlation_stride
+        self.correlation_levels = correlation_levels
         self.tap_layers = list(tap_layers)
         self.memory_layers = list(memory_layers)
         self.memory_scope = memory_scope
@@ -136,6 +142,11 @@ class Scal3RConfig(PreTrainedConfig):
         """Tokens in front of a frame's patches: one camera token and the registers."""
         return 1 + self.num_register_tokens
 
+    @property
+    def has_motion(self) -> bool:
+        """Whether the patch encoder estimates the cameras' motion, from which the camera head then starts."""
+        return self.patch_encoder == "correlation_pyramid"
+
     def _check(self) -> None:
         is_dense = self.depth_head or self.point_head
         rules = [
@@ -149,8 +160,8 @@ class Scal3RConfig(PreTrainedConfig):
             (self.memory_expansion >= 1, "memory_expansion must be at least 1"),
             (self.memory_base_lr > 0, "memory_base_lr must be positive"),
             (
-                self.patch_encoder in ("dinov2", "conv", "correlation"),
-                "patch_encoder is not one of dinov2, conv, correlation",
+                self.patch_encoder in typing.get_args(PatchEncoderKind),
+                f"patch_encoder is not one of {', '.join(typing.get_args(PatchEncoderKind))}",
             ),
             (
                 self.newton_schulz_dtype in ("working", "bfloat16"),
@@ -182,6 +193,14 @@ class Scal3RConfig(PreTrainedConfig):
                 self.patch_encoder != "correlation"
                 or (self.correlation_stride % 2 == 0 and self.patch_size % self.correlation_stride == 0),
                 "correlation_stride must be even and divide patch_size",
+            ),
+            (
+                self.patch_encoder != "correlation_pyramid"
+                or (
+                    self.correlation_levels >= 1
+                    and self.patch_size % 2 ** (self.correlation_levels - 1) == 0
+                ),
+                "patch_size must be a multiple of 2^(correlation_levels - 1)",
             ),
             (
                 self.patch_encoder != "dinov2" or self.hidden_size % self.encoder_heads == 0,

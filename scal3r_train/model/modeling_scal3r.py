@@ -16,13 +16,21 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
-from scal3r_train.model.aggregator import Aggregator, Tap
+from scal3r_train.model.aggregator import Aggregator, ChunkFeatures, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import LayerScale
 from scal3r_train.model.camera_head import CameraHead
-from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, temporal_order, unbatch
+from scal3r_train.model.chunk_batch import (
+    ImageBatch,
+    NestedChunks,
+    batch_images,
+    reference_first_order,
+    temporal_order,
+    unbatch,
+)
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
+from scal3r_train.model.motion_encoder import INITIAL_LOG_FOCAL, MotionPatchEncoder
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
 
 SPECIAL_TOKEN_STD = 1e-6
@@ -47,6 +55,7 @@ class Scal3ROutput(ModelOutput):
             lists each chunk's is [T, S, 9].
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
         world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
+        flow, inverse_depth: of an encoder that measures motion, see `MotionEstimate`; None for nested lists.
     """
 
     pose_encoding: PerChunk | None = None
@@ -55,6 +64,8 @@ class Scal3ROutput(ModelOutput):
     depth_conf: PerChunk | None = None
     world_points: PerChunk | None = None
     world_points_conf: PerChunk | None = None
+    flow: PerChunk | None = None
+    inverse_depth: PerChunk | None = None
 
 
 class Scal3RPreTrainedModel(PreTrainedModel):
@@ -86,6 +97,8 @@ class Scal3RPreTrainedModel(PreTrainedModel):
             _init_encoder(module)
         elif isinstance(module, CorrelationPatchEncoder):
             init.constant_(module.sharpness, INITIAL_SHARPNESS)
+        elif isinstance(module, MotionPatchEncoder):
+            _init_motion_encoder(module)
         elif isinstance(module, CameraHead):
             _init_camera_head(module)
         elif isinstance(module, Aggregator):
@@ -172,10 +185,14 @@ class Scal3RModel(Scal3RPreTrainedModel):
         num_sequences = len(images)
         dense = "depth" in wanted or "points" in wanted
         tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]
-        taps = self.aggregator(batches, num_sequences, tap_layers)
+        features: list[ChunkFeatures] = self.aggregator(batches, num_sequences, tap_layers)
+        taps = [of_batch.taps for of_batch in features]
         fields: dict[str, PerChunk] = {}
         if "camera" in wanted:
-            stages = [self.cameras(batch_taps[tap_layers[-1]]) for batch_taps in taps]
+            stages = [
+                self.cameras(of_batch.taps[tap_layers[-1]], of_batch.motion and of_batch.motion.poses)
+                for of_batch in features
+            ]
             fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
             every_stage = unbatch(stages, batches, num_sequences)
             fields["pose_encoding_stages"] = (
@@ -191,6 +208,10 @@ class Scal3RModel(Scal3RPreTrainedModel):
             ]
             fields[value] = unbatch([values for values, _ in dense_maps], batches, num_sequences)
             fields[f"{value}_conf"] = unbatch([conf for _, conf in dense_maps], batches, num_sequences)
+        motions = [of_batch.motion for of_batch in features if of_batch.motion is not None]
+        if motions and isinstance(images, Tensor):
+            fields["flow"] = torch.cat([motion.flow for motion in motions], dim=1)
+            fields["inverse_depth"] = torch.cat([motion.inverse_depth for motion in motions], dim=1)
         return Scal3ROutput(**fields)
 
     def _wanted_heads(self, heads: Sequence[str] | None) -> list[str]:
@@ -201,17 +222,21 @@ class Scal3RModel(Scal3RPreTrainedModel):
             raise ValueError(f"the model has no {unknown[0]!r} head; it has {', '.join(available) or 'none'}")
         return available if heads is None else list(heads)
 
-    def cameras(self, tap: Tap) -> Tensor:
+    def cameras(self, tap: Tap, start: Tensor | None = None) -> Tensor:
         """Return the pose encodings of a batch in temporal order, [B, K, T, S, 9].
 
-        tap: the last one, all tokens or the camera tokens alone.
+        Args:
+            tap: the last one, all tokens or the camera tokens alone.
+            start: [B, K, S, 9] in temporal order, the poses of an encoder that measures motion.
         """
         assert self.camera_head is not None
         tokens = torch.cat([half[:, :, :, 0] for half in tap], dim=-1)
         with torch.autocast(
             tokens.device.type, enabled=False
         ):  # heads keep to their weights' dtype (docs/numerics.md#precision)
-            stages = self.camera_head(tokens.flatten(0, 1))
+            if start is not None:
+                start = start[:, :, reference_first_order(tokens.shape[2])].flatten(0, 1)
+            stages = self.camera_head(tokens.flatten(0, 1), start)
         stages = stages[:, :, temporal_order(tokens.shape[2])]
         return stages.unflatten(1, tokens.shape[:2]).movedim(0, 2)
 
@@ -250,13 +275,28 @@ def _init_memory(memory: AdaptiveMemoryUnit) -> None:
 def _init_camera_head(head: CameraHead) -> None:
     """Start near no rotation and a field of view of 1 rad, spread over the iterations, which add up.
 
-    An unlucky start has negative fields of view, where the ReLU gives no gradient, and never learns them.
+    An unlucky start has negative fields of view, where the ReLU gives no gradient, and never learns them. A head that
+    refines measured motion starts by leaving it as it is.
     """
+    if head.empty_pose_tokens is None:
+        init.zeros_(head.pose_branch.fc2.weight)
+        init.zeros_(head.pose_branch.fc2.bias)
+        return
     init.zeros_(head.empty_pose_tokens)
     init.normal_(head.pose_branch.fc2.weight, std=CAMERA_OUTPUT_STD)
     bias = torch.zeros_like(head.pose_branch.fc2.bias)
     bias[QUATERNION_W:] = 1 / head.num_iterations
     init.copy_(head.pose_branch.fc2.bias, bias)
+
+
+def _init_motion_encoder(encoder: MotionPatchEncoder) -> None:
+    """Start with the soft-argmax alone as flow, one depth everywhere, and a usual field of view."""
+    init.constant_(encoder.sharpness, INITIAL_SHARPNESS)
+    for update in encoder.updates():
+        init.zeros_(update.flow.weight)
+        init.zeros_(update.flow.bias)
+    init.zeros_(encoder.geometry.bias)
+    init.constant_(encoder.focal_out.bias, INITIAL_LOG_FOCAL)
 
 
 def _init_encoder(encoder: DinoPatchEncoder) -> None:

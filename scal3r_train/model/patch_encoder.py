@@ -46,6 +46,22 @@ def local_correlation(features: Tensor, previous: Tensor, radius: int) -> Tensor
     return planes / channels
 
 
+def expected_displacement(planes: Tensor, sharpness: Tensor, radius: int) -> Tensor:
+    """Return the soft-argmax of correlation planes [A, R, h, w]: dx, dy in units of the radius, [A, 2, h, w]."""
+    steps = torch.linspace(-1, 1, 2 * radius + 1, device=planes.device, dtype=planes.dtype)
+    displacements = torch.cartesian_prod(steps, steps).flip(-1)
+    weights = torch.softmax(sharpness * planes, dim=1)
+    return torch.einsum("arhw,rd->adhw", weights, displacements)
+
+
+def sum_from_reference(motion: Tensor) -> Tensor:
+    """Return the sum of each patch's motion from the reference frame to its own, [..., S, N, C], signed."""
+    first, later = motion.tensor_split([1], dim=-3)
+    since_first = torch.cat([torch.zeros_like(first), later], dim=-3).cumsum(dim=-3)
+    reference = reference_index(motion.shape[-3])
+    return since_first - since_first[..., reference : reference + 1, :, :]
+
+
 class CorrelationPatchEncoder(nn.Module):
     """Local features and their correlation with the temporally previous frame, pooled to patches, summed over time.
 
@@ -83,23 +99,9 @@ class CorrelationPatchEncoder(nn.Module):
         x = F.gelu(self.mix(torch.cat([local, planes, is_first.flatten(0, 1)], dim=1)))
         x = F.gelu(self.pool(x))
         x = x + self.refine(x)
-        flow = F.adaptive_avg_pool2d(self._expected_displacement(planes), x.shape[-2:])
+        flow = F.adaptive_avg_pool2d(expected_displacement(planes, self.sharpness, self.radius), x.shape[-2:])
         tokens, flow = (maps.flatten(2).mT.unflatten(0, leading) for maps in (x, flow))
-        return tokens + self._sum_from_reference(self.motion(torch.cat([tokens, flow], dim=-1)))
-
-    def _expected_displacement(self, planes: Tensor) -> Tensor:
-        """Return the soft-argmax of correlation planes [A, R, h, w]: dx, dy in units of the radius, [A, 2, h, w]."""
-        steps = torch.linspace(-1, 1, 2 * self.radius + 1, device=planes.device, dtype=planes.dtype)
-        displacements = torch.cartesian_prod(steps, steps).flip(-1)
-        weights = torch.softmax(self.sharpness * planes, dim=1)
-        return torch.einsum("arhw,rd->adhw", weights, displacements)
-
-    def _sum_from_reference(self, motion: Tensor) -> Tensor:
-        """Return the sum of each patch's motion from the reference frame to its own, [..., S, N, C], signed."""
-        first, later = motion.tensor_split([1], dim=-3)
-        since_first = torch.cat([torch.zeros_like(first), later], dim=-3).cumsum(dim=-3)
-        reference = reference_index(motion.shape[-3])
-        return since_first - since_first[..., reference : reference + 1, :, :]
+        return tokens + sum_from_reference(self.motion(torch.cat([tokens, flow], dim=-1)))
 
 
 ENCODER_NORM_EPS = 1e-6
@@ -194,12 +196,3 @@ class DinoPatchEncoder(nn.Module):
                 grid, size=(grid_height, grid_width), mode="bicubic", antialias=self.antialias
             )
         return torch.cat([cls, grid.flatten(2).mT], dim=1)
-
-
-def build_patch_encoder(config: Scal3RConfig) -> nn.Module:
-    """Return the patch encoder that `config.patch_encoder` names."""
-    if config.patch_encoder == "dinov2":
-        return DinoPatchEncoder(config)
-    if config.patch_encoder == "correlation":
-        return CorrelationPatchEncoder(config)
-    return ConvPatchEncoder(config.patch_size, config.hidden_size)

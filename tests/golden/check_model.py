@@ -261,7 +261,7 @@ def _trace_aggregator(
         handles.append(aggregator.frame_blocks[j].register_forward_hook(record(f"layer{j}.frame", shape)))
         global_name = f"layer{j}.before_amu" if is_memory else f"layer{j}.tokens"
         handles.append(aggregator.global_blocks[j].register_forward_hook(record(global_name, shape)))
-    taps = aggregator(batches, 1, config.tap_layers)
+    taps = [features.taps for features in aggregator(batches, 1, config.tap_layers)]
     for handle in handles:
         handle.remove()
     for index, (tokens, chunk_taps) in enumerate(zip(embedded, taps, strict=True)):
@@ -410,7 +410,7 @@ def _run_full_model(golden: Golden, label: str, dtype: str) -> dict[str, Tensor]
         out[prefix + "points"] = result.world_points[0][index][order]
         out[prefix + "points_conf"] = result.world_points_conf[0][index][order]
     batches = [ImageBatch(chunk[None, None], (0,), ((0, i),), None) for i, chunk in enumerate(chunks)]
-    taps = model.aggregator(batches, 1, model.config.tap_layers)
+    taps = [features.taps for features in model.aggregator(batches, 1, model.config.tap_layers)]
     for index, chunk_taps in enumerate(taps):
         out |= {
             f"mid.{label}.chunk{index}.feat{j}": torch.cat(tap, dim=-1)[0, 0] for j, tap in chunk_taps.items()

@@ -92,7 +92,7 @@ def test_a_tap_holds_the_frame_block_before_and_the_layer_after_its_memory(aggre
         handles.append(  # a memory's last call, which applies it, returns the tokens
             unit.register_forward_hook(lambda _m, _i, y, j=j: memory_outputs.__setitem__(int(j), y))
         )
-    (taps,) = aggregator(batch_images(random_images(1, 2, 3), None), 1, [1, 2, 3])
+    taps = aggregator(batch_images(random_images(1, 2, 3), None), 1, [1, 2, 3])[0].taps
     for handle in handles:
         handle.remove()
     assert taps.keys() == {1, 2, 3}
@@ -109,7 +109,7 @@ def test_frame_blocks_see_one_frame_and_global_blocks_one_chunk():
     other[0, 1, 0] = 1 - other[0, 1, 0]
 
     def changed(aggregator: Aggregator) -> list:
-        outputs = [aggregator(batch_images(x, None), 2, [3])[0][3].layer_half for x in (images, other)]
+        outputs = [aggregator(batch_images(x, None), 2, [3])[0].taps[3].layer_half for x in (images, other)]
         return ((outputs[0] - outputs[1]).abs().amax(dim=(-2, -1)) > 1e-9).tolist()
 
     chunkwise = tiny_model(memory_layers=[]).aggregator

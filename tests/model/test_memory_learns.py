@@ -56,7 +56,7 @@ class BlankChunkReader(nn.Module):
         if self.context == "chunk":
             images = images.flatten(0, 1)[:, None]
         batch = ImageBatch(images, tuple(range(len(images))), (), None)
-        tokens = torch.cat(self.aggregator([batch], len(images), [1])[0][1], dim=-1).flatten(0, 2)
+        tokens = torch.cat(self.aggregator([batch], len(images), [1])[0].taps[1], dim=-1).flatten(0, 2)
         last = tokens.unflatten(0, (num_sequences, num_chunks))[:, -1]
         return self.read_out(last.mean(dim=1))[:, 0]
 

@@ -127,7 +127,8 @@ def test_outputs_are_in_temporal_order(model, num_frames):
     expected = model(images)
     order = reference_first_order(num_frames)
     taps = model.config.tap_layers
-    (halves,) = model.aggregator(batch_images(images, None), 1, taps)
+    (features,) = model.aggregator(batch_images(images, None), 1, taps)
+    halves = features.taps
     tap = {j: torch.cat(pair, dim=-1) for j, pair in halves.items()}
     poses = model.camera_head(tap[3][0, :, :, 0])
     for position, frame in enumerate(order):
@@ -172,14 +173,14 @@ def test_images_smaller_than_the_special_tokens(model):
     assert output.depth.shape == (1, 2, 2, 4, 4)
 
 
-@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation"])
+@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "correlation_pyramid"])
 def test_without_rotary_embedding(encoder):
     model = tiny_model(rope_frequency=0, patch_encoder=encoder)
     output = model(random_images(1, 2, 3))
     assert all(output[name].isfinite().all() for name in FIELDS)
 
 
-@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation"])
+@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "correlation_pyramid"])
 def test_every_parameter_gets_a_gradient(encoder):
     """In training mode, where the release raises; DINOv2's unused mask token is not a trainable parameter."""
     model = tiny_model(patch_encoder=encoder).train()

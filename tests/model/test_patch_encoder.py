@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from scal3r_train.model.build_patch_encoder import build_patch_encoder
 from scal3r_train.model.patch_encoder import (
     ConvPatchEncoder,
     CorrelationPatchEncoder,
     DinoPatchEncoder,
-    build_patch_encoder,
+    expected_displacement,
     local_correlation,
+    sum_from_reference,
 )
 from tests.model.tiny import randomized, tiny_config
 
@@ -162,7 +164,7 @@ def test_correlation_encoder_sums_motion_from_the_reference(frame, expected):
 @pytest.mark.parametrize(("num_frames", "reference"), [(1, 0), (2, 0), (3, 1), (5, 2)])
 def test_motion_adds_up_from_the_reference_both_ways(num_frames, reference):
     motion = torch.randn(num_frames, 2, 3, dtype=torch.float64)
-    found = make_correlation_encoder()._sum_from_reference(motion)
+    found = sum_from_reference(motion)
     for frame in range(num_frames):
         after, before = motion[reference + 1 : frame + 1], motion[frame + 1 : reference + 1]
         torch.testing.assert_close(found[frame], after.sum(0) - before.sum(0))
@@ -173,9 +175,9 @@ def test_expected_displacement_points_at_a_clear_peak():
     encoder = make_correlation_encoder()
     planes = torch.full((1, 9, 1, 1), -1e3, dtype=torch.float64)
     planes[0, 2] = 1e3  # row -1, column +1
-    found = encoder._expected_displacement(planes)[0, :, 0, 0]
+    found = expected_displacement(planes, encoder.sharpness, encoder.radius)[0, :, 0, 0]
     torch.testing.assert_close(found, torch.tensor([1.0, -1.0], dtype=torch.float64))
-    flat = encoder._expected_displacement(torch.zeros_like(planes))
+    flat = expected_displacement(torch.zeros_like(planes), encoder.sharpness, encoder.radius)
     torch.testing.assert_close(flat, torch.zeros_like(flat))
 
 

@@ -31,6 +31,7 @@ def tiny_config(**changes: Any) -> Scal3RConfig:
         "encoder_heads": 2,
         "correlation_channels": 4,
         "correlation_radius": 1,
+        "correlation_levels": 2,
         "tap_layers": [0, 1, 2, 3],
         "memory_layers": [1, 3],
         "memory_expansion": 2,

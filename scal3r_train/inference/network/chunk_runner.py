@@ -41,7 +41,7 @@ class ChunkState:
     Attributes:
         num_visits: how many visits it has made.
         tensors: "tokens" [S, P, C]; "pending" [S, P, C] after a tapped memory layer; "HEAD.LEVEL" [S, c, h, w], what a
-            dense head keeps of one of its taps.
+            dense head keeps of one of its taps; "poses" [S, 9], temporal order, of an encoder that measures motion.
         image_hw: of the chunk's images.
     """
 
@@ -106,7 +106,10 @@ class ChunkRunner:
         floats = images.to(self._weight.device).to(self._weight.dtype) / MAX_UINT8
         with self._autocast():
             batch = self.model.aggregator.embed(ImageBatch(floats[None, None], (0,), (), None))
-        return ChunkState(0, {"tokens": batch.tokens[0, 0]}, image_hw)
+        tensors = {"tokens": batch.tokens[0, 0]}
+        if batch.motion is not None:
+            tensors["poses"] = batch.motion.poses[0, 0]
+        return ChunkState(0, tensors, image_hw)
 
     def read_after(self, visit: int, weights: FastWeights) -> MemoryRead:
         """Return the memory after a visit, to be read with its updated weights."""
@@ -162,7 +165,9 @@ class ChunkRunner:
         """Return what the heads say after the last visit."""
         *_, last = self.config.tap_layers
         order = temporal_order(len(state.tensors["tokens"]))
-        encoding = self.model.cameras(after.taps[last]["camera"])[0, 0, -1].double().cpu()
+        poses = state.tensors.get("poses")
+        start = None if poses is None else poses[None, None]
+        encoding = self.model.cameras(after.taps[last]["camera"], start)[0, 0, -1].double().cpu()
         extrinsics, intrinsics = decode_pose(encoding, state.image_hw)
         depth, depth_conf = self._dense("depth", state, after)
         world_points = world_points_conf = None
