@@ -39,9 +39,10 @@ def motion_terms(
     image_hw = (targets.depth.shape[-2], targets.depth.shape[-1])
     true_flow, is_seen, has_depth, true_log_depth = motion_targets(targets, inverse_depth.shape[-2:], image_hw)
     error = masked(flow - true_flow[:, :, :, None], is_seen[:, :, :, None, None])
-    # The square root has no gradient at zero, where masked cells are.
-    distance = torch.where(error.abs().sum(-3) > 0, error, torch.ones_like(error)).square().sum(-3).sqrt()
-    distance = cap(masked(distance, (error.abs().sum(-3) > 0)), settings.max_element_loss)
+    squared = error.square().sum(-3)
+    # At zero, where masked cells are, the square root has no gradient.
+    distance = masked(torch.where(squared > 0, squared, torch.ones_like(squared)).sqrt(), squared > 0)
+    distance = cap(distance, settings.max_element_loss)
     depth_error = masked(inverse_depth.log() + true_log_depth, has_depth).abs()
     return {
         "motion_flow": WeightedTerm(

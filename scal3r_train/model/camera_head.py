@@ -33,7 +33,8 @@ class CameraHead(nn.Module):
         super().__init__()
         dim = 2 * config.hidden_size
         self.num_iterations = config.camera_iterations
-        self.empty_pose_tokens = None if config.has_motion else nn.Parameter(torch.zeros(1, 1, POSE_SIZE))
+        self.has_start = config.has_motion
+        self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_SIZE))
         self.token_norm = InputCastingLayerNorm(dim, eps=CAMERA_NORM_EPS)
         self.embed_pose = nn.Linear(POSE_SIZE, dim)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
@@ -42,7 +43,7 @@ class CameraHead(nn.Module):
             for _ in range(config.camera_layers)
         )
         self.trunk_norm = nn.LayerNorm(dim, eps=CAMERA_NORM_EPS)
-        self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE + 1 if config.has_motion else POSE_SIZE)
+        self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE + 1 if self.has_start else POSE_SIZE)
 
     def forward(self, camera_tokens: Tensor, start: Tensor | None = None) -> Tensor:
         """Return the pose encoding after each iteration, [T, A, S, 9], from camera tokens [A, S, C].
@@ -51,10 +52,10 @@ class CameraHead(nn.Module):
         translations have a unit of their own, so each iteration also predicts one factor for all of a chunk's.
         """
         x = self.token_norm(camera_tokens)
-        if self.empty_pose_tokens is None:
+        if self.has_start:
             assert start is not None, "an encoder that measures motion states where to start"
             return self._refined(x, start.to(x.dtype))
-        pose: Tensor = self.empty_pose_tokens.expand(*x.shape[:2], -1)
+        pose = self.empty_pose_tokens.expand(*x.shape[:2], -1)
         total: Tensor | None = None
         stages = []
         for _ in range(self.num_iterations):
@@ -69,7 +70,7 @@ class CameraHead(nn.Module):
         stages = [start]
         for _ in range(self.num_iterations):
             pose = stages[-1]
-            delta, log_factor = self._read(x, pose).split([POSE_SIZE, 1], dim=-1)
+            delta, log_factor = self._read(x, pose + self.empty_pose_tokens).split([POSE_SIZE, 1], dim=-1)
             factor = log_factor.mean(dim=-2, keepdim=True).exp()
             moved = torch.cat([factor * pose[..., :3], pose[..., 3:]], dim=-1) + delta
             stages.append(torch.cat([moved[..., :7], F.relu(moved[..., 7:])], dim=-1))

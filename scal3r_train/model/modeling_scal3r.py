@@ -278,11 +278,11 @@ def _init_camera_head(head: CameraHead) -> None:
     An unlucky start has negative fields of view, where the ReLU gives no gradient, and never learns them. A head that
     refines measured motion starts by leaving it as it is.
     """
-    if head.empty_pose_tokens is None:
+    init.zeros_(head.empty_pose_tokens)
+    if head.has_start:
         init.zeros_(head.pose_branch.fc2.weight)
         init.zeros_(head.pose_branch.fc2.bias)
         return
-    init.zeros_(head.empty_pose_tokens)
     init.normal_(head.pose_branch.fc2.weight, std=CAMERA_OUTPUT_STD)
     bias = torch.zeros_like(head.pose_branch.fc2.bias)
     bias[QUATERNION_W:] = 1 / head.num_iterations
