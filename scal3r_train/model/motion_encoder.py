@@ -32,6 +32,23 @@ from scal3r_train.model.patch_encoder import (
 INITIAL_LOG_FOCAL = -0.4  # of the focal length in image widths: 74 degrees across
 LOG_INVERSE_DEPTH_LIMIT = 6.0
 POSE_FEATURES = 13
+FINE_RADIUS = 3
+NORM_GROUPS = 4
+
+
+class ResidualConv(nn.Module):
+    """A convolution of normalised channels, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        """Keep `channels` channels."""
+        super().__init__()
+        self.norm = nn.GroupNorm(NORM_GROUPS, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine x, [A, channels, h, w]."""
+        return x + self.conv2(F.gelu(self.norm(self.conv1(x))))
 
 
 class LevelUpdate(nn.Module):
@@ -41,6 +58,7 @@ class LevelUpdate(nn.Module):
         """Map in_channels to `channels` hidden ones and a correction of the flow in cells."""
         super().__init__()
         self.mix = nn.Conv2d(in_channels, channels, 1)
+        self.norm1, self.norm2 = (nn.GroupNorm(NORM_GROUPS, channels) for _ in range(2))
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.flow = nn.Conv2d(channels, 2, 3, padding=1)
@@ -50,16 +68,16 @@ class LevelUpdate(nn.Module):
         x = self.mix(x)
         if context is not None:
             x = x + context[..., None, None]
-        x = F.gelu(x)
-        x = x + self.conv2(F.gelu(self.conv1(x)))
+        x = F.gelu(self.norm1(x))
+        x = x + self.conv2(F.gelu(self.norm2(self.conv1(x))))
         return x, self.flow(F.gelu(x))
 
 
 class MotionPatchEncoder(nn.Module):
     """Pyramid features, flow to the previous frame, inverse depth and camera motion, pooled to patches.
 
-    The coarsest level has one cell a patch, every further one twice as many along each side. A chunk's first frame is
-    correlated with itself, marked by a flag channel, and has no flow.
+    The coarsest level reaches `correlation_radius` cells, the finer ones FINE_RADIUS. A chunk's first frame is correlated
+    with itself, marked by a flag channel, and has no flow.
     """
 
     frames_are_independent = False
@@ -68,28 +86,31 @@ class MotionPatchEncoder(nn.Module):
         """Build with the correlation_* sizes of `config`."""
         super().__init__()
         channels, dim = config.correlation_channels, config.hidden_size
-        self.radius, self.num_levels = config.correlation_radius, config.correlation_levels
-        self.stride = config.patch_size // 2 ** (self.num_levels - 1)  # of the finest level
+        self.num_levels, self.stride = config.correlation_levels, config.correlation_stride
+        self.radii = [config.correlation_radius, *[FINE_RADIUS] * (self.num_levels - 1)]
         self.stem = nn.Conv2d(
             3, channels, 2 * self.stride + 1, stride=self.stride, padding=self.stride
         )
-        self.refine_stem = nn.Conv2d(channels, channels, 3, padding=1)
+        self.stem_norm = nn.GroupNorm(NORM_GROUPS, channels)
+        self.refine_stem = ResidualConv(channels)
         self.down = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(self.num_levels - 1)
         )
-        num_planes = (2 * self.radius + 1) ** 2
-        seen = channels + num_planes + 2 + 2 + 2 + 1  # displacement, flow so far, coordinates, first frame
+        self.refine_down = nn.ModuleList(ResidualConv(channels) for _ in range(self.num_levels - 1))
+        seen = channels + 2 + 2 + 2 + 1  # features, displacement, flow so far, coordinates, first frame
         self.update = nn.ModuleList(
-            LevelUpdate(seen + (channels if level > 0 else 0), channels) for level in range(self.num_levels)
+            LevelUpdate(seen + (2 * radius + 1) ** 2 + (channels if level > 0 else 0), channels)
+            for level, radius in enumerate(self.radii)
         )
         self.sharpness = nn.Parameter(torch.full((self.num_levels,), INITIAL_SHARPNESS))
         self.context = nn.Linear(channels, channels)
         self.focal = nn.Linear(channels, channels)
         self.focal_out = nn.Linear(channels, 1)
         self.geometry = nn.Conv2d(channels, 2, 1)  # log inverse depth, trust
-        pool = 2 ** (self.num_levels - 1)
+        pool = config.patch_size // self.stride
         self.pool = nn.Conv2d(channels + 8, dim, kernel_size=pool, stride=pool)
-        self.coarse = nn.Conv2d(channels, dim, 1)
+        pool //= 2 ** (self.num_levels - 1)
+        self.coarse = nn.Conv2d(channels, dim, kernel_size=pool, stride=pool)
         self.refine = nn.Conv2d(dim, dim, 3, padding=1)
         self.motion = nn.Linear(dim, dim)
         self.pose = nn.Sequential(nn.Linear(POSE_FEATURES, dim), nn.GELU(), nn.Linear(dim, dim))
@@ -107,12 +128,14 @@ class MotionPatchEncoder(nn.Module):
         is_first = is_first.repeat(len(levels[0]) // num_frames)
         flows, hidden, summary = self._flows(levels, is_first, num_frames, image_hw)
         coarse, fine = hidden[0], hidden[-1]
+        log_inverse_depth, trust = self.geometry(fine).unbind(1)
+        log_focal = self.focal_out(F.gelu(self.focal(summary)))
         with torch.autocast(images.device.type, enabled=False):
-            dtype = torch.promote_types(fine.dtype, torch.float32)
-            log_inverse_depth, trust = self.geometry(fine).to(dtype).unbind(1)
+            dtype = torch.promote_types(images.dtype, torch.float32)
+            log_inverse_depth, trust, log_focal = (x.to(dtype) for x in (log_inverse_depth, trust, log_focal))
             log_inverse_depth = LOG_INVERSE_DEPTH_LIMIT * (log_inverse_depth / LOG_INVERSE_DEPTH_LIMIT).tanh()
-            per_chunk = self.focal_out(F.gelu(self.focal(summary))).to(dtype).unflatten(0, (-1, num_frames)).mean(1, keepdim=True)
-            focal = image_hw[1] * per_chunk.expand(-1, num_frames, -1).flatten(0, 1).exp()  # [A, 1]
+            of_chunk = log_focal.unflatten(0, (-1, num_frames)).mean(1, keepdim=True).expand(-1, num_frames, -1)
+            focal = image_hw[1] * of_chunk.flatten(0, 1).exp()  # [A, 1]
             flow = flows[-1].to(dtype)
             previous, seen = self._rigid_motion(flow, log_inverse_depth.exp(), trust.sigmoid(), focal, is_first)
             poses = self._poses(previous, focal, image_hw, num_frames)
@@ -134,11 +157,10 @@ class MotionPatchEncoder(nn.Module):
 
     def _pyramid(self, images: Tensor) -> list[Tensor]:
         """Return the features of images [A, 3, H, W], coarse to fine, [A, F, h, w] each."""
-        x = F.gelu(self.stem(images))
-        x = x + self.refine_stem(x)
+        x = self.refine_stem(F.gelu(self.stem_norm(self.stem(images))))
         levels = [x]
-        for down in self.down:
-            x = down(F.gelu(x))
+        for down, refine in zip(self.down, self.refine_down, strict=True):
+            x = refine(F.gelu(down(x)))
             levels.insert(0, x)
         return levels
 
@@ -149,15 +171,15 @@ class MotionPatchEncoder(nn.Module):
         flows: list[Tensor] = []
         hidden: list[Tensor] = []
         summary = levels[0].new_zeros(0)
-        for level, features in enumerate(levels):
+        for level, (features, radius) in enumerate(zip(levels, self.radii, strict=True)):
             size = (features.shape[-2], features.shape[-1])
             stride = self.stride * 2 ** (self.num_levels - 1 - level)
             flow = resized(flows[-1], size) if flows else features.new_zeros(len(features), 2, *size)
             # Centred, so that what all places share does not drown what tells them apart.
             contrast = F.normalize(features - features.mean(dim=(-2, -1), keepdim=True), dim=1)
             warped = warp(previous_frame(contrast, num_frames), flow / stride)
-            planes = local_correlation(contrast, warped, self.radius) * features.shape[1]
-            step = expected_displacement(planes, self.sharpness[level], self.radius)
+            planes = local_correlation(contrast, warped, radius) * features.shape[1]
+            step = expected_displacement(planes, self.sharpness[level], radius)
             place = coordinates(size, stride, image_hw, features)
             flag = is_first.to(features.dtype)[:, None, None, None].expand(-1, 1, *size)
             parts = [features, planes, step, flow / image_hw[1], place.expand(len(features), -1, -1, -1), flag]
@@ -165,7 +187,7 @@ class MotionPatchEncoder(nn.Module):
                 parts.append(resized(hidden[-1], size))
             context = None if hidden else self.context(features.mean(dim=(-2, -1)))
             seen, correction = self.update[level](torch.cat(parts, dim=1), context)
-            flow = flow + stride * (self.radius * step + correction)
+            flow = flow + stride * (radius * step + correction)
             flows.append(flow.masked_fill(is_first[:, None, None, None], 0))
             hidden.append(seen)
             if level == 0:
