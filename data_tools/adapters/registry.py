@@ -6,6 +6,7 @@ from scal3r_data_tools.adapters import (
     aria_digital_twin,
     aria_synthetic_environments,
     blended_mvs,
+    circuits,
     co3d_v2,
     colmap,
     cut3r,
@@ -43,6 +44,7 @@ from scal3r_data_tools.adapters.adapter import Adapter
 from scal3r_data_tools.preparing import aria_digital_twin as aria_digital_twin_prepare
 from scal3r_data_tools.preparing import oxford_spires as oxford_spires_prepare
 from scal3r_data_tools.preparing import scannet_pp as scannet_pp_prepare
+from scal3r_data_tools.preparing.circuits import prepare as circuits_prepare
 from scal3r_train.config import UserError
 
 ADAPTERS: dict[str, Adapter] = {
@@ -53,6 +55,9 @@ ADAPTERS: dict[str, Adapter] = {
     ),
     "aria_synthetic_environments": Adapter(aria_synthetic_environments.index),
     "blended_mvs": Adapter(blended_mvs.index),
+    "circuits": Adapter(
+        circuits.index, prepare=circuits_prepare.prepare, prepare_options=circuits_prepare.Options
+    ),
     "co3d_v2": Adapter(co3d_v2.index, co3d_v2.Options),
     "colmap": Adapter(colmap.index, colmap.Options),
     "cut3r": Adapter(cut3r.index, cut3r.Options),

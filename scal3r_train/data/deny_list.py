@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-VERSION = 1
+VERSION = 2
 DENIED_SPLITS = ("test", "val")
 
 # KITTI odometry's sequences 00-10 are these recordings of KITTI raw (development kit, readme.txt).
@@ -59,6 +59,8 @@ RULES = (
     Rule("seven_scenes", "", "7-Scenes is scored on"),
     Rule("waymo", "", "Waymo is scored on"),
     Rule("game_loop", "", "game_loop is scored on"),
+    Rule("circuits", "^(dirt-3|g-track-3|ruudskogen|wheel-1)/", "a circuit that is scored on"),
+    Rule("circuits", "^aalborg/", "the circuit of game_loop"),
 )
 
 
