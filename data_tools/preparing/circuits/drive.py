@@ -22,6 +22,7 @@ FIELD_OF_VIEW_DEG = (50.0, 100.0)
 MAX_TURN = 0.08  # of the heading between two frames, where STEP_M allows it
 LOOK_M = 2.0  # the heading is that of the line so far before and behind
 MAX_OFFSET_M = 3.0
+FOG_VISIBILITY_M = (120.0, 2500.0)  # at which 63 % is hidden
 JPEG_QUALITY = (70, 96)
 
 
@@ -34,7 +35,7 @@ class Style:
         mean_step, height: metres. field_of_view: horizontal, radians. offset: standard deviation beside the middle.
         pitch, yaw, roll: of the camera on the car. sway, nod, lean: standard deviations of the car's own.
         gain: of the exposure; gain_drift: standard deviation of its slow changes; tint [3] of the colours.
-        fog_visibility: metres at which 63 % is hidden, inf for none; fog_colour [3].
+        fog_per_m: share of the light that a metre of fog takes, 0 for none; fog_colour [3].
         noise: standard deviation, of 255. jpeg_quality: Pillow's.
     """
 
@@ -53,7 +54,7 @@ class Style:
     gain: float
     gain_drift: float
     tint: np.ndarray
-    fog_visibility: float
+    fog_per_m: float
     fog_colour: np.ndarray
     noise: float
     jpeg_quality: int
@@ -88,7 +89,7 @@ def draw_style(rng: np.random.Generator, number: int) -> Style:
         gain=_log_uniform(rng, 0.7, 1.35),
         gain_drift=rng.uniform(0, 0.12),
         tint=np.exp(rng.normal(0, 0.04, 3)),
-        fog_visibility=_log_uniform(rng, 120, 2500) if rng.uniform() < 0.4 else np.inf,
+        fog_per_m=1 / _log_uniform(rng, *FOG_VISIBILITY_M) if rng.uniform() < 0.4 else 0.0,
         fog_colour=np.clip(haze + rng.normal(0, 0.03, 3), 0, 1),
         noise=rng.uniform(0, 6) if rng.uniform() < 0.7 else 0.0,
         jpeg_quality=int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1])),

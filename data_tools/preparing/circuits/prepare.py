@@ -119,7 +119,7 @@ def _write_frames(
     intrinsics: np.ndarray,
     seed: list[int],
 ) -> None:
-    fog = Fog(style.fog_colour, 1 / style.fog_visibility)
+    fog = Fog(style.fog_colour, style.fog_per_m)
     for number in range(_first_to_write(folder), len(path.driven)):
         image, depth = renderer.render(path.world_from_cam[number], intrinsics, fog)
         rng = np.random.default_rng([*seed, number])

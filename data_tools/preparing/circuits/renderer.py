@@ -18,7 +18,7 @@ from scal3r_data_tools.preparing.circuits.world import POSITION, Material, World
 from scal3r_train.config import UserError
 
 NEAR_M, FAR_M = 0.25, 4000.0
-CELL_M = 150.0  # what lies outside of the picture is left out in squares of this size
+CELL_M = 60.0  # what lies outside of the picture is left out in squares of this size
 SKY_DISTANCE_M = 2500.0  # as which the sky stands in fog
 OPAQUE = 128
 INSTALL = "pip install 'scal3r_train[render]', and on a machine without graphics card: apt install libegl1 libgl1-mesa-dri"
@@ -164,7 +164,14 @@ class Renderer:
         """Per batch with something in the picture: first corner and number of corners of neighbouring cells."""
         x, y, z, w = clip_from_world
         visible = np.ones(len(self._low), bool)
-        for plane in (w + x, w - x, w + y, w - y, w + z, w - z):  # a cell's farthest corner along the plane's normal
+        for plane in (
+            w + x,
+            w - x,
+            w + y,
+            w - y,
+            w + z,
+            w - z,
+        ):  # a cell's farthest corner along the plane's normal
             corner = np.where(plane[:3] > 0, self._high, self._low)
             visible &= corner @ plane[:3] + plane[3] >= 0
         runs = []

@@ -53,9 +53,7 @@ def resampled(points: np.ndarray, step: float) -> np.ndarray:
     if lengths[-1] <= 1e-6:  # the last point is the first one again
         keep[-2] = len(points) == 1
     closed = closed[keep]
-    along = np.concatenate(
-        [[0.0], np.cumsum(np.linalg.norm(np.diff(closed[:, :num_axes], axis=0), axis=1))]
-    )
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(closed[:, :num_axes], axis=0), axis=1))])
     num = max(4, round(along[-1] / step))
     at = np.arange(num) * along[-1] / num
     return np.stack([np.interp(at, along, column) for column in closed.T], 1)
@@ -116,8 +114,11 @@ def steadiest(candidates: list[np.ndarray]) -> np.ndarray:
     return np.interp(np.arange(len(candidates)), known, chosen, period=len(candidates))
 
 
-def banked(points: np.ndarray, triangles: np.ndarray, width: float, max_rise: float = 2.0) -> np.ndarray:
-    """Unit vectors [N, 3] to the right of a closed line on a road, as the road is banked a quarter width beside it."""
+def banked(points: np.ndarray, triangles: np.ndarray, width: float) -> np.ndarray:
+    """Unit vectors [N, 3] to the right of a closed line on a road, as the road is banked a quarter width beside it.
+
+    What is more than 45 degrees steep is no road.
+    """
     right = horizontal_right(points)
     beside = width / 4
     rise = np.zeros(len(points))
@@ -128,7 +129,7 @@ def banked(points: np.ndarray, triangles: np.ndarray, width: float, max_rise: fl
             if not len(heights):
                 continue
             nearest = heights[np.abs(heights - points[i, 1]).argmin()] - points[i, 1]
-            rise[i] += side * nearest / 2 if abs(nearest) <= max_rise else 0.0
+            rise[i] += side * nearest / 2 if abs(nearest) <= beside else 0.0
     slope = gaussian_filter1d(rise / beside, SMOOTHING_M, mode="wrap")
     vectors = right + slope[:, None] * UP
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

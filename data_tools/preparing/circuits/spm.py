@@ -52,7 +52,9 @@ class _Reader:
         if self._data[:2] != b"SP" or self._data[2] >> 3 != 1:
             raise ValueError("no SPM file of version 1")
         self._kind, flags = self._data[2] & 7, self._data[3]
-        self._has_normals, self._has_colours, self._has_tangents = (bool(flags >> bit & 1) for bit in range(3))
+        self._has_normals, self._has_colours, self._has_tangents = (
+            bool(flags >> bit & 1) for bit in range(3)
+        )
         self._at = 4 + BOX_BYTES
         (num_materials,) = self._read("<H")
         textures = [(self._name(), self._name()) for _ in range(num_materials)]

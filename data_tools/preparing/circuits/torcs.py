@@ -42,11 +42,15 @@ def load_circuit(folder: Path, root: Path) -> tuple[World, Route]:
     """Read a track's world and the line round it. Raises UserError for a file that is missing or damaged."""
     name = folder.name
     description = read_description(folder / f"{name}.xml")
-    mesh_file = next((path for path in (folder / f"{name}.acc", folder / f"{name}.ac") if path.is_file()), None)
+    mesh_file = next(
+        (path for path in (folder / f"{name}.acc", folder / f"{name}.ac") if path.is_file()), None
+    )
     if mesh_file is None:
         raise UserError(f"{folder} has no mesh {name}.acc or {name}.ac; unpack the package again")
     meshes = read_ac3d(mesh_file)
-    world = _world(meshes, description, [folder, root / "data" / "textures", root / "data" / "img"], mesh_file)
+    world = _world(
+        meshes, description, [folder, root / "data" / "textures", root / "data" / "img"], mesh_file
+    )
     try:
         return world, strip_route(meshes, world) or plan_route(meshes, world, description)
     except ValueError as error:
@@ -116,7 +120,9 @@ def _background(description: Description, folders: list[Path]) -> tuple[np.ndarr
         colour = description.numbers([f"background color {c}" for c in "RGB"], 0.5)
         return np.rint(np.broadcast_to(255 * colour, (2, 4, 3))).astype(np.uint8), 1, None
     picture = read_texture(path)[..., :3]
-    if description.numbers(["background type"], 0)[0] == SPLIT_BACKGROUND:  # two half circles, one above the other
+    if (
+        description.numbers(["background type"], 0)[0] == SPLIT_BACKGROUND
+    ):  # two half circles, one above the other
         half = picture.shape[0] // 2
         picture = np.concatenate([picture[:half], picture[half : 2 * half]], 1)
     is_wide = picture.shape[1] >= 2 * picture.shape[0]
