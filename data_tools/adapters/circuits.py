@@ -2,8 +2,8 @@
 
 Layout: CIRCUIT/NNN/{rgb/%06d.jpg, depth/%06d.png}, cam_from_world.txt (3x4 row by row, OpenCV axes, metres),
 intrinsics.txt (fx fy cx cy width height, pixel centres at half integers), times.txt (seconds), one line a frame, and
-drive.json (game, licence, authors). Depth is uint16 centimetres, 65535 = sky, 0 = too far. Folders that begin with a dot
-are unfinished. Which circuits are for testing and validation is written down here, whatever a folder says.
+drive.json (game, licence, authors). Depth is uint16 centimetres, 65535 = sky, 0 = too far. Folders whose names begin
+with a dot are unfinished. Which circuits are for testing and validation is written down here, whatever a folder says.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AC3D meshes (.ac), after the published description of the format, and the dialect of TORCS (.acc).
 
-The dialect adds to the format: `texture NAME base|tiled|skids|shad`, vertices with normals, triangle strips (surface type
-4), and a pair of texture coordinates for each texture that a mesh has. A mesh's base texture takes the first pair, the
+The dialect adds to the format: `texture NAME base|tiled|skids|shad`, vertices with normals, triangle strips (type 4),
+and a pair of texture coordinates for each texture that a mesh has. A mesh's base texture takes the first pair, the
 tiled one (a shadow map of the whole circuit) the second. Lengths in metres, y up. Shapes: V vertices, T triangles.
 """
 
@@ -50,6 +50,7 @@ class _Object:
     faces: list[np.ndarray] = field(default_factory=list)
     coordinates: list[np.ndarray] = field(default_factory=list)
     material: int = 0
+    surface: int = POLYGON
 
 
 def read_ac3d(path: Path) -> list[Mesh]:
@@ -66,7 +67,6 @@ def read_ac3d(path: Path) -> list[Mesh]:
 def _meshes(lines: Iterator[str]) -> Iterator[Mesh]:
     colours: list[np.ndarray] = []
     current = _Object()
-    surface = POLYGON
     for line in lines:
         key, _, rest = line.strip().partition(" ")
         if key == "MATERIAL":
@@ -74,26 +74,32 @@ def _meshes(lines: Iterator[str]) -> Iterator[Mesh]:
             colours.append(np.array([float(word) for word in words[1:4]], np.float32))
         elif key == "OBJECT":
             current = _Object()
-        elif key == "name":
-            current.name = rest.strip().strip('"')
-        elif key == "texture":
-            name, *kind = shlex.split(rest)
-            if name != NO_TEXTURE:
-                current.textures[kind[0] if kind else "base"] = name
-        elif key == "numvert":
-            current.vertices, current.normals = _vertices(_table(lines, int(rest)))
-        elif key == "SURF":
-            surface = int(rest, 16) & 15
-        elif key == "mat":
-            current.material = int(rest)
-        elif key == "refs":
-            _add_surface(current, surface, _table(lines, int(rest)))
         elif key == "kids":
             if current.faces:
                 yield _finished(current, colours)
             current = _Object()
         elif key in MOVED:
             raise ValueError(f"'{key}' is not supported; no circuit has it")
+        else:
+            _read_into(current, key, rest, lines)
+
+
+def _read_into(current: _Object, key: str, rest: str, lines: Iterator[str]) -> None:
+    """Read one line of an object, with the lines that belong to it."""
+    if key == "name":
+        current.name = rest.strip().strip('"')
+    elif key == "texture":
+        name, *kind = shlex.split(rest)
+        if name != NO_TEXTURE:
+            current.textures[kind[0] if kind else "base"] = name
+    elif key == "numvert":
+        current.vertices, current.normals = _vertices(_table(lines, int(rest)))
+    elif key == "SURF":
+        current.surface = int(rest, 16) & 15
+    elif key == "mat":
+        current.material = int(rest)
+    elif key == "refs":
+        _add_surface(current, _table(lines, int(rest)))
 
 
 def _table(lines: Iterator[str], num_rows: int) -> np.ndarray:
@@ -109,17 +115,17 @@ def _vertices(table: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return table[:, :3], table[:, 3:6] if has_normals else None
 
 
-def _add_surface(current: _Object, surface: int, refs: np.ndarray) -> None:
-    if surface in LINES:
+def _add_surface(current: _Object, refs: np.ndarray) -> None:
+    if current.surface in LINES:
         return
     corner = np.arange(len(refs) - 2)
-    if surface == STRIP:
+    if current.surface == STRIP:
         odd = corner % 2  # every other triangle of a strip turns the other way
         order = np.stack([corner + odd, corner + 1 - odd, corner + 2], 1)
-    elif surface == POLYGON:
+    elif current.surface == POLYGON:
         order = np.stack([np.zeros_like(corner), corner + 1, corner + 2], 1)
     else:
-        raise ValueError(f"surface of type {surface}")
+        raise ValueError(f"surface of type {current.surface}")
     current.faces.append(refs[:, 0].astype(np.int64)[order])
     coordinates = refs[:, 1:5]
     if coordinates.shape[1] < 4:

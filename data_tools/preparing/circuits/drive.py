@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from scal3r_data_tools.preparing.circuits.route import UP, Route
+from scal3r_data_tools.preparing.circuits.route import Route
 
 FRAMES_PER_SECOND = 10.0
 STEP_M = (0.5, 3.0)

@@ -1,8 +1,8 @@
 """Which meshes stand where in a track of SuperTuxKart (scene.xml), and how their textures are shown (materials.xml).
 
-A scene is a tree of a track, objects and libraries (scenes of their own in library/NAME/node.xml) with a place, turns in
-degrees and a scale each. Of models with several levels of detail the finest is taken. Coordinates are the game's, y up
-and left-handed.
+A scene is a tree of a track, objects and libraries (scenes of their own in library/NAME/node.xml) with a place,
+turns in degrees and a scale each. Of models with several levels of detail the finest is taken. Coordinates are the
+game's, y up and left-handed.
 """
 
 from __future__ import annotations

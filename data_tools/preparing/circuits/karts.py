@@ -61,7 +61,7 @@ def _route(folder: Path, world: World) -> Route:
 
 
 def _loop(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Front edges [N, 2, 3] of the main loop's quadrangles in driving order, and the middle [3] of the last one's end."""
+    """Front edges [N, 2, 3] of the main loop's quadrangles in driving order, and the middle [3] of the last's end."""
     quads: list[list[np.ndarray]] = []
     for element in parse_xml(folder / "quads.xml").iter("quad"):
         quads.append([_corner(element.get(f"p{i}", ""), quads) for i in range(4)])

@@ -1,8 +1,8 @@
 """Drives round circuits, rendered into the layout that adapters/circuits.py indexes.
 
-A drive is a function of the seed, the circuit's name and its number. It is written into a folder with a leading dot and
-renamed when it is complete; what such a folder holds already is not drawn again. Drives are made in rounds: the first of
-every circuit, then the second of each.
+A drive is a function of the seed, the circuit's name and its number. It is written into a folder with a leading dot
+and renamed when it is complete; what such a folder holds already is not drawn again. Drives are made in rounds: the
+first of every circuit, then the second of each.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Options(StrictModel):
 
 
 def prepare(source: Path, output: Path, options: Options) -> None:
-    """Render what is not there yet. Raises UserError for an unknown circuit, other options than before and no OpenGL."""
+    """Render what is not there yet. Raises UserError for an unknown circuit, other options than before, no OpenGL."""
     source, output = source.resolve(), output.resolve()
     known = {circuit.name: circuit for circuit in find_circuits(source)}
     unknown = [name for name in options.circuits if name not in known]

@@ -21,7 +21,9 @@ NEAR_M, FAR_M = 0.25, 4000.0
 CELL_M = 60.0  # what lies outside of the picture is left out in squares of this size
 SKY_DISTANCE_M = 2500.0  # as which the sky stands in fog
 OPAQUE = 128
-INSTALL = "pip install 'scal3r_train[render]', and on a machine without graphics card: apt install libegl1 libgl1-mesa-dri"
+INSTALL = (
+    "pip install 'scal3r_train[render]'; without a graphics card also: apt install libegl1 libgl1-mesa-dri"
+)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def horizontal_right(points: np.ndarray) -> np.ndarray:
 
 
 def heights_below(points: np.ndarray, triangles: np.ndarray) -> list[np.ndarray]:
-    """Heights at which vertical lines through points [N, 2] (x, z) meet triangles [T, 3, 3], ascending, one array each."""
+    """Heights where vertical lines through points [N, 2] (x, z) meet triangles [T, 3, 3], ascending, one array each."""
     plan = triangles[..., [0, 2]]
     low, high = plan.min(1), plan.max(1)
     heights = []

@@ -32,7 +32,7 @@ def parse_xml(path: Path) -> Element:
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     try:
-        parser.Parse(data, True)  # noqa: FBT003  expat knows no names
+        parser.Parse(data, True)
         return builder.close()
     except expat.ExpatError as error:
         raise UserError(f"{path} is no valid XML: {error}") from None

@@ -22,7 +22,7 @@ WHITE = 128
 
 @dataclass(frozen=True)
 class Buffer:
-    """Triangles of one texture: positions, normals and colours (0..1) [V, 3], coordinates [V, 2] (v = 0 is the top row),
+    """Triangles of one texture: positions, normals and colours (0..1) [V, 3], coordinates [V, 2] (v = 0 is the top),
     faces [T, 3] int64, the name of the texture ("": none).
     """
 

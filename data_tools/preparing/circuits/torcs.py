@@ -1,7 +1,7 @@
 """Circuits of TORCS: tracks/CATEGORY/TRACK/{TRACK.acc or .ac, TRACK.xml, readme.txt, textures}.
 
-Textures that a track's folder lacks are in data/textures and data/img. Meshes have y up, x as the track's x and z as its
--y. Meshes named TKMN<i> are strips of the road in driving order, their vertices right and left edge in turn; tracks
+Textures that a track's folder lacks are in data/textures and data/img. Meshes have y up, x as the track's x and z as
+its -y. Meshes named TKMN<i> are strips of the road in driving order, their vertices right and left edge in turn; tracks
 whose strips are missing or broken get their line from the description. Metres.
 """
 
