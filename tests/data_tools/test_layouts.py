@@ -19,7 +19,13 @@ from tests.data_tools.miniature import Miniature, homogeneous, make_miniature, p
 NAMES = sorted(module.name for module in pkgutil.iter_modules(layouts.__path__))
 WITHOUT_CAMERAS = {"images", "video"}
 LUMA = np.array([0.299, 0.587, 0.114])  # of RGB, as image libraries turn colour into grey (ITU-R BT.601)
-TESTED_ELSEWHERE = {"game_loop", "images", "seven_scenes", "towns"}  # test_adapters.py, test_tools.py
+TESTED_ELSEWHERE = {
+    "circuits",
+    "game_loop",
+    "images",
+    "seven_scenes",
+    "towns",
+}  # test_circuits, _adapters, _tools.py
 
 
 def test_every_adapter_has_a_layout() -> None:
