@@ -185,7 +185,7 @@ def test_drives_are_rendered_indexed_and_agree_with_themselves(
     image, depth = read_frame_image(record, 0), read_frame_depth(record, 0)
     assert image.shape[:2] == depth.shape == (42, 72)
     assert (depth == -1).any() and (depth > 0).mean() > 0.3
-    assert check.main(tmp_path / "out" / "index.parquet", ["pairs=20"]) in (0, 1)
+    assert check.main(tmp_path / "out" / "index.parquet", ["num_pairs=20"]) in (0, 1)
     assert "depth" in capsys.readouterr().out
 
 

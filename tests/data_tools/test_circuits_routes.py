@@ -103,13 +103,18 @@ def test_steadiest_heights_pass_below_a_bridge() -> None:
         route.steadiest([np.array([])] * 3)
 
 
+def test_only_surfaces_with_room_above_are_driven_on() -> None:
+    assert route.with_room(np.array([-1.0, 0.0, 0.02, 5.0])).tolist() == [0.02, 5.0]
+    assert route.with_room(np.array([])).tolist() == []
+
+
 def test_banked_road_is_followed() -> None:
     """A plane that falls 1 m in 4 m along z, driven along x and back."""
     corners = np.array([[-99, 99], [99, 99], [99, -99], [-99, -99]], float)
     plane = np.insert(corners, 1, -corners[:, 1] / 4, 1)
     triangles = plane[np.array([[0, 1, 2], [0, 2, 3]])]
-    there = np.stack([np.arange(-30.0, 31), np.zeros(61), np.zeros(61)], 1)
-    right = route.banked(np.concatenate([there, there[-2:0:-1]]), triangles, 8.0)
+    there = np.stack([np.arange(-30.0, 31), np.full(61, 0.125), np.full(61, -0.5)], 1)
+    right = route.banked(np.concatenate([there, there[::-1] * [1, -1, -1]]), triangles, 8.0)
     assert right[30] == pytest.approx(np.array([0, -1, 4]) / np.sqrt(17), abs=1e-6)
     assert right[90] == pytest.approx(np.array([0, 1, -4]) / np.sqrt(17), abs=1e-6)
 
@@ -129,7 +134,7 @@ def test_cameras_look_along_the_road_from_above_it(tmp_path: Path) -> None:
         assert distance_to_stadium(centre).max() < WIDTH / 4 + 0.2
         steps = np.diff(path.driven)
         assert steps.min() >= 0.5 and steps.max() <= 3
-        assert path.driven[-1] == pytest.approx(1.1 * line.length, abs=3)
+        assert path.driven[-1] == pytest.approx(1.1 * line.length, abs=4)
         moved = centre[5:] - centre[:-5]
         facing = (moved * rotation[:-5, :, 2]).sum(1) / np.linalg.norm(moved, axis=1)
         assert facing.min() > 0.8

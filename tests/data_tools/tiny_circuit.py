@@ -83,9 +83,9 @@ def _acc(strip_name: str, start: float) -> str:
         "OBJECT world",
     ]
     lines += ["kids 5"]
-    cuts = start + np.linspace(0, LAP, 61)
+    cuts = start + np.linspace(0, LAP, 161)
     for number in range(4):
-        at = cuts[15 * number : 15 * number + 16]
+        at = cuts[40 * number : 40 * number + 41]
         points, heading = stadium(at)
         left = np.stack([-heading[:, 1], heading[:, 0]], 1)
         edges = np.stack([points - left * WIDTH / 2, points + left * WIDTH / 2], 1).reshape(-1, 2) + SHIFT
@@ -119,7 +119,8 @@ def _acc(strip_name: str, start: float) -> str:
 def sgi_bytes(pixels: np.ndarray, *, is_packed: bool) -> bytes:
     """An SGI image of pixels [H, W, C] uint8."""
     height, width, channels = pixels.shape
-    header = struct.pack(">HBBHHHHII", 474, int(is_packed), 1, 3, width, height, channels, 0, 255)
+    dimensions = 3 if channels > 1 else 2
+    header = struct.pack(">HBBHHHHII", 474, int(is_packed), 1, dimensions, width, height, channels, 0, 255)
     header = header.ljust(512, b"\0")
     rows = [pixels[::-1][y, :, c].tolist() for c in range(channels) for y in range(height)]
     if not is_packed:

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 
 STEP_M = 1.0
 SMOOTHING_M = 4.0
+ROOM_M = 1.5
 POINTS_AT_ONCE = 48
 UP = np.array([0.0, 1.0, 0.0])
 
@@ -89,6 +90,11 @@ def _hits(points: np.ndarray, triangles: np.ndarray) -> list[np.ndarray]:
     inside = (u >= -1e-6) & (v >= -1e-6) & (u + v <= 1 + 1e-6)
     height = a[:, 1] + u * b[:, 1] + v * c[:, 1]
     return [np.sort(row[hit]) for row, hit in zip(height, inside, strict=True)]
+
+
+def with_room(heights: np.ndarray) -> np.ndarray:
+    """Those of ascending heights above which a car has room: not the meadow that goes on below a road."""
+    return heights[np.append(np.diff(heights) >= ROOM_M, True)] if len(heights) else heights
 
 
 def steadiest(candidates: list[np.ndarray]) -> np.ndarray:

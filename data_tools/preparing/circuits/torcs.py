@@ -21,6 +21,7 @@ from scal3r_data_tools.preparing.circuits.route import (
     heights_below,
     resampled,
     steadiest,
+    with_room,
 )
 from scal3r_data_tools.preparing.circuits.textures import find_file, read_texture
 from scal3r_data_tools.preparing.circuits.world import Light, Material, World, by_material, corners
@@ -80,7 +81,7 @@ def plan_route(meshes: list[Mesh], world: World, description: Description) -> Ro
     line = line + place(line, description.width, vertices[:, [0, 2]] * np.array([1.0, -1.0]))
     plan = line * np.array([1.0, -1.0])
     triangles = world.positions()
-    height = steadiest(heights_below(plan, triangles))
+    height = steadiest([with_room(heights) for heights in heights_below(plan, triangles)])
     points = resampled(np.stack([plan[:, 0], height, plan[:, 1]], 1), STEP_M)
     return Route(points, banked(points, triangles, description.width), description.width)
 
