@@ -5,6 +5,7 @@ from xml.etree.ElementTree import fromstring
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from scal3r_data_tools.preparing.circuits import drive, plan, route, torcs
 from scal3r_data_tools.preparing.circuits.ac3d import read_ac3d
@@ -19,8 +20,7 @@ def load(folder: Path, **options: object) -> route.Route:
 
 def distance_to_stadium(points: np.ndarray) -> np.ndarray:
     dense = stadium(np.arange(0, LAP, 0.02))[0] + SHIFT
-    plan_points = points[:, [0, 2]] * [1, -1]
-    return np.linalg.norm(plan_points[:, None] - dense[None], axis=-1).min(1)
+    return cKDTree(dense).query(points[:, [0, 2]] * [1, -1])[0]
 
 
 def test_course_of_straights_and_arcs(tmp_path: Path) -> None:
