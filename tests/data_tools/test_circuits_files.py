@@ -246,7 +246,7 @@ def test_both_packages_may_lie_in_one_source(tmp_path: Path) -> None:
     write_torcs(tmp_path / "usr/share/games/torcs", "a-track")
     write_kart(tmp_path / "usr/share/games/supertuxkart/data")
     names = [circuit.name for circuit in find_circuits(tmp_path)]
-    assert names == ["a-track", "b-track", "kart-square-track"]
+    assert names == ["a-track", "b-track", "kart-square-track"], "by name, race circuits first"
     assert [circuit.name for circuit in find_circuits(tmp_path / "usr/share/games/torcs")] == names[:2]
     with pytest.raises(UserError, match="holds no circuit; unpack the package"):
         find_circuits(tmp_path / "usr/share")

@@ -45,7 +45,7 @@ LOADERS: dict[str, Callable[[Path, Path], tuple[World, Route]]] = {
 
 
 def find_circuits(source: Path) -> list[Circuit]:
-    """All circuits of a source by name: packages unpacked with dpkg -x, one or both, or a game's data folder.
+    """All circuits of a source, TORCS' first: packages unpacked with dpkg -x, one or both, or a game's data folder.
 
     Raises UserError when there is none.
     """
@@ -61,4 +61,4 @@ def find_circuits(source: Path) -> list[Circuit]:
         raise UserError(
             f"{source} holds no circuit; unpack the package: apt-get download torcs-data && dpkg -x torcs-data*.deb SRC"
         )
-    return sorted(found, key=lambda circuit: circuit.name)
+    return found
