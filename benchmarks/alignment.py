@@ -3,7 +3,8 @@
     python -m benchmarks.alignment
 
 Noise-free points at depths about 10; the error is the distance between where a point is put and where it belongs.
-The twin follows SPEC 6: medians, threshold, confidence weights, a closed-form fit and five Huber rounds, all pixels.
+The twin follows the release (docs/numerics.md#seams): medians, threshold, confidence weights, a closed-form
+fit and five Huber rounds, all pixels.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_tangent import exp
-from scal3r_train.inference.align import AlignmentSettings, align_chunks
-from scal3r_train.inference.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.seam import align_chunks
+from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 FRAMES, HEIGHT, WIDTH = 30, 400, 500
 HUBER_DELTA, ROUNDS = 0.1, 5
@@ -43,7 +45,7 @@ def pair() -> tuple[ChunkGeometry, ChunkGeometry, Sim3]:
 
 
 def reference_fit(earlier: ChunkGeometry, later: ChunkGeometry) -> tuple[Tensor, Tensor, Tensor]:
-    """(s, R, t) by SPEC 6 in float32."""
+    """(s, R, t) as the release has it, in float32 (docs/numerics.md#robust-fit)."""
     target, source = (chunk.world_points.reshape(-1, 3).float() for chunk in (earlier, later))
     a, b = earlier.confidence.flatten(), later.confidence.flatten()
     threshold = 0.1 * torch.minimum(a.median(), b.median())
@@ -58,7 +60,7 @@ def reference_fit(earlier: ChunkGeometry, later: ChunkGeometry) -> tuple[Tensor,
 
 
 def weighted_fit(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """SPEC 6.3 in the points' own type."""
+    """docs/numerics.md#closed-form, in the points' own type."""
     weights = (weights / (weights.sum() + 1e-12))[:, None]
     source_mean, target_mean = (weights * source).sum(0), (weights * target).sum(0)
     x, y = source - source_mean, target - target_mean

@@ -1,4 +1,4 @@
-"""Why DDP's buckets are settled before the first step (parallel/replicated.py): resumed against uninterrupted runs.
+"""Why DDP's buckets are settled before the first step (parallel/torch_engine.py): resumed against uninterrupted runs.
 
 torchrun --nproc-per-node 3 -m benchmarks.ddp_buckets      (three ranks: a sum of two numbers has no order)
 

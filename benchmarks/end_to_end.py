@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from scal3r_train.data.index import load_index
-from scal3r_train.inference.scene import Scene, load_scene
+from scal3r_train.data.index.index import load_index
+from scal3r_train.scene.scene import Scene, load_scene
 
 RECIPE = Path("recipes/reconstruct/demo.yaml")
 CLI = ("-m", "scal3r_train.cli")

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scal3r_train.inference.export import run
-from scal3r_train.inference.ply import BLOCK_POINTS, VERTEX, PlyReader, ply_writer
-from scal3r_train.inference.point_cloud import PointCloud
-from scal3r_train.inference.scene import POINTS_NAME, SceneFrame, SceneInfo, write_scene
+from scal3r_train.scene.export import run
+from scal3r_train.scene.ply import BLOCK_POINTS, VERTEX, PlyReader, ply_writer
+from scal3r_train.scene.point_cloud import PointCloud
+from scal3r_train.scene.scene import POINTS_NAME, SceneFrame, SceneInfo, write_scene
 
 NUM_FRAMES, STEP = 1000, 2.0
 CASES = {

@@ -20,8 +20,7 @@ from typing import Any
 from scal3r_train import train
 from scal3r_train.config import run_command
 from scal3r_train.data import dataset
-from scal3r_train.training import step as step_module
-from scal3r_train.training import trainer
+from scal3r_train.training import step, trainer
 
 FAULTY_RANK = 1
 FAULTY_STEP = 5  # steps that begin before it goes wrong; a checkpoint of step 4 exists then
@@ -56,7 +55,7 @@ def before_step(number: int, action: Callable[[], None]) -> None:
 
 def poison_targets(steps: range) -> None:
     """Put NaN into what the model is compared with, in some steps."""
-    original, count = step_module.build_targets, itertools.count(1)
+    original, count = step.build_targets, itertools.count(1)
 
     def build_targets(*arguments: Any, **keywords: Any) -> Any:
         targets = original(*arguments, **keywords)
@@ -66,7 +65,7 @@ def poison_targets(steps: range) -> None:
         factor = float("nan") if call in steps else 1.0
         return replace(targets, pose_encoding=targets.pose_encoding * factor)
 
-    step_module.build_targets = build_targets
+    step.build_targets = build_targets
 
 
 def fail() -> None:

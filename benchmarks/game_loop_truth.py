@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scal3r_train.inference.align import chain
-from scal3r_train.inference.loop_edges import LoopEdgeSettings, close_loops
+from scal3r_train.inference.alignment.seam import chain
+from scal3r_train.inference.loop_closure.edges import close_loops
+from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 from scal3r_train.metrics.trajectory import score_trajectory
-from tests.inference.truth_chunks import drive, read_truth
+from tests.inference.loop_closure.truth_chunks import drive, read_truth
 
 FIRST_FRAMES, FALSE_PLACES, MIN_GAP = (20, 60, 100), (300, 900), 700
 

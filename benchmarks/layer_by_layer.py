@@ -1,6 +1,7 @@
 """The slow twin of the segment schedule: every block of every layer over all chunks, state on the host in between.
 
-All taps are kept whole in float32 and all heads run at the end, as in the reference release (REFERENCE_FLAWS B3, C1).
+All taps are kept whole in float32 and all heads run at the end, as in the reference release
+(docs/numerics.md#departures-from-the-release).
 Kept to check and to measure against; nothing but benchmarks and tests uses it.
 """
 

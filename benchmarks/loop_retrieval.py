@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from scal3r_train.inference.chunking import chunk_ranges
-from scal3r_train.inference.descriptor_space import comparison_space
-from scal3r_train.inference.frame_descriptor import frame_descriptor, thumbnail_descriptor
-from scal3r_train.inference.load_model import load_model
-from scal3r_train.inference.loop_retrieval import LoopSettings, find_loop_candidates
-from scal3r_train.inference.loop_windows import plan_loop_windows
+from scal3r_train.inference.loop_closure.frame_descriptors import frame_descriptor, thumbnail_descriptor
+from scal3r_train.inference.loop_closure.retrieval import comparison_space, find_loop_candidates
+from scal3r_train.inference.loop_closure.settings import LoopSettings
+from scal3r_train.inference.loop_closure.windows import plan_loop_windows
 from scal3r_train.model.aggregator import normalize_images
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.load_model import load_model
 from scal3r_train.model.patch_encoder import ConvPatchEncoder, DinoPatchEncoder
 
 DEMO = Path(__file__).parent.parent / "assets" / "scal3r-tiny"

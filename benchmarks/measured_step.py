@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from scal3r_train.data.curriculum import Resolution
-from scal3r_train.data.plan import GroupPlan, StepPlan, StepShape, Window
+from scal3r_train.data.sampling.curriculum import Resolution
+from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, StepShape, Window
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
@@ -21,10 +21,11 @@ from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.process import current_process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
 from scal3r_train.planning.live_bytes import LABELS, CountLiveBytes, LiveBytes
-from scal3r_train.planning.step_memory import Precision, StepSize
+from scal3r_train.planning.step_memory import Precision
+from scal3r_train.planning.step_size import StepSize
+from scal3r_train.training.monitoring.step_profiler import StepProfiler
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.step import MicroStep, train_step
-from scal3r_train.training.step_watch import StepWatch
 
 WARM_UP_STEPS = 2  # engines settle their buckets and traces in the first steps
 
@@ -67,7 +68,7 @@ def measured_step(
         gc.collect()
         live.restart_history()
         held = torch.cuda.memory_allocated() if is_cuda else live.peak(everything)
-        watch = StepWatch(engine)
+        watch = StepProfiler(engine)
         step = [MicroStep(_plan(size, process.world_size), _batch(size))]
         for number in range(num_steps):
             gc.collect()

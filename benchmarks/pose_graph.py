@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 
 from scal3r_train.geometry import sim3_tangent
-from scal3r_train.geometry.sim3_batch import Sim3Batch
-from scal3r_train.inference.pose_graph import PoseEdges, PoseGraphSettings, optimise_pose_graph
-from tests.inference.g2o import read_g2o
+from scal3r_train.geometry.sim3 import Sim3Batch
+from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, optimise_pose_graph
+from scal3r_train.inference.loop_closure.settings import PoseGraphSettings
+from tests.inference.loop_closure.g2o import read_g2o
 
 NOISE = torch.tensor([0.05, 0.05, 0.05, 0.005, 0.005, 0.005, 0.005], dtype=torch.float64)
 STEP_M = 10.0

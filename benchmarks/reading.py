@@ -6,7 +6,7 @@
 
 All variants read the same files in turn, in one process with one thread; times are processor time per frame.
 `opencv` is cv2.imread of image and depth and nothing else. `decode` is what the pipeline does up to upright pixels and
-metres (data/frame_pixels.py); `pipeline` goes on to cropped, resized and coloured tensors of 518 x 392
+metres (data/io/frame_io.py); `pipeline` goes on to cropped, resized and coloured tensors of 518 x 392
 (data/window.py).
 """
 
@@ -26,14 +26,14 @@ import psutil
 import torch
 
 from scal3r_train.data.augmentation import AugmentationSettings, WindowLook
-from scal3r_train.data.curriculum import CurriculumSettings, Resolution
 from scal3r_train.data.dataset import StepDataset, step_loader
-from scal3r_train.data.frame_pixels import read_pixels
-from scal3r_train.data.index import load_index, write_index
-from scal3r_train.data.plan import RankPlan, Source, plan_step
-from scal3r_train.data.reading_process import keep_freed_memory
+from scal3r_train.data.index.index import load_index, write_index
+from scal3r_train.data.io.frame_io import read_pixels
+from scal3r_train.data.io.reading_process import keep_freed_memory
+from scal3r_train.data.sampling.curriculum import CurriculumSettings, Resolution
+from scal3r_train.data.sampling.plan import RankPlan, Source, plan_step
+from scal3r_train.data.sampling.sources import DataSettings, SourceSettings, open_sources
 from scal3r_train.data.sequence import SequenceBatch, SequenceRecord
-from scal3r_train.data.sources import DataSettings, SourceSettings, open_sources
 from scal3r_train.data.window import read_window
 
 SIZE = (392, 518)

@@ -26,10 +26,11 @@ from torch import Tensor
 from benchmarks.clock import mark, median, ratio, seconds_between, take_turns
 from benchmarks.layer_by_layer import LayerByLayer
 from scal3r_train.config import load_config
-from scal3r_train.inference.chunk_pass import ChunkPass, Precision
+from scal3r_train.inference.chunking import StoreKind
+from scal3r_train.inference.network.chunk_runner import ChunkRunner, Precision
+from scal3r_train.inference.network.segment_schedule import SegmentSchedule
+from scal3r_train.inference.network.state_store import open_store
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource
-from scal3r_train.inference.schedule import SegmentSchedule
-from scal3r_train.inference.state_store import StoreKind, open_store
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 
@@ -84,7 +85,7 @@ def segment_variant(
         with tempfile.TemporaryDirectory() as folder:
             store = open_store(store_kind, device, Path(folder))
             begin = mark(device)
-            schedule = SegmentSchedule(ChunkPass(model, points, precision), chunks.__getitem__, store, 16)
+            schedule = SegmentSchedule(ChunkRunner(model, points, precision), chunks.__getitem__, store, 16)
             schedule.run(range(len(chunks)), lambda _number, _prediction: None)
             seconds = seconds_between(begin, mark(device))
         return {"s": seconds, "state": store.peak_bytes, "moved": store.moved_bytes}
@@ -127,7 +128,7 @@ def compare_stores(model: Scal3RModel, chunks: list[Tensor], device: torch.devic
         with tempfile.TemporaryDirectory() as folder:
             store_object = open_store(store, device, Path(folder))
             schedule = SegmentSchedule(
-                ChunkPass(model, "depth", "float32"), chunks.__getitem__, store_object, 16
+                ChunkRunner(model, "depth", "float32"), chunks.__getitem__, store_object, 16
             )
             begin = time.perf_counter()
             schedule.run(range(len(chunks)), found.__setitem__)

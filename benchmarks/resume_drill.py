@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.tiny_run import TINY_RUN
 from scal3r_data_tools import synth
-from scal3r_train.training.checkpoint_files import StateReader
+from scal3r_train.training.checkpointing.checkpoint_files import StateReader
 
 NUM_STEPS, SAVE_EVERY = 60, 2
 LIMIT_S = 300

@@ -28,8 +28,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.inference.ply import as_vertices, ply_writer
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
+from scal3r_train.scene.ply import as_vertices, ply_writer
 
 BLOCK = 1 << 20
 HALF_SIDE_M = 750.0

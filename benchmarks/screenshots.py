@@ -20,12 +20,12 @@ from PIL import Image
 
 from benchmarks.truth_scene import make_truth_scene
 from scal3r_train.config import atomic_output
-from scal3r_train.inference.scene import load_scene
-from scal3r_train.inference.seeing.ground_truth import load_ground_truth
-from scal3r_train.inference.seeing.report import write_report
-from scal3r_train.inference.seeing.shown_scene import ShownScene
-from scal3r_train.inference.seeing.viewer import viewing
-from tests.inference.browser import Page, chromium_page
+from scal3r_train.scene.scene import load_scene
+from scal3r_train.scene.visualization.ground_truth import load_ground_truth
+from scal3r_train.scene.visualization.report import write_report
+from scal3r_train.scene.visualization.viewed_scene import ViewedScene
+from scal3r_train.scene.visualization.viewer import viewing
+from tests.scene.visualization.browser import Page, chromium_page
 
 MAX_BYTES = 150_000
 REST_S = 12.0
@@ -89,7 +89,7 @@ def show_report(page: Page, folder: Path, truth: str | None, output: Path) -> No
 
 def show_viewer(page: Page, folder: Path, truth: str | None, output: Path) -> None:
     """Take pictures of the whole scene and of one place."""
-    shown = ShownScene.load(folder, truth)
+    shown = ViewedScene.load(folder, truth)
     frame = shown.scene.info.num_frames // 3
     camera = shown.world_from_cam[frame]
     step = shown.step

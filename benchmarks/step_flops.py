@@ -1,4 +1,6 @@
-"""Floating-point operations of one training step in closed form: what torch counts should be near (step_work.py)."""
+"""Floating-point operations of one training step in closed form: what torch counts should be near
+(monitoring/flop_count.py).
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Run: OMP_NUM_THREADS=1 python -m benchmarks.synthetic
 
 import time
 
-from scal3r_train.data.synthetic import TownDrive, TownSettings
+from scal3r_train.data.synthetic.town import TownDrive, TownSettings
 
 NUM_SEQUENCES = 8
 

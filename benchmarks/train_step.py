@@ -9,9 +9,9 @@ read. Compared, taking turns: checkpointing modes; rotary tables kept or made at
 through torch.compile (--compile); on CUDA TensorFloat-32 for float32 products; with several ranks sums under way or
 waited for. `--full` also looks for the most frames of 518x392 that fit, per checkpointing mode.
 
-Share of peak (MFU) = FLOPs of step_work.py / (seconds x peak). The FLOPs are those of one forward and backward
-without recomputation. The peak is `--peak-tflops`, else what training/step_work.py knows of the device, else that of
-one large matrix product measured here in the precision of the run.
+Share of peak (MFU) = FLOPs of monitoring/flop_count.py / (seconds x peak). The FLOPs are those of one forward and
+backward without recomputation. The peak is `--peak-tflops`, else what training/monitoring/flop_count.py knows of the
+device, else that of one large matrix product measured here in the precision of the run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from scal3r_train.model.rope import RotaryTable, TokenPositions, rotary_table
 from scal3r_train.parallel.collectives import Group, sum_over_group
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.process import joined_processes
-from scal3r_train.training.step_work import counted_flops, peak_flops
+from scal3r_train.training.monitoring.flop_count import counted_flops, peak_flops
 
 MODES: tuple[CheckpointingMode, ...] = ("none", "blocks", "segments")
 PHASES = ("forward", "memory sync", "backward", "optimizer")

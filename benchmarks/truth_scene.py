@@ -1,8 +1,9 @@
 """A scene folder made from game_loop's ground truth: what a good model would leave behind.
 
-Chunk predictions are the truth with the noise of `tests.inference.truth_chunks` (depth 1 %, poses 0.1 degrees and 1 %
-of a step, a random scale for every chunk), joined and closed by the code that reconstructions use. So cameras, seams,
-loops and their verdicts are real; points are the true depth placed by the estimated cameras, coloured by the images.
+Chunk predictions are the truth with the noise of `tests.inference.loop_closure.truth_chunks` (depth 1 %, poses 0.1
+degrees and 1 % of a step, a random scale for every chunk), joined and closed by the code that reconstructions use. So
+cameras, seams, loops and their verdicts are real; points are the true depth placed by the estimated cameras, coloured
+by the images.
 """
 
 from __future__ import annotations
@@ -16,18 +17,14 @@ import torch
 from PIL import Image
 
 from scal3r_train import __version__
-from scal3r_train.data.depth_codec import decode_depth
-from scal3r_train.inference.loop_edges import LoopEdge, LoopEdgeSettings, close_loops
-from scal3r_train.inference.point_cloud import PointCloud
-from scal3r_train.inference.scene import SceneFrame, SceneInfo, write_scene
-from scal3r_train.inference.scene_folder import (
-    partial_folder,
-    publish_scene_folder,
-    start_scene_folder,
-)
+from scal3r_train.data.io.depth_codec import decode_depth
+from scal3r_train.inference.loop_closure.edges import LoopEdge, close_loops
+from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.share import PointSieve
-from tests.inference.truth_chunks import CHUNK_SIZE, OVERLAP, Drive, drive, read_truth
+from scal3r_train.scene.folder import partial_folder, publish_scene_folder, start_scene_folder
+from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler
+from scal3r_train.scene.scene import SceneFrame, SceneInfo, write_scene
+from tests.inference.loop_closure.truth_chunks import CHUNK_SIZE, OVERLAP, Drive, drive, read_truth
 
 FIRST_FRAMES, FALSE_PLACES, MIN_GAP = (20, 60, 100), (300, 900), 700
 MAX_DEPTH = 45.0
@@ -84,7 +81,7 @@ def unprojected(
     height, width = IMAGE_HW
     rows, columns = np.mgrid[0:height:PIXEL_STEP, 0:width:PIXEL_STEP]
     rays = np.stack([(columns - cx) / fx, (rows - cy) / fy, np.ones(rows.shape)], -1)
-    sieve = PointSieve(VOXEL_SIZE * units_per_metre, MAX_POINTS, 0)
+    sieve = VoxelDownsampler(VOXEL_SIZE * units_per_metre, MAX_POINTS, 0)
     blocks: list[PointCloud] = []
     images, depths = sorted((source / "rgb").iterdir()), sorted((source / "depth").iterdir())
     for frame, (image, file) in enumerate(zip(images, depths, strict=True)):

@@ -18,17 +18,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from scal3r_train.inference.point_cloud import PointCloud
-from scal3r_train.inference.scene import load_scene
-from scal3r_train.inference.scene import write_scene as write
-from scal3r_train.inference.scene_folder import (
-    partial_folder,
-    publish_scene_folder,
-    start_scene_folder,
-)
-from scal3r_train.inference.seeing.shown_scene import ShownScene
-from tests.inference.browser import chromium_page, find_chromium
-from tests.inference.seen_scene import IMAGE_HW, write_seen_scene
+from scal3r_train.scene.folder import partial_folder, publish_scene_folder, start_scene_folder
+from scal3r_train.scene.point_cloud import PointCloud
+from scal3r_train.scene.scene import load_scene
+from scal3r_train.scene.scene import write_scene as write
+from scal3r_train.scene.visualization.viewed_scene import ViewedScene
+from tests.scene.visualization.browser import chromium_page, find_chromium
+from tests.scene.visualization.seen_scene import IMAGE_HW, write_seen_scene
 
 MIB = 1 << 20
 LIMIT_S = 300.0
@@ -81,7 +77,7 @@ def street_scene(folder: Path, number: int) -> Path:
 def measure_parts(scene: Path) -> None:
     """Print what the server does for a window, step by step."""
     start = time.perf_counter()
-    shown = ShownScene.load(scene)
+    shown = ViewedScene.load(scene)
     loaded = time.perf_counter()
     passing = shown.levels.passing(2.0, 0, (0, len(shown.world_from_cam)))
     filtered = time.perf_counter()

@@ -1,8 +1,9 @@
 """scal3r data check: are a dataset's files and numbers what its index says, and if not, what is the likely mistake?
 
 Per sequence: every file exists and decodes, sizes are those of the index, rotations, cameras and depths are plausible,
-time increases, no frame appears twice (checking/files.py, numbers.py); pixels, depth, poses and intrinsics agree over
-pairs of frames (checking/judge.py). docs/data/check.md says what is measured, what is named and what is undecidable.
+time increases, no frame appears twice (checking/files.py); pixels, depth, poses and intrinsics agree
+over pairs of frames (checking/judge.py). docs/data/check.md says what is measured, what is named and what is
+undecidable.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from scal3r_data_tools.checking.evidence import CheckSettings
 from scal3r_data_tools.checking.examine import SequenceReport, examine
 from scal3r_data_tools.checking.report import ReportWriter
-from scal3r_data_tools.checking.settings import CheckSettings
-from scal3r_data_tools.progress import progress
+from scal3r_data_tools.jobs import progress
 from scal3r_train.config import load_config
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
 
 LOG_WIDTH = 120  # where there is no terminal to ask
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scal3r_data_tools.progress import progress
+from scal3r_data_tools.jobs import progress
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import frame_camera, read_frame_depth
+from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth
 from scal3r_train.data.sequence import SequenceRecord
 
 GRID = (12, 16)  # rows, columns

@@ -21,10 +21,10 @@ import pyarrow
 import pyarrow.parquet
 from pydantic import Field
 
-from scal3r_data_tools.progress import progress
+from scal3r_data_tools.jobs import progress
 from scal3r_train.config import StrictModel, UserError, load_config
-from scal3r_train.data.frame_files import read_file, video_frame
-from scal3r_train.data.index import SequenceIndex, load_index, write_index
+from scal3r_train.data.index.index import SequenceIndex, load_index, write_index
+from scal3r_train.data.io.frame_files import read_file, video_frame
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
 
 ROWS_PER_GROUP = 16

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from scal3r_data_tools.jobs import progress
 from scal3r_data_tools.previewing.block import sequence_block
 from scal3r_data_tools.previewing.canvas import INK, broken_box, legend, stacked, text_line
 from scal3r_data_tools.previewing.colours import DROPPED, EDGE, INVALID, SKY
-from scal3r_data_tools.progress import progress
 from scal3r_train.config import StrictModel, UserError, atomic_output, load_config
-from scal3r_train.data.index import SequenceIndex, load_index
+from scal3r_train.data.index.index import SequenceIndex, load_index
 
 MARGIN = 14
 LEGEND = (

@@ -1,21 +1,183 @@
-"""scal3r data summary: what indexes, or the mixture of a recipe, consist of, printed without reading a file of them."""
+"""scal3r data summary: what indexes, or the mixture of a recipe, consist of, printed without reading a file of them.
+
+What a summary says: sizes of data sets as their indexes tell them, and shares of a mixture by drawing step plans.
+
+Arithmetic on whole columns of an index, without a Python object per frame. Results are [sequences] arrays.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow
+import pyarrow.compute
 from pydantic import Field
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from scal3r_data_tools.mixture_facts import DatasetFacts, SourceShare, dataset_facts, source_shares
+from scal3r_data_tools.jobs import progress
 from scal3r_train.config import StrictModel, UserError, load_config
-from scal3r_train.data.index import SequenceIndex, load_index
-from scal3r_train.data.sources import index_exists, open_sources
+from scal3r_train.data.index.index import SequenceIndex, load_index
+from scal3r_train.data.sampling.plan import Source, plan_step
+from scal3r_train.data.sampling.sources import denied_rows, index_exists, open_sources
 from scal3r_train.recipe import TrainingRecipe, load_training_recipe
+
+
+def path_lengths(index: SequenceIndex) -> np.ndarray:
+    """Way of each sequence's camera [sequences] in its own unit; NaN without poses and for frames in no order."""
+    found = [np.empty(0)]
+    for rows, lengths, owner in _chunks(index, "cam_from_world"):
+        poses = rows.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, 3, 4)
+        position = -np.einsum("sji,sj->si", poses[:, :, :3], poses[:, :, 3])
+        steps = np.linalg.norm(np.diff(position, axis=0), axis=-1)
+        is_within = owner[1:] == owner[:-1]
+        ways = np.bincount(owner[1:][is_within], steps[is_within], minlength=len(lengths))
+        found.append(np.where(lengths > 0, ways, np.nan))
+    return np.where(index.column("is_ordered"), np.concatenate(found), np.nan)
+
+
+def num_named_files(index: SequenceIndex, column: str) -> np.ndarray:
+    """Frames of each sequence [sequences] int64 that have a file in a column such as "depth"."""
+    found = [np.empty(0, np.int64)]
+    for rows, lengths, owner in _chunks(index, column):
+        has_name = pyarrow.compute.binary_length(rows.flatten()).to_numpy(zero_copy_only=False) > 0
+        found.append(np.bincount(owner[has_name], minlength=len(lengths)))
+    return np.concatenate(found)
+
+
+def counts_frames(index: SequenceIndex) -> np.ndarray:
+    """Whether all times of a sequence are whole numbers [sequences] bool: frames were counted, no clock was read."""
+    found = [np.empty(0, bool)]
+    for rows, lengths, owner in _chunks(index, "timestamp"):
+        times = rows.flatten().to_numpy(zero_copy_only=False)
+        found.append(np.bincount(owner[times != np.floor(times)], minlength=len(lengths)) == 0)
+    return np.concatenate(found)
+
+
+def _chunks(index: SequenceIndex, column: str) -> Iterator[tuple[pyarrow.Array, np.ndarray, np.ndarray]]:
+    """Yield a per-frame column piece by piece: lists, their lengths, and for each frame which of the lists it is in."""
+    for rows in index.frame_column(column).chunks:
+        lengths = rows.value_lengths().to_numpy(zero_copy_only=False)
+        yield rows, lengths, np.repeat(np.arange(len(lengths)), lengths)
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """The sequences of one data set in one index.
+
+    Attributes:
+        name: of the data set.
+        licences: all that occur.
+        num_sequences, num_frames: how many.
+        num_denied: sequences that the deny-list keeps out of training.
+        num_missing: frames that are listed but were not there.
+        num_synthetic, num_posed: sequences that are rendered, and that have poses.
+        num_with_depth: frames that have a depth file.
+        hours: length of the videos whose times are real; None when there are none.
+        kilometres: camera path of metric videos; None when there are none.
+    """
+
+    name: str
+    licences: tuple[str, ...]
+    num_sequences: int
+    num_frames: int
+    num_denied: int
+    num_missing: int
+    num_synthetic: int
+    num_posed: int
+    num_with_depth: int
+    hours: float | None
+    kilometres: float | None
+
+
+@dataclass(frozen=True)
+class SourceShare:
+    """What one source of a mixture contributes.
+
+    Attributes:
+        name: of the source.
+        share_of_sequences: of those drawn, exact.
+        share_of_frames: of those shown, by drawing.
+        frames_per_step: shown in an optimizer step over all ranks, by drawing; frames of overlaps count twice.
+        times_seen: how often the run shows each frame of the source, on average.
+    """
+
+    name: str
+    share_of_sequences: float
+    share_of_frames: float
+    frames_per_step: float
+    times_seen: float
+
+
+def dataset_facts(index: SequenceIndex) -> list[DatasetFacts]:
+    """Return the data sets of an index by name."""
+    columns = ("dataset", "licence", "num_missing", "is_synthetic", "is_metric")
+    name, licence, missing, synthetic, metric = (np.array(index.column(column)) for column in columns)
+    frames, is_denied = np.array(index.num_frames), denied_rows(index)
+    is_posed = np.ones(len(index), bool)
+    is_posed[index.rows_without("cam_from_world")] = False
+    with_depth = num_named_files(index, "depth")
+    seconds = np.where(counts_frames(index), np.nan, index.durations_s())
+    metres = np.where(metric.astype(bool), path_lengths(index), np.nan)
+    found = []
+    for dataset in np.unique(name):
+        own = name == dataset
+        found.append(
+            DatasetFacts(
+                name=str(dataset),
+                licences=tuple(sorted(set(licence[own].tolist()))),
+                num_sequences=int(own.sum()),
+                num_frames=int(frames[own].sum()),
+                num_denied=int(is_denied[own].sum()),
+                num_missing=int(missing[own].sum()),
+                num_synthetic=int(synthetic[own].sum()),
+                num_posed=int(is_posed[own].sum()),
+                num_with_depth=int(with_depth[own].sum()),
+                hours=_sum_known(seconds[own], 3600),
+                kilometres=_sum_known(metres[own], 1000),
+            )
+        )
+    return found
+
+
+def source_shares(
+    recipe: TrainingRecipe, sources: Sequence[Source], world_size: int, num_plans: int
+) -> list[SourceShare]:
+    """Return the shares of the sources, whose lengths are known, by drawing step plans spread over the whole run.
+
+    Raises UserError when a plan cannot be made.
+    """
+    curriculum = recipe.curriculum.in_plans(recipe.optim.accumulation_steps)
+    run = recipe.optim.num_steps * recipe.optim.accumulation_steps
+    steps = np.unique(np.linspace(0, run - 1, min(num_plans, run)).astype(int)).tolist()
+    shown = np.zeros(len(sources))
+    for step in progress(steps, len(steps), "plans"):
+        plan = plan_step(curriculum, sources, recipe.seed, step, world_size)
+        for source, num in plan.num_frames().items():
+            shown[source] += num
+    per_plan = shown / len(steps)
+    weights = np.array([source.weight for source in sources])
+    available = np.array([0 if s.num_frames is None else s.num_frames.sum() for s in sources])
+    return [
+        SourceShare(
+            name=source.name,
+            share_of_sequences=float(weights[place] / weights.sum()),
+            share_of_frames=float(shown[place] / shown.sum()),
+            frames_per_step=float(per_plan[place] * recipe.optim.accumulation_steps),
+            times_seen=float(per_plan[place] * run / max(available[place], 1)),
+        )
+        for place, source in enumerate(sources)
+    ]
+
+
+def _sum_known(values: np.ndarray, unit: float) -> float | None:
+    return float(np.nansum(values)) / unit if np.isfinite(values).any() else None
+
 
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
 URL = re.compile(r"\w+://")

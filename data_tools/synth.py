@@ -15,13 +15,12 @@ from PIL import Image
 from pydantic import Field
 
 from scal3r_data_tools.adapters import towns
-from scal3r_data_tools.progress import progress
+from scal3r_data_tools.jobs import progress
 from scal3r_train.config import UserError, dump_yaml, load_config
-from scal3r_train.data.depth_codec import encode_uint16
-from scal3r_train.data.index import write_index
-from scal3r_train.data.synthetic import FRAMES_PER_SECOND, TownDrive
-from scal3r_train.data.town_blackouts import write_blackouts
-from scal3r_train.data.town_settings import TownSettings
+from scal3r_train.data.index.index import write_index
+from scal3r_train.data.io.depth_codec import encode_uint16
+from scal3r_train.data.synthetic.settings import TownSettings, write_blackouts
+from scal3r_train.data.synthetic.town import FRAMES_PER_SECOND, TownDrive
 
 SETTINGS_FILE, INDEX_FILE = "towns.yaml", "index.parquet"
 PNG_COMPRESSION = 1

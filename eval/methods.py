@@ -18,14 +18,9 @@ from scal3r_eval.recipe import BaselineMethod, EvalRecipe, ExternalMethod, Metho
 from scal3r_eval.results import Resources
 from scal3r_eval.sequences import EvalSequence
 from scal3r_train.config import StrictModel, UserError, files_sha256, load_config
-from scal3r_train.inference.scene import (
-    POINTS_NAME,
-    TRAJECTORY_NAME,
-    load_scene_info,
-    open_scene,
-)
-from scal3r_train.inference.scene_folder import INFO_NAME
 from scal3r_train.metrics.trajectory_io import Trajectory, match_timestamps, read_trajectory
+from scal3r_train.scene.folder import INFO_NAME
+from scal3r_train.scene.scene import POINTS_NAME, TRAJECTORY_NAME, load_scene_info, open_scene
 
 SCENE_NAME = "scene"
 TRAJECTORY_SUFFIXES = (".tum", ".kitti", ".txt")

@@ -11,22 +11,21 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from scal3r_eval.asked import asked_measures
 from scal3r_eval.code_identity import CODE_VERSION
 from scal3r_eval.measures import POSES
 from scal3r_eval.methods import Run, runs_of
-from scal3r_eval.predict import Predictor
+from scal3r_eval.predict_stage import Predictor
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
 from scal3r_eval.report.run import write_reports
 from scal3r_eval.report.tables import summary_table
 from scal3r_eval.report.text import plain
 from scal3r_eval.results import RESULTS_NAME, EvalResults, RunFacts, SequenceFacts, SequenceScores
-from scal3r_eval.scoring import score_sequence, write_truth
+from scal3r_eval.score_stage import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
-from scal3r_eval.summary import summarise
+from scal3r_eval.summary import asked_measures, summarise
 from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
+from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.process import current_process, device_name, joined_processes
-from scal3r_train.parallel.world import from_main, same_fate
 
 RECIPE_NAME = "recipe.yaml"
 Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]
@@ -65,7 +64,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
         UserError: the recipe, a checkpoint or all of the data cannot be used; raised on all processes.
     """
     index_path = from_main(lambda: _prepared(recipe))
-    with same_fate():
+    with raise_on_all_ranks():
         runs = runs_of(recipe)
         sequences, missing = choose_sequences(recipe, index_path)
     if recipe.protocol.share is not None:
@@ -84,7 +83,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
         own = [sequence for sequence in sequences if sequence.length is None or predictor is not None]
         for number, sequence in enumerate(own):
             failure = None if predictor is None else predictor.predict(sequence)
-            with same_fate():
+            with raise_on_all_ranks():
                 if current_process().is_main:
                     found = score_sequence(run, sequence, recipe, failure)
                     scores[run.method][sequence.name] = (
@@ -94,7 +93,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
                     _say(run, sequence, found, number + 1, len(own))
         if predictor is not None:
             predictor.free()
-    with same_fate():
+    with raise_on_all_ranks():
         results = None
         if current_process().is_main and recipe.protocol.share is None:
             results = _results(recipe, runs, predictors, sequences, missing, scores)

@@ -1,6 +1,8 @@
 """Where point clouds for scoring come from: files, and the depth maps of a sequence of an index.
 
 Shapes: N points, H W pixels.
+
+The part of space where a cloud is compared with true depth that ends at a distance. Shapes: N points, S cameras.
 """
 
 from __future__ import annotations
@@ -12,14 +14,35 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from scal3r_eval.region import CameraRegion
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import frame_camera, read_frame_depth, true_world_from_cam
-from scal3r_train.data.point_file import PointFile
+from scal3r_train.data.camera.transforms import intrinsics_matrices
+from scal3r_train.data.index.source import names_index, open_source
+from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, true_world_from_cam
+from scal3r_train.data.io.point_file import PointFile
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import names_index, open_source
-from scal3r_train.data.transforms import intrinsics_matrices
-from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.geometry.camera import world_points_from_depth
+from scal3r_train.metrics.points import NearestPoints
+
+
+class CameraRegion:
+    """What is within a distance of at least one true camera.
+
+    True depth that is cut at a distance says nothing of what lies beyond: a right point there would be an error, a true
+    point there that other frames happen to show could not be asked for.
+
+    Attributes:
+        reach: the distance, in the truth's units.
+    """
+
+    def __init__(self, centres: np.ndarray, reach: float) -> None:
+        """Take camera centres [S, 3] float64, S > 0, in the truth's world."""
+        assert reach > 0
+        self.reach = reach
+        self._cameras = NearestPoints(np.ascontiguousarray(centres))
+
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """Return which of the points [N, 3] float64 of the truth's world are inside, [N] bool."""
+        return self._cameras.are_within(points, self.reach)
 
 
 class PointSource(Protocol):

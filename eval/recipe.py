@@ -13,9 +13,9 @@ from pydantic import Field, field_validator, model_validator
 from scal3r_eval.score_points import PointScoring
 from scal3r_eval.study.settings import StudyRecipe, load_study
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
-from scal3r_train.data.transforms import ResizeRule
-from scal3r_train.inference.load_model import MemoryUse
+from scal3r_train.data.camera.transforms import ResizeRule
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode
+from scal3r_train.model.load_model import MemoryUse
 from scal3r_train.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class BenchmarkSettings(StrictModel):
     """Where the sequences come from: an index, a data set as published, or towns made here."""
 
     name: str = Field(min_length=1, description="Title of the tables.")
-    cited: str | None = Field(None, description="Name of the paper's numbers in eval/cited.py.")
+    cited: str | None = Field(None, description="Name of the paper's numbers in eval/report/cited.py.")
     index: Path | None = Field(None, description="Parquet index; used when data_root is null.")
     adapter: str | None = Field(None, description="Name that `scal3r data index` knows the data set by.")
     data_root: Path | None = Field(

@@ -19,17 +19,16 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from scal3r_eval.point_source import DepthCloud, PointSource, open_points
-from scal3r_eval.region import CameraRegion
+from scal3r_eval.point_source import CameraRegion, DepthCloud, PointSource, open_points
 from scal3r_eval.truth_trajectory import match_files
 from scal3r_train.config import StrictModel, UserError, validate_mapping
-from scal3r_train.data.source import names_index
+from scal3r_train.data.index.source import names_index
 from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.inference.scene import POINTS_NAME
 from scal3r_train.metrics.icp import IcpMode, IcpSettings, refine_alignment
 from scal3r_train.metrics.points import nearest_distances, score_distances
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode, align_trajectory
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans, along_curve
+from scal3r_train.scene.scene import POINTS_NAME
 
 VOXELS_PER_THRESHOLD = 10
 ICP_REACH = 10  # thresholds

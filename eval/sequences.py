@@ -23,11 +23,11 @@ from scal3r_eval.code_identity import INDEXING_SHA256
 from scal3r_eval.commands import run_quietly
 from scal3r_eval.recipe import DATA_FOLDER, BenchmarkSettings, EvalRecipe, SequenceSettings
 from scal3r_train.config import UserError, write_text_atomically
-from scal3r_train.data.frame_files import video_frame
-from scal3r_train.data.frame_io import true_world_from_cam
-from scal3r_train.data.index import SequenceIndex, load_index
+from scal3r_train.data.index.index import SequenceIndex, load_index
+from scal3r_train.data.io.frame_files import video_frame
+from scal3r_train.data.io.frame_io import true_world_from_cam
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.inference.input_settings import InputSettings
+from scal3r_train.inference.input.settings import InputSettings
 from scal3r_train.metrics.trajectory import MIN_POSES
 
 INDEX_NAME = "index.parquet"

@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import true_world_from_cam
-from scal3r_train.data.source import names_index, open_source
-from scal3r_train.inference.scene import TRAJECTORY_NAME, open_scene
-from scal3r_train.inference.scene_folder import INFO_NAME
-from scal3r_train.inference.seeing.ground_truth import poses_by_frame
+from scal3r_train.data.index.source import names_index, open_source
+from scal3r_train.data.io.frame_io import true_world_from_cam
 from scal3r_train.metrics.trajectory_io import (
     MatchedTrajectories,
     Trajectory,
     match_trajectories,
     read_trajectory,
 )
+from scal3r_train.scene.folder import INFO_NAME
+from scal3r_train.scene.scene import TRAJECTORY_NAME, open_scene
+from scal3r_train.scene.visualization.ground_truth import poses_by_frame
 
 
 def match_files(

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import Field, create_model, model_validator
 
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
-from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.sources import DataSettings
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
+from scal3r_train.data.sampling.sources import DataSettings
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.parallel.settings import ParallelSettings
-from scal3r_train.training.checkpoint import CheckpointSettings
+from scal3r_train.training.checkpointing.checkpoint import CheckpointSettings
 from scal3r_train.training.freezing import FrozenDtype, TrainedParts
+from scal3r_train.training.monitoring.telemetry import TelemetrySettings
 from scal3r_train.training.optim import OptimSettings
-from scal3r_train.training.telemetry import TelemetrySettings
-from scal3r_train.training.validate import ValidationSettings
+from scal3r_train.training.validation import ValidationSettings
 
 if TYPE_CHECKING:
     from scal3r_train.inference.settings import ReconstructionRecipe

@@ -14,18 +14,13 @@ import torch
 from accelerate.utils import set_seed
 
 from scal3r_train.config import UserError, dump_yaml, run_command
-from scal3r_train.inference.load_model import load_model
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.load_model import load_model
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.build_engine import build_engine
-from scal3r_train.parallel.ending import ending_together
+from scal3r_train.parallel.failure_propagation import failing_together
 from scal3r_train.parallel.process import joined_processes
-from scal3r_train.recipe import (
-    ModelSettings,
-    TrainingRecipe,
-    load_training_recipe,
-    require_whole_patches,
-)
+from scal3r_train.recipe import ModelSettings, TrainingRecipe, load_training_recipe, require_whole_patches
 from scal3r_train.training.agreement import require_agreement
 from scal3r_train.training.freezing import choose_trained
 from scal3r_train.training.stop import EXIT_STOPPED
@@ -72,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     """Train the recipe `argv[0]` with the overrides that follow; every rank runs this."""
     if not argv:
         raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
-    with ending_together():
+    with failing_together():
         recipe = load_training_recipe(argv[0], argv[1:])
         with joined_processes(timedelta(minutes=recipe.parallel.timeout_minutes)) as process:
             sources = recipe.data.sources + recipe.validation.sources

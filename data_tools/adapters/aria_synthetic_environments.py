@@ -24,12 +24,11 @@ from scal3r_data_tools.formats.aria import (
     read_closed_loop_trajectory,
 )
 from scal3r_data_tools.formats.axes import inverted, pose_from_wxyz
-from scal3r_data_tools.formats.files import files_by_number
-from scal3r_data_tools.formats.notes import note
+from scal3r_data_tools.formats.files import files_by_number, note
 from scal3r_train.config import UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.index.source import natural_key
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import natural_key
 
 CAMERA = AriaCamera(
     image_hw=(704, 704),

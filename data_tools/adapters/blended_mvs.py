@@ -18,7 +18,7 @@ import numpy as np
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_train.config import UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 IMAGES, DEPTHS = "blended_images", "rendered_depth_maps"

@@ -26,10 +26,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.json_files import entry, read_json
-from scal3r_data_tools.formats.json_stream import stream_list
-from scal3r_data_tools.formats.notes import note
-from scal3r_data_tools.formats.present import present
+from scal3r_data_tools.formats.files import note, present
+from scal3r_data_tools.formats.json_files import entry, read_json, stream_list
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 

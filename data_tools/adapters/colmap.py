@@ -3,10 +3,10 @@
 Layout: folders that hold cameras and images as .txt or .bin (sparse/0, sparse, ...), in or below SRC, and a folder of
 images named by the option `images` in the model's folder or in one above it. Poses are cam_from_world with quaternions
 wxyz, OpenCV axes, in a unit of the model's own. Pixel centres are at half integers. Camera models: see
-`colmap_camera.py`; a model whose cameras cannot be written as one kind of lens becomes one sequence a kind. Images may
-be smaller than those that were calibrated: their cameras are scaled. Frames are ordered by name. Left out and counted:
-images that are not there, have no finite pose, or whose EXIF rotation turns them against their camera (COLMAP does not
-turn). The order and the unit are not known to the files: `is_ordered`, `is_metric`. There is no depth.
+`camera/camera_model.py`; a model whose cameras cannot be written as one kind of lens becomes one sequence a kind.
+Images may be smaller than those that were calibrated: their cameras are scaled. Frames are ordered by name. Left out
+and counted: images that are not there, have no finite pose, or whose EXIF rotation turns them against their camera
+(COLMAP does not turn). The order and the unit are not known to the files: `is_ordered`, `is_metric`. There is no depth.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from scal3r_data_tools.formats.colmap_model import find_models
-from scal3r_data_tools.formats.colmap_sequence import record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.colmap import find_models, record_of, split_by_lens, views_of
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 

@@ -29,10 +29,10 @@ from scal3r_data_tools.formats.axes import inverted
 from scal3r_data_tools.formats.camera_npz import CameraNpz, read_camera_npz
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.depth_codec import CODECS
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.index.source import natural_key
+from scal3r_train.data.io.depth_codec import CODECS
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import natural_key
 
 IMAGE_FOLDERS = ("rgb", "images", "image", "color")
 CAMERA_FOLDERS = ("cam", "cams", "cameras", "metadata")

@@ -20,8 +20,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.colmap_model import is_model
-from scal3r_data_tools.formats.colmap_sequence import View, record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.colmap import View, is_model, record_of, split_by_lens, views_of
 from scal3r_data_tools.formats.files import relative_name
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord

@@ -15,8 +15,9 @@ do not change. What would still need a skew of the pixel grid is left out, which
 camera has a horizontal field of view of 60 degrees, wrong by many pixels for tilted scenes: it takes an option.
 
 Images are the tone mapped previews (JPEG) where they are there, else the linear ones, tone mapped on load
-(scal3r_train/data/hdr_image.py). Quirks: poses and depths that are not finite occur; 2,781 images were never published
-(people, logos) and count as missing. The split is that of metadata_images_split_scene_v1.csv when that lies in SRC.
+(scal3r_train/data/io/image_codec.py). Quirks: poses and depths that are not finite occur; 2,781 images were never
+published (people, logos) and count as missing. The split is that of metadata_images_split_scene_v1.csv when that lies
+in SRC.
 """
 
 from __future__ import annotations
@@ -30,11 +31,10 @@ from pydantic import Field
 from scipy.linalg import rq
 
 from scal3r_data_tools.formats.axes import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
-from scal3r_data_tools.formats.files import files_by_number
-from scal3r_data_tools.formats.notes import note
+from scal3r_data_tools.formats.files import files_by_number, note
 from scal3r_data_tools.formats.optional import optional
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 CAMERA_TABLE, SPLIT_TABLE = "metadata_camera_parameters.csv", "metadata_images_split_scene_v1.csv"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from scal3r_train.data.index.source import record_from_images
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import record_from_images
 
 
 def index(source: Path) -> Iterator[SequenceRecord]:

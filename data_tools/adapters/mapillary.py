@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_train.config import UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 RECONSTRUCTIONS = "reconstruction_data"

@@ -21,13 +21,13 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.colmap_model import ColmapImage, is_model, read_cameras, read_images
+from scal3r_data_tools.formats.colmap import ColmapImage, is_model, read_cameras, read_images
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.colmap_camera import Lens, lens_of
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.camera.camera_model import Lens, lens_of
+from scal3r_train.data.index.source import natural_key
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import natural_key
 
 MAX_LEVELS = 6
 KEPT_FOCAL = 0.02  # the estimate is that close when the images were not resized

@@ -21,9 +21,9 @@ import numpy as np
 from scal3r_data_tools.formats.axes import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_train.config import UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.index.source import natural_key
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import natural_key
 
 FILE_NAME = "transforms.json"
 LENSES = {"OPENCV": ("k1", "k2", "p1", "p2", "k3"), "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4")}

@@ -30,7 +30,7 @@ from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.trajectory import read_tum
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 DEPTH_CODEC = "uint16_256ths"

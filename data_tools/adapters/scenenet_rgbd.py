@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.formats.notes import note
-from scal3r_data_tools.formats.present import present
+from scal3r_data_tools.formats.files import note, present
 from scal3r_data_tools.formats.protobuf_wire import all_messages, float_at, integer_at, message_at
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord

@@ -18,7 +18,7 @@ import numpy as np
 from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.text import cam_from_world, read_table
 from scal3r_train.config import UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 KINECT = (585.0, 585.0, 320.0, 240.0)

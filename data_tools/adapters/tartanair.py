@@ -22,7 +22,7 @@ from scal3r_data_tools.formats.axes import NED_FROM_OPENCV, inverted, opencv_wor
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 10.0

@@ -2,7 +2,7 @@
 
 Layout: <sequence_id>/{rgb,depth}/%06d.png, cam_from_world.txt (3x4 row by row, OpenCV axes, metres), intrinsics.txt
 (fx fy cx cy width height, pixel centres at half integers), times.txt (seconds), blackouts.txt (1: the frame shows
-nothing; not read here, see scal3r_train/data/town_blackouts.py); one line a frame, `#` comments.
+nothing; not read here, see scal3r_train/data/synthetic/settings.py); one line a frame, `#` comments.
 Depth is uint16 centimetres, 0 = sky or too far.
 """
 

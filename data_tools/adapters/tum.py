@@ -24,7 +24,7 @@ from scal3r_data_tools.formats.axes import inverted
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_data_tools.formats.trajectory import paired, read_tum
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 # fx fy cx cy and lens, as the benchmark publishes them for 640x480; "ros" is its advice for ignoring all calibration.

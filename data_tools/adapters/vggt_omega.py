@@ -19,7 +19,7 @@ from pydantic import Field
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 MAX_LEVELS = 6

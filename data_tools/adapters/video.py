@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from scal3r_train.data.frame_files import VIDEO_SUFFIXES
+from scal3r_train.data.index.source import record_from_video
+from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import record_from_video
 
 
 def index(source: Path) -> Iterator[SequenceRecord]:

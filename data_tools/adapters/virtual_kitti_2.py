@@ -21,7 +21,7 @@ from pydantic import Field
 from scal3r_data_tools.formats.files import files_by_number, folders_where
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 10.0

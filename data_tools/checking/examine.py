@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from scal3r_data_tools.checking.collect import FrameCache, collect_evidence
-from scal3r_data_tools.checking.files import check_files
+from scal3r_data_tools.checking.evidence import (
+    CheckSettings,
+    FrameCache,
+    choose_pairs,
+    collect_evidence,
+    mixed_pairs,
+    warp_pairs,
+)
+from scal3r_data_tools.checking.files import check_files, check_numbers
+from scal3r_data_tools.checking.fits import half_pixel_hypothesis, measure_shift, position_jump, scale_jump
 from scal3r_data_tools.checking.judge import MIN_PAIRS, Verdict, judge
-from scal3r_data_tools.checking.numbers import check_numbers
-from scal3r_data_tools.checking.pairs import choose_pairs, mixed_pairs, warp_pairs
-from scal3r_data_tools.checking.principal_point import half_pixel_hypothesis, measure_shift
-from scal3r_data_tools.checking.reading import Reading, given_reading
-from scal3r_data_tools.checking.scale_jumps import position_jump, scale_jump
+from scal3r_data_tools.checking.readings import Reading, given_reading
 from scal3r_data_tools.checking.scores import Material, middle
-from scal3r_data_tools.checking.settings import CheckSettings
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord
 

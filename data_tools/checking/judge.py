@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scal3r_data_tools.checking.depth_warp import warp_errors
-from scal3r_data_tools.checking.fits import focal_hypotheses, length_hypothesis
-from scal3r_data_tools.checking.hypotheses import (
+from scal3r_data_tools.checking.fits import ZOOM, focal_hypotheses, length_hypothesis, zoom_hypothesis
+from scal3r_data_tools.checking.readings import (
     Hypothesis,
+    Reading,
     depth_hypotheses,
     intrinsics_hypotheses,
     pose_hypotheses,
 )
-from scal3r_data_tools.checking.reading import Reading
 from scal3r_data_tools.checking.scores import (
     WARP_POINTS,
     Comparison,
@@ -26,7 +26,6 @@ from scal3r_data_tools.checking.scores import (
     score,
     typical,
 )
-from scal3r_data_tools.checking.zoom import ZOOM, zoom_hypothesis
 
 MIN_PAIRS = 3
 EXPLAINS = 0.6  # errors fall to less than this share

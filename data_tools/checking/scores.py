@@ -1,4 +1,11 @@
-"""How well readings explain the evidence, and whether one explains it better than another. Shapes: P pairs.
+"""How far matched pixels are from where a reading of the data puts them, in pixels.
+
+Without depth: the distance of a pixel from the part of its epipolar line that shows points in front of both cameras
+(so that a reversed translation is wrong although its epipolar lines are right). With depth: the distance from the
+projection of the other image's point. Both are taken in both directions. Shapes: P pairs, N matches of each (NaN
+where a pair has fewer).
+
+How well readings explain the evidence, and whether one explains it better than another. Shapes: P pairs.
 
 Errors are compared pair by pair as logarithms of (error + noise): what lies below the noise of the matches counts for
 nothing, and one spoilt pair cannot outweigh the others.
@@ -10,12 +17,157 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scal3r_data_tools.checking.depth_warp import warp_errors
-from scal3r_data_tools.checking.errors import Evidence, epipolar_errors, reprojection_errors
-from scal3r_data_tools.checking.reading import Reading
-from scal3r_data_tools.checking.views import DepthView
+from scal3r_data_tools.checking.depth_warp import DepthView, warp_errors
+from scal3r_data_tools.checking.readings import Reading, rays, relative_poses, z_coordinates
 
-MIN_POINTS = 10
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Matches of pairs of frames, padded with NaN.
+
+    pairs [P, 2] frames; pixels [2, P, N, 2] in a and in b; depths: numbers of the depth maps there [2, P, N] by how the
+    map is flipped, NaN where there is none or none that is smooth; noise [P]: pixels, how exact the matches are;
+    displacement [P]: pixels, median; places [P, N, 2]: which features of a and b, -1 for none.
+    """
+
+    pairs: np.ndarray
+    pixels: np.ndarray
+    depths: dict[str, np.ndarray]
+    noise: np.ndarray
+    displacement: np.ndarray
+    places: np.ndarray
+
+    @property
+    def num_pairs(self) -> int:
+        """P."""
+        return len(self.pairs)
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether any match has a depth."""
+        return bool(np.isfinite(self.depths[""]).any())
+
+
+@dataclass(frozen=True)
+class _HalfLine:
+    """All [P, N]: pixels from the half line; rho of its nearest point, NaN without one; pixels from its far end."""
+
+    distance: np.ndarray
+    inverse_depth: np.ndarray
+    from_infinity: np.ndarray
+
+
+def epipolar_errors(reading: Reading, evidence: Evidence) -> np.ndarray:
+    """Pixels [P, N], mean of both directions."""
+    rotation, translation = relative_poses(reading, evidence.pairs)
+    back, back_translation = _inverse(rotation, translation)
+    k_a, k_b = (reading.intrinsics[evidence.pairs[:, side], None] for side in (0, 1))
+    limits = np.linalg.norm(reading.image_size[evidence.pairs], axis=-1)
+    p, q = evidence.pixels
+    forward = _half_line(rotation, translation, rays(p, k_a), q, k_b, limits[:, 1])
+    backward = _half_line(back, back_translation, rays(q, k_b), p, k_a, limits[:, 0])
+    return (forward.distance + backward.distance) / 2
+
+
+def triangulated(reading: Reading, evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+    """1 / z [P, N] of matches in a from the reading's poses, NaN where they meet behind a camera; and the parallax
+    [P, N]: pixels in b from where the point would be at infinity.
+    """
+    rotation, translation = relative_poses(reading, evidence.pairs)
+    k_a, k_b = (reading.intrinsics[evidence.pairs[:, side], None] for side in (0, 1))
+    limits = np.linalg.norm(reading.image_size[evidence.pairs], axis=-1)
+    p, q = evidence.pixels
+    found = _half_line(rotation, translation, rays(p, k_a), q, k_b, limits[:, 1])
+    return found.inverse_depth, found.from_infinity
+
+
+def reprojection_vectors(reading: Reading, evidence: Evidence) -> np.ndarray:
+    """Pixels [2, P, N, 2] from where a match is to where the depth of the other image puts it; [0] in b, [1] in a.
+
+    NaN without depth, infinite behind the camera.
+    """
+    rotation, translation = relative_poses(reading, evidence.pairs)
+    back, back_translation = _inverse(rotation, translation)
+    k_a, k_b = (reading.intrinsics[evidence.pairs[:, side], None] for side in (0, 1))
+    z = depths(reading, evidence)
+    p, q = evidence.pixels
+    forward = _projected(rotation, translation, rays(p, k_a) * z[0, ..., None], k_b) - q
+    backward = _projected(back, back_translation, rays(q, k_b) * z[1, ..., None], k_a) - p
+    return np.stack([forward, backward])
+
+
+def reprojection_errors(reading: Reading, evidence: Evidence) -> np.ndarray:
+    """Pixels [P, 2 N] of both directions, cut at the image's diagonal; NaN without depth."""
+    limits = np.linalg.norm(reading.image_size[evidence.pairs[:, 1]], axis=-1)
+    length = np.linalg.norm(reprojection_vectors(reading, evidence), axis=-1)
+    length = np.minimum(length, limits[:, None])  # keeps NaN
+    return np.concatenate([length[0], length[1]], -1)
+
+
+def depths(reading: Reading, evidence: Evidence) -> np.ndarray:
+    """Z coordinates [2, P, N] of the matches in a and b."""
+    values = evidence.depths[reading.depth.flip]
+    return np.stack(
+        [
+            z_coordinates(reading, evidence.pairs[:, side], values[side], evidence.pixels[side])
+            for side in (0, 1)
+        ]
+    )
+
+
+def _inverse(rotation: np.ndarray, translation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    back = rotation.swapaxes(1, 2)
+    return back, -np.einsum("pij,pj->pi", back, translation)
+
+
+def _projected(
+    rotation: np.ndarray, translation: np.ndarray, points: np.ndarray, k: np.ndarray
+) -> np.ndarray:
+    """Pixels [P, N, 2] of points [P, N, 3] in the other camera, infinite behind it."""
+    moved = points @ rotation.swapaxes(1, 2) + translation[:, None]
+    z = moved[..., 2:]
+    pixels = moved[..., :2] / np.where(np.abs(z) > TINY, z, TINY) * k[..., :2] + k[..., 2:]
+    return np.where(z <= TINY, np.inf, pixels)  # NaN is not <=
+
+
+def _half_line(
+    rotation: np.ndarray,
+    translation: np.ndarray,
+    directions: np.ndarray,
+    pixels: np.ndarray,
+    k: np.ndarray,
+    limits: np.ndarray,
+) -> _HalfLine:
+    """Compare pixels with the images of the points directions / rho, rho >= 0.
+
+    limits [P]: the distance where none of the ray is in front of the camera.
+    """
+    scale = np.concatenate([k[..., :2], np.ones_like(k[..., :1])], -1)  # [P, 1, 3]
+    far = (directions @ rotation.swapaxes(1, 2)) * scale
+    near = translation[:, None] * scale
+    q = pixels - k[..., 2:]
+    line = np.cross(far, near)
+    norm2 = (line[..., :2] ** 2).sum(-1)
+    is_point = norm2 < TINY * (far**2).sum(-1) * np.maximum((near**2).sum(-1), TINY)
+    offset = ((line[..., :2] * q).sum(-1) + line[..., 2]) / np.where(is_point, 1, norm2)
+    foot = q - offset[..., None] * line[..., :2]
+    across = far[..., :2] - foot * far[..., 2:]
+    along = foot * near[..., 2:] - near[..., :2]
+    rho = (across * along).sum(-1) / np.maximum((along**2).sum(-1), TINY)
+    is_seen = ~is_point & (rho >= 0) & (far[..., 2] + rho * near[..., 2] > 0)
+    z = np.where(far[..., 2] > TINY, far[..., 2], 1)
+    at_infinity = np.where(
+        far[..., 2] > TINY, np.linalg.norm(q - far[..., :2] / z[..., None], axis=-1), np.inf
+    )
+    distance = np.where(is_seen, np.abs(offset) * np.sqrt(norm2), at_infinity)
+    is_unknown = np.isnan(q[..., 0] + far[..., 0] + near[..., 0])
+    distance = np.where(is_unknown, np.nan, np.minimum(distance, limits[:, None]))
+    return _HalfLine(distance, np.where(is_seen, rho, np.nan), at_infinity)
+
+
+MIN_MATCHES = 10
 LEAST_NOISE = 0.05  # of a matched pixel, as a share of the image's long side / 640
 DEPTH_NOISE = 3.0  # reprojected pixels are this much less exact than matched ones
 WARP_NOISE = 1e-3
@@ -97,7 +249,7 @@ def middle(errors: np.ndarray) -> float:
 
 
 def pair_medians(errors: np.ndarray) -> np.ndarray:
-    """Median [P] over the matches of a pair, NaN with fewer than MIN_POINTS."""
+    """Median [P] over the matches of a pair, NaN with fewer than MIN_MATCHES."""
     if errors.size == 0:
         return np.zeros(len(errors))
     ordered = np.sort(errors, axis=-1)  # NaN comes last; numpy's nanmedian takes ten times as long
@@ -105,4 +257,4 @@ def pair_medians(errors: np.ndarray) -> np.ndarray:
     low, high = np.maximum(num - 1, 0) // 2, np.maximum(num, 1) // 2
     rows = np.arange(len(errors))
     high = np.minimum(high, errors.shape[-1] - 1)
-    return np.where(num >= MIN_POINTS, (ordered[rows, low] + ordered[rows, high]) / 2, np.nan)
+    return np.where(num >= MIN_MATCHES, (ordered[rows, low] + ordered[rows, high]) / 2, np.nan)

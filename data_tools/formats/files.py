@@ -1,10 +1,16 @@
-"""Finding the folders and files of a layout."""
+"""Finding the folders and files of a layout.
+
+Which listed files of a data set are there, asking for each folder once: sets hold millions of small files.
+
+What is left out although nothing is wrong with a folder.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from scal3r_train.config import UserError
@@ -50,3 +56,24 @@ def folders_where(
 def relative_name(folder: Path, source: Path) -> str:
     """Path of a folder below the source, with slashes; the folder's own name when it is the source."""
     return folder.name if folder == source else folder.relative_to(source).as_posix()
+
+
+def present(root: Path, names: Iterable[str]) -> set[str]:
+    """Return those of the POSIX paths relative to `root` that are there. "" never is."""
+    by_folder: dict[str, set[str]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        by_folder.setdefault(folder, set()).add(file)
+    found = set()
+    for folder, files in by_folder.items():
+        try:
+            here = set(os.listdir(root / folder))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        found |= {f"{folder}/{file}" if folder else file for file in files & here}
+    return found - {""}
+
+
+def note(line: str) -> None:
+    """Tell the user, on stderr."""
+    sys.stderr.write(f"note: {line}\n")

@@ -1,11 +1,16 @@
-"""JSON files of data sets, gzipped ones too."""
+"""JSON files of data sets, gzipped ones too.
+
+Long JSON lists of data sets, gzipped ones too, one entry at a time: unpacked they may take gigabytes.
+"""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from scal3r_train.config import UserError
 
@@ -26,3 +31,54 @@ def entry(mapping: Any, key: str, path: Path) -> Any:
     if not isinstance(mapping, dict) or key not in mapping:
         raise UserError(f"{path} has no '{key}'; is this the dataset's own layout?")
     return mapping[key]
+
+
+BLOCK_BYTES = 1 << 20
+GZIP_START = b"\x1f\x8b"
+BETWEEN = " \t\r\n,"
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def stream_list(path: Path) -> Iterator[dict[str, Any]]:
+    """Return the objects of a JSON list in their order.
+
+    Raises UserError naming the file when it is missing, damaged, or no list of objects.
+    """
+    try:
+        with path.open("rb") as probe:
+            is_gzipped = probe.read(2) == GZIP_START
+        with gzip.open(path, "rb") if is_gzipped else path.open("rb") as file:
+            yield from _objects(file)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _objects(file: _Readable) -> Iterator[dict[str, Any]]:
+    decoder, utf8 = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")()
+    text = utf8.decode(file.read(BLOCK_BYTES)).lstrip()
+    if not text.startswith("["):
+        raise ValueError("not a JSON list")
+    place = 1
+    while True:
+        while place < len(text) and text[place] in BETWEEN:
+            place += 1
+        if text[place : place + 1] == "]":
+            return
+        try:
+            found, place = decoder.raw_decode(text, place)
+        except ValueError as error:  # so far incomplete, unless nothing more comes
+            block = file.read(BLOCK_BYTES)
+            if not block:
+                raise ValueError(f"it ends too early or is damaged: {error}") from None
+            text, place = text[place:] + utf8.decode(block), 0
+            continue
+        if not isinstance(found, dict):
+            raise ValueError("not a list of objects")
+        yield found

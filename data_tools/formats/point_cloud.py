@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_train.config import atomic_output
-from scal3r_train.data.point_file import PointFile
+from scal3r_train.data.io.point_file import PointFile
 
 CELL_M = 8.0
 PIECE_POINTS = 1 << 17

@@ -17,12 +17,11 @@ from pydantic import Field
 
 from scal3r_data_tools.adapters.scannet_pp import DEVICES, depth_name, devices_of, scenes_of, views
 from scal3r_data_tools.formats.optional import optional
-from scal3r_data_tools.preparing.mesh_depth import render_depth
-from scal3r_data_tools.preparing.parallel_jobs import run_jobs
-from scal3r_data_tools.preparing.pixel_rays import PixelRays, pixel_rays
+from scal3r_data_tools.jobs import run_jobs
+from scal3r_data_tools.preparing.mesh_depth import PixelRays, pixel_rays, render_depth
 from scal3r_train.config import StrictModel, UserError, atomic_output
-from scal3r_train.data.depth_codec import encode_uint16
-from scal3r_train.data.rectify import DistortedCamera
+from scal3r_train.data.camera.rectify import DistortedCamera
+from scal3r_train.data.io.depth_codec import encode_uint16
 
 MESH = "scans/mesh_aligned_0.05.ply"
 

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from scal3r_eval.results import ALIGNED_NAME, EvalResults
-from scal3r_eval.scoring import truth_path
+from scal3r_eval.score_stage import truth_path
 from scal3r_eval.sequences import folder_name
 from scal3r_train.geometry.camera import invert_extrinsics
-from scal3r_train.geometry.view import View
-from scal3r_train.inference.seeing.charts import (
+from scal3r_train.geometry.drawing import View
+from scal3r_train.metrics.trajectory_io import read_trajectory
+from scal3r_train.scene.visualization.charts import (
     BOTTOM,
     HEIGHT,
     LEFT,
@@ -31,8 +32,7 @@ from scal3r_train.inference.seeing.charts import (
     profile,
     round_step,
 )
-from scal3r_train.inference.seeing.html import Html, joined, tag
-from scal3r_train.metrics.trajectory_io import read_trajectory
+from scal3r_train.scene.visualization.html import Html, joined, tag
 
 MAX_HEIGHT, MIN_HEIGHT, MARGIN = 560, 200, 30
 BEYOND = 0.25  # of the truth's extent that is shown around it, whatever the estimates do

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from scal3r_eval.cited import SOURCE
-from scal3r_eval.report.cells import Cell, Table
+from scal3r_eval.report.cited import SOURCE
 from scal3r_eval.report.curves import (
     METHOD_STYLE,
     axis_by_axis,
@@ -15,12 +14,12 @@ from scal3r_eval.report.curves import (
     load_paths,
     runtime_chart,
 )
+from scal3r_eval.report.text import Cell, Table
 from scal3r_eval.results import POINT_ERRORS_NAME, EvalResults
 from scal3r_eval.sequences import folder_name
 from scal3r_train.config import UserError
-from scal3r_train.inference.seeing.html import Child, Html, facts, joined, tag, void
-from scal3r_train.inference.seeing.html import table as html_table
-from scal3r_train.inference.seeing.style import STYLE
+from scal3r_train.scene.visualization.html import STYLE, Child, Html, facts, joined, tag, void
+from scal3r_train.scene.visualization.html import table as html_table
 
 MAX_SEQUENCES = 12  # that are drawn; the tables hold all
 CELL_STYLE = """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scal3r_eval.cited import RESOURCES, RESOURCES_OF, RUNTIME_RPE_M, RUNTIME_S
 from scal3r_eval.measures import POSES
-from scal3r_eval.report.cells import BESIDE_OURS, CITED, Cell, Table, cited_cells
+from scal3r_eval.report.cited import RESOURCES, RESOURCES_OF, RUNTIME_RPE_M, RUNTIME_S
+from scal3r_eval.report.text import BESIDE_OURS, CITED, Cell, Table, cited_cells
 from scal3r_eval.results import EvalResults, Resources, SequenceScores
 from scal3r_eval.summary import value_of
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from scal3r_eval.cited import cited_metrics, cited_sequence_metrics
 from scal3r_eval.measures import BY_SEQUENCE, SCORES, Measure
-from scal3r_eval.report.cells import BESIDE_OURS, CITED, Cell, Table, cited_cell
-from scal3r_eval.report.cited_tables import ablation_table, cited_table
+from scal3r_eval.report.cited import ablation_table, cited_metrics, cited_sequence_metrics, cited_table
 from scal3r_eval.report.resource_tables import resource_table, runtime_table
+from scal3r_eval.report.text import BESIDE_OURS, CITED, Cell, Table, cited_cell
 from scal3r_eval.results import EvalResults, SequenceScores, Summary
 from scal3r_eval.summary import mean_over_runs
 

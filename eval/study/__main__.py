@@ -14,12 +14,10 @@ import torch
 from rich.console import Console
 
 from scal3r_eval.code_identity import CODE_VERSION
-from scal3r_eval.study.files import run_folder, scores_file
-from scal3r_eval.study.markdown import results_page
 from scal3r_eval.study.prepare import check_runs, make_towns, study_chunking, train_all
 from scal3r_eval.study.scoring import score_all
-from scal3r_eval.study.settings import StudyRecipe, load_study
-from scal3r_eval.study.summary import summarize
+from scal3r_eval.study.settings import StudyRecipe, load_study, run_folder, scores_file
+from scal3r_eval.study.summary import results_page, summarize
 from scal3r_train.config import UserError, run_command, write_text_atomically
 
 FORMAT_VERSION = 1

@@ -1,4 +1,7 @@
-"""The recipe of the memory study (`task: study`)."""
+"""The recipe of the memory study (`task: study`).
+
+Where a study keeps what.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from scal3r_eval.bootstrap import BootstrapSettings
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
-from scal3r_train.data.town_settings import TownSettings
-from scal3r_train.inference.align import AlignmentSettings
+from scal3r_train.data.synthetic.settings import TownSettings
+from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 REFERENCE = "full"
 
@@ -89,3 +92,28 @@ def load_study(path: Path, overrides: list[str]) -> StudyRecipe:
     if mapping.get("task") != "study":
         raise UserError(f"{path} is no study (task: study); recipes/study/memory.yaml is one")
     return validate_mapping(StudyRecipe, mapping, str(path))
+
+
+def towns_folder(recipe: StudyRecipe) -> Path:
+    """Return where the training towns are."""
+    return recipe.output_dir / "towns"
+
+
+def held_out_folder(recipe: StudyRecipe, chunks: int) -> Path:
+    """Return where the held-out towns of so many chunks are."""
+    return recipe.output_dir / f"held_out_{chunks:03d}"
+
+
+def run_folder(recipe: StudyRecipe, variant: str, seed: int) -> Path:
+    """Return the folder of one training."""
+    return recipe.output_dir / "runs" / f"{variant}_{seed}"
+
+
+def scores_file(recipe: StudyRecipe, name: str) -> Path:
+    """Return where the scores of a trained model, or of the guesses, are."""
+    return recipe.output_dir / "scores" / f"{name}.json"
+
+
+def memory_condition(chunks: int) -> str:
+    """Return the name of the condition in which so many chunks share a memory."""
+    return f"memory_{chunks}"

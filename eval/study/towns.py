@@ -14,13 +14,17 @@ from torch import Tensor
 
 from scal3r_eval.study.chunk_errors import ChunkMotion, View, chunk_motion, chunk_views
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import read_frames
-from scal3r_train.data.index import load_index
+from scal3r_train.data.camera.transforms import intrinsics_matrices
+from scal3r_train.data.index.index import load_index
+from scal3r_train.data.io.frame_io import read_frames
 from scal3r_train.data.sequence import Frames, SequenceRecord
-from scal3r_train.data.town_blackouts import read_blackouts
-from scal3r_train.data.transforms import intrinsics_matrices
-from scal3r_train.geometry.camera import compose_extrinsics, fov_from_intrinsics, invert_extrinsics
-from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.data.synthetic.settings import read_blackouts
+from scal3r_train.geometry.camera import (
+    compose_extrinsics,
+    fov_from_intrinsics,
+    invert_extrinsics,
+    world_points_from_depth,
+)
 from scal3r_train.inference.chunking import ScheduleSettings, chunk_ranges
 from scal3r_train.model.chunk_batch import reference_index
 from scal3r_train.recipe import TrainingRecipe

@@ -51,9 +51,9 @@ def add_model_commands(commands: "Commands") -> None:
 def _reconstruct(arguments: argparse.Namespace) -> int | None:
     recipe, overrides = _split_recipe(arguments.settings)
     if arguments.follow:
-        from scal3r_train.inference import follow
+        from scal3r_train.inference.streaming import reconstruct_stream
 
-        return follow.main(arguments.input, arguments.output, recipe, overrides)
+        return reconstruct_stream.main(arguments.input, arguments.output, recipe, overrides)
     from scal3r_train.inference import reconstruct
 
     return reconstruct.main(arguments.input, arguments.output, recipe, overrides)

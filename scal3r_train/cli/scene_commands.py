@@ -80,7 +80,7 @@ def _add_view(commands: "Commands") -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int | None:
-    from scal3r_train.inference.export import run
+    from scal3r_train.scene.export import run
 
     flags = [*EXPORT_FLAGS, *EXPORT_SWITCHES]
     names = [flag.removeprefix("--").replace("-", "_") for flag in flags]
@@ -89,12 +89,12 @@ def _export(arguments: argparse.Namespace) -> int | None:
 
 
 def _report(arguments: argparse.Namespace) -> int | None:
-    from scal3r_train.inference.seeing import report
+    from scal3r_train.scene.visualization import report
 
     return report.main(arguments.scene, arguments.truth)
 
 
 def _view(arguments: argparse.Namespace) -> int | None:
-    from scal3r_train.inference.seeing import viewer
+    from scal3r_train.scene.visualization import viewer
 
     return viewer.main(arguments.scene, arguments.port, arguments.host, arguments.truth, arguments.max_points)

@@ -100,7 +100,7 @@ def _add_points(kinds: "Commands") -> None:
 
 
 def _score_trajectory(arguments: argparse.Namespace) -> int | None:
-    from scal3r_eval import score
+    from scal3r_eval import score_trajectory as score
 
     return score.main(
         arguments.estimate,

@@ -1,12 +1,18 @@
 """From a step number to this rank's chunks: the data set of a training run.
 
 Shapes: B sequences, K chunks, S frames, H W pixels.
+
+A data set tied to the plan that every rank follows: from an optimizer step's plan to this rank's chunks.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import PurePath
 
 import numpy as np
 import torch
@@ -14,14 +20,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from scal3r_train.config import UserError
 from scal3r_train.data.augmentation import WindowLook
-from scal3r_train.data.covisibility import covisible_walk
-from scal3r_train.data.frame_cache import FrameCache
-from scal3r_train.data.frame_pixels import read_pixels
-from scal3r_train.data.index import SequenceIndex
-from scal3r_train.data.plan import RankPlan, Window
-from scal3r_train.data.reading_process import begin_reading
+from scal3r_train.data.index.index import SequenceIndex
+from scal3r_train.data.io.frame_cache import FrameCache, require_room
+from scal3r_train.data.io.frame_io import read_pixels
+from scal3r_train.data.io.reading_process import begin_reading
+from scal3r_train.data.sampling.covisibility import covisible_walk
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
+from scal3r_train.data.sampling.plan import RankPlan, Source, StepPlan, Window, plan_step
+from scal3r_train.data.sampling.sources import DataSettings, open_sources
 from scal3r_train.data.sequence import SequenceBatch, SequenceRecord, SkippedFrame
-from scal3r_train.data.sources import DataSettings
 from scal3r_train.data.window import WindowFrames, read_window, readable_places
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.model.chunk_batch import reference_index
@@ -184,3 +191,60 @@ def step_loader(
         worker_init_fn=begin_reading,
     )
     return iter(loader)
+
+
+@dataclass(frozen=True)
+class PlannedData:
+    """A data set together with the plan that it follows."""
+
+    sources: list[Source]
+    curriculum: CurriculumSettings
+    seed: int
+    world_size: int
+    dataset: StepDataset
+
+    def plan(self, step: int) -> StepPlan:
+        """Return the plan of a step."""
+        return plan_step(self.curriculum, self.sources, self.seed, step, self.world_size)
+
+    def num_frames(self, plans: Sequence[StepPlan]) -> Counter[str]:
+        """Return how many frames plans show of each source, by its name (`short_names`)."""
+        names = short_names([source.name for source in self.sources])
+        counts: Counter[str] = Counter()
+        for plan in plans:
+            counts.update({names[source]: num for source, num in plan.num_frames().items()})
+        return counts
+
+
+def plan_data(
+    settings: DataSettings, curriculum: CurriculumSettings, seed: int, rank: int, world_size: int
+) -> PlannedData:
+    """Open the sources and tie them to this rank's part of every step's plan."""
+    zoom, stages = settings.augmentation.max_zoom, curriculum.every_stage()
+    sizes = [size for stage in stages for size in stage.resolution]
+    height, width = max(size.height for size in sizes), max(size.width for size in sizes)
+    require_room(settings.cache, math.ceil(height * zoom), math.ceil(width * zoom))
+    indexes, sources = open_sources(settings)
+    # A partial, not a closure: it has to travel to reading processes where those are not forked.
+    plan_of_rank = partial(_plan_of_rank, curriculum, sources, seed, world_size, rank)
+    dataset = StepDataset(indexes, plan_of_rank, settings)
+    return PlannedData(sources, curriculum, seed, world_size, dataset)
+
+
+def _plan_of_rank(
+    curriculum: CurriculumSettings, sources: list[Source], seed: int, world_size: int, rank: int, step: int
+) -> RankPlan:
+    return plan_step(curriculum, sources, seed, step, world_size).for_rank(rank)
+
+
+def short_names(indexes: Sequence[str]) -> list[str]:
+    """Return a name for each index: its file without ending, or its folder when all files are called index.
+
+    Sources of the same name are numbered.
+    """
+    paths = [PurePath(index) for index in indexes]
+    names = [path.parent.name if path.stem == "index" and path.parent.name else path.stem for path in paths]
+    return [
+        name if names.count(name) == 1 else f"{name}_{names[:place].count(name) + 1}"
+        for place, name in enumerate(names)
+    ]

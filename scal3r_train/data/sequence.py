@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scal3r_train.data.pixel_map import PixelMap
+from scal3r_train.data.camera.pixel_map import PixelMap
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SequenceRecord:
     poses have another unit. max_depth: depths beyond are invalid, 0 = no limit. max_depth_percentile: so are those
     above this percentile of their frame, 0 = no limit.
     mask_rule, sky_mask_rule: which values of a mask file mark a pixel as not to be used or as sky: "below N" or
-    "from N" (`mask.py`).
+    "from N" (`io/image_codec.py`).
     camera_model: one of `camera_model.CAMERA_MODELS`, or "" when unknown. intrinsics: [S, 4] float64 fx fy cx cy in
     pixels of the image file, or None when unknown. distortion: [S, D] float64 coefficients, None for pinhole.
     pixel_centre: "half" or "integer", the coordinate of the top-left pixel's centre that cx, cy refer to.

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.augmentation import WindowLook
-from scal3r_train.data.frame_io import frame_camera
-from scal3r_train.data.frame_pixels import FramePixels
+from scal3r_train.data.camera.transforms import ResizeAndCrop, intrinsics_matrices
+from scal3r_train.data.io.frame_io import FramePixels, frame_camera
 from scal3r_train.data.sequence import SequenceRecord, SkippedFrame
-from scal3r_train.data.transforms import Cover, intrinsics_matrices
 
 Reader = Callable[[SequenceRecord, int, tuple[int, int]], FramePixels]
 
@@ -90,7 +89,7 @@ def read_window(
                     "remove it (`scal3r data check` finds the frame)"
                 )
         centre = float(camera.intrinsics[2]), float(camera.intrinsics[3])
-        cover = Cover.around(record.upright_hw(frame), size, centre, look.zoom)
+        cover = ResizeAndCrop.around(record.upright_hw(frame), size, centre, look.zoom)
         image = look.coloured(cover.image_fast(pixels.image), frame)
         images[place] = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         if pixels.depth is not None:

@@ -5,6 +5,10 @@ x_cam = R x_world + t. `intrinsics` [..., 3, 3] are in pixels, without skew; pix
 integers (COLMAP): the centre of the top-left pixel is (0.5, 0.5) and the image spans [0, W] x [0, H]. Depth
 is z-depth, not the length of the ray. Every function keeps dtype and device, is differentiable, and takes any
 leading dimensions. Shapes: N points, H W pixels.
+
+Point maps: one 3D point for every pixel, [..., H, W, 3], seen from calibrated z-depth.
+
+Conventions as in `camera.py`: OpenCV axes, extrinsics = cam_from_world, pixel centres at half integers.
 """
 
 import torch
@@ -42,7 +46,7 @@ def intrinsics_from_fov(fov_hw: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """Intrinsics [..., 3, 3] of a centred pinhole from its full opening angles.
 
     `fov_hw` [..., 2] holds the vertical, then the horizontal angle in radians; f_y = (H/2) / tan(fov_h/2),
-    f_x likewise from W, principal point (W/2, H/2) (SPEC 3.8).
+    f_x likewise from W, principal point (W/2, H/2) (docs/numerics.md#pose-encoding).
     """
     height, width = image_hw
     half_size_hw = fov_hw.new_tensor([height / 2, width / 2])
@@ -82,3 +86,14 @@ def project(points_cam: Tensor, intrinsics: Tensor) -> Tensor:
     """
     focal = torch.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], dim=-1)[..., None, :]
     return points_cam[..., :2] / points_cam[..., 2:] * focal + intrinsics[..., None, :2, 2]
+
+
+def world_points_from_depth(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
+    """World points [..., H, W, 3] of z-depth [..., H, W], intrinsics [..., 3, 3], extrinsics [..., 3, 4].
+
+    x_world = R^T (x_cam - t). Pixels without depth (0) land on the camera centre; mask them with `depth > 0`.
+    """
+    points_cam = unproject(depth, intrinsics)
+    height, width = depth.shape[-2:]
+    world_from_cam = invert_extrinsics(extrinsics)
+    return transform_points(world_from_cam, points_cam.flatten(-3, -2)).unflatten(-2, (height, width))

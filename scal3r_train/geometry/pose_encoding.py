@@ -1,4 +1,4 @@
-"""The nine numbers by which the camera head states a camera (type abs_quat_fov, SPEC 3.8).
+"""The nine numbers by which the camera head states a camera (type abs_quat_fov, docs/numerics.md#pose-encoding).
 
 [t_x, t_y, t_z, q_x, q_y, q_z, q_w, fov_h, fov_w]: translation and xyzw quaternion of cam_from_world (OpenCV
 axes) and the full vertical and horizontal opening angles in radians. The principal point is taken as the

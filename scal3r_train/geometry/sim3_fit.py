@@ -1,11 +1,12 @@
 """Fitting a similarity to corresponding points: closed forms, and one that survives outliers.
 
 All fits take corresponding points `source`, `target` [N, 3] of any floating type, compute in float64 (float32
-sums over millions of points lose 1e-3 and more, REFERENCE_FLAWS A1) and return `Sim3` target_from_source.
+sums over millions of points lose 1e-3 and more, docs/numerics.md#closed-form) and return `Sim3` target_from_source.
 Points on a plane or a line are fine: a reflection is never returned, and where the data leave a rotation open
 (about the line) any proper one is. Shapes: N points.
 
-Sources: Kabsch 1976; Umeyama 1991; Horn 1988 for the symmetric scale; SPEC 6.3 and 6.4.
+Sources: Kabsch 1976; Umeyama 1991; Horn 1988 for the symmetric scale; docs/numerics.md#closed-form and
+docs/numerics.md#robust-fit.
 """
 
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def fit_umeyama(source: Tensor, target: Tensor) -> Sim3:
 
 
 def fit_weighted(source: Tensor, target: Tensor, weights: Tensor) -> Sim3:
-    """The weighted similarity of SPEC 6.3; weights [N] >= 0 of any sum > 0.
+    """The weighted similarity of docs/numerics.md#closed-form; weights [N] >= 0 of any sum > 0.
 
     Its scale is the ratio of the rms radii about the centroids. That treats source and target alike (Horn):
     noise in the source does not shrink it, so a chain of such fits keeps its scale, where the trace formula
@@ -103,10 +104,10 @@ def fit_weighted(source: Tensor, target: Tensor, weights: Tensor) -> Sim3:
 def fit_robust(
     source: Tensor, target: Tensor, weights: Tensor, settings: RobustFitSettings, scale: float | None = None
 ) -> RobustFit:
-    """Iteratively reweighted fit (SPEC 6.4): points that fit badly lose weight, round by round.
+    """Iteratively reweighted fit (docs/numerics.md#robust-fit): points that fit badly lose weight, round by round.
 
     The default differs from the reference where that is not invariant to scale or returns a stale estimate
-    (A15). The width follows the median residual, so it means the same in metres and in chunk units and
+    (see there). The width follows the median residual, so it means the same in metres and in chunk units and
     shrinks as the fit improves; the weight beyond it falls with the square of the residual, so that the pull
     of an outlier vanishes with its distance. The trace formula's scale is used until the estimate is nearly
     settled, and the symmetric one of `fit_weighted` after. Measured on synthetic clouds: 40 % of outliers at
@@ -146,7 +147,7 @@ def spread(points: Tensor) -> Tensor:
 def _fit_like_reference(
     source: Tensor, target: Tensor, weights: Tensor, settings: RobustFitSettings
 ) -> RobustFit:
-    """SPEC 6.4 to the letter: stop on parameters or cost and return the estimate before the newest."""
+    """The release's fit to the letter (docs/numerics.md#robust-fit): it returns the estimate before the newest."""
     scene_scale = spread(target)
     solves = [fit_weighted(source, target, weights)]
     accepted, previous_cost = solves[0], float("inf")

@@ -1,7 +1,8 @@
 """The tangent space of Sim(3): Exp, Log, adjoint and Jacobians, batched and in float64.
 
 A tangent vector is (tau, phi, sigma) [N, 7]: translation, rotation vector (radians) and log scale. As a matrix it is
-[[phi^ + sigma I, tau], [0, 0]], and Exp is the matrix exponential: s = e^sigma, R = exp(phi^), t = V tau (SPEC 7.4).
+[[phi^ + sigma I, tau], [0, 0]], and Exp is the matrix exponential: s = e^sigma, R = exp(phi^), t = V tau
+(docs/numerics.md#sim3-tangent).
 With sigma = 0 everything is SE(3), whose six numbers are the first six.
 
 All coefficients are integrals over v in [0, 1] of smooth functions (V = integral of e^(sigma v) exp(v phi^), ...),
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scal3r_train.geometry.sim3_batch import Sim3Batch
+from scal3r_train.geometry.sim3 import Sim3Batch
 
 _FEW, _MANY = 6, 12  # nodes that are exact to rounding for small and for all arguments
 _SMALL = 0.5

@@ -19,15 +19,28 @@ from typing import Any
 
 from scal3r_train import __version__
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
+from scal3r_train.data.index.source import open_source
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.source import open_source
-from scal3r_train.inference.chunk_pass import ChunkPass
-from scal3r_train.inference.layout import Layout
-from scal3r_train.inference.load_model import checkpoint_sha256, load_model
-from scal3r_train.inference.loops import ClosedLoops, find_and_close_loops, wants_loops
+from scal3r_train.inference.chunking import Layout
+from scal3r_train.inference.input.video import Video
+from scal3r_train.inference.loop_closure.loops import ClosedLoops, find_and_close_loops, wants_loops
+from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.progress import Stages
-from scal3r_train.inference.scene import Scene, SceneInfo, load_scene, load_scene_info
-from scal3r_train.inference.scene_folder import (
+from scal3r_train.inference.publish import publish_scene, scene_info
+from scal3r_train.inference.rank_work import (
+    join_chunks,
+    overlap_after,
+    place_chunks_of_rank,
+    plan_chunk_states,
+    predict_chunks_of_rank,
+    voxel_size_of,
+)
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.model.load_model import checkpoint_sha256, load_model
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.collectives import gather_to_all, gather_to_main, raise_on_all_ranks
+from scal3r_train.parallel.process import current_process, joined_processes
+from scal3r_train.scene.folder import (
     TIMINGS_NAME,
     discard_scene_folder,
     partial_folder,
@@ -35,22 +48,8 @@ from scal3r_train.inference.scene_folder import (
     start_scene_folder,
     work_folder,
 )
-from scal3r_train.inference.scene_writing import scene_info, write_shares
-from scal3r_train.inference.seeing.report import write_report
-from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.share import (
-    join_chunks,
-    overlap_after,
-    place_share,
-    plan_share,
-    predict_share,
-    voxel_size_of,
-)
-from scal3r_train.inference.video import Video
-from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.collectives import gather_to_all
-from scal3r_train.parallel.process import current_process, joined_processes
-from scal3r_train.parallel.world import gather_to_main, same_fate
+from scal3r_train.scene.scene import Scene, SceneInfo, load_scene, load_scene_info
+from scal3r_train.scene.visualization.report import write_report
 
 
 def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequence[str]) -> int:
@@ -99,7 +98,7 @@ def reconstruct(
     """
     process = current_process()
     stages = Stages(visible=process.is_main)
-    with same_fate():
+    with raise_on_all_ranks():
         if process.is_main:
             refuse_occupied(output, overwrite=recipe.export.overwrite)
         refuse_missing_heads(model, recipe)
@@ -112,14 +111,14 @@ def reconstruct(
         folder = partial_folder(output)
         if process.is_main:
             stages.keep(work_folder(output) / TIMINGS_NAME)
-        chunk_pass = ChunkPass(model, recipe.points, recipe.model.precision)
-        plan = plan_share(chunk_pass, video, layout, recipe, folder)
+        chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
+        plan = plan_chunk_states(chunk_runner, video, layout, recipe, folder)
         if process.is_main:
             sys.stderr.write("".join(f"{line}\n" for line in (*video.notes, plan.line())))
         with stages.stage("predict"):
             work = work_folder(output) / f"process_{process.rank:04d}"
-            predictions, schedule, descriptors = predict_share(
-                chunk_pass, video, mine, layout, recipe, plan, work, stages.track
+            predictions, schedule, descriptors = predict_chunks_of_rank(
+                chunk_runner, video, mine, layout, recipe, plan, work, stages.track
             )
         with stages.stage("align"):
             after = overlap_after(predictions, layout)
@@ -139,10 +138,12 @@ def reconstruct(
                     stages.track,
                 )
             placement = placement.moved(closed.first_from_chunk)
-        with stages.stage("place"), same_fate():
-            share = place_share(predictions, after, video, layout, placement, recipe, folder, stages.track)
+        with stages.stage("place"), raise_on_all_ranks():
+            share = place_chunks_of_rank(
+                predictions, after, video, layout, placement, recipe, folder, stages.track
+            )
         shares = gather_to_main(share)
-        with same_fate():
+        with raise_on_all_ranks():
             if process.is_main:
                 info = scene_info(
                     video,
@@ -153,11 +154,11 @@ def reconstruct(
                     model_sha256,
                     stages,
                     plan,
-                    chunk_pass.device,
+                    chunk_runner.device,
                 )
                 if closed is not None:
                     info = info.model_copy(update={"loops": closed.loops, "pose_graph": closed.pose_graph})
-                write_shares(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
+                publish_scene(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
     return load_reported(output, recipe) if process.is_main else None
 
 
@@ -172,7 +173,7 @@ def load_reported(output: Path, recipe: ReconstructionRecipe) -> Scene:
 def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRecipe) -> str:
     """Load what the recipe names, reconstruct unless that has been done, and return a line that says so."""
     process = current_process()
-    with same_fate():
+    with raise_on_all_ranks():
         record = open_source(source)
         model = load_model(recipe.model.checkpoint, process.device, recipe.model.memory)
         video = Video.choose(record, recipe.input, model.config)
@@ -223,7 +224,7 @@ def _growing_scene(output: Path, identity: dict[str, Any] | None) -> Iterator[No
     """
     is_main = current_process().is_main
     try:
-        with same_fate():
+        with raise_on_all_ranks():
             if is_main:
                 start_scene_folder(output, identity)
         yield

@@ -7,15 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from scal3r_train.config import StrictModel
-from scal3r_train.inference.align import AlignmentSettings
+from scal3r_train.inference.alignment.settings import AlignmentSettings, FusionSettings
 from scal3r_train.inference.chunking import ScheduleSettings
-from scal3r_train.inference.follow_settings import FollowSettings
-from scal3r_train.inference.fuse import FusionSettings
-from scal3r_train.inference.input_settings import InputSettings
-from scal3r_train.inference.load_model import ModelSettings
-from scal3r_train.inference.loop_edges import LoopEdgeSettings
-from scal3r_train.inference.loop_retrieval import LoopSettings
+from scal3r_train.inference.input.settings import InputSettings
+from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings, LoopSettings
 from scal3r_train.inference.prediction import PointSource
+from scal3r_train.inference.streaming.settings import StreamingSettings
+from scal3r_train.model.load_model import ModelSettings
 
 
 class ExportSettings(StrictModel):
@@ -51,4 +49,4 @@ class ReconstructionRecipe(StrictModel):
     loop_closure: LoopSettings = LoopSettings()
     pose_graph: LoopEdgeSettings = LoopEdgeSettings()
     export: ExportSettings = ExportSettings()
-    follow: FollowSettings = FollowSettings()
+    follow: StreamingSettings = StreamingSettings()

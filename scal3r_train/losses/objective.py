@@ -2,7 +2,7 @@
 
 Engines (DDP, ZeRO, FSDP2) average gradients over the W ranks of the world. `reduce_terms` therefore scales
 this rank's share so that this average is exactly the gradient of the mean over the step's real chunks, or
-sequences, however unequal the ranks' shares are (DISTRIBUTED.md section 1):
+sequences, however unequal the ranks' shares are (docs/numerics.md#loss-over-ranks):
     "chunk":    loss_rank = W / N * sum over local real chunks of sum_i w_i total_i / count_i
     "sequence": loss_rank = W / S * sum over b of sum_i w_i (local total_ib) / (count_ib of the context group)
 N real chunks and S sequences in the step, B sequences b per rank, i terms with weights w_i. A chunk

@@ -7,8 +7,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from scal3r_train.losses.gradient import normal_term
-from scal3r_train.losses.regression import RegressionSettings, regression_terms
+from scal3r_train.losses.residuals import RegressionSettings, normal_term, regression_terms
 from scal3r_train.losses.terms import WeightedTerm, masked, working_precision
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceBatch
+from scal3r_train.geometry.camera import world_points_from_depth
 from scal3r_train.geometry.normalization import distance_sums, mean_distance
-from scal3r_train.geometry.pointmap import world_points_from_depth
 from scal3r_train.geometry.pose_encoding import encode_pose
 from scal3r_train.losses.terms import masked, per_chunk
 

@@ -19,7 +19,7 @@ import torch
 from scal3r_train.config import UserError
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import RobustFitSettings, fit_robust
-from scal3r_train.metrics.nearest import NearestPoints
+from scal3r_train.metrics.points import NearestPoints
 
 IcpMode = Literal["se3", "sim3"]
 FIT = RobustFitSettings(max_rounds=10, tolerance=1e-4)

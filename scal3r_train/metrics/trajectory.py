@@ -18,8 +18,13 @@ from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import fit_kabsch, fit_umeyama
 from scal3r_train.metrics.kitti_segments import segment_errors
-from scal3r_train.metrics.motion_errors import RpeStep, motion_errors
-from scal3r_train.metrics.relative_pose import choose_pairs, pose_auc, relative_pose_errors_deg
+from scal3r_train.metrics.relative_pose import (
+    RpeStep,
+    choose_pairs,
+    motion_errors,
+    pose_auc,
+    relative_pose_errors_deg,
+)
 
 AlignMode = Literal["sim3", "se3", "scale", "none"]
 MIN_POSES = 3

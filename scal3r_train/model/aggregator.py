@@ -1,4 +1,6 @@
-"""Alternating frame and global attention, cut into segments by the Adaptive Memory Units (SPEC 3.3, 3.5).
+"""Alternating frame and global attention, cut into segments by the Adaptive Memory Units.
+
+docs/numerics.md#alternating-attention has the numerics, docs/model.md#segments the reason for the cuts.
 
 Shapes: B sequences, K chunks, S frames, P tokens of a frame (camera, registers, patches), C channels.
 """
@@ -186,7 +188,10 @@ class Aggregator(nn.Module):
         return [range(start, end + 1) for start, end in zip(starts, ends, strict=True)]
 
     def embed(self, batch: ImageBatch) -> ChunkBatch:
-        """Return the tokens of a batch of images in [0, 1], frames reordered reference first (SPEC 2, 3.3)."""
+        """Return the tokens of a batch of images in [0, 1], frames reordered reference first.
+
+        docs/numerics.md#chunks and docs/numerics.md#tokens state order and tokens.
+        """
         height, width = batch.images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(

@@ -1,4 +1,6 @@
-"""The Adaptive Memory Unit: a fast-weight network written by all chunks of a sequence and read by each (SPEC 4).
+"""The Adaptive Memory Unit: a fast-weight network written by all chunks of a sequence and read by each.
+
+docs/model.md#the-memory explains it, docs/numerics.md#memory-gradient and the sections after it have the numerics.
 
 Shapes: B sequences, K chunks, S frames, N patch tokens of a frame, L = K S N, C channels, E memory heads, D = C / E
 head dimension, M inner dimension. Tokens of a chunk batch are [B, K, S, P, C] with P = special tokens + N.
@@ -97,7 +99,9 @@ class AdaptiveMemoryUnit(Recomputed):
         self.observer: MemoryObserver | None = None
 
     def chunk_gradient(self, batch: ChunkBatch) -> FastWeights:
-        """Return the ascent gradient of the batch's own chunks, one per sequence, [B, E, ...] (SPEC 4.2, 4.3).
+        """Return the ascent gradient of the batch's own chunks, one per sequence, [B, E, ...].
+
+        docs/numerics.md#memory-gradient.
 
         Padding chunks contribute exactly zero: their token learning rates are masked.
         """
@@ -110,7 +114,9 @@ class AdaptiveMemoryUnit(Recomputed):
         return self.recomputed(self, "query", batch.tokens, self._table(batch))
 
     def updated_weights(self, gradient: FastWeights) -> FastWeights:
-        """Return the fast weights of each sequence after one update, [B, E, ...] (SPEC 4.5, 4.6).
+        """Return the fast weights of each sequence after one update, [B, E, ...].
+
+        docs/numerics.md#memory-update.
 
         Never recomputed: the orthogonalisation runs once a sequence.
         """
@@ -141,7 +147,7 @@ class AdaptiveMemoryUnit(Recomputed):
     def start_sum(
         self, batches: Sequence[ChunkBatch], gradients: Sequence[FastWeights], num_sequences: int
     ) -> Callable[[], FastWeights]:
-        """Start the one sum over all chunks of each sequence, here and elsewhere (SPEC 4.4).
+        """Start the one sum over all chunks of each sequence, here and elsewhere (docs/numerics.md#sum-over-chunks).
 
         The returned function waits for it and returns the gradient of each sequence, [B, E, ...].
         """
@@ -221,7 +227,10 @@ class AdaptiveMemoryUnit(Recomputed):
         return torch.cat([special, patches + self.modulated(answers, chunk_mask).to(tokens.dtype)], dim=-2)
 
     def answers(self, queries: Tensor, weights: FastWeights) -> Tensor:
-        """Return the normalised fast-weight output for queries [B, E, L, D], [B, L, C] (SPEC 4.7)."""
+        """Return the normalised fast-weight output for queries [B, E, L, D], [B, L, C].
+
+        docs/numerics.md#memory-read.
+        """
         return self.o_norm(fast_weight.forward(weights, queries).transpose(1, 2)).flatten(2)
 
     def modulated(self, answers: Tensor, chunk_mask: Tensor | None = None) -> Tensor:
@@ -233,7 +242,10 @@ class AdaptiveMemoryUnit(Recomputed):
         return gate * (normed * (1 + scale) + shift)
 
     def token_rates(self, x: Tensor, chunk_mask: Tensor | None) -> TokenRates:
-        """Return the learning rates of patch tokens x, [B, K, S, N, C], zero in padding chunks (SPEC 4.2)."""
+        """Return the learning rates of patch tokens x, [B, K, S, N, C], zero in padding chunks.
+
+        docs/numerics.md#memory-gradient.
+        """
         offset = self.base_lr + math.log(-math.expm1(-self.base_lr))
         rates = F.softplus(self.lrs(x) + offset).unflatten(-1, (3, self.num_heads))
         if chunk_mask is not None:

@@ -1,4 +1,4 @@
-"""The pre-norm transformer block used by the encoder, the aggregator and the camera head (SPEC 3.1).
+"""The pre-norm transformer block used by the encoder, the aggregator and the camera head (docs/numerics.md#blocks).
 
 Shapes: A independent sequences (frames or chunks), N tokens, C channels.
 """
@@ -28,7 +28,10 @@ class LayerScale(nn.Module):
 
 
 class InputCastingLayerNorm(nn.LayerNorm):
-    """A LayerNorm at the entry of a head, which computes in the dtype of its own weights (SPEC 3.9)."""
+    """A LayerNorm at the entry of a head, which computes in the dtype of its own weights.
+
+    docs/numerics.md#precision.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x, [..., C], in the dtype of the weight."""

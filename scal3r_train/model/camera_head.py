@@ -1,4 +1,4 @@
-"""Camera head: iterative refinement of a nine-number pose encoding per frame (SPEC 3.6).
+"""Camera head: iterative refinement of a nine-number pose encoding per frame (docs/numerics.md#camera-head).
 
 Shapes: A chunks, S frames, C = 2 * hidden size channels, T refinement iterations.
 """

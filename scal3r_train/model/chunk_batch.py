@@ -61,7 +61,7 @@ class ImageBatch:
 
 
 def reference_index(num_frames: int) -> int:
-    """Return the temporal index of a chunk's reference frame, ceil(S / 2) - 1 (SPEC 2)."""
+    """Return the temporal index of a chunk's reference frame, ceil(S / 2) - 1 (docs/numerics.md#chunks)."""
     return (num_frames + 1) // 2 - 1
 
 

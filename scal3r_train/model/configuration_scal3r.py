@@ -12,7 +12,7 @@ PatchEncoderKind = Literal["dinov2", "conv", "correlation"]
 class Scal3RConfig(PreTrainedConfig):
     """Sizes and switches of `Scal3RModel`; the defaults are the released 1.27 B parameter configuration.
 
-    Network (SPEC 3):
+    Network (docs/model.md#the-network):
         image_size: side in pixels of the square whose positional embeddings the encoder stores.
         patch_size: side of a patch in pixels; image sides must be multiples of it.
         hidden_size, num_layers, num_heads, mlp_ratio: alternating attention; one layer is a frame block and a
@@ -23,12 +23,13 @@ class Scal3RConfig(PreTrainedConfig):
         patch_encoder: "dinov2", "conv" (one strided convolution) or "correlation" (convolutions plus a local
             cost volume against the temporally previous frame; for small models trained from scratch).
         encoder_layers, encoder_heads: size of the DINOv2 encoder.
-        encoder_antialias, encoder_position_offset: how positional embeddings are resampled (SPEC 3.2, 7.1).
+        encoder_antialias, encoder_position_offset: how positional embeddings are resampled
+            (docs/numerics.md#patch-encoder).
         correlation_channels, correlation_radius, correlation_stride: features, reach (in feature pixels) and
             resolution (in image pixels) of the "correlation" encoder.
         tap_layers: layers whose outputs feed the dense heads; the last one also feeds the camera head.
 
-    Memory (SPEC 4):
+    Memory (docs/model.md#the-memory):
         memory_layers: layers followed by an Adaptive Memory Unit; empty turns global context off.
         memory_scope: "sequence" sums the chunk gradients of a sequence, wherever its chunks are (global context);
             "chunk" gives each chunk a memory that only it writes and reads (the paper's ablation without GCS).
@@ -38,9 +39,10 @@ class Scal3RConfig(PreTrainedConfig):
             equal to the backbone's).
         newton_schulz_steps: iterations of the orthogonalisation of the summed gradient.
         newton_schulz_dtype: "working" computes it in the fast weights' own dtype; "bfloat16" is the official
-            release's numerics, which is not reproducible beyond 2-6 % (SPEC 4.10).
+            release's numerics, which is not reproducible beyond 2-6 % (docs/numerics.md#conditioning).
 
-    Heads (SPEC 3.6, 3.7): camera_head, depth_head, point_head switch them; `camera_*` and `dpt_*` size them.
+    Heads (docs/numerics.md#camera-head, docs/numerics.md#dpt-heads): camera_head, depth_head,
+    point_head switch them; `camera_*` and `dpt_*` size them.
     """
 
     model_type = "scal3r"

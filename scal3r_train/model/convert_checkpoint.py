@@ -1,4 +1,6 @@
-"""Translate the official Scal3R checkpoint and VGGT-1B into our names and back, strictly (SPEC 10, 11).
+"""Translate the official Scal3R checkpoint and VGGT-1B into our names and back, strictly.
+
+docs/numerics.md#released-checkpoints counts their parameters.
 
 Only prefixes and the place of the memories differ; every tail is the published one:
 

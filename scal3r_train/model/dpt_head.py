@@ -1,5 +1,7 @@
-"""DPT head: dense depth or points from four feature taps (SPEC 3.7; Ranftl et al., Vision Transformers for Dense
-Prediction, ICCV 2021).
+"""DPT head: dense depth or points from four feature taps.
+
+docs/numerics.md#dpt-heads has every layer. Source: Ranftl et al., Vision Transformers for Dense
+Prediction, ICCV 2021.
 
 Shapes: A frames, N = h w patches, C = 2 * hidden size channels, H W pixels.
 """

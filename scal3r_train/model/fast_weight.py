@@ -1,4 +1,7 @@
-"""The fast-weight maths of the Adaptive Memory Unit as pure functions (SPEC 4.3, 4.5, 4.6).
+"""The fast-weight maths of the Adaptive Memory Unit as pure functions.
+
+docs/model.md#the-memory explains it. The numerics: docs/numerics.md#memory-gradient, docs/numerics.md#newton-schulz
+and docs/numerics.md#memory-update.
 
 A fast-weight network is f_W(z) = (SiLU(z w0) * (z w2)) w1 per head. Shapes: G groups (sequences or chunks), E heads,
 N tokens, D head dimension, M inner dimension. w0, w2 [..., E, D, M]; w1 [..., E, M, D]; keys, values and queries
@@ -45,7 +48,9 @@ def forward(weights: FastWeights, z: Tensor) -> Tensor:
 
 
 def ascent_gradient(weights: FastWeights, keys: Tensor, values: Tensor, rates: TokenRates) -> FastWeights:
-    """Return the gradient of J = sum_i rate_i <f_W(k_i), v_i>, with each matrix using its own token rates (SPEC 4.3).
+    """Return the gradient of J = sum_i rate_i <f_W(k_i), v_i>, with each matrix using its own token rates.
+
+    docs/numerics.md#memory-gradient.
 
     Following it upwards stores values under their keys. Written out by hand so that it is an ordinary differentiable
     expression (one backward through it, no double backward) and needs one pass over the tokens.
@@ -79,7 +84,9 @@ def ascent_gradient_autograd(
 
 
 def newton_schulz(gradient: Tensor, num_steps: int, dtype: torch.dtype) -> Tensor:
-    """Move the singular values of each matrix, [..., R, C], towards 1, keeping its singular vectors (SPEC 4.5).
+    """Move the singular values of each matrix, [..., R, C], towards 1, keeping its singular vectors.
+
+    docs/numerics.md#newton-schulz.
 
     The quintic iteration runs in `dtype` and returns the input's dtype. Singular values end in about [0.68, 1.15];
     directions weaker than 1e-3 of the Frobenius norm are lifted only partly. The scale of the input is irrelevant.
@@ -95,7 +102,9 @@ def newton_schulz(gradient: Tensor, num_steps: int, dtype: torch.dtype) -> Tenso
 
 
 def update(weights: FastWeights, gradient: FastWeights, num_steps: int, dtype: torch.dtype) -> FastWeights:
-    """Return the updated fast weights: add the orthogonalised gradient, then restore each column's norm (SPEC 4.6).
+    """Return the updated fast weights: add the orthogonalised gradient, then restore each column's norm.
+
+    docs/numerics.md#memory-update.
 
     There is no step size: the gradient's direction alone acts. Gradient may carry leading group dimensions that the
     weights do not have.

@@ -22,9 +22,8 @@ from scal3r_train.model.block import LayerScale
 from scal3r_train.model.camera_head import CameraHead
 from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, temporal_order, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.correlation_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder
 from scal3r_train.model.dpt_head import DPTHead
-from scal3r_train.model.patch_encoder import DinoPatchEncoder
+from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
 
 SPECIAL_TOKEN_STD = 1e-6
 ENCODER_INIT_STD = 0.02
@@ -42,7 +41,8 @@ class Scal3ROutput(ModelOutput):
     A head that is switched off leaves None.
 
     Attributes:
-        pose_encoding: [B, K, S, 9] translation and quaternion (xyzw) of cam_from_chunk, fov_h, fov_w (SPEC 3.8).
+        pose_encoding: [B, K, S, 9] translation and quaternion (xyzw) of cam_from_chunk, fov_h, fov_w
+            (docs/numerics.md#pose-encoding).
         pose_encoding_stages: [T, B, K, S, 9] all refinement stages; the last equals `pose_encoding`. For nested
             lists each chunk's is [T, S, 9].
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
@@ -210,7 +210,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         tokens = torch.cat([half[:, :, :, 0] for half in tap], dim=-1)
         with torch.autocast(
             tokens.device.type, enabled=False
-        ):  # heads keep to their weights' dtype (SPEC 3.9)
+        ):  # heads keep to their weights' dtype (docs/numerics.md#precision)
             stages = self.camera_head(tokens.flatten(0, 1))
         stages = stages[:, :, temporal_order(tokens.shape[2])]
         return stages.unflatten(1, tokens.shape[:2]).movedim(0, 2)
@@ -236,7 +236,7 @@ def _init_linear(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
 
 
 def _init_memory(memory: AdaptiveMemoryUnit) -> None:
-    """Set the fast weights and make the output projection a constant gate (SPEC 4.1)."""
+    """Set the fast weights and make the output projection a constant gate (docs/numerics.md#memory-parameters)."""
     _, head_dim, inner_dim = memory.w0.shape
     init.normal_(memory.w0, std=(2 / head_dim) ** 0.5)
     init.normal_(memory.w2, std=(2 / head_dim) ** 0.5)

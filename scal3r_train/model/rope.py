@@ -1,4 +1,4 @@
-"""Two-dimensional rotary position embedding (SPEC 3.4).
+"""Two-dimensional rotary position embedding (docs/numerics.md#rope).
 
 Shapes: P tokens of a frame, N = S P tokens of S frames, D head dimension, h = D / 2 channels per axis.
 """
@@ -49,7 +49,8 @@ def token_positions(
 ) -> Tensor:
     """Return the (row, column) of every token of a frame, [num_special_tokens + N_patches, 2] int64.
 
-    Special tokens sit at (0, 0), where the rotation is the identity; patches count from (1, 1) (SPEC 3.3).
+    Special tokens sit at (0, 0), where the rotation is the identity; patches count from (1, 1)
+    (docs/numerics.md#tokens).
     """
     rows = torch.arange(1, grid_height + 1, device=device)
     columns = torch.arange(1, grid_width + 1, device=device)

@@ -1,4 +1,6 @@
-"""Place recognition by DINOv2 SALAD: a ViT-B/14 encoder and optimal-transport aggregation (SPEC 7.1).
+"""Place recognition by DINOv2 SALAD: a ViT-B/14 encoder and optimal-transport aggregation.
+
+docs/numerics.md#place-recognition has the numbers.
 
 Izquierdo and Civera, "Optimal Transport Aggregation for Visual Place Recognition", CVPR 2024. Inference only; the
 parameters carry the published names.

@@ -43,7 +43,7 @@ def build_engine(settings: ParallelSettings, process: Process, accumulation_step
     name = engine_name(settings, process)
     # Imported here: each engine brings its own library, and DeepSpeed alone takes seconds.
     if name in ("single", "ddp"):
-        from scal3r_train.parallel.replicated import ReplicatedEngine  # noqa: PLC0415
+        from scal3r_train.parallel.torch_engine import ReplicatedEngine  # noqa: PLC0415
 
         return ReplicatedEngine(name, settings, process, accumulation_steps)
     if not dist.is_initialized():

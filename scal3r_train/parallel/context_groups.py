@@ -1,7 +1,9 @@
 """Context groups: which ranks share a sequence, and the process groups that let them talk.
 
 The world is covered by aligned blocks whose sizes are powers of two (buddy blocks), so that 2 * world - 1 process
-groups, created once in the same order everywhere, serve every partition (DISTRIBUTED.md 3).
+groups, created once in the same order everywhere, serve every partition (docs/numerics.md#context-groups).
+
+Which rank of a context group holds which chunks of a sequence: a pure function.
 """
 
 from __future__ import annotations
@@ -114,3 +116,16 @@ def connect_memories(model: nn.Module, group: Group, waiting: Waiting = nullcont
     for module in model.modules():
         if isinstance(module, AdaptiveMemoryUnit):
             module.sum_over_context = sum_gradient
+
+
+def assign_chunks(num_chunks: int, num_ranks: int) -> list[range]:
+    """Return for each rank its consecutive chunks; the first ranks hold one more when they do not divide.
+
+    Ranks beyond the number of chunks get an empty range and still take part in every collective. In training the
+    step plan gives every rank equally many chunks instead: a rank without chunks has no graph to send gradients
+    through, and its peers would wait for it in backward.
+    """
+    base, extra = divmod(num_chunks, num_ranks)
+    sizes = [base + (rank < extra) for rank in range(num_ranks)]
+    starts = [sum(sizes[:rank]) for rank in range(num_ranks)]
+    return [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]

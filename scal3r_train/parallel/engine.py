@@ -1,8 +1,13 @@
 """The training engine: what the trainer asks of whatever holds parameters, gradients and optimizer state.
 
-Subclasses say where those live: on every rank (replicated.py), or cut into pieces (fsdp2.py, zero.py). Launching and
+Subclasses say where those live: on every rank (torch_engine.py), or cut into pieces (fsdp2.py, zero.py). Launching and
 launcher settings are Accelerate's; wrapping is done by each library's own entry point, since Accelerate's DeepSpeed
 backward makes the optimizer step before all ranks could vote on the gradient, and its FSDP2 needs an accelerator.
+
+What one process holds of a parameter and of the state that trains it: an interval of the flattened parameter.
+
+The one description that single process, DDP, ZeRO and FSDP2 share. Saving writes intervals, restoring reads the
+intervals that a process needs, whoever wrote them: that is why a run may go on under another engine or world size.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,10 +27,40 @@ from torch.optim.lr_scheduler import LRScheduler
 from scal3r_train.parallel.collectives import total_over_world
 from scal3r_train.parallel.process import Process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
-from scal3r_train.parallel.shard import MOMENTS, Shard
 
-if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transformers' models takes seconds
+if TYPE_CHECKING:
     from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An interval of one parameter.
+
+    Attributes:
+        name: the parameter's name in the bare model.
+        shape: of the whole parameter.
+        start: first element of the interval in the flattened parameter.
+        weight: [n] flat view of the values that the optimizer updates (fp32; frozen ones in their own dtype).
+            Writing into it changes the model only after `Engine.publish_weights`.
+        moments: AdamW's two moments, [n] flat views each; empty for frozen parameters.
+        is_replicated: whether every process holds this same interval.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    weight: Tensor
+    moments: dict[str, Tensor] = field(default_factory=dict)
+    is_replicated: bool = False
+
+    @property
+    def stop(self) -> int:
+        """Element after the interval's last one."""
+        return self.start + self.weight.numel()
+
 
 BuildOptimizer: TypeAlias = Callable[[nn.Module], tuple[torch.optim.Optimizer, LRScheduler]]
 

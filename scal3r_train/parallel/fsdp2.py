@@ -17,10 +17,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.parallel.engine import MOMENTS, Shard
 from scal3r_train.parallel.launch import launched_reshard_after_forward
-from scal3r_train.parallel.precision import autocast
-from scal3r_train.parallel.shard import MOMENTS, Shard
-from scal3r_train.parallel.torch_engine import TorchEngine
+from scal3r_train.parallel.torch_engine import TorchEngine, autocast
 
 
 class Fsdp2Engine(TorchEngine):

@@ -1,11 +1,27 @@
-"""What single process, DDP and FSDP2 share: gradients in `.grad`, clipped here, torch's own optimizer step."""
+"""The precision of encoder and attention; memories and heads leave autocast by themselves.
+
+What single process, DDP and FSDP2 share: gradients in `.grad`, clipped here, torch's own optimizer step.
+
+Single process and DDP: every rank holds everything, gradients are averaged.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
-from scal3r_train.parallel.engine import Engine, allocate_moments
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Return the context in which the model runs: bf16 autocast or nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class TorchEngine(Engine):
@@ -28,3 +44,69 @@ class TorchEngine(Engine):
 
     def _drop_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+
+
+class ReplicatedEngine(TorchEngine):
+    """Plain PyTorch, wrapped in DDP when there are peers."""
+
+    def _wrap(self) -> None:
+        super()._wrap()
+        self._called: nn.Module = self.bare_model
+        if self.name == "ddp":
+            # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            self._called = DistributedDataParallel(
+                self.bare_model,
+                device_ids=[self.process.device] if self.process.device.type == "cuda" else None,
+            )
+            self._settle_buckets()
+
+    def _settle_buckets(self) -> None:
+        """Let DDP choose its final buckets now, by a backward on the smallest input, not in the first step.
+
+        DDP lays its buckets out anew after the first backward, in the order in which gradients came. An all-reduce
+        over more than two ranks adds their values in an order that depends on the place in a bucket. Without this a
+        resumed run, whose first step has the first layout again, differs from the uninterrupted one by rounding
+        (benchmarks/ddp_buckets.py).
+        """
+        side = 2 * self.bare_model.config.patch_size
+        output = self.forward(torch.zeros(1, 1, 2, 3, side, side, device=self.process.device), None)
+        sum(value.sum() for value in output.values()).backward()
+        self._drop_gradients()
+
+    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
+        """Run the model under autocast."""
+        with autocast(self.settings.precision, self.process.device):
+            return self._called(images, chunk_mask)
+
+    @contextmanager
+    def micro_step(self, *, is_last: bool) -> Iterator[None]:
+        """Exchange gradients in the last micro-step only."""
+        if is_last or not isinstance(self._called, DistributedDataParallel):
+            yield
+        else:
+            with self._called.no_sync():
+                yield
+
+    def gradients(self) -> Mapping[str, Tensor]:
+        """Return the whole averaged gradients."""
+        return {
+            name: parameter.grad
+            for name, parameter in self.bare_model.named_parameters()
+            if parameter.grad is not None
+        }
+
+    @property
+    def holds_whole_gradients(self) -> bool:
+        """Every rank holds all of it."""
+        return True
+
+    def shards(self) -> list[Shard]:
+        """Return every parameter whole."""
+        shards = []
+        for name, parameter in self.bare_model.named_parameters():
+            state = self.optimizer.state[parameter] if parameter.requires_grad else {}
+            moments = {key: state[key].view(-1) for key in MOMENTS if key in state}
+            weight = parameter.detach().view(-1)
+            shards.append(Shard(name, tuple(parameter.shape), 0, weight, moments, is_replicated=True))
+        return shards

@@ -15,7 +15,8 @@ from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.planning.engine_bytes import EngineBytes, ModelSize, engine_bytes, model_size
-from scal3r_train.planning.step_memory import Numerics, Precision, StepMemory, StepMeter, StepSize
+from scal3r_train.planning.step_memory import Numerics, Precision, StepMemory, StepMeter
+from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.freezing import FrozenDtype, TrainedParts, choose_trained
 from scal3r_train.training.optim import OptimSettings
 from scal3r_train.training.trainer import freeze_untrained_heads

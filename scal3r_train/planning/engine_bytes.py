@@ -14,14 +14,14 @@ from typing import Any
 from torch import nn
 
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.parallel import zero_config
+from scal3r_train.parallel import zero
 from scal3r_train.parallel.fsdp2 import units
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.planning.step_memory import Numerics, StepMemory
 from scal3r_train.training.optim import OptimSettings, parameter_groups
 
 FP32 = 4
-# DeepSpeed's defaults where `zero_config.ZERO_OPTIMIZATION` says nothing, in elements.
+# DeepSpeed's defaults where `zero.ZERO_OPTIMIZATION` says nothing, in elements.
 PERSISTENCE_THRESHOLD, REUSE_DISTANCE = 100_000, 1_000_000_000
 
 
@@ -171,7 +171,7 @@ def engine_bytes(
             accumulated=whole,
             update=group if is_cuda else one_by_one // world_size,
         )
-    bucket = FP32 * zero_config.BUCKET_NUMEL
+    bucket = FP32 * zero.BUCKET_NUMEL
     flat_update = group if is_cuda else 2 * group
     if engine in ("zero1", "zero2"):
         return EngineBytes(
@@ -207,7 +207,7 @@ def kept_gathered(size: ModelSize) -> int:
     It does not release what the next `stage3_max_reuse_distance` elements need again, and the last ones of forward
     are the first ones of backward.
     """
-    distance = zero_config.ZERO_OPTIMIZATION["zero3"].get("stage3_max_reuse_distance", REUSE_DISTANCE)
+    distance = zero.ZERO_OPTIMIZATION["zero3"].get("stage3_max_reuse_distance", REUSE_DISTANCE)
     return min(size.total_bytes - FP32 * size.small, FP32 * int(distance) // 2)
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scal3r_train.config import UserError
-from scal3r_train.data.plan import Source, StepPlan, plan_step
-from scal3r_train.data.sources import DataSettings, index_exists, open_sources
+from scal3r_train.data.sampling.plan import Source, StepPlan, plan_step
+from scal3r_train.data.sampling.sources import DataSettings, index_exists, open_sources
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.recipe import ModelSettings, load_training_recipe

@@ -1,9 +1,9 @@
 """Data that cannot be read: all ranks agree on what takes its place, count it, and say so.
 
 A window is lost when any rank of its context group cannot use its part of it. All ranks hear of it in one exchange,
-the ranks of the group read the same other window (data/fallback.py), and all exchange again. Who reads what depends
-on the step and on which files can be read, on nothing else. Single frames that cannot be read were replaced where they
-were read (data/window.py); here they are counted.
+the ranks of the group read the same other window (data/sampling/plan.py), and all exchange again. Who reads what
+depends on the step and on which files can be read, on nothing else. Single frames that cannot be read were replaced
+where they were read (data/window.py); here they are counted.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from typing import Any
 from torch import Tensor
 
 from scal3r_train.config import UserError, write_text_atomically
-from scal3r_train.data.curriculum import CurriculumSettings
 from scal3r_train.data.dataset import FailedBatch, StepDataset, UnreadableWindow
-from scal3r_train.data.fallback import fallback_window
-from scal3r_train.data.plan import GroupPlan, Source, StepPlan
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
+from scal3r_train.data.sampling.plan import GroupPlan, Source, StepPlan, fallback_window
+from scal3r_train.data.sampling.sources import DataSettings
 from scal3r_train.data.sequence import SequenceBatch, SkippedFrame
-from scal3r_train.data.sources import DataSettings
 from scal3r_train.losses.targets import require_finite
 from scal3r_train.parallel.collectives import broadcast_from_main, gather_to_all
 from scal3r_train.parallel.process import Process

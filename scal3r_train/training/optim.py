@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from scal3r_train.config import StrictModel
-from scal3r_train.data.curriculum import Stage, check_stages, stage_at
+from scal3r_train.data.sampling.curriculum import Stage, check_stages, stage_at
 
 Part = Literal["memory", "backbone"]
 MEMORY_PREFIX = "aggregator.memory_units."

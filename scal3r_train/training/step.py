@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.dataset import FailedBatch
-from scal3r_train.data.plan import StepPlan
+from scal3r_train.data.sampling.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.losses.objective import ObjectiveSettings, Predictions, compute_terms, reduce_terms
 from scal3r_train.losses.targets import build_targets, require_finite
@@ -25,7 +25,7 @@ from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
 
 if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transformers' models takes seconds
-    from scal3r_train.training.step_watch import StepWatch
+    from scal3r_train.training.monitoring.step_profiler import StepProfiler
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def train_step(
     groups: ContextGroups,
     micro_steps: Sequence[MicroStep],
     objective: ObjectiveSettings,
-    watch: StepWatch,
+    watch: StepProfiler,
 ) -> StepResult:
     """Make one optimizer step; every rank calls it with the same plans and takes the same decision.
 
@@ -106,7 +106,7 @@ def forward_loss(
     batch: SequenceBatch,
     objective: ObjectiveSettings,
     num_averaged: float,
-    watch: StepWatch,
+    watch: StepProfiler,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's share of the loss, scaled for the engine's average over ranks, and the step's logs."""
     process = engine.process

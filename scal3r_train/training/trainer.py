@@ -8,31 +8,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scal3r_train.config import UserError, write_text_atomically
-from scal3r_train.data.curriculum import CurriculumSettings
-from scal3r_train.data.dataset import step_loader
-from scal3r_train.data.mixture import available_data, check_mixture, skipped_message
-from scal3r_train.data.planned_data import PlannedData, plan_data
-from scal3r_train.data.reading_process import deaths_named
-from scal3r_train.data.sources import DataSettings
+from scal3r_train.data.dataset import PlannedData, plan_data, step_loader
+from scal3r_train.data.io.reading_process import deaths_named
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
+from scal3r_train.data.sampling.sources import DataSettings, available_data, check_mixture, skipped_message
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.collectives import raise_on_all_ranks
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
-from scal3r_train.parallel.world import same_fate
-from scal3r_train.training.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.checkpointing.checkpoint import Checkpoints, CheckpointSettings
+from scal3r_train.training.checkpointing.ema import MovingAverage
+from scal3r_train.training.checkpointing.export import replace_folder
+from scal3r_train.training.checkpointing.model_card import CardWriter
 from scal3r_train.training.data_faults import DataFaults
-from scal3r_train.training.ema import MovingAverage
-from scal3r_train.training.export import replace_folder
 from scal3r_train.training.freezing import freeze_untrained_heads
+from scal3r_train.training.monitoring.step_profiler import StepProfiler
+from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.progress import Progress
-from scal3r_train.training.regression_guard import RegressionGuard
 from scal3r_train.training.step import MicroStep, train_step
-from scal3r_train.training.step_watch import StepWatch
 from scal3r_train.training.stop import StopRequest, listening_for_signals
-from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
-from scal3r_train.training.validate import ValidationSettings, validate
-from scal3r_train.training.write_card import CardWriter
+from scal3r_train.training.validation import RegressionGuard, ValidationSettings, validate
 
 VALIDATION_SEED_OFFSET = 1_000_003
 
@@ -87,7 +84,7 @@ class Trainer:
         )
         decay = settings.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
-        self.watch = StepWatch(engine)
+        self.watch = StepProfiler(engine)
         self.checkpoints = Checkpoints(
             settings.output_dir / "checkpoints", settings.checkpoint, self.card.describe
         )
@@ -167,7 +164,7 @@ class Trainer:
 
     def _open_telemetry(self, first_step: int) -> Telemetry:
         settings, process = self.settings, self.engine.process
-        with same_fate():
+        with raise_on_all_ranks():
             return Telemetry(
                 settings.telemetry,
                 settings.output_dir,
@@ -180,7 +177,7 @@ class Trainer:
     def _prepare_run(self) -> Progress:
         """Make the output folder, restore the newest intact checkpoint and return how far the run is."""
         newest = self.checkpoints.newest(self.engine, self._say)
-        with same_fate():
+        with raise_on_all_ranks():
             if self.engine.process.is_main:
                 self._write_recipe(is_resumed=newest is not None)
         progress = Progress()
@@ -233,7 +230,7 @@ class Trainer:
 
     def _export_final(self) -> None:
         """Leave the trained weights as output_dir/model."""
-        with same_fate():
+        with raise_on_all_ranks():
             if self.engine.process.is_main:
                 last = self.checkpoints.folder / f"step_{self.settings.optim.num_steps:08d}"
                 for source in sorted(last.glob("model*")):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scal3r_train.data.augmentation import AugmentationSettings, WindowLook
-from scal3r_train.data.transforms import Cover
+from scal3r_train.data.camera.transforms import ResizeAndCrop
 
 IMAGE = np.random.default_rng(0).integers(60, 196, (20, 30, 3)).astype(np.uint8)
 
@@ -56,7 +56,7 @@ def test_a_spot_moves_with_the_intrinsics(zoom: float) -> None:
     columns, rows = np.meshgrid(np.arange(hw[1]) + 0.5, np.arange(hw[0]) + 0.5)
     spot = np.exp(-((columns - centre[0]) ** 2 + (rows - centre[1]) ** 2) / (2 * 5.0**2))
     image = np.repeat((255 * spot + 0.5).astype(np.uint8)[..., None], 3, -1)
-    cover = Cover.around(hw, target, centre, zoom)
+    cover = ResizeAndCrop.around(hw, target, centre, zoom)
     after = cover.image_fast(image)[..., 0].astype(float)
     columns, rows = np.meshgrid(np.arange(target[1]) + 0.5, np.arange(target[0]) + 0.5)
     found = (after * columns).sum() / after.sum(), (after * rows).sum() / after.sum()
@@ -72,6 +72,6 @@ def test_a_crop_never_leaves_the_image() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         hw, target = tuple(rng.integers(10, 80, 2)), tuple(rng.integers(5, 60, 2))
-        cover = Cover.around(hw, target, tuple(rng.uniform(-5, 85, 2)), rng.uniform(1, 2))
+        cover = ResizeAndCrop.around(hw, target, tuple(rng.uniform(-5, 85, 2)), rng.uniform(1, 2))
         assert 0 <= cover.top <= cover.resized_hw[0] - target[0]
         assert 0 <= cover.left <= cover.resized_hw[1] - target[1]

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.augmentation import AugmentationSettings
-from scal3r_train.data.curriculum import CurriculumSettings, Resolution
-from scal3r_train.data.dataset import FailedBatch, StepDataset, chunk_frames, step_loader
-from scal3r_train.data.frame_io import read_frames
-from scal3r_train.data.index import SequenceIndex, load_index, write_index
-from scal3r_train.data.plan import RankPlan, Source, plan_step
-from scal3r_train.data.planned_data import short_names
+from scal3r_train.data.dataset import FailedBatch, StepDataset, chunk_frames, short_names, step_loader
+from scal3r_train.data.index.index import SequenceIndex, load_index, write_index
+from scal3r_train.data.io.frame_io import read_frames
+from scal3r_train.data.sampling.curriculum import CurriculumSettings, Resolution
+from scal3r_train.data.sampling.plan import RankPlan, Source, plan_step
+from scal3r_train.data.sampling.sources import DataSettings, SourceSettings, open_sources
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.data.sources import DataSettings, SourceSettings, open_sources
 from scal3r_train.model.chunk_batch import reference_index
 
 CURRICULUM = CurriculumSettings(

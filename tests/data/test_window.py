@@ -10,8 +10,8 @@ from PIL import Image
 
 from scal3r_train.config import UserError
 from scal3r_train.data.augmentation import AugmentationSettings, WindowLook
-from scal3r_train.data.frame_pixels import read_pixels
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
+from scal3r_train.data.io.frame_io import read_pixels
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.window import WindowFrames, read_window, readable_places
 

@@ -1,6 +1,6 @@
 """The lens of Aria's glasses, as its documentation writes it (FISHEYE624), and its inverse, for layout writers.
 
-Checked against the authors' own numbers in tests/data/test_camera_model.py.
+Checked against the authors' own numbers in tests/data/camera/test_camera_model.py.
 """
 
 import numpy as np

@@ -8,7 +8,7 @@ from PIL import Image
 
 from scal3r_data_tools.adapters import game_loop, seven_scenes
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import read_frames
+from scal3r_train.data.io.frame_io import read_frames
 
 
 def sample(shared_dir: Path, name: str) -> Path:

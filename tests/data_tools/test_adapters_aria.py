@@ -12,9 +12,9 @@ from PIL import Image
 from scal3r_data_tools.adapters.registry import ADAPTERS
 from scal3r_data_tools.formats.aria import AriaCamera
 from scal3r_data_tools.preparing import aria_digital_twin as aria_digital_twin_prepare
-from scal3r_data_tools.preparing.aria_recording import RecordedFrame, open_recording
+from scal3r_data_tools.preparing.aria_digital_twin import RecordedFrame, open_recording
 from scal3r_train.config import UserError, load_config
-from scal3r_train.data.image_codec import read_image
+from scal3r_train.data.io.image_codec import read_image
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools.layouts import aria_digital_twin, aria_synthetic_environments
 from tests.data_tools.miniature import Miniature, make_miniature
@@ -113,7 +113,7 @@ def test_aria_unpacking_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_aria_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The names that aria_recording.py uses exist; without the package one line says so."""
+    """The names that preparing/aria_digital_twin.py uses exist; without the package one line says so."""
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "projectaria_tools", None)
         with pytest.raises(UserError, match="needs projectaria_tools: pip install projectaria-tools"):

@@ -10,11 +10,10 @@ from PIL import Image
 
 from scal3r_data_tools import prepare
 from scal3r_data_tools.adapters import colmap, dl3dv, eth3d, map_free, matrix_city, mega_depth, scannet_pp
-from scal3r_data_tools.formats.colmap_model import read_cameras, read_images
+from scal3r_data_tools.formats.colmap import read_cameras, read_images
 from scal3r_train.config import UserError
-from scal3r_train.data.camera_model import distort
-from scal3r_train.data.colmap_camera import Lens, lens_of, merged
-from scal3r_train.data.frame_io import frame_camera, read_frame_depth
+from scal3r_train.data.camera.camera_model import Lens, distort, lens_of, merged
+from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth
 from tests.data_tools.cut3r_folder import write_folder
 from tests.data_tools.layouts import eth3d as eth3d_layout
 from tests.data_tools.layouts import matrix_city as matrix_city_layout

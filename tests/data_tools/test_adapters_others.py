@@ -10,18 +10,12 @@ import numpy as np
 import pytest
 
 from scal3r_data_tools.adapters.registry import ADAPTERS
-from scal3r_data_tools.formats import json_stream
+from scal3r_data_tools.formats import json_files
 from scal3r_train.config import UserError, load_config
-from scal3r_train.data.frame_io import read_frame_depth, read_frame_image
-from scal3r_train.data.image_codec import read_image, read_image_size
+from scal3r_train.data.io.frame_io import read_frame_depth, read_frame_image
+from scal3r_train.data.io.image_codec import read_image, read_image_size
 from scal3r_train.data.sequence import SequenceRecord
-from tests.data_tools.layouts import (
-    co3d_v2,
-    hypersim,
-    mapillary,
-    scenenet_rgbd,
-    taskonomy,
-)
+from tests.data_tools.layouts import co3d_v2, hypersim, mapillary, scenenet_rgbd, taskonomy
 from tests.data_tools.miniature import Miniature, make_miniature
 
 
@@ -90,13 +84,13 @@ def test_co3d_depth_scales(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_long_lists_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "BLOCK_BYTES", 7)
+    monkeypatch.setattr(json_files, "BLOCK_BYTES", 7)
     rows = [{"name": "\u00e4" * i, "in": {"list": [i, {}, "]}"]}} for i in range(20)]
     text = json.dumps(rows, ensure_ascii=False, indent=1).encode()
     path = tmp_path / "rows.jgz"
     for data in (text, gzip.compress(text)):
         path.write_bytes(data)
-        assert list(json_stream.stream_list(path)) == rows
+        assert list(json_files.stream_list(path)) == rows
     for data in (
         text[:-30],
         gzip.compress(text)[:-30],
@@ -108,7 +102,7 @@ def test_long_lists_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         path.write_bytes(data)
         with pytest.raises(UserError, match=r"rows\.jgz cannot be read: ."):
-            list(json_stream.stream_list(path))
+            list(json_files.stream_list(path))
 
 
 def test_hypersim_lenses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from scal3r_data_tools import index
 from scal3r_data_tools.adapters.registry import ADAPTERS
 from scal3r_train.config import UserError, load_config
-from scal3r_train.data.frame_io import read_frame_depth, read_frame_image
+from scal3r_train.data.io.frame_io import read_frame_depth, read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools import test_layouts
 from tests.data_tools.layouts import (

@@ -12,8 +12,8 @@ from scal3r_data_tools import index
 from scal3r_data_tools.formats.point_cloud import read_piecewise, read_points, write_piecewise
 from scal3r_data_tools.preparing import oxford_spires as oxford_spires_prepare
 from scal3r_train.config import UserError, load_config
-from scal3r_train.data.frame_io import read_frame_depth
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
+from scal3r_train.data.io.frame_io import read_frame_depth
 from tests.data_tools import test_layouts
 from tests.data_tools.layouts import oxford_spires
 from tests.data_tools.miniature import BOXES, ROOM, make_miniature

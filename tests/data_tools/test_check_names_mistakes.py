@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from scal3r_data_tools import check, index
+from scal3r_data_tools.checking.evidence import CheckSettings
 from scal3r_data_tools.checking.examine import examine
-from scal3r_data_tools.checking.settings import CheckSettings
 from scal3r_train.config import UserError
-from scal3r_train.data.index import check_rotations, load_index, write_index
+from scal3r_train.data.index.index import check_rotations, load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools import planted
 from tests.data_tools.miniature import Miniature, make_miniature, pinhole_rays, render

@@ -15,9 +15,9 @@ from scal3r_data_tools.preparing.circuits import prepare as circuits_prepare
 from scal3r_data_tools.preparing.circuits.renderer import Fog, Renderer
 from scal3r_data_tools.preparing.circuits.world import Light, Material, World, corners
 from scal3r_train.config import UserError
-from scal3r_train.data.deny_list import denied
-from scal3r_train.data.frame_io import read_frame_depth, read_frame_image
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
+from scal3r_train.data.io.frame_io import read_frame_depth, read_frame_image
+from scal3r_train.data.sampling.deny_list import denied
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools.tiny_circuit import write_kart, write_torcs
 

@@ -10,8 +10,8 @@ import pytest
 
 from scal3r_data_tools import check, index
 from scal3r_data_tools.adapters.registry import ADAPTERS
-from scal3r_train.data.frame_io import frame_camera, read_frame_depth, read_frame_image
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
+from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools import layouts
 from tests.data_tools.miniature import Miniature, homogeneous, make_miniature, pinhole_rays, render

@@ -12,10 +12,10 @@ import pytest
 
 from scal3r_data_tools import check, pack
 from scal3r_train.config import UserError
-from scal3r_train.data import packed_files
-from scal3r_train.data.frame_files import read_file
-from scal3r_train.data.frame_io import read_frames
-from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.index.index import load_index, write_index
+from scal3r_train.data.io import frame_files
+from scal3r_train.data.io.frame_files import read_file
+from scal3r_train.data.io.frame_io import read_frames
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +57,11 @@ def test_a_url_is_read_by_ranges(towns: Path, packed: Path) -> None:
     record = index[1]
     assert record.packed is not None
     assert record.packed.location.startswith("memory://owner/name/frames-")
-    packed_files._open.cache_clear()
-    packed_files._read_group.cache_clear()
+    frame_files._open.cache_clear()
+    frame_files._read_group.cache_clear()
     got = read_frames(record, [3, 4], (28, 42), with_depth=False)
     assert (got.images == read_frames(load_index(towns)[1], [3, 4], (28, 42)).images).all()
-    assert packed_files._read_group.cache_info().misses == 1  # one group, one column
+    assert frame_files._read_group.cache_info().misses == 1  # one group, one column
     with pytest.raises(UserError, match=r"index memory://owner/none\.parquet"):
         load_index("memory://owner/none.parquet")
 
@@ -121,13 +121,13 @@ def test_a_connection_that_breaks_is_tried_again(packed: Path, monkeypatch: pyte
     for path in packed.iterdir():
         memory.pipe(f"/broken/{path.name}", path.read_bytes())
     record = load_index("memory://broken/index.parquet")[0]
-    original, failures = packed_files._group_of, iter([RuntimeError("reset"), RuntimeError("reset")])
+    original, failures = frame_files._group_of, iter([RuntimeError("reset"), RuntimeError("reset")])
 
     def flaky(location: str, row: int) -> tuple[int, int]:
         for error in failures:
             raise error
         return original(location, row)
 
-    monkeypatch.setattr(packed_files, "_group_of", flaky)
-    monkeypatch.setattr(packed_files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(frame_files, "_group_of", flaky)
+    monkeypatch.setattr(frame_files.time, "sleep", lambda seconds: None)
     assert read_file(record, "image#1") == read_file(load_index(packed / "index.parquet")[0], "image#1")

@@ -14,9 +14,8 @@ from scal3r_data_tools.previewing.block import in_words
 from scal3r_data_tools.previewing.canvas import BROKEN_FILL, EMPTY_FILL, broken_box, grid, text_line
 from scal3r_data_tools.previewing.shown_frames import fitted_hw, read_shown, spread_frames
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import read_frame_depth
-from scal3r_train.data.frame_pixels import FramePixels
-from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.index.index import load_index, write_index
+from scal3r_train.data.io.frame_io import FramePixels, read_frame_depth
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools.layouts import taskonomy
 from tests.data_tools.miniature import make_miniature

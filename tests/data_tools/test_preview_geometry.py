@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.previewing.cloud import Cloud, cloud_frames
-from scal3r_data_tools.previewing.cloud_views import from_above, from_behind, observer_pose
+from scal3r_data_tools.previewing.cloud import Cloud, cloud_frames, from_above, from_behind, observer_pose
 from scal3r_data_tools.previewing.colours import (
     DROPPED,
     EDGE,
@@ -19,12 +18,11 @@ from scal3r_data_tools.previewing.colours import (
     colour_depth,
     overlay,
 )
-from scal3r_data_tools.previewing.depth_edges import depth_edges, edges_at_tile
-from scal3r_train.data.frame_io import frame_camera, upright_poses
+from scal3r_data_tools.previewing.shown_frames import depth_edges, edges_at_tile
+from scal3r_train.data.camera.transforms import ResizeAndCrop
+from scal3r_train.data.io.frame_io import frame_camera, upright_poses
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.transforms import Cover
-from scal3r_train.geometry.splat import MAX_SIDE, shaded, splat
-from scal3r_train.geometry.view import View, positions, up_direction
+from scal3r_train.geometry.drawing import MAX_SIDE, View, positions, shaded, splat, up_direction
 from tests.data_tools.miniature import make_miniature, pinhole_rays
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -121,10 +119,10 @@ def test_edges_are_the_near_side_of_jumps_and_of_the_sky() -> None:
 def test_thin_edges_survive_a_small_tile() -> None:
     is_edge = np.zeros((240, 320), bool)
     is_edge[:, 101] = True
-    small = edges_at_tile(is_edge, Cover.plan((240, 320), (60, 80)))
+    small = edges_at_tile(is_edge, ResizeAndCrop.plan((240, 320), (60, 80)))
     assert small.shape == (60, 80)
     assert small[:, 25].all() and small.sum() == 60
-    large = edges_at_tile(is_edge, Cover.plan((240, 320), (480, 640)))
+    large = edges_at_tile(is_edge, ResizeAndCrop.plan((240, 320), (480, 640)))
     assert large[:, 202:204].all() and large.sum() == 2 * 480
 
 

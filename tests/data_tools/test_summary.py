@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from scal3r_data_tools import summary
-from scal3r_data_tools.mixture_facts import dataset_facts, source_shares
+from scal3r_data_tools.summary import dataset_facts, source_shares
 from scal3r_train.config import UserError
-from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.index.index import load_index, write_index
+from scal3r_train.data.sampling.sources import open_sources
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.sources import open_sources
 from tests.training import tiny
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from scal3r_data_tools import check, index, synth
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import read_frames
-from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.index.index import load_index, write_index
+from scal3r_train.data.io.frame_io import read_frames
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.synthetic import TownSettings, render_town
+from scal3r_train.data.synthetic.town import TownSettings, render_town
 
 SIZE = ["num_frames=24", "height=28", "width=42", "num_workers=1", "fog_share=0"]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from scal3r_eval import predict, scoring
+from scal3r_eval import predict_stage
+from scal3r_eval import score_stage as scoring
 from scal3r_train.data.sequence import SequenceRecord
 from tests.inference.conftest import make_tiny_model
 
@@ -54,7 +55,7 @@ def write_recipe(tmp_path: Path, towns: Path, checkpoint: Path) -> WriteRecipe:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is computed: names of reconstructed and of scored sequences, as they come."""
     made: list[str] = []
-    reconstruct, scored = predict.reconstruct, scoring._scored
+    reconstruct, scored = predict_stage.reconstruct, scoring._scored
 
     def counted(record: SequenceRecord, *arguments: Any) -> Any:
         made.append(f"predict {record.sequence_id}")
@@ -64,6 +65,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append(f"score {run.method} {sequence.name}")
         return scored(run, sequence, *arguments)
 
-    monkeypatch.setattr(predict, "reconstruct", counted)
+    monkeypatch.setattr(predict_stage, "reconstruct", counted)
     monkeypatch.setattr(scoring, "_scored", counted_scoring)
     return made

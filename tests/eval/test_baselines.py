@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from scal3r_eval.baselines import BASELINES, constant_turn, mean_speed, mean_turn_rad, static, straight_line
-from scal3r_train.data.synthetic import TownDrive
-from scal3r_train.data.town_settings import TownSettings
+from scal3r_train.data.synthetic.settings import TownSettings
+from scal3r_train.data.synthetic.town import TownDrive
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.metrics.trajectory import score_trajectory
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from scal3r_eval import cited
+from scal3r_eval.report import cited
 
 COLUMNS = {"VKITTI2": "vkitti2", "KITTI": "kitti", "Oxford Spires": "oxford_spires", "ETH3D": "eth3d"}
 
 
 def tables(path: Path) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
-    """Title -> method -> column -> numbers of the tables of PAPER.md."""
+    """Title -> method -> column -> numbers of the tables of the project's notes."""
     found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
     title, head = "", []
     for line in path.read_text().splitlines():
@@ -32,7 +32,7 @@ def tables(path: Path) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
 def paper(shared_dir: Path) -> Path:
     path = shared_dir / "PAPER.md"
     if not path.is_file():
-        pytest.skip("PAPER.md is not there")
+        pytest.skip("the notes on the paper are not there")
     return path
 
 

@@ -10,10 +10,10 @@ from PIL import Image
 from rich.console import Console
 
 from scal3r_eval import demo
-from scal3r_eval.trajectory_plot import plot_trajectories
+from scal3r_eval.demo import plot_trajectories
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.data.synthetic import TownDrive
-from scal3r_train.data.town_settings import TownSettings
+from scal3r_train.data.synthetic.settings import TownSettings
+from scal3r_train.data.synthetic.town import TownDrive
 from scal3r_train.geometry.camera import invert_extrinsics
 
 SETTINGS = TownSettings(num_frames=30, height=28, width=42)

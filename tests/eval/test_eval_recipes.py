@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from scal3r_data_tools.adapters.adapter import NoOptions
-from scal3r_data_tools.adapters.registry import known_adapter
-from scal3r_eval.cited import BENCHMARKS
+from scal3r_data_tools.adapters.registry import NoOptions, known_adapter
 from scal3r_eval.methods import runs_of
-from scal3r_eval.predict import reconstruction_recipe
+from scal3r_eval.predict_stage import reconstruction_recipe
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, SequenceSettings, load_eval_recipe
+from scal3r_eval.report.cited import BENCHMARKS
 from scal3r_eval.sequences import choose_frames
 from scal3r_train.cli import build_parser, main
 from scal3r_train.config import UserError, load_config
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
 from tests.conftest import PROJECT_ROOT
 from tests.house.recipe_header import header_of
 

@@ -10,7 +10,7 @@ import torch
 from scal3r_eval.methods import Estimate, Run, load_estimate
 from scal3r_eval.recipe import ExternalMethod, SequenceSettings
 from scal3r_eval.sequences import EvalSequence, choose_frames
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from tests.eval.conftest import WriteRecipe

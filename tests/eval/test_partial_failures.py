@@ -9,20 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from scal3r_eval.depth_scoring import score_depth
 from scal3r_eval.recipe import PointProtocol, SequenceSettings
 from scal3r_eval.results import SCORES_NAME, SequenceScores, read_scored
+from scal3r_eval.sequence_depth import score_depth
 from scal3r_eval.sequences import choose_frames
 from scal3r_eval.summary import summarise
-from scal3r_eval.truth_cloud import truth_cloud
-from scal3r_eval.truth_identity import truth_files_sha256
+from scal3r_eval.truth_cloud import truth_cloud, truth_files_sha256
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import read_frames
-from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.camera.transforms import ResizeRule
+from scal3r_train.data.index.index import load_index, write_index
+from scal3r_train.data.io.frame_io import read_frames
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
-from scal3r_train.data.transforms import ResizeRule
-from scal3r_train.inference.scene import depth_path, read_depth, write_depth
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
+from scal3r_train.scene.scene import depth_path, read_depth, write_depth
 from tests.eval.conftest import WriteRecipe
 from tests.eval.evaluating import FIRST, SECOND, ate, run, truth_of
 from tests.eval.test_score_points import write_cloud

@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
-from scal3r_eval import pipeline, predict, scoring, sequences
+from scal3r_eval import pipeline, predict_stage, sequences
+from scal3r_eval import score_stage as scoring
 from scal3r_eval.baselines import straight_line
 from scal3r_eval.recipe import load_eval_recipe
 from scal3r_eval.results import RESULTS_NAME, EvalResults, read_scored
 from scal3r_train.config import UserError
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.inference.load_model import checkpoint_sha256
-from scal3r_train.inference.scene import load_scene
 from scal3r_train.metrics.trajectory import score_trajectory
+from scal3r_train.model.load_model import checkpoint_sha256
+from scal3r_train.scene.scene import load_scene
 from tests.eval.conftest import WriteRecipe
 from tests.eval.evaluating import FIRST, SECOND, ate, run, truth_of
 
@@ -96,12 +97,12 @@ KILLED = """
 import os, signal, sys
 from scal3r_eval import predict
 from scal3r_train.cli import main
-reconstruct = predict.reconstruct
+reconstruct = predict_stage.reconstruct
 def once(record, *arguments):
     if record.sequence_id == "town_001_00001":
         os.kill(os.getpid(), signal.SIGKILL)
     return reconstruct(record, *arguments)
-predict.reconstruct = once
+predict_stage.reconstruct = once
 main(["eval", sys.argv[1]])
 """
 
@@ -126,14 +127,14 @@ def test_failures_count_with_the_worst_valid_score_and_are_listed(
 ) -> None:
     recipe = write_recipe()
     good = run(recipe, "output_dir=" + str(tmp_path / "good"))
-    reconstruct = predict.reconstruct
+    reconstruct = predict_stage.reconstruct
 
     def failing(record: SequenceRecord, *arguments: Any) -> Any:
         if record.sequence_id == SECOND:
             raise UserError("chunk 1 predicted NaN")
         return reconstruct(record, *arguments)
 
-    monkeypatch.setattr(predict, "reconstruct", failing)
+    monkeypatch.setattr(predict_stage, "reconstruct", failing)
     results = run(recipe)
     assert results.failures == (
         {"method": "scal3r", "run": 0, "sequence": SECOND, "reason": "chunk 1 predicted NaN"},
@@ -145,7 +146,7 @@ def test_failures_count_with_the_worst_valid_score_and_are_listed(
     assert (summary.mean_of_valid, summary.num_failures) == (pytest.approx(first), 1)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "chunk 1 predicted NaN" in text and "(1 failed;" in text
-    monkeypatch.setattr(predict, "reconstruct", reconstruct)
+    monkeypatch.setattr(predict_stage, "reconstruct", reconstruct)
     assert run(recipe).failures == (), "failures are tried again"
 
 
@@ -158,7 +159,7 @@ def test_a_full_disk_is_no_failure_of_the_method(
         except OSError as error:
             raise UserError("scene cannot be written") from error
 
-    monkeypatch.setattr(predict, "reconstruct", full)
+    monkeypatch.setattr(predict_stage, "reconstruct", full)
     with pytest.raises(UserError, match="scene cannot be written"):
         run(write_recipe())
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from scal3r_eval import score_points as score_points_module
-from scal3r_eval.point_scoring import score_points
+from scal3r_eval.point_source import CameraRegion
 from scal3r_eval.recipe import PointProtocol, SequenceSettings
-from scal3r_eval.region import CameraRegion
 from scal3r_eval.score_points import score_point_files
+from scal3r_eval.sequence_points import score_points
 from scal3r_eval.sequences import choose_frames
 from scal3r_train.config import UserError
-from scal3r_train.data.index import write_index
+from scal3r_train.data.index.index import write_index
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.metrics.icp import IcpResult
@@ -130,7 +130,7 @@ def test_an_estimate_wholly_beyond_is_refused_by_name(street: SequenceRecord, tm
 
 
 def test_inside_is_at_most_the_reach_from_the_nearest_camera(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scal3r_train.metrics.nearest.BLOCK_QUERIES", 7)
+    monkeypatch.setattr("scal3r_train.metrics.points.BLOCK_QUERIES", 7)
     random = np.random.default_rng(0)
     centres, points = random.normal(size=(9, 3)), 4 * random.normal(size=(500, 3))
     points[:2] = centres[0] + [[2.0, 0, 0], [2.0 + 1e-9, 0, 0]]

@@ -13,7 +13,7 @@ from scal3r_eval.report.resource_tables import resource_table, runtime_table
 from scal3r_eval.report.tables import all_tables, sequence_table, summary_table
 from scal3r_eval.results import EvalResults, Resources, SequenceFacts, SequenceScores
 from tests.eval.conftest import WriteRecipe
-from tests.inference.browser import chromium_page, find_chromium
+from tests.scene.visualization.browser import chromium_page, find_chromium
 
 EVIL = '<script>alert("1")</script>'
 ATE = next(measure for measure in SCORES if measure.key == "ate_rmse_m")

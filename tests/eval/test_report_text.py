@@ -5,9 +5,8 @@ import re
 import pytest
 
 from scal3r_eval.measures import SCORES, Measure
-from scal3r_eval.report.cells import Cell, Table
 from scal3r_eval.report.tables import best_of
-from scal3r_eval.report.text import latex, markdown, plain
+from scal3r_eval.report.text import Cell, Table, latex, markdown, plain
 
 ATE = next(measure for measure in SCORES if measure.key == "ate_rmse_m")
 F1 = next(measure for measure in SCORES if measure.key == "f1")

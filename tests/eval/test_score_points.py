@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from scal3r_eval.point_source import DepthCloud, open_points
-from scal3r_eval.score import score_files
 from scal3r_eval.score_points import main, score_point_files
+from scal3r_eval.score_trajectory import score_files
 from scal3r_train.config import UserError
-from scal3r_train.data.frame_io import read_frame_depth
-from scal3r_train.data.index import load_index
+from scal3r_train.data.index.index import load_index
+from scal3r_train.data.io.frame_io import read_frame_depth
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.inference.ply import write_ply
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
+from scal3r_train.scene.ply import write_ply
 from tests.geometry.test_sim3 import random_sim3
 from tests.metrics.test_icp import surface
 from tests.metrics.test_trajectory import drive

@@ -11,19 +11,26 @@ import torch
 from torch import Tensor
 
 from scal3r_eval.bootstrap import BootstrapSettings, mean_interval, paired_difference
-from scal3r_eval.study.chunk_errors import ChunkMotion, View, chunk_motion, chunk_views, motion_errors
-from scal3r_eval.study.guesses import copied_motion, prior_motion
+from scal3r_eval.study.chunk_errors import (
+    ChunkMotion,
+    View,
+    chunk_motion,
+    chunk_views,
+    copied_motion,
+    motion_errors,
+    prior_motion,
+)
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition, predict_chunks
-from scal3r_eval.study.score import stitch
+from scal3r_eval.study.scoring import stitch
 from scal3r_eval.study.settings import load_study
 from scal3r_eval.study.towns import HeldOutTown, mean_distance_m
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.data.synthetic import render_town
-from scal3r_train.data.town_settings import TownSettings
+from scal3r_train.data.synthetic.settings import TownSettings
+from scal3r_train.data.synthetic.town import render_town
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.inference.align import AlignmentSettings
+from scal3r_train.inference.alignment.settings import AlignmentSettings
 from scal3r_train.inference.chunking import ScheduleSettings, chunk_ranges
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.settings import ReconstructionRecipe

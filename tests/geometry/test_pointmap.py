@@ -2,8 +2,7 @@
 
 import torch
 
-from scal3r_train.geometry.camera import pixel_centres, project, transform_points
-from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.geometry.camera import pixel_centres, project, transform_points, world_points_from_depth
 from scal3r_train.geometry.pose_encoding import decode_pose
 
 

@@ -3,13 +3,11 @@
 import torch
 from torch import Tensor
 
-from scal3r_train.geometry.camera import invert_extrinsics, unproject
-from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.geometry.camera import invert_extrinsics, unproject, world_points_from_depth
 from scal3r_train.geometry.pose_encoding import decode_pose, encode_pose
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import RobustFitSettings, fit_robust
-from scal3r_train.inference.align import (
-    AlignmentSettings,
+from scal3r_train.inference.alignment.seam import (
     ChunkGeometry,
     Seam,
     align_chunks,
@@ -17,6 +15,7 @@ from scal3r_train.inference.align import (
     find_correspondences,
     keep_confident,
 )
+from scal3r_train.inference.alignment.settings import AlignmentSettings
 from tests.golden.reader import Golden
 
 
@@ -84,7 +83,10 @@ def _settings(golden: Golden, mode: str) -> AlignmentSettings:
 
 
 def _chunk(golden: Golden, letter: str) -> ChunkGeometry:
-    """Chunk A (earlier) or B (later); validity as in SPEC 5. The golden has no cameras, nor needs them."""
+    """Chunk A (earlier) or B (later); validity as in docs/numerics.md#points-of-a-chunk.
+
+    The golden has no cameras, nor needs them.
+    """
     height, width = golden.config["hw"]
     tensors = {
         key: golden[f"in.{letter}.{key}"].unflatten(1, (height, width))

@@ -6,18 +6,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scal3r_train.inference.align import provider_chunk_of_frame
-from scal3r_train.inference.chunking import chunk_ranges
-from scal3r_train.inference.descriptor_space import comparison_space
-from scal3r_train.inference.frame_descriptor import thumbnail_descriptor
-from scal3r_train.inference.loop_retrieval import (
+from scal3r_train.inference.chunking import chunk_ranges, provider_chunk_of_frame
+from scal3r_train.inference.loop_closure.frame_descriptors import thumbnail_descriptor
+from scal3r_train.inference.loop_closure.retrieval import (
     LoopCandidate,
-    LoopSettings,
+    comparison_space,
     find_loop_candidates,
     similar_pairs,
     suppress_neighbours,
 )
-from scal3r_train.inference.loop_windows import plan_loop_windows
+from scal3r_train.inference.loop_closure.settings import LoopSettings
+from scal3r_train.inference.loop_closure.windows import plan_loop_windows
 from scal3r_train.model.chunk_batch import reference_first_order, reference_index
 from scal3r_train.model.salad import SaladHead
 from tests.golden.reader import Golden

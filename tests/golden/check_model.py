@@ -8,11 +8,10 @@ from torch import Tensor
 
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3_fit import REFERENCE_FIT
-from scal3r_train.inference.align import AlignmentSettings
-from scal3r_train.inference.chunking import ScheduleSettings
-from scal3r_train.inference.layout import Layout
-from scal3r_train.inference.predict import predict_chunks
-from scal3r_train.inference.stitch import align_neighbours, place_chunks
+from scal3r_train.inference.alignment.settings import AlignmentSettings
+from scal3r_train.inference.alignment.stitch import align_neighbours, place_chunks
+from scal3r_train.inference.chunking import Layout, ScheduleSettings
+from scal3r_train.inference.network.segment_schedule import predict_chunks
 from scal3r_train.model import fast_weight
 from scal3r_train.model.aggregator import Aggregator, AggregatorBlock
 from scal3r_train.model.amu import AdaptiveMemoryUnit

@@ -7,15 +7,16 @@ gauge, so node 0 is fixed here.
 import torch
 from torch import Tensor
 
-from scal3r_train.geometry.camera import invert_extrinsics
-from scal3r_train.geometry.pointmap import world_points_from_depth
+from scal3r_train.geometry.camera import invert_extrinsics, world_points_from_depth
 from scal3r_train.geometry.pose_encoding import decode_pose
-from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.geometry.sim3_batch import Sim3Batch
+from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.geometry.sim3_fit import REFERENCE_FIT
-from scal3r_train.inference.align import AlignmentSettings, align_chunks, chain, provider_chunk_of_frame
-from scal3r_train.inference.chunk_geometry import ChunkGeometry
-from scal3r_train.inference.pose_graph import PoseEdges, PoseGraphSettings, optimise_pose_graph, residuals
+from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.seam import align_chunks, chain
+from scal3r_train.inference.alignment.settings import AlignmentSettings
+from scal3r_train.inference.chunking import provider_chunk_of_frame
+from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, optimise_pose_graph, residuals
+from scal3r_train.inference.loop_closure.settings import PoseGraphSettings
 from tests.golden.reader import Golden
 
 SETTINGS = PoseGraphSettings(robust=False)

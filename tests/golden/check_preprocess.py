@@ -1,4 +1,7 @@
-"""Recomputes goldens of kind `preprocess`: image files -> target size and resized pixels (SPEC section 1)."""
+"""Recomputes goldens of kind `preprocess`: image files -> target size and resized pixels.
+
+docs/numerics.md#preprocessing.
+"""
 
 import tempfile
 from pathlib import Path
@@ -6,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scal3r_train.data.image_codec import read_image
-from scal3r_train.data.transforms import Cover, ResizeRule
+from scal3r_train.data.camera.transforms import ResizeAndCrop, ResizeRule
+from scal3r_train.data.io.image_codec import read_image
 from tests.golden.reader import Golden
 
 
@@ -25,6 +28,6 @@ def check_preprocess(golden: Golden) -> dict[str, Tensor]:
                 path.write_bytes(golden[f"in.case{number}.img{i}_png"].numpy().tobytes())
                 image = read_image(path)
                 assert (torch.tensor(image) == golden[f"in.case{number}.img{i}_u8"]).all()
-                cover = Cover.plan(image.shape[:2], target, rule.cover_multiple)
+                cover = ResizeAndCrop.plan(image.shape[:2], target, rule.cover_multiple)
                 recomputed[f"out.case{number}.img{i}"] = torch.from_numpy(cover.image(image).copy())
     return recomputed

@@ -39,26 +39,30 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ),
     (
         "reconstruct in out --follow a=1",
-        "scal3r_train.inference.follow.main",
+        "scal3r_train.inference.streaming.reconstruct_stream.main",
         ("in", Path("out"), None, ["a=1"]),
     ),
-    ("reconstruct - out --follow", "scal3r_train.inference.follow.main", ("-", Path("out"), None, [])),
-    ("report s", "scal3r_train.inference.seeing.report.main", (Path("s"), None)),
-    ("report s --truth t.txt", "scal3r_train.inference.seeing.report.main", (Path("s"), "t.txt")),
-    ("view s", "scal3r_train.inference.seeing.viewer.main", (Path("s"), None, "127.0.0.1", None, None)),
+    (
+        "reconstruct - out --follow",
+        "scal3r_train.inference.streaming.reconstruct_stream.main",
+        ("-", Path("out"), None, []),
+    ),
+    ("report s", "scal3r_train.scene.visualization.report.main", (Path("s"), None)),
+    ("report s --truth t.txt", "scal3r_train.scene.visualization.report.main", (Path("s"), "t.txt")),
+    ("view s", "scal3r_train.scene.visualization.viewer.main", (Path("s"), None, "127.0.0.1", None, None)),
     (
         "view s --port 9 --host ::1 --truth i.parquet#a --max-points 5",
-        "scal3r_train.inference.seeing.viewer.main",
+        "scal3r_train.scene.visualization.viewer.main",
         (Path("s"), 9, "::1", "i.parquet#a", 5),
     ),
     (
         "export s --to ply o.ply",
-        "scal3r_train.inference.export.run.main",
+        "scal3r_train.scene.export.run.main",
         (Path("s"), Path("o.ply"), "ply", {}),
     ),
     (
         "export --to colmap s o --max-points 9 --voxel-size 0.5 --text --images d",
-        "scal3r_train.inference.export.run.main",
+        "scal3r_train.scene.export.run.main",
         (
             Path("s"),
             Path("o"),
@@ -68,12 +72,12 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ),
     (
         "score trajectory a.tum b.txt",
-        "scal3r_eval.score.main",
+        "scal3r_eval.score_trajectory.main",
         (Path("a.tum"), "b.txt", "sim3", 0.01, (1.0, "frames")),
     ),
     (
         "score trajectory a b --align none --max-time-difference 0.02 --rpe-delta 5 --rpe-unit m",
-        "scal3r_eval.score.main",
+        "scal3r_eval.score_trajectory.main",
         (Path("a"), "b", "none", 0.02, (5.0, "m")),
     ),
     (

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from scal3r_train.data.plan import Source, plan_step
-from scal3r_train.inference.load_model import load_model
+from scal3r_train.data.sampling.plan import Source, plan_step
+from scal3r_train.model.load_model import load_model
 from scal3r_train.recipe import load_training_recipe
 from tests.conftest import PROJECT_ROOT
 from tests.house.recipe_header import commands_of, launches_of

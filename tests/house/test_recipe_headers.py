@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scal3r_eval.recipe import load_any_recipe
-from scal3r_train.data.plan import plan_step
+from scal3r_train.data.sampling.plan import plan_step
 from scal3r_train.planning import report
 from scal3r_train.recipe import TrainingRecipe, load_training_recipe
 from tests.conftest import PROJECT_ROOT

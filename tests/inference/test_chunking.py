@@ -1,4 +1,4 @@
-"""Chunks cover a video as SPEC 2 and 8 say."""
+"""Chunks cover a video as docs/numerics.md#chunks says."""
 
 import math
 
@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scal3r_train.config import UserError, load_config
-from scal3r_train.inference.chunking import ScheduleSettings, chunk_ranges
-from scal3r_train.inference.input_settings import InputSettings
-from scal3r_train.inference.layout import Layout
+from scal3r_train.inference.chunking import Layout, ScheduleSettings, chunk_ranges
+from scal3r_train.inference.input.settings import InputSettings
 
 
 @st.composite

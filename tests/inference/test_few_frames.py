@@ -8,11 +8,11 @@ import torch
 
 from scal3r_train.config import load_config
 from scal3r_train.inference.reconstruct import reconstruct
-from scal3r_train.inference.scene import Scene
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from tests.data.test_video_frames import encode
-from tests.inference.test_video import put
+from scal3r_train.scene.scene import Scene
+from tests.data.io.test_video_frames import encode
+from tests.inference.input.test_video import put
 
 SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42", "export.report=false"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from scal3r_train.inference.scene import Scene, load_scene
+from scal3r_train.scene.scene import Scene, load_scene
 
 KILLED_RUN = """
 import os, signal, sys
 from scal3r_train.cli import main
-from scal3r_train.inference import prediction_files, chunk_pass
-save, visit, visits = prediction_files.PredictionFolder.save, chunk_pass.ChunkPass.visit, []
+from scal3r_train.inference import prediction_files, chunk_runner
+save, visit, visits = prediction_files.PredictionFolder.save, chunk_runner.ChunkRunner.visit, []
 def save_then_die(self, number, prediction):
     save(self, number, prediction)
     if number == int(os.environ["DIE_AFTER"]):
@@ -25,7 +25,7 @@ def counted(self, *arguments, **options):
     visits.append(1)
     return visit(self, *arguments, **options)
 prediction_files.PredictionFolder.save = save_then_die
-chunk_pass.ChunkPass.visit = counted
+chunk_runner.ChunkRunner.visit = counted
 code = main(sys.argv[1:])
 print("visits", len(visits))
 sys.exit(code)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from scal3r_train.config import UserError, load_config
-from scal3r_train.inference.chunk_pass import ChunkPass
+from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.reconstruct import reconstruct
-from scal3r_train.inference.scene import Scene
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.scene.scene import Scene
 
 SETTINGS = [
     *("schedule.chunk_size=4", "schedule.overlap=2", "schedule.state=disk"),
@@ -46,8 +46,8 @@ def test_no_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     visits = []
-    visit = ChunkPass.visit
-    monkeypatch.setattr(ChunkPass, "visit", lambda *a, **k: (visits.append(1), visit(*a, **k))[1])
+    visit = ChunkRunner.visit
+    monkeypatch.setattr(ChunkRunner, "visit", lambda *a, **k: (visits.append(1), visit(*a, **k))[1])
     recipe = load_config(ReconstructionRecipe, None, SETTINGS)
 
     def run(output: str) -> Scene:

@@ -11,9 +11,9 @@ import torch
 
 from scal3r_train.config import load_config
 from scal3r_train.inference.reconstruct import reconstruct
-from scal3r_train.inference.scene import Scene, load_scene
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.scene.scene import Scene, load_scene
 from tests.inference.conftest import NUM_FRAMES
 
 pytestmark = pytest.mark.exactness

@@ -12,16 +12,16 @@ from PIL import Image
 
 from scal3r_train import cli
 from scal3r_train.config import UserError, load_config
-from scal3r_train.data.index import write_index
-from scal3r_train.data.source import record_from_images
-from scal3r_train.inference.predict import predict_chunks
+from scal3r_train.data.index.index import write_index
+from scal3r_train.data.index.source import record_from_images
+from scal3r_train.inference.input.video import Video
+from scal3r_train.inference.network.segment_schedule import predict_chunks
 from scal3r_train.inference.reconstruct import reconstruct
-from scal3r_train.inference.scene import Scene, depth_path, load_scene
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.video import Video
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.scene.scene import Scene, depth_path, load_scene
 from tests.inference.conftest import IMAGE_HW, NUM_FRAMES, make_tiny_model
-from tests.inference.test_ply import independent_ply
+from tests.scene.test_ply import independent_ply
 
 SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42", "export.report=false"]
 FILES = {"scene.json", "frames.jsonl", "trajectory.tum", "intrinsics.txt", "points.ply"}

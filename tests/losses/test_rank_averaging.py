@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
-from scal3r_train.losses.regression import RegressionSettings
+from scal3r_train.losses.residuals import RegressionSettings
 from scal3r_train.losses.targets import build_targets
 
 pytestmark = pytest.mark.exactness

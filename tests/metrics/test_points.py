@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from scal3r_train.config import UserError
-from scal3r_train.metrics import nearest
-from scal3r_train.metrics.nearest import NearestPoints
-from scal3r_train.metrics.points import score_points
+from scal3r_train.metrics import points as nearest
+from scal3r_train.metrics.points import NearestPoints, score_points
 
 CLOUDS = {
     "seed": st.integers(0, 2**31),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scal3r_train.metrics.kitti_segments import find_segments, segment_errors
-from scal3r_train.metrics.motion_errors import RpeStep
+from scal3r_train.metrics.relative_pose import RpeStep
 from scal3r_train.metrics.trajectory import score_trajectory
 from tests.metrics.test_trajectory import drive
 

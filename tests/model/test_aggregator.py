@@ -82,7 +82,7 @@ def test_images_lose_the_mean_and_deviation_of_imagenet():
 
 
 def test_a_tap_holds_the_frame_block_before_and_the_layer_after_its_memory(aggregator):
-    """The frame half is never touched by the memory of the same layer (SPEC 3.5)."""
+    """The frame half is never touched by the memory of the same layer (docs/numerics.md#alternating-attention)."""
     frame_outputs, memory_outputs = {}, {}
     handles = []
     for j in range(4):

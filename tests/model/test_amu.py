@@ -154,14 +154,14 @@ def test_special_tokens_neither_write_nor_change():
 
 
 def test_fewer_patches_than_special_tokens():
-    """The reference cuts its zeros for special tokens out of the patches (flaw A10)."""
+    """The release cuts zeros for special tokens out of the patches (docs/numerics.md#departures-from-the-release)."""
     tokens = make_tokens(1, 2, 2, grid=(1, 1))
     (result,) = through(make_unit(), [chunk_batch(tokens, grid=(1, 1))])
     assert result.tokens.shape == tokens.shape
 
 
 def test_without_rotary_embedding_positions_do_not_matter():
-    """The reference fails without it (flaw A14); with it a transposed grid is another input."""
+    """The release fails without it; with it a transposed grid is another input."""
     tokens = make_tokens(1, 2, 2)
     for frequency, is_same in ((0, True), (100.0, False)):
         unit = make_unit(rope_frequency=frequency)
@@ -174,7 +174,7 @@ def test_without_rotary_embedding_positions_do_not_matter():
 
 @pytest.mark.parametrize("is_training", [False, True])
 def test_the_same_input_twice_gives_the_same_output(is_training):
-    """The reference keeps fast weights from call to call and cannot train (flaws A13, A17)."""
+    """The release keeps fast weights between calls and cannot train (docs/numerics.md#departures-from-the-release)."""
     unit, batch = make_unit().train(is_training), chunk_batch(make_tokens(1, 2, 2))
     before = {name: value.clone() for name, value in unit.state_dict().items()}
     (first,), (second,) = through(unit, [batch], 1), through(unit, [batch], 1)
@@ -215,7 +215,7 @@ def test_a_sequence_held_elsewhere_still_takes_part():
 
 
 def test_token_rates_start_at_the_base_rate():
-    """softplus(0 + c) = base_lr, c = base_lr + ln(1 - exp(-base_lr)) (SPEC 4.2)."""
+    """softplus(0 + c) = base_lr, c = base_lr + ln(1 - exp(-base_lr)) (docs/numerics.md#memory-gradient)."""
     unit = make_unit(memory_base_lr=0.01)
     with torch.no_grad():
         unit.lrs.weight.zero_()
@@ -263,7 +263,9 @@ def test_bfloat16_newton_schulz_is_a_setting():
 
 @pytest.mark.parametrize("gate", [0.0, 0.1])
 def test_the_initial_memory_adds_its_gate_times_unit_variance(gate):
-    """SPEC 4.1: with projection weights zero the output is gate * LayerNorm, so gate 0 is neutral."""
+    """With projection weights zero the output is gate * LayerNorm, so gate 0 is neutral
+    (docs/numerics.md#memory-parameters).
+    """
     model = Scal3RModel(tiny_config(memory_gate_init=gate))
     unit = model.aggregator.memory_units["3"]
     batch = chunk_batch(make_tokens(1, 2, 2).float())

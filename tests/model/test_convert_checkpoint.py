@@ -29,7 +29,7 @@ from scal3r_train.model.convert_checkpoint import (
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from tests.model.tiny import FIELDS, random_images, tiny_config, tiny_model
 
-PART_SIZES = {  # SPEC 10
+PART_SIZES = {  # docs/numerics.md#released-checkpoints
     "aggregator.patch_embed": 304_372_736,
     "aggregator.frame_blocks": 302_364_672,
     "aggregator.global_blocks": 302_364_672,

@@ -14,7 +14,7 @@ from tests.model.tiny import randomized, tiny_config
     ("channels", "hw", "aspect"), [(8, (2, 3), 1.5), (16, (5, 4), 0.8), (4, (1, 1), 1.0)]
 )
 def test_position_map_equals_its_definition(channels, hw, aspect):
-    """E of SPEC 3.7, number by number."""
+    """E of docs/numerics.md#dpt-heads, number by number."""
     height, width = hw
     found = position_map(channels, height, width, aspect, torch.device("cpu"))
     quarter = channels // 4
@@ -42,7 +42,7 @@ def test_position_map_is_point_symmetric_in_its_sines():
 
 
 def test_the_residual_unit_skips_the_rectified_input():
-    """Released weights expect it (flaw A23): with zero convolutions the unit is a ReLU."""
+    """Released weights expect it (docs/numerics.md#dpt-heads): with zero convolutions the unit is a ReLU."""
     unit = ResidualConvUnit(4)
     for parameter in unit.parameters():
         torch.nn.init.zeros_(parameter)
@@ -113,7 +113,7 @@ def test_camera_iterations_refine_one_another():
 
 
 def test_field_of_view_is_rectified_but_refined_unrectified():
-    """A step below zero is not forgotten: the raw sum goes into the next iteration (SPEC 3.6)."""
+    """A step below zero is not forgotten: the raw sum goes into the next iteration (docs/numerics.md#camera-head)."""
     head = make_camera(camera_iterations=2)
     steps = iter([torch.tensor([0.0] * 7 + [-1.0, 0.5]), torch.tensor([0.0] * 7 + [1.5, -0.75])])
     head.pose_branch.forward = lambda x: next(steps).expand(*x.shape[:2], 9).to(x.dtype)

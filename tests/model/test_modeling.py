@@ -167,7 +167,7 @@ def test_the_same_input_twice_gives_the_same_output(model):
 
 
 def test_images_smaller_than_the_special_tokens(model):
-    """One patch per frame, three special tokens (flaw A10 of the reference)."""
+    """One patch per frame, three special tokens (docs/numerics.md#departures-from-the-release)."""
     output = model(torch.rand(1, 2, 2, 3, 4, 4, dtype=torch.float64))
     assert output.depth.shape == (1, 2, 2, 4, 4)
 
@@ -181,7 +181,7 @@ def test_without_rotary_embedding(encoder):
 
 @pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation"])
 def test_every_parameter_gets_a_gradient(encoder):
-    """In training mode (flaw A17 of the reference); DINOv2's unused mask token is not a trainable parameter."""
+    """In training mode, where the release raises; DINOv2's unused mask token is not a trainable parameter."""
     model = tiny_model(patch_encoder=encoder).train()
     scalar(model(random_images(1, 2, 3))).backward()
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}

@@ -9,8 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-from scal3r_train.model.correlation_encoder import CorrelationPatchEncoder, local_correlation
-from scal3r_train.model.patch_encoder import ConvPatchEncoder, DinoPatchEncoder, build_patch_encoder
+from scal3r_train.model.patch_encoder import (
+    ConvPatchEncoder,
+    CorrelationPatchEncoder,
+    DinoPatchEncoder,
+    build_patch_encoder,
+    local_correlation,
+)
 from tests.model.tiny import randomized, tiny_config
 
 # transformers' names (those of 5.23 and those before) -> ours.

@@ -10,7 +10,7 @@ from scal3r_train.model.rope import TokenPositions, rotary_table, rotate, token_
 
 
 def rotate_slowly(x: list[float], row: int, column: int, frequency: float) -> list[float]:
-    """Rotate one vector pair by pair (SPEC 3.4)."""
+    """Rotate one vector pair by pair (docs/numerics.md#rope)."""
     half = len(x) // 2
     result = list(x)
     for offset, position in ((0, row), (half, column)):

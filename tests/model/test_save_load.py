@@ -37,7 +37,7 @@ def test_many_shards_come_back_exactly(tmp_path):
 
 
 def test_loading_draws_no_random_weights_and_makes_no_second_copy(tmp_path, monkeypatch):
-    """Parameters are built on the meta device and only ever hold what the file says (flaw B13 of the reference)."""
+    """Parameters are built on the meta device and only ever hold what the file says."""
     model = tiny_model(torch.float32, patch_encoder="dinov2")
     model.save_pretrained(tmp_path)
     devices, original = [], Scal3RModel.__init__
@@ -73,7 +73,10 @@ def test_loading_in_bfloat16_keeps_the_memories_in_float32(tmp_path):
 
 
 def test_initial_weights_follow_the_specification():
-    """SPEC 3 and 4.1: LayerScale, gate, projections, fast weights, special tokens; biases of norms zero."""
+    """LayerScale, gate, projections, fast weights, special tokens; biases of norms zero.
+
+    docs/numerics.md#memory-parameters.
+    """
     torch.manual_seed(0)
     model = Scal3RModel(tiny_config(hidden_size=64, patch_encoder="dinov2", memory_gate_init=0.1))
     state = model.state_dict()

@@ -20,7 +20,7 @@ from scal3r_train.parallel.context_groups import connect_memories
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.fsdp2 import Fsdp2Engine
 from scal3r_train.parallel.process import Process, joined_processes
-from scal3r_train.parallel.replicated import ReplicatedEngine
+from scal3r_train.parallel.torch_engine import ReplicatedEngine
 from scal3r_train.parallel.zero import ZeroEngine
 from scal3r_train.training import trainer
 from tests.parallel.engine_runs import (

@@ -123,7 +123,7 @@ def predict(model: torch.nn.Module, case: Scenario, rank: int, dtype: torch.dtyp
 
 
 def rank_loss(output: Scal3ROutput, case: Scenario, rank: int, group: collectives.Group) -> Tensor:
-    """Return W / S / N_s * sum over this rank's elements (DISTRIBUTED.md 1)."""
+    """Return W / S / N_s * sum over this rank's elements (docs/numerics.md#loss-over-ranks)."""
     sequence, _ = case.sequence_of(rank)
     chunks = case.chunks_of(rank)
     count = torch.tensor(float(sum(case.num_frames[chunk] for chunk in chunks)), dtype=torch.float64)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scal3r_train.parallel import zero_config
+from scal3r_train.parallel import zero
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.process import current_process, joined_processes
@@ -32,7 +32,7 @@ from tests.parallel.exactness_worker import recorded_collectives
 ENGINES = ("fsdp2", "zero3")
 CASE = Scenario("2x1", ((2, 2),), (3, 3, 3, 3), patch_encoder="dinov2")
 NUM_STEPS = 2
-# Without them DeepSpeed keeps small parameters gathered and hides reads at the wrong time (DISTRIBUTED.md 2).
+# Without them DeepSpeed keeps small parameters gathered and hides reads at the wrong time.
 NOTHING_KEPT = {
     "stage3_prefetch_bucket_size": 0,
     "stage3_param_persistence_threshold": 0,
@@ -73,7 +73,7 @@ def run(
 
 
 def main(folder: Path) -> None:
-    zero_config.ZERO_OPTIMIZATION["zero3"] |= NOTHING_KEPT
+    zero.ZERO_OPTIMIZATION["zero3"] |= NOTHING_KEPT
     tensors: dict[str, Tensor] = {}
     notes: dict[str, list[list[int]]] = {}
     with joined_processes() as process:

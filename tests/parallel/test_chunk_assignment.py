@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scal3r_train.parallel.chunk_assignment import assign_chunks
+from scal3r_train.parallel.context_groups import assign_chunks
 
 
 @given(num_chunks=st.integers(0, 200), num_ranks=st.integers(1, 64))

@@ -168,7 +168,7 @@ def test_a_skipped_step_leaves_no_trace(quick: Path, engine: str) -> None:
 @pytest.mark.parametrize("engine", SHARDED)
 def test_exported_weights_are_the_trained_ones(quick: Path, engine: str) -> None:
     """A single process loads what the engine left and predicts what the trained weights predict."""
-    from scal3r_train.inference.load_model import load_model
+    from scal3r_train.model.load_model import load_model
 
     run = folder_of(quick, (engine, "fp32", "none"))
     model = load_model(run / "model", torch.device("cpu"))

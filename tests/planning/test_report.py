@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from scal3r_train.config import UserError
-from scal3r_train.data.curriculum import Resolution
-from scal3r_train.data.plan import StepShape, plan_step
+from scal3r_train.data.sampling.curriculum import Resolution
+from scal3r_train.data.sampling.plan import StepShape, plan_step
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.planning import report
 from scal3r_train.planning.step_size import StepSize

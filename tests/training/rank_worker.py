@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 
 from scal3r_train.config import UserError
-from scal3r_train.data import planned_data
-from scal3r_train.data.plan import GroupPlan, StepPlan, plan_step
+from scal3r_train.data import dataset
+from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, plan_step
 from scal3r_train.losses.targets import Targets
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.training import step as step_module
@@ -137,7 +137,7 @@ def run_scenarios(towns: Path, folder: Path) -> None:
         tiny.write_partly_broken_towns(towns, folder)
     dist.barrier()
     separate = {"curriculum.sequences_per_group": 2, "curriculum.chunks_per_rank": {"4": 1.0}}
-    with tiny.replaced("plan_step", one_sequence_per_rank, planned_data):
+    with tiny.replaced("plan_step", one_sequence_per_rank, dataset):
         for average in ("chunk", "sequence"):
             changes = separate | {"losses.average": average, "losses.normalization": average}
             run(f"separate_{average}", changes, folder / "uneven.parquet")

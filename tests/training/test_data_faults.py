@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from scal3r_train.config import UserError
-from scal3r_train.data import planned_data
-from scal3r_train.data.fallback import fallback_window
-from scal3r_train.data.index import load_index, write_index
-from scal3r_train.data.plan import plan_step
+from scal3r_train.data import dataset
+from scal3r_train.data.index.index import load_index, write_index
+from scal3r_train.data.sampling.plan import fallback_window, plan_step
 from scal3r_train.training import data_faults
 from tests.training import tiny
 from tests.training.conftest import Ranks
@@ -77,7 +76,7 @@ def test_it_is_as_if_the_plan_had_said_so(
         window = fallback_window(curriculum, sources, seed, plan, group, 0, 1, [(lost.source, lost.row)])
         return replace(plan, groups=(replace(group, windows=(window,)),))
 
-    monkeypatch.setattr(planned_data, "plan_step", planned)
+    monkeypatch.setattr(dataset, "plan_step", planned)
     tiny.train(tiny.recipe(towns, tmp_path, BROKEN))
     assert not tiny.faults(tmp_path)
     assert_same_weights(tmp_path, whole_run)

@@ -11,7 +11,7 @@ from accelerate.utils import set_seed
 from safetensors.torch import load_file
 
 from scal3r_train.config import UserError
-from scal3r_train.inference.load_model import load_model
+from scal3r_train.model.load_model import load_model
 from scal3r_train.recipe import ModelSettings
 from scal3r_train.train import build_model
 from scal3r_train.training.freezing import choose_trained

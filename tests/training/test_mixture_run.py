@@ -124,7 +124,7 @@ def kill_after(recipe: Path, metrics: Path, num_lines: int) -> None:
 
 def test_miniatures_are_of_both_kinds(mixture: dict[str, Path]) -> None:
     """The share of rendered data is set, so there must be both."""
-    from scal3r_train.data.index import load_index
+    from scal3r_train.data.index.index import load_index
 
     kinds = {name: load_index(path)[0].is_synthetic for name, path in mixture.items()}
     assert set(kinds.values()) == {True, False}

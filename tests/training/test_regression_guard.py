@@ -10,9 +10,8 @@ from typing import Any, get_args
 import pytest
 
 from scal3r_train.config import UserError, validate_mapping
-from scal3r_train.training.chunk_errors import ERROR_NAMES
-from scal3r_train.training.regression_guard import GuardSettings, RegressionGuard
-from scal3r_train.training.validate import ValidationSettings
+from scal3r_train.training.monitoring.chunk_errors import ERROR_NAMES
+from scal3r_train.training.validation import GuardSettings, RegressionGuard, ValidationSettings
 from tests.training import tiny
 from tests.training.conftest import Ranks
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from scal3r_train.data import planned_data
-from scal3r_train.data.plan import plan_step
-from scal3r_train.data.sources import open_sources
+from scal3r_train.data import dataset
+from scal3r_train.data.sampling.plan import plan_step
+from scal3r_train.data.sampling.sources import open_sources
 from tests.training import tiny
 from tests.training.conftest import Ranks
 
@@ -117,9 +117,9 @@ def test_accumulating_two_plans_is_one_step_of_both(
         first, second = (plan_step(curriculum, sources, seed, 2 * step + i, world_size) for i in (0, 1))
         assert first.shape == second.shape
         windows = first.groups[0].windows + second.groups[0].windows
-        return planned_data.StepPlan(step, first.shape, (type(first.groups[0])(range(1), windows),))
+        return dataset.StepPlan(step, first.shape, (type(first.groups[0])(range(1), windows),))
 
-    monkeypatch.setattr(planned_data, "plan_step", both)
+    monkeypatch.setattr(dataset, "plan_step", both)
     together = one_process(changes | {"name": "together"}, uneven_towns)
     assert_same_run(accumulated, together)
 

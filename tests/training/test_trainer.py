@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from scal3r_train.config import UserError
-from scal3r_train.data.planned_data import plan_data
+from scal3r_train.data.dataset import plan_data
 from scal3r_train.recipe import ModelSettings, require_whole_patches
 from scal3r_train.train import build_model, main
-from scal3r_train.training.telemetry import Telemetry, TelemetrySettings
+from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
 from tests.training import tiny
 
 

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scal3r_train.config import validate_mapping
-from scal3r_train.data.index import load_index, write_index
+from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.recipe import TrainingRecipe
 from scal3r_train.train import build_model, trainer_settings
 from scal3r_train.training import trainer
-from scal3r_train.training.checkpoint_files import StateReader
+from scal3r_train.training.checkpointing.checkpoint_files import StateReader
 
 NETWORK = {
     "image_size": 28,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scal3r_data_tools.preparing.circuits.drive import Style
-from scal3r_train.data.depth_codec import SATURATED, encode_uint16
+from scal3r_train.data.io.depth_codec import SATURATED, encode_uint16
 
 CODEC = "uint16_cm_sky"
 KNEE = 0.8  # brighter than this share of full scale, highlights are compressed

@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import Field
 
 from scal3r_data_tools.adapters import circuits as layout
+from scal3r_data_tools.jobs import run_jobs
 from scal3r_data_tools.preparing.circuits.drive import (
     FRAMES_PER_SECOND,
     CameraPath,
@@ -27,7 +28,6 @@ from scal3r_data_tools.preparing.circuits.drive import (
 from scal3r_data_tools.preparing.circuits.photograph import depth_counts, photograph
 from scal3r_data_tools.preparing.circuits.places import Circuit, find_circuits
 from scal3r_data_tools.preparing.circuits.renderer import Fog, Renderer
-from scal3r_data_tools.preparing.parallel_jobs import run_jobs
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
 
 OPTIONS_FILE = "options.json"

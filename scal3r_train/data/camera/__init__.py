@@ -1,0 +1,1 @@
+"""Lenses, and what resizing and cropping do to a camera."""

@@ -1,0 +1,1 @@
+"""Indexes: rows that name sequences and where their files lie."""

@@ -1,0 +1,142 @@
+"""What a user may name as input: a folder of images, a video, or one sequence of an index."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scal3r_train.config import UserError
+from scal3r_train.data.index.index import load_index
+from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
+from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.video_frames import num_lost_frames, presentation_times, read_video_frame
+from scal3r_train.data.sequence import SequenceRecord
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+SECONDS_NAME = re.compile(r"\d+\.\d+")
+
+
+def names_index(source: str) -> bool:
+    """Return whether `source` is INDEX.parquet or INDEX.parquet#sequence_id."""
+    return ".parquet#" in source or source.endswith(".parquet")
+
+
+def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
+    """The sequence that `source` names: an image folder, a video, or INDEX.parquet#sequence_id.
+
+    `#sequence_id` may be left out when the index holds one sequence. Raises UserError for anything else.
+    """
+    text = os.fspath(source)
+    path, _, sequence_id = text.partition("#") if ".parquet#" in text else (text, "", "")
+    if path.endswith(".parquet"):
+        index = load_index(path)
+        if not sequence_id and len(index) != 1:
+            raise UserError(f"{path} holds {len(index)} sequences; name one as {path}#sequence_id")
+        return index.find(sequence_id) if sequence_id else index[0]
+    if Path(path).is_dir():
+        return record_from_images(Path(path))
+    if not Path(path).exists():
+        raise UserError(
+            f"input {path} does not exist; give an image folder, a video or INDEX.parquet#sequence_id"
+        )
+    if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+        return record_from_video(Path(path))
+    raise UserError(f"input {path} is neither an image folder nor a video nor an index; give one of these")
+
+
+def record_from_images(folder: Path) -> SequenceRecord:
+    """A sequence of all images of a folder (IMAGE_SUFFIXES in any case), cameras unknown; hidden files are left out.
+
+    Order: by name with numbers compared as numbers (frame2 before frame10), which for names of equal length is
+    the plain order of letters. Timestamps are frame numbers, but where all names are seconds with a fraction, as in
+    TUM's sets, they are these, and the order is theirs. Raises UserError when the folder holds no images, or a depth
+    map (by its name or because it is 16-bit).
+    """
+    paths = [path for path in folder.iterdir() if is_image_name(path.name) and path.is_file()]
+    if not paths:
+        raise UserError(f"folder {folder} holds no images; {_advice(folder)}")
+    names = in_order([path.name for path in paths])
+    return record_of_images(folder, names, [read_image_size(folder / name) for name in names])
+
+
+def record_of_images(folder: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> SequenceRecord:
+    """A sequence of images of a folder in the order given, as `record_from_images`; sizes are upright (H, W)."""
+    for name in names:
+        if re.search(r"(?<![a-z])depth", name.lower()):
+            raise UserError(f"{folder / name} looks like a depth map; give a folder of colour images only")
+    times = [float(Path(name).stem) for name in names] if _are_times(names) else range(len(names))
+    return SequenceRecord(
+        dataset="images",
+        sequence_id=folder.resolve().name or "images",
+        split="test",
+        root=folder.resolve(),
+        image=tuple(names),
+        image_size=np.array(sizes, np.int64),
+        timestamp=np.array(times, np.float64),
+        source=str(folder.resolve()),
+    )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of images in the order of their sequence: by time where all are seconds, else by `natural_key`."""
+    ordered = sorted(names, key=natural_key)
+    return sorted(ordered, key=lambda name: float(Path(name).stem)) if _are_times(ordered) else ordered
+
+
+def _are_times(names: Iterable[str]) -> bool:
+    return all(SECONDS_NAME.fullmatch(Path(name).stem) for name in names)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is an image that is read; `._a.jpg` is not, which macOS leaves beside `a.jpg`."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _advice(folder: Path) -> str:
+    """What to do about a folder without images."""
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    inner = [path for path in below if any(is_image_name(child.name) for child in path.iterdir())]
+    if inner:
+        return f"did you mean {inner[0]}?"
+    wanted = f"put *{', *'.join(IMAGE_SUFFIXES)} files into it"
+    others = Counter(
+        path.suffix.lower() for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+    )
+    if not others:
+        return wanted
+    suffix, num = others.most_common(1)[0]
+    return f"it holds {num} {suffix or 'other'} files; {wanted}"
+
+
+def record_from_video(path: Path) -> SequenceRecord:
+    """A sequence of all frames of a video, cameras unknown; timestamps are the seconds at which frames are shown.
+
+    The first frame is decoded for its size. Of a video that was cut off, the frames that are left are taken, and
+    `num_missing` counts those known to be lost. Raises UserError when the video cannot be read.
+    """
+    path = path.resolve()
+    times = presentation_times(path)
+    size = read_video_frame(path, 0).shape[:2]
+    return SequenceRecord(
+        dataset="video",
+        sequence_id=path.stem,
+        split="test",
+        root=path.parent,
+        image=tuple(f"{path.name}#{number}" for number in range(len(times))),
+        image_size=np.tile(size, (len(times), 1)),
+        timestamp=times,
+        num_missing=num_lost_frames(path),
+        source=str(path),
+    )
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that compares digits as numbers; the name itself decides between 1 and 01."""
+    parts = re.split(r"(\d+)", name)
+    key = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    return (*key, (2, 0, name))

@@ -1,0 +1,194 @@
+"""Image files to upright 8-bit RGB: grey is repeated, transparency is laid over black. 16-bit grey is refused, since
+it is a depth map far more often than a picture. OpenCV decodes plain files, Pillow all others; linear images in HDF5
+files are tone mapped (image_codec.py).
+
+Linear, unbounded images in HDF5 files (Hypersim's) to 8-bit RGB.
+
+Tone mapping is that of the set's authors: one factor for the image, such that the 90th percentile of brightness becomes
+0.8 after gamma 1 / 2.2, and what is then above 1 is cut. Brightness is 0.3 R + 0.59 G + 0.11 B of the finite pixels.
+Needs h5py. Shapes: H W pixels.
+
+Mask files: 8-bit images whose grey values say which pixels count. Shapes: H W pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from scal3r_train.config import UserError
+
+HDF5_START = b"\x89HDF\r\n\x1a\n"
+KEY = "dataset"
+GAMMA = 1 / 2.2
+PERCENTILE, BRIGHTNESS = 90, 0.8
+DARKEST = 1e-4
+
+
+def decode_hdr(data: bytes) -> np.ndarray:
+    """Decode the bytes of an HDF5 file into [H, W, 3] uint8.
+
+    Raises ImportError without h5py, OSError or ValueError for what is no such image.
+    """
+    import h5py  # noqa: PLC0415  optional
+
+    with h5py.File(BytesIO(data), "r") as file:
+        return tone_mapped(np.asarray(_colour(file)[()], np.float32))
+
+
+def hdr_size(path: Path) -> tuple[int, int]:
+    """Height and width from the header alone. Raises as `decode_hdr`."""
+    import h5py  # noqa: PLC0415  optional
+
+    with h5py.File(path, "r") as file:
+        height, width, _ = _colour(file).shape
+        return int(height), int(width)
+
+
+def tone_mapped(linear: np.ndarray) -> np.ndarray:
+    """Linear colours [H, W, 3] float32 -> [H, W, 3] uint8; pixels that are not finite become black."""
+    finite = np.isfinite(linear).all(-1)
+    linear = np.where(finite[..., None], np.maximum(linear, 0), 0)
+    brightness = (linear @ np.array([0.3, 0.59, 0.11], np.float32))[finite]
+    bright = float(np.percentile(brightness, PERCENTILE)) if finite.any() else 0.0
+    factor = BRIGHTNESS ** (1 / GAMMA) / bright if bright >= DARKEST else 0.0
+    return np.rint(255 * np.minimum((factor * linear) ** GAMMA, 1)).astype(np.uint8)
+
+
+def _colour(file):  # type: ignore[no-untyped-def]  # an h5py.Dataset
+    if KEY not in file or file[KEY].ndim != 3 or file[KEY].shape[2] != 3:
+        raise ValueError(f"an HDF5 file without '{KEY}' of shape [H, W, 3]")
+    return file[KEY]
+
+
+cv2.setNumThreads(0)  # its pool does not survive the fork that makes reading processes, which would then hang
+
+EXIF_ORIENTATION = 274
+EXIF_SIDEWAYS = (5, 6, 7, 8)
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+REDUCED = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+}
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+HDF5_SUFFIXES = (".hdf5", ".h5")
+PNG_GREY_OR_RGB = (b"\x08\x00", b"\x08\x02")  # bit depth and colour type
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode an image file into [H, W, 3] uint8 RGB, upright.
+
+    Raises UserError naming the file when it is missing, truncated, no image, or a 16-bit (depth) image.
+    """
+    try:
+        return decode_image(path.read_bytes(), path)
+    except OSError as error:
+        raise _image_error(path, error) from None
+
+
+def decode_image(data: bytes, name: str | Path, reduction: int = 1) -> np.ndarray:
+    """Decode the bytes of an image file into [H, W, 3] uint8 RGB, upright. Raises as `read_image`.
+
+    reduction: 1, 2, 4 or 8; JPEG files are then decoded at that part of their size (rounded up), many times faster.
+    """
+    if _is_plain(data):
+        flag = REDUCED[reduction if data.startswith(JPEG_START) else 1]
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        if image is not None:
+            return image
+    try:
+        if data.startswith(HDF5_START):
+            return decode_hdr(data)
+        with Image.open(BytesIO(data)) as file:
+            _refuse_depth(file, name)
+            upright = ImageOps.exif_transpose(file)
+            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+                black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
+                upright = Image.alpha_composite(black, upright)
+            return np.asarray(upright.convert("RGB"))
+    except Exception as error:  # whatever a parser of damaged bytes may raise; the message names the file
+        raise _image_error(name, error) from None
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file after EXIF rotation, from its header alone. Raises as `read_image`."""
+    try:
+        if path.suffix.lower() in HDF5_SUFFIXES:
+            return hdr_size(path)
+        with Image.open(path) as image:
+            _refuse_depth(image, path)
+            width, height = image.size
+            is_sideways = image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
+            return (width, height) if is_sideways else (height, width)
+    except Exception as error:
+        raise _image_error(path, error) from None
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether OpenCV decodes a file as Pillow does: complete, since OpenCV fills up truncated ones; no transparency."""
+    if data.startswith(JPEG_START):
+        return data.endswith(JPEG_END)
+    if data.startswith(PNG_START):
+        is_complete = PNG_END in data[-12:]
+        return is_complete and data[24:26] in PNG_GREY_OR_RGB and b"tRNS" not in data and b"eXIf" not in data
+    return False
+
+
+def _refuse_depth(image: Image.Image, name: str | Path) -> None:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise UserError(f"{name} is a 16-bit or float image, probably depth; give 8-bit colour images only")
+
+
+def _image_error(name: str | Path, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, ImportError):
+        return UserError(f"image {name} needs {error.name}: pip install 'scal3r_train[data]'")
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"image {name} does not exist; check the index or its root")
+    if isinstance(error, UnidentifiedImageError):
+        return UserError(f"image {name} cannot be read: not an image, or its header is damaged")
+    return UserError(f"image {name} cannot be read: {error}")
+
+
+RULE = re.compile(r"(below|from) (\d+)")
+
+
+def decode_mask(data: bytes, rule: str, name: str | Path) -> np.ndarray:
+    """Decode the bytes of a mask file into [H, W] bool, true where the rule marks the pixel.
+
+    Args:
+        data: content of an 8-bit image file; of a colour image the first channel counts.
+        rule: "below N" marks values under N, "from N" values of at least N.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: the rule is none, or the file is no 8-bit image.
+    """
+    parts = RULE.fullmatch(rule)
+    if parts is None:
+        raise UserError(f"mask rule '{rule}' of {name} is unknown; it must be 'below N' or 'from N'")
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if values is None or values.dtype != np.uint8:
+        raise UserError(f"mask {name} cannot be read: not an 8-bit image, or damaged")
+    if values.ndim == 3:
+        values = values[..., 0]
+    threshold = int(parts[2])
+    return values < threshold if parts[1] == "below" else values >= threshold
+
+
+def at_size(mask: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """Mask [h, w] of the same view at another resolution, nearest value."""
+    if mask.shape == hw:
+        return mask
+    return cv2.resize(mask.astype(np.uint8), (hw[1], hw[0]), interpolation=cv2.INTER_NEAREST_EXACT).astype(
+        bool
+    )

@@ -1,0 +1,1 @@
+"""Procedural towns with exact images, depth and cameras."""

@@ -1,0 +1,1 @@
+"""Seams between neighbouring chunks, chunks placed in one world, overlaps fused."""

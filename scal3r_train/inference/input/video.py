@@ -1,0 +1,224 @@
+"""The frames that a reconstruction uses: which ones, at which size, with what is known of them.
+
+Images are 8-bit and come through a bounded cache: decoded ahead, and again when they are needed after others took
+their place. Shapes: S frames, H W pixels. "Frame" numbers count the chosen frames; `frame_indices` lead to the input's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scal3r_train.config import UserError
+from scal3r_train.data.camera.known_cameras import with_cameras
+from scal3r_train.data.camera.pixel_map import PixelMap
+from scal3r_train.data.camera.transforms import ResizeAndCrop, ResizeRule, intrinsics_matrices
+from scal3r_train.data.io.frame_files import video_frame
+from scal3r_train.data.io.frame_io import frame_camera, read_frame_image
+from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.inference.input.image_cache import ImageCache
+from scal3r_train.inference.input.image_times import has_times, with_times
+from scal3r_train.inference.input.masks import Masks
+from scal3r_train.inference.input.settings import InputSettings
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.scene.scene import SceneFrame
+
+BYTES_PER_GIB = 2**30
+MUCH_CUT = 0.25  # share of an image that falls away when it is cut to the common shape
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A sequence, the choice of its frames, and their images, masks and known cameras.
+
+    Attributes:
+        record: the sequence, with times and cameras as the settings have them.
+        frame_indices: its frames that are used, ascending.
+        image_hw: size at which they are processed.
+        masks_of_input: which pixels of its images count.
+        has_known_intrinsics: whether the settings give the cameras.
+    """
+
+    record: SequenceRecord
+    frame_indices: tuple[int, ...]
+    image_hw: tuple[int, int]
+    masks_of_input: Masks
+    has_known_intrinsics: bool
+    _cover_multiple: int
+    _cache: ImageCache
+
+    @staticmethod
+    def choose(record: SequenceRecord, settings: InputSettings, model: Scal3RConfig) -> Video:
+        """Return the frames and the size that the settings ask for.
+
+        Raises:
+            UserError: no frame is left, the size is no multiple of the model's patch size, or times, masks or cameras
+                do not fit the images.
+        """
+        if settings.timestamps is not None:
+            record = with_times(record, settings.timestamps)
+        if settings.needs_times and not has_times(record):
+            raise UserError(
+                "input.start_s, stop_s and fps need time stamps, which this input does not have; give input.timestamps"
+            )
+        indices = tuple(settings.frame_indices(record.num_frames, record.timestamp))
+        if settings.intrinsics is not None:
+            record = with_cameras(record, settings.intrinsics)
+        first_hw = record.upright_hw(0)
+        rule = settings.resize or ResizeRule(size=model.image_size, multiple=model.patch_size)
+        image_hw = settings.image_hw or rule.target_hw(first_hw)
+        if any(side % model.patch_size for side in image_hw):
+            raise UserError(
+                f"images would be processed at {image_hw[0]}x{image_hw[1]}, which is no multiple of the model's "
+                f"patch size {model.patch_size}; change input.image_hw or input.resize.multiple"
+            )
+        multiple = 1 if settings.image_hw else rule.cover_multiple
+        masks = Masks(record, indices, settings.masks, invert=settings.invert_masks)
+        # Two threads would make one decoder jump to and fro.
+        num_threads = 1 if video_frame(record, record.image[0]) else settings.read_threads
+        cache = ImageCache(
+            lambda frame: _read_image(record, indices[frame], image_hw, multiple),
+            image_hw,
+            settings.cache_gib * BYTES_PER_GIB,
+            num_threads,
+        )
+        return Video(record, indices, image_hw, masks, settings.intrinsics is not None, multiple, cache)
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames are used."""
+        return len(self.frame_indices)
+
+    @property
+    def timestamps(self) -> Tensor:
+        """[S] float64 seconds, or the input's frame numbers where it has no times."""
+        return torch.as_tensor(self.record.timestamp[list(self.frame_indices)], dtype=torch.float64)
+
+    @property
+    def scene_frames(self) -> tuple[SceneFrame, ...]:
+        """The input image of every frame that is used, its size that of the upright image."""
+        return tuple(
+            SceneFrame(name=self.record.image[index], image_hw=self.record.upright_hw(index))
+            for index in self.frame_indices
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the input, one line each."""
+        notes = []
+        if self.record.num_missing:
+            notes.append(
+                f"{self.record.num_missing} frames of the input are lost or damaged; going on without them"
+            )
+        if missing := self.masks_of_input.missing:
+            notes.append(
+                f"{len(missing)} of {self.num_frames} frames have no mask (first: {self.record.image[missing[0]]}); "
+                "all their pixels are used"
+            )
+        cut = [self._cut_share(index) for index in self.frame_indices]
+        if num_cut := sum(share > MUCH_CUT for share in cut):
+            notes.append(
+                f"{num_cut} of {self.num_frames} images lose up to {max(cut):.0%} of their area when cut to the shape "
+                f"of the first, {self.image_hw[1]}x{self.image_hw[0]}"
+            )
+        return tuple(notes)
+
+    def images(self, frames: range) -> Tensor:
+        """Return the images of consecutive frames [S, 3, H, W] uint8 RGB, in memory of their own; at least one.
+
+        Raises:
+            UserError: an image is missing, damaged, of a kind that is not read, or no longer of the size it had.
+        """
+        return self._cache.stacked(frames)
+
+    def prefetch(self, frames: range) -> None:
+        """Begin to decode images in the background; what goes wrong is told of by `images`."""
+        self._cache.prefetch(frames)
+
+    def pixel_map_of(self, frames: Sequence[int]) -> PixelMap:
+        """Return the map from pixels of the input images to those of `images`; nothing is decoded."""
+        return PixelMap.stack([self._cover(self.frame_indices[frame]).pixel_map() for frame in frames])
+
+    def input_intrinsics(self, frames: range, intrinsics: Tensor) -> Tensor:
+        """Return intrinsics [S, 3, 3] of processed images in pixels of the input images, undistorted and upright."""
+        return self.pixel_map_of(frames).input_intrinsics(intrinsics)
+
+    def known_intrinsics(self, frames: Sequence[int]) -> Tensor | None:
+        """Return the cameras that the settings give, [S, 3, 3] float64 in pixels of `images`; None without."""
+        if not self.has_known_intrinsics:
+            return None
+        rows = [frame_camera(self.record, self.frame_indices[frame]).intrinsics for frame in frames]
+        matrices = intrinsics_matrices(np.stack([row for row in rows if row is not None]))
+        return self.pixel_map_of(frames).processed_intrinsics(matrices)
+
+    def masks(self, frames: Sequence[int]) -> Tensor | None:
+        """Return which pixels of `images` count, [S, H, W] bool, nearest values; None when no frame has a mask.
+
+        Raises:
+            UserError: a mask is missing, damaged or of another shape than its image.
+        """
+        if not self.masks_of_input:
+            return None
+        result = torch.ones(len(frames), *self.image_hw, dtype=torch.bool)
+        for place, frame in enumerate(frames):
+            index = self.frame_indices[frame]
+            valid = self.masks_of_input.read(index)
+            if valid is not None:
+                result[place] = torch.from_numpy(self._cover(index).depth(valid).copy())
+        return result
+
+    def close(self) -> None:
+        """Stop decoding ahead and free the images."""
+        self._cache.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what names this input in scene.json; two inputs of equal files have equal `files_sha256`.
+
+        `lens` is the camera model whose distortion is undone on load, None where there is none to undo.
+        """
+        digest = hashlib.sha256()
+        for index in self.frame_indices:
+            name = self.record.image[index]
+            frame = video_frame(self.record, name)
+            path = self.record.root / name if frame is None else frame[0]
+            size = path.stat().st_size if path.is_file() else 0
+            digest.update(f"{name}:{size}:{float(self.record.timestamp[index])!r}\n".encode())
+            if (mask := self.masks_of_input.path(index)) is not None:
+                digest.update(f"{mask.name}:{mask.stat().st_size}\n".encode())
+            if self.has_known_intrinsics:
+                digest.update(f"{frame_camera(self.record, index).intrinsics}\n".encode())
+        return {
+            "dataset": self.record.dataset,
+            "sequence_id": self.record.sequence_id,
+            "root": str(self.record.root),
+            "num_frames": self.record.num_frames,
+            "lens": None if self.record.distortion is None else self.record.camera_model,
+            "first_image_hw": [int(side) for side in self.record.image_size[0]],
+            "files_sha256": digest.hexdigest(),
+        }
+
+    def _cover(self, index: int) -> ResizeAndCrop:
+        return ResizeAndCrop.plan(self.record.upright_hw(index), self.image_hw, self._cover_multiple)
+
+    def _cut_share(self, index: int) -> float:
+        height, width = self._cover(index).resized_hw
+        return 1 - self.image_hw[0] * self.image_hw[1] / (height * width)
+
+
+def _read_image(record: SequenceRecord, index: int, image_hw: tuple[int, int], multiple: int) -> Tensor:
+    """Decode a frame of the input and bring it to a size [3, H, W] uint8; UserError naming its file."""
+    image = read_frame_image(record, index)
+    hw = record.upright_hw(index)
+    if image.shape[:2] != hw:
+        raise UserError(
+            f"image {record.root / record.image[index]} has {image.shape[1]}x{image.shape[0]} pixels, it should have "
+            f"{hw[1]}x{hw[0]}; has it changed since it was listed?"
+        )
+    resized = ResizeAndCrop.plan(hw, image_hw, multiple).image(image)
+    return torch.from_numpy(resized.transpose(2, 0, 1).copy())

@@ -1,0 +1,1 @@
+"""Places seen twice: candidates, joint predictions, verdicts and the pose graph."""

@@ -1,0 +1,264 @@
+"""Loop edges: what a loop chunk says about two distant chunks, and whether it is believed.
+
+A loop chunk holds frames of two distant chunks a < c, predicted together. Aligned to both it gives their relative pose,
+a_from_c = a_from_loop @ c_from_loop^-1 (docs/numerics.md#loop-edges).
+An edge is believed when both alignments hold, when it lies within
+what the chain of seams may have drifted, and when the pose graph's robust cost keeps it: three guards, for a loop
+that never was ruins a map, and one that is missed leaves some drift.
+
+Do two windows of a loop chunk see the same surfaces?
+
+The network puts any two windows somewhere, also when they show different places. Then hardly any point of one window,
+projected into the frames of the other, meets a surface at its own depth.
+
+Shapes: S frames, H W pixels, N points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scal3r_train.geometry import sim3_tangent
+from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
+from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.seam import Seam, SeamQuality, align_chunks, chain
+from scal3r_train.inference.alignment.seam_covariance import seam_covariances
+from scal3r_train.inference.alignment.settings import AlignmentSettings, SeamNoiseSettings
+from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, PoseGraphResult, optimise_pose_graph
+from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
+from scal3r_train.inference.prediction import ChunkPrediction
+
+
+@dataclass(frozen=True, eq=False)
+class LoopEdge:
+    """The relative pose of chunks `a` < `c` by a loop chunk, and the verdict on it.
+
+    `a_seam`, `c_seam` are the loop chunk's alignments to the chunks (it is the later one of both). `reason` is one
+    line. Set by `close_loops`: `scale_ratio` (the edge's scale over the chain's), `chain_deviation` (standard
+    deviations), `weight` (in the optimum).
+    """
+
+    a: int
+    c: int
+    a_seam: Seam
+    c_seam: Seam
+    accepted: bool
+    reason: str
+    scale_ratio: float | None = None
+    chain_deviation: float | None = None
+    weight: float | None = None
+
+    @property
+    def a_from_c(self) -> Sim3:
+        """The measured relative pose."""
+        return self.a_seam.earlier_from_later @ self.c_seam.earlier_from_later.inverse()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for scene.json."""
+        return {
+            "chunks": [self.a, self.c],
+            "accepted": self.accepted,
+            "reason": self.reason,
+            "scale_ratio": self.scale_ratio,
+            "chain_deviation": self.chain_deviation,
+            "weight": self.weight,
+            "a_from_c": self.a_from_c.matrix().tolist(),
+            "alignments": [self.a_seam.quality.as_dict(), self.c_seam.quality.as_dict()],
+        }
+
+
+@dataclass(frozen=True)
+class LoopClosureReport:
+    """What closing loops did: all edges with their verdicts, and the solver's account (None: nothing to solve)."""
+
+    edges: tuple[LoopEdge, ...]
+    num_accepted: int
+    num_iterations: int | None = None
+    cost_before: float | None = None
+    cost_after: float | None = None
+    converged: bool | None = None
+    stopped_because: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The solver's account as plain values; the edges have their own `as_dict`."""
+        return {key: value for key, value in asdict(replace(self, edges=())).items() if key != "edges"}
+
+
+def make_loop_edge(
+    a: int,
+    c: int,
+    a_chunk: ChunkGeometry,
+    c_chunk: ChunkGeometry,
+    loop_chunk: ChunkGeometry,
+    alignment: AlignmentSettings,
+    settings: LoopEdgeSettings,
+) -> LoopEdge:
+    """Align a loop chunk to chunks number `a` < `c`, and judge the two alignments.
+
+    The chunks' frames are told apart by `frame_indices`; frames outside the windows may be left out. Raises
+    UserError when cameras have to be used and are not finite.
+    """
+    assert a < c, (a, c)
+    a_seam, c_seam = (
+        align_chunks(a_chunk, loop_chunk, alignment),
+        align_chunks(c_chunk, loop_chunk, alignment),
+    )
+    for chunk, quality in ((a, a_seam.quality), (c, c_seam.quality)):
+        fault = _fault(quality, settings)
+        if fault:
+            return LoopEdge(a, c, a_seam, c_seam, accepted=False, reason=f"at chunk {chunk}, {fault}")
+    share = min(a_seam.quality.inlier_share or 0, c_seam.quality.inlier_share or 0)
+    return LoopEdge(a, c, a_seam, c_seam, accepted=True, reason=f"{share:.0%} of the points fit at both ends")
+
+
+def close_loops(
+    seams: Sequence[Seam], loop_edges: Sequence[LoopEdge], settings: LoopEdgeSettings
+) -> tuple[list[Sim3], LoopClosureReport]:
+    """Return world_from_chunk of all chunks (one more than seams; the world is chunk 0) with loops closed.
+
+    Edges that were rejected already stay so. Without any accepted edge the result is `align.chain(seams)`.
+    """
+    chained = chain(seams)
+    if not seams or not any(edge.accepted for edge in loop_edges):
+        return chained, LoopClosureReport(tuple(loop_edges), 0)
+    nodes = Sim3Batch.stack(chained)
+    covariances = seam_covariances(seams, settings.noise)
+    edges = [
+        _against_chain(edge, nodes, covariances, settings) if edge.accepted else edge for edge in loop_edges
+    ]
+    used = [place for place, edge in enumerate(edges) if edge.accepted]
+    if not used:
+        return chained, LoopClosureReport(tuple(edges), 0)
+    result = _optimise(seams, [edges[place] for place in used], nodes, covariances, settings)
+    for place, weight in zip(used, result.weights[len(seams) :].tolist(), strict=True):
+        edges[place] = replace(edges[place], weight=weight)
+        if weight < settings.min_weight:
+            reason = "outvoted: the other loops and the seams agree on another pose"
+            edges[place] = replace(edges[place], accepted=False, reason=reason)
+    report = LoopClosureReport(
+        tuple(edges),
+        sum(edge.accepted for edge in edges),
+        result.num_iterations,
+        result.cost_before,
+        result.cost_after,
+        result.converged,
+        result.reason,
+    )
+    return result.nodes.unstack(), report
+
+
+def _fault(quality: SeamQuality, settings: LoopEdgeSettings) -> str | None:
+    """What is wrong with one alignment of a loop chunk."""
+    if quality.method != "points" or quality.inlier_share is None or quality.residual_median is None:
+        return f"only {quality.num_points} shared pixels are valid"
+    if quality.inlier_share < settings.min_inlier_share:
+        return f"{quality.inlier_share:.0%} of the points fit, less than {settings.min_inlier_share:.0%}"
+    if quality.residual_median > settings.max_residual:
+        return f"the median residual is {quality.residual_median:.3f}, more than {settings.max_residual:g}"
+    return None
+
+
+def _edge_covariance(edge: LoopEdge, noise: SeamNoiseSettings) -> Tensor:
+    """[7, 7] of the error on the right of a_from_c: both alignments', moved from the loop chunk's frame to c's."""
+    both = seam_covariances([edge.a_seam, edge.c_seam], noise).sum(dim=0)
+    moved = sim3_tangent.adjoint(Sim3Batch.stack([edge.c_seam.earlier_from_later]))[0]
+    return moved @ both @ moved.T
+
+
+def _against_chain(
+    edge: LoopEdge, nodes: Sim3Batch, covariances: Tensor, settings: LoopEdgeSettings
+) -> LoopEdge:
+    """The edge with its distance from the chain, rejected when the chain cannot have drifted that far."""
+    a, c = torch.tensor([edge.a]), torch.tensor([edge.c])
+    chain_from = nodes.take(a).inverse() @ nodes.take(c)
+    error = sim3_tangent.log(Sim3Batch.stack([edge.a_from_c]).inverse() @ chain_from)[0]
+    between = torch.arange(edge.a + 1, edge.c + 1)  # chunks whose seam to the one before lies on the way
+    c_from_between = nodes.take(c.expand(len(between))).inverse() @ nodes.take(between)
+    moved = sim3_tangent.adjoint(c_from_between)
+    drift = (moved @ covariances[between - 1] @ moved.transpose(1, 2)).sum(dim=0)
+    covariance = drift + _edge_covariance(edge, settings.noise)
+    deviation = float((error @ torch.linalg.solve(covariance, error)).clamp(min=0).sqrt())
+    ratio = float(torch.exp(-error[6]))
+    edge = replace(edge, chain_deviation=deviation, scale_ratio=ratio)
+    if max(ratio, 1 / ratio) > settings.max_scale_ratio:
+        reason = (
+            f"its scale is {ratio:.2f} times the chain's, beyond a factor of {settings.max_scale_ratio:g}"
+        )
+        return replace(edge, accepted=False, reason=reason)
+    if not deviation <= settings.max_chain_deviation:
+        reason = (
+            f"it lies {deviation:.1f} standard deviations from the chain of seams, more than "
+            f"{settings.max_chain_deviation:g}"
+        )
+        return replace(edge, accepted=False, reason=reason)
+    return edge
+
+
+def _optimise(
+    seams: Sequence[Seam],
+    loops: Sequence[LoopEdge],
+    nodes: Sim3Batch,
+    covariances: Tensor,
+    settings: LoopEdgeSettings,
+) -> PoseGraphResult:
+    """Solve the pose graph of seams (not robust: without them nothing holds together) and loop edges (robust)."""
+    i = torch.tensor([*range(len(seams)), *(edge.a for edge in loops)])
+    j = torch.tensor([*range(1, len(seams) + 1), *(edge.c for edge in loops)])
+    measured = [*(seam.earlier_from_later for seam in seams), *(edge.a_from_c for edge in loops)]
+    all_covariances = torch.cat(
+        [covariances, torch.stack([_edge_covariance(e, settings.noise) for e in loops])]
+    )
+    information = torch.linalg.inv(all_covariances)
+    information = (information + information.transpose(1, 2)) / 2
+    robust = torch.arange(len(i)) >= len(seams)
+    return optimise_pose_graph(
+        nodes, PoseEdges(i, j, Sim3Batch.stack(measured), information, robust), settings.graph
+    )
+
+
+DEPTH_TOLERANCE = 0.1
+MAX_POINTS = 4096
+NEAREST_SHARE = 0.05  # of the median depth: what lies nearer to a camera projects badly
+
+
+def common_view_share(prediction: ChunkPrediction, num_first: int) -> float:
+    """Return the share of points of one window that the other sees at the same depth, the larger of both ways.
+
+    Args:
+        prediction: of a loop chunk, in temporal order: `num_first` frames of the first window, then the second.
+        num_first: of those frames, which belong to the first window.
+    """
+    first, second = prediction.frames(slice(0, num_first)), prediction.frames(slice(num_first, None))
+    return max(_seen_share(first, second), _seen_share(second, first))
+
+
+def _seen_share(seen: ChunkPrediction, by: ChunkPrediction) -> float:
+    """Return the share of `seen`'s points that some frame of `by` sees at their depth."""
+    points = seen.points("depth")[0].reshape(-1, 3)[seen.usable.flatten()]
+    if not len(points) or not by.usable.any():
+        return 0.0
+    points = points[:: -(-len(points) // MAX_POINTS)]
+    found = torch.zeros(len(points), dtype=torch.bool)
+    nearest = NEAREST_SHARE * float(by.depth[by.usable].median())
+    for frame in range(by.num_frames):
+        found |= _agrees(points, by, frame, nearest)
+    return float(found.double().mean())
+
+
+def _agrees(points: Tensor, by: ChunkPrediction, frame: int, nearest: float) -> Tensor:
+    """Return which of N points a frame sees at their depth."""
+    in_camera = points @ by.extrinsics[frame, :, :3].T + by.extrinsics[frame, :, 3]
+    depth = in_camera[:, 2]
+    pixels = in_camera @ by.intrinsics[frame].T
+    height, width = by.depth.shape[1:]
+    column, row = (pixels[:, :2] / depth.clamp(min=1e-12)[:, None]).floor().long().unbind(-1)
+    inside = (depth > nearest) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    column, row = column.clamp(0, width - 1), row.clamp(0, height - 1)
+    surface = by.depth[frame, row, column].double()
+    near = (surface - depth).abs() <= DEPTH_TOLERANCE * depth
+    return inside & by.usable[frame, row, column] & near

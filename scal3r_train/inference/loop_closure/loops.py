@@ -1,0 +1,181 @@
+"""Loop closure within a run: candidates from descriptors, joint predictions of both ends, verdicts, the pose graph.
+
+A loop chunk only reads the memories: it is predicted after them, so a candidate that turns out to be false has
+changed nothing, and a video's frames are written to the memory as often with loop closure as without. Each candidate
+is tested by the process that holds the chunk of its later frame; the other chunk's window travels there, thinned to
+the pixels that alignment needs.
+
+Shapes: S frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.seam import Seam
+from scal3r_train.inference.alignment.stitch import chunk_geometry
+from scal3r_train.inference.chunking import Layout
+from scal3r_train.inference.input.video import Video
+from scal3r_train.inference.loop_closure.edges import LoopEdge, close_loops, common_view_share, make_loop_edge
+from scal3r_train.inference.loop_closure.frame_descriptors import FrameDescriptors
+from scal3r_train.inference.loop_closure.retrieval import LoopCandidate, find_loop_candidates
+from scal3r_train.inference.loop_closure.windows import (
+    DroppedPair,
+    LoopWindows,
+    loops_are_possible,
+    plan_loop_windows,
+)
+from scal3r_train.inference.network.segment_schedule import SegmentSchedule
+from scal3r_train.inference.prediction import ChunkPrediction, SavedPrediction
+from scal3r_train.inference.progress import Track
+from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
+
+PIXELS_PER_FRAME = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedLoops:
+    """What loop closure found.
+
+    Attributes:
+        first_from_chunk: of every chunk, after the accepted loops were closed.
+        loops: every candidate with its verdict, best first, as scene.json keeps them.
+        pose_graph: the solver's account; None when no loop was accepted.
+    """
+
+    first_from_chunk: list[Sim3]
+    loops: tuple[dict[str, Any], ...]
+    pose_graph: dict[str, Any] | None
+
+
+def wants_loops(recipe: ReconstructionRecipe, layout: Layout) -> bool:
+    """Whether loops are looked for, and there can be one."""
+    return recipe.loop_closure.enabled and loops_are_possible(layout.ranges)
+
+
+def find_and_close_loops(
+    schedule: SegmentSchedule,
+    descriptors: FrameDescriptors,
+    predictions: Mapping[int, SavedPrediction],
+    seams: Sequence[Seam],
+    video: Video,
+    mine: range,
+    layout: Layout,
+    recipe: ReconstructionRecipe,
+    track: Track,
+) -> ClosedLoops:
+    """Find, test and close loops; every process must call this, and all get the same answer."""
+    candidates, windows, dropped = _candidates(descriptors, mine, layout, recipe)
+    second_ends = _exchange(predictions, windows, mine, layout, recipe)
+    edges: dict[int, LoopEdge] = {}
+    with raise_on_all_ranks():
+        for number in track([n for n, window in enumerate(windows) if window.first_chunk in mine]):
+            window = windows[number]
+            prediction = _predict_loop(schedule, video, window)
+            first = _end(predictions, window.first_chunk, window.first_frames, layout, recipe)
+            edges[window.candidate] = _judge(prediction, first, second_ends[number], window, recipe)
+    found = {candidate: edge for others in gather_to_all(edges) for candidate, edge in others.items()}
+    order = sorted(found)
+    closed, report = from_main(lambda: close_loops(seams, [found[n] for n in order], recipe.pose_graph))
+    verdicts: dict[int, dict[str, Any]] = {
+        number: edge.as_dict() for number, edge in zip(order, report.edges, strict=True)
+    }
+    verdicts |= {pair.candidate: {"accepted": False, "reason": pair.reason} for pair in dropped}
+    loops = tuple({**_candidate_dict(candidates[number]), **verdicts[number]} for number in sorted(verdicts))
+    return ClosedLoops(closed, loops, report.as_dict() if report.num_accepted else None)
+
+
+def _candidates(
+    descriptors: FrameDescriptors, mine: range, layout: Layout, recipe: ReconstructionRecipe
+) -> tuple[tuple[LoopCandidate, ...], list[LoopWindows], list[DroppedPair]]:
+    """Return the candidates, the loop chunks that test them, and those that need none."""
+    with raise_on_all_ranks():
+        own = {chunk: descriptors.of(chunk).half() for chunk in mine}
+    everyone = {chunk: part for parts in gather_to_all(own) for chunk, part in parts.items()}
+    ordered = torch.cat([everyone[chunk].float() for chunk in range(len(layout.ranges))])
+    candidates = from_main(lambda: find_loop_candidates(ordered, recipe.loop_closure)).candidates
+    pairs = [(candidate.later, candidate.earlier) for candidate in candidates]
+    windows, dropped = plan_loop_windows(pairs, layout.ranges, recipe.loop_closure.window_size)
+    return candidates, windows, dropped
+
+
+def _exchange(
+    predictions: Mapping[int, SavedPrediction],
+    windows: Sequence[LoopWindows],
+    mine: range,
+    layout: Layout,
+    recipe: ReconstructionRecipe,
+) -> dict[int, ChunkGeometry]:
+    """Return the second end of every loop chunk that some process tests, by its place in `windows`."""
+    with raise_on_all_ranks():
+        own = {
+            number: _end(predictions, window.second_chunk, window.second_frames, layout, recipe)
+            for number, window in enumerate(windows)
+            if window.second_chunk in mine
+        }
+    travelling = {number: end for number, end in own.items() if windows[number].first_chunk not in mine}
+    return own | {number: end for others in gather_to_all(travelling) for number, end in others.items()}
+
+
+def _end(
+    predictions: Mapping[int, SavedPrediction],
+    chunk: int,
+    frames: range,
+    layout: Layout,
+    recipe: ReconstructionRecipe,
+) -> ChunkGeometry:
+    """Return what alignment needs of some frames of a chunk."""
+    start = layout.ranges[chunk].start
+    part = predictions[chunk].frames(slice(frames.start - start, frames.stop - start))
+    return _thinned(chunk_geometry(part, frames, recipe.points))
+
+
+def _predict_loop(schedule: SegmentSchedule, video: Video, window: LoopWindows) -> ChunkPrediction:
+    """Return the joint prediction of both windows."""
+    both = (window.first_frames, window.second_frames)
+    prediction = schedule.read_only(torch.cat([video.images(frames) for frames in both]))
+    return prediction.with_known(video.known_intrinsics(window.frames), video.masks(window.frames))
+
+
+def _judge(
+    prediction: ChunkPrediction,
+    first: ChunkGeometry,
+    second: ChunkGeometry,
+    window: LoopWindows,
+    recipe: ReconstructionRecipe,
+) -> LoopEdge:
+    """Return the edge that a loop chunk gives, with its verdict."""
+    loop = _thinned(chunk_geometry(prediction, window.frames, recipe.points))
+    ends = {window.first_chunk: first, window.second_chunk: second}
+    a, c = sorted(ends)
+    edge = make_loop_edge(a, c, ends[a], ends[c], loop, recipe.alignment, recipe.pose_graph)
+    share = common_view_share(prediction, len(window.first_frames))
+    least = recipe.loop_closure.min_common_view
+    if edge.accepted and share < least:
+        reason = f"the two ends see {share:.0%} of each other's surfaces, less than {least:.0%}"
+        return replace(edge, accepted=False, reason=reason)
+    return edge
+
+
+def _thinned(geometry: ChunkGeometry) -> ChunkGeometry:
+    """Return about PIXELS_PER_FRAME pixels of every frame, on a grid."""
+    num_pixels = geometry.valid[0].numel()
+    step = max(1, round((num_pixels / PIXELS_PER_FRAME) ** 0.5))
+    return ChunkGeometry(
+        geometry.frame_indices,
+        geometry.world_points[:, ::step, ::step].clone(),
+        geometry.confidence[:, ::step, ::step].clone(),
+        geometry.valid[:, ::step, ::step].clone(),
+        geometry.extrinsics,
+    )
+
+
+def _candidate_dict(candidate: LoopCandidate) -> dict[str, Any]:
+    return {"frames": [candidate.earlier, candidate.later], "similarity": candidate.similarity}

@@ -1,0 +1,1 @@
+"""Chunks through the network, segment by segment, and where their state waits between two segments."""

@@ -1,0 +1,287 @@
+"""How one chunk passes the network: visit by visit, with memories in between (docs/model.md#segments).
+
+The memories cut the network into visits. A visit applies the memory before it, runs the layers up to the next one and
+computes the chunk's gradient for that. What a chunk carries from visit to visit is its `ChunkState`: tokens, what the
+wanted dense heads keep of the taps so far, and for a tapped memory layer the half of the tap that the memory does not
+change. Frames are in processing order (reference first) until they become a prediction.
+
+Shapes: S frames, P tokens of a frame, N patches, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scal3r_train.geometry.pose_encoding import decode_pose
+from scal3r_train.inference.prediction import ChunkPrediction, PointSource
+from scal3r_train.model.aggregator import AggregatorState, MemoryRead, Tap
+from scal3r_train.model.amu import AdaptiveMemoryUnit
+from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, temporal_order
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.dpt_head import DPTHead
+from scal3r_train.model.fast_weight import FastWeights
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.rope import TokenPositions, token_positions
+
+Precision = Literal["float32", "bfloat16"]
+MAX_UINT8 = 255
+DENSE_HEADS = ("depth", "points")
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkState:
+    """What a chunk carries between two visits.
+
+    Attributes:
+        num_visits: how many visits it has made.
+        tensors: "tokens" [S, P, C]; "pending" [S, P, C] after a tapped memory layer; "HEAD.LEVEL" [S, c, h, w], what a
+            dense head keeps of one of its taps.
+        image_hw: of the chunk's images.
+    """
+
+    num_visits: int
+    tensors: dict[str, Tensor]
+    image_hw: tuple[int, int]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> ChunkState:
+        """Return the state with its tensors elsewhere."""
+        return replace(self, tensors=dict(tensors))
+
+
+SawState = Callable[[ChunkState], None]
+
+
+def ignore(_state: ChunkState) -> None:
+    """Do nothing with a state."""
+
+
+class ChunkRunner:
+    """The visits of a model for the heads that a reconstruction needs."""
+
+    def __init__(self, model: Scal3RModel, points: PointSource, precision: Precision) -> None:
+        """Plan the visits; `points` "head" runs the point head too, `precision` is that of encoder and attention."""
+        self.model = model
+        self.config: Scal3RConfig = model.config
+        self.precision = precision
+        self.heads = dense_heads(points)
+        self.visits = plan_visits(model)
+        self._weight = next(model.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._weight.device
+
+    @property
+    def num_memories(self) -> int:
+        """How many visits end with a memory: all but the last."""
+        return len(self.visits) - 1
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """The dtype in which states are kept."""
+        return torch.bfloat16 if self.precision == "bfloat16" else self._weight.dtype
+
+    def memory(self, visit: int) -> AdaptiveMemoryUnit:
+        """Return the memory after a visit."""
+        unit = self.model.aggregator.memory_after(self.visits[visit])
+        assert unit is not None
+        return unit
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> ChunkState:
+        """Return the state before the first visit of images [S, 3, H, W] uint8, temporal order."""
+        image_hw = images.shape[-2], images.shape[-1]
+        floats = images.to(self._weight.device).to(self._weight.dtype) / MAX_UINT8
+        with self._autocast():
+            batch = self.model.aggregator.embed(ImageBatch(floats[None, None], (0,), (), None))
+        return ChunkState(0, {"tokens": batch.tokens[0, 0]}, image_hw)
+
+    def read_after(self, visit: int, weights: FastWeights) -> MemoryRead:
+        """Return the memory after a visit, to be read with its updated weights."""
+        return MemoryRead(self.visits[visit][-1], self.memory(visit), weights)
+
+    @torch.no_grad()
+    def visit(
+        self, state: ChunkState, read: MemoryRead | None, *, writes: bool = True
+    ) -> tuple[ChunkState, FastWeights | None]:
+        """Make the state's next visit, which must not be the last.
+
+        Returns the gradient for the memory after it too, None unless the visit `writes`: who only wants the state is
+        spared the computation.
+        """
+        after, gradient = self._visit(state, read, writes=writes)
+        return self._pack(after, state), gradient
+
+    @torch.no_grad()
+    def through(
+        self, images: Tensor, total_of: Callable[[int, FastWeights], FastWeights], saw: SawState = ignore
+    ) -> ChunkPrediction:
+        """Return the prediction of a chunk that no later chunk has to wait for, visit after visit.
+
+        Args:
+            images: [S, 3, H, W] uint8, temporal order.
+            total_of: from a visit and the chunk's gradient to the sum that the memory after it is updated with.
+            saw: is shown the state before the first visit.
+        """
+        state, read = self.embed(images), None
+        saw(state)
+        while state.num_visits < self.num_memories:
+            visit = state.num_visits
+            state, gradient = self.visit(state, read)
+            assert gradient is not None
+            weights = self.memory(visit).updated_weights(total_of(visit, gradient))
+            read = self.read_after(visit, weights)
+        return self.predict(state, read)
+
+    @torch.no_grad()
+    def gradient(self, state: ChunkState) -> FastWeights:
+        """Return the gradient that the state's latest visit ended with."""
+        with self._autocast():
+            return self.memory(state.num_visits - 1).chunk_gradient(self.batch(state))
+
+    @torch.no_grad()
+    def predict(self, state: ChunkState, read: MemoryRead | None) -> ChunkPrediction:
+        """Make the last visit and return what the heads say."""
+        assert state.num_visits == self.num_memories
+        with self._autocast(), torch.autocast(self._weight.device.type, enabled=False):
+            return self._heads(state, self._visit(state, read, writes=False)[0])
+
+    def _heads(self, state: ChunkState, after: AggregatorState) -> ChunkPrediction:
+        """Return what the heads say after the last visit."""
+        *_, last = self.config.tap_layers
+        order = temporal_order(len(state.tensors["tokens"]))
+        encoding = self.model.cameras(after.taps[last]["camera"])[0, 0, -1].double().cpu()
+        extrinsics, intrinsics = decode_pose(encoding, state.image_hw)
+        depth, depth_conf = self._dense("depth", state, after)
+        world_points = world_points_conf = None
+        if "points" in self.heads:
+            world_points, world_points_conf = self._dense("points", state, after)
+            world_points, world_points_conf = world_points[order].cpu(), world_points_conf[order].cpu()
+        return ChunkPrediction(
+            extrinsics,
+            intrinsics,
+            depth[order].squeeze(-1).cpu(),
+            depth_conf[order].cpu(),
+            world_points,
+            world_points_conf,
+        )
+
+    def batch(self, state: ChunkState) -> ChunkBatch:
+        """Return the state's tokens as the model takes them."""
+        tokens = state.tensors["tokens"].to(self._weight.dtype)[None, None]
+        grid = self.grid(state.image_hw)
+        positions = token_positions(*grid, self.config.num_special_tokens, tokens.device)
+        return ChunkBatch(tokens, TokenPositions(positions), (0,), None)
+
+    def grid(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return rows and columns of the patches of images."""
+        return image_hw[0] // self.config.patch_size, image_hw[1] // self.config.patch_size
+
+    def _visit(
+        self, state: ChunkState, read: MemoryRead | None, *, writes: bool
+    ) -> tuple[AggregatorState, FastWeights | None]:
+        before = AggregatorState(self.batch(state), {}, self._pending(state))
+        grid, layers, tapped = (
+            self.grid(state.image_hw),
+            self.visits[state.num_visits],
+            self.config.tap_layers,
+        )
+
+        def read_tap(layer: int, tap: Tap) -> dict[str, Any]:
+            return self._read_tap(layer, tap, grid)
+
+        with self._autocast():
+            return self.model.aggregator.visit(before, read, None, layers, tapped, read_tap, writes=writes)
+
+    def _read_tap(self, layer: int, tap: Tap, grid: tuple[int, int]) -> dict[str, Any]:
+        """Return what the heads keep of a tap: of the last one the camera tokens, and the dense heads' maps."""
+        halves = [half.flatten(0, 2) for half in tap]
+        kept: dict[str, Any] = {}
+        with torch.autocast(self._weight.device.type, enabled=False):
+            for name in self.heads:
+                head = self._head(name)
+                for level, tapped in enumerate(self.config.tap_layers):
+                    if tapped == layer:
+                        passes = zip(*(half.split(head.frames_per_pass) for half in halves), strict=True)
+                        maps = [head.compressed(level, parts, grid) for parts in passes]
+                        kept[f"{name}.{level}"] = torch.cat(maps).to(self.state_dtype)
+        if layer == self.config.tap_layers[-1]:
+            kept["camera"] = Tap(*(half[:, :, :, :1].clone() for half in tap))
+        return kept
+
+    def _pack(self, after: AggregatorState, before: ChunkState) -> ChunkState:
+        tensors = {key: value for key, value in before.tensors.items() if key not in ("tokens", "pending")}
+        tensors["tokens"] = after.batch.tokens[0, 0].to(self.state_dtype)
+        if after.pending_frame_half is not None:
+            tensors["pending"] = after.pending_frame_half[0, 0].to(self.state_dtype)
+        for kept in after.taps.values():
+            tensors |= {key: value for key, value in kept.items() if key != "camera"}
+        return ChunkState(before.num_visits + 1, tensors, before.image_hw)
+
+    def _dense(self, name: str, state: ChunkState, after: AggregatorState) -> tuple[Tensor, Tensor]:
+        head = self._head(name)
+        found = dict(state.tensors)
+        for kept in after.taps.values():
+            found |= kept
+        maps = [found[f"{name}.{level}"].to(head.norm.weight.dtype) for level in range(4)]
+        return head.decode(maps)
+
+    def _head(self, name: str) -> DPTHead:
+        head = self.model.depth_head if name == "depth" else self.model.point_head
+        assert head is not None
+        return head
+
+    def _pending(self, state: ChunkState) -> Tensor | None:
+        pending = state.tensors.get("pending")
+        return None if pending is None else pending.to(self._weight.dtype)[None, None]
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """Run encoder and attention in the chosen precision, and with bfloat16 the rest in TF32 where there is any."""
+        reduced = self.precision == "bfloat16"
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if reduced else before)
+        try:
+            with torch.autocast(self._weight.device.type, torch.bfloat16, enabled=reduced):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+def dense_heads(points: PointSource) -> tuple[str, ...]:
+    """Return the dense heads that a source of points needs; depth maps are always wanted."""
+    return DENSE_HEADS if points == "head" else DENSE_HEADS[:1]
+
+
+def plan_visits(model: Scal3RModel) -> list[range]:
+    """Return the layers of every visit; all but the last end with a memory, the last may have none left."""
+    segments = model.aggregator.segments()
+    if model.aggregator.memory_after(segments[-1]) is not None:
+        segments.append(range(segments[-1].stop, segments[-1].stop))
+    return segments
+
+
+def state_bytes(
+    config: Scal3RConfig, heads: Sequence[str], num_frames: int, grid: tuple[int, int], itemsize: int
+) -> int:
+    """Return the most bytes that the state of one chunk takes between any two visits."""
+    num_patches = grid[0] * grid[1]
+    tokens = (config.num_special_tokens + num_patches) * config.hidden_size
+    most = 0
+    for memory in config.memory_layers:
+        done = [level for level, layer in enumerate(config.tap_layers) if layer < memory]
+        maps = len(heads) * num_patches * sum(config.dpt_channels[level] for level in done)
+        most = max(most, tokens * (2 if memory in config.tap_layers else 1) + maps)
+    return num_frames * most * itemsize

@@ -1,0 +1,1 @@
+"""Reconstruction of frames that arrive over time."""

@@ -1,0 +1,24 @@
+"""The `follow` section of a reconstruction: how long to wait for images, and what happens at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from scal3r_train.config import StrictModel
+
+
+class StreamingSettings(StrictModel):
+    """Reconstructing while images arrive; read with `--follow` only."""
+
+    idle_s: float | None = Field(
+        30.0, gt=0, description="End when nothing new came for so many seconds; null: wait without end."
+    )
+    poll_s: float = Field(0.5, gt=0, description="Seconds between two looks into the folder.")
+    refine: bool = Field(
+        False, description="At the end reconstruct all frames again, every chunk remembering all others."
+    )
+    spool: Path | None = Field(
+        None, description="Folder for the images that come through a pipe; null: OUT.frames beside OUT."
+    )

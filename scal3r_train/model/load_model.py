@@ -1,0 +1,149 @@
+"""Loading a trained model for reconstruction, or one line saying why it cannot be loaded.
+
+The weight files of a `save_pretrained` folder, in one piece or in shards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from transformers.utils import logging
+
+from scal3r_train.config import StrictModel, UserError, files_sha256
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+
+CONFIG_NAME = "config.json"
+SHARD_INDEX_NAME = "model.safetensors.index.json"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold the weights, in the order of their names.
+
+    Raises:
+        UserError: there are none, or the index of a sharded folder is damaged or names one that is missing.
+    """
+    found = sorted(folder.glob("*.safetensors"))
+    index = folder / SHARD_INDEX_NAME
+    if index.is_file():
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise UserError(f"checkpoint {index} is damaged; save or copy the folder again") from None
+        missing = sorted(named - {path.name for path in found})
+        if missing:
+            raise UserError(
+                f"checkpoint folder {folder} lacks {missing[0]}, one of {len(named)} shards; copy the whole folder"
+            )
+    if not found:
+        raise UserError(f"checkpoint folder {folder} has no .safetensors file; pickles are not read")
+    return found
+
+
+def folder_sha256(folder: Path) -> str:
+    """Return one hash over a checkpoint's configuration and weights; the same model in other shards has another."""
+    index = folder / SHARD_INDEX_NAME
+    return files_sha256([folder / CONFIG_NAME, *([index] if index.is_file() else []), *weight_files(folder)])
+
+
+MemoryUse = Literal["sequence", "chunk", "off"]
+MEMORY_WEIGHTS = "aggregator.memory_units."
+
+
+class ModelSettings(StrictModel):
+    """Which network predicts, and how."""
+
+    checkpoint: Path | None = Field(
+        None, description="Folder written by training, by `scal3r convert` or by save_pretrained."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the encoder and the attention blocks; memories and heads stay in float32."
+    )
+    memory: MemoryUse | None = Field(
+        None,
+        description="What chunks learn of each other: of the whole video, each of itself alone, or without memories; "
+        "null: as trained.",
+    )
+
+
+def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None) -> Scal3RModel:
+    """Return the checkpoint's model on `device`, in evaluation mode and without gradients.
+
+    `memory` changes how its memories are used (`ModelSettings.memory`); with "off" their weights are left out.
+
+    Raises:
+        UserError: no folder is given, it does not exist, or it does not hold exactly this model's weights in
+            safetensors files.
+    """
+    folder = _checkpoint_folder(checkpoint)
+    loaded: Any  # transformers annotates the model alone
+    try:
+        with _quiet_transformers():
+            loaded = Scal3RModel.from_pretrained(
+                folder,
+                output_loading_info=True,
+                use_safetensors=True,
+                local_files_only=True,
+                **_memory_config(memory),
+            )
+    except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"checkpoint {folder} cannot be loaded: {reason}") from error
+    model: Scal3RModel
+    model, loading = loaded
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(str(key) for key in loading[what])
+        if memory == "off" and what == "unexpected_keys":
+            names = [name for name in names if not name.startswith(MEMORY_WEIGHTS)]
+        if names:
+            kind = what.removesuffix("_keys")
+            raise UserError(
+                f"checkpoint {folder} does not fit its config.json: {len(names)} {kind} tensors, "
+                f"such as {names[0]}; convert or save it again"
+            )
+    return model.requires_grad_(requires_grad=False).eval().to(device)
+
+
+def checkpoint_sha256(checkpoint: Path | None) -> str:
+    """Return one hash over a checkpoint's configuration and weights; names the model in what it predicts."""
+    return folder_sha256(_checkpoint_folder(checkpoint))
+
+
+def _memory_config(memory: MemoryUse | None) -> dict[str, Any]:
+    """Return the changes to a checkpoint's configuration."""
+    if memory is None:
+        return {}
+    return {"memory_layers": []} if memory == "off" else {"memory_scope": memory}
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers from writing bars and reports to stderr: what matters is checked and said here."""
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
+
+
+def _checkpoint_folder(checkpoint: Path | None) -> Path:
+    """Return the folder after checking that it looks like a checkpoint of ours."""
+    if checkpoint is None:
+        raise UserError("no checkpoint is given; add model.checkpoint=FOLDER or name it in the recipe")
+    if checkpoint.is_file():
+        raise UserError(f"checkpoint {checkpoint} is a file; turn it into a folder with `scal3r convert`")
+    if not checkpoint.is_dir():
+        raise UserError(f"checkpoint folder {checkpoint} does not exist; check model.checkpoint")
+    if not (checkpoint / CONFIG_NAME).is_file():
+        raise UserError(f"checkpoint folder {checkpoint} has no {CONFIG_NAME}; give a save_pretrained folder")
+    weight_files(checkpoint)
+    return checkpoint

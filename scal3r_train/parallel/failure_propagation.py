@@ -1,0 +1,126 @@
+"""The processes of a run end together: what ends one of them ends all, soon, with its cause on every one's stderr."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NoReturn
+
+import torch.distributed as dist
+
+from scal3r_train.config import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from scal3r_train.parallel.heartbeat import Cause, Heartbeat
+
+EXIT_FAILURE = 1
+RAISED_BY_READER = "in DataLoader worker process"
+MAX_MESSAGE = 500  # characters of another library's message
+START_TIMEOUT = timedelta(minutes=10)  # for the store to appear
+ANSWER_TIMEOUT = timedelta(minutes=2)  # for the store to answer
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Let an exception in the body, or the loss of a process, end the body's process on all ranks.
+
+    The process that fails leaves its reason in the launcher's store and exits. The others learn it from the failing
+    collective, or within a second from their watch; those that still wait for something GRACE_S later exit by force.
+    Every one prints the cause as one line, a traceback too if the cause is its own and no UserError, kills its
+    reading processes and exits with the cause's code: 2 for a UserError, 130 for Ctrl-C, else 1. Nothing is unwound
+    after that: to leave a process group politely needs peers that are there.
+
+    Started alone (no launcher, or one process) the body runs as it is. To be entered on the main thread, before
+    anything that could fail, and not inside of a context that says goodbye to the peers on its way out.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        yield
+        return
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
+    keeps_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store.set_timeout(ANSWER_TIMEOUT)
+    watch = Heartbeat(store, rank, world_size, leave=_leave, keeps_store=keeps_store)
+    watch.start()
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        _end(watch, error)
+    finally:
+        watch.close()
+
+
+def _end(watch: Heartbeat, error: BaseException) -> NoReturn:
+    """Settle the cause with the peers, print it and exit."""
+    code = exit_code(error)
+    try:
+        # The launcher answers the death of one process by SIGTERM to the others, and a dying reading process raises
+        # in the middle of anything. Neither may cut the cause short.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        own, is_echo = Cause(watch.rank, describe(error), code), is_lost_connection(error)
+        if not is_echo and not isinstance(error, UserError | KeyboardInterrupt):
+            traceback.print_exception(error)
+        cause = (watch.find_cause() if is_echo else None) or watch.report(own)
+        code = cause.code
+        if not is_echo and own.message != cause.message:
+            _print(own)
+        _print(cause)
+    finally:
+        _exit(code)
+
+
+def _leave(cause: Cause) -> None:
+    """End a process that did not end by itself; called by the watching thread."""
+    _print(cause)
+    _exit(cause.code)
+
+
+def _print(cause: Cause) -> None:
+    sys.stderr.write(f"scal3r: error: rank {cause.rank}: {cause.message}\n")
+
+
+def _exit(code: int) -> NoReturn:
+    """Exit without unwinding: destructors of process groups abort or wait when peers are gone."""
+    try:
+        for child in multiprocessing.active_children():
+            child.kill()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line of ASCII: a UserError's own line, else type and message."""
+    text = str(error)
+    if isinstance(error, KeyboardInterrupt):
+        text = "interrupted"
+    elif is_lost_connection(error):
+        text = f"waited in vain for a process, stuck or slow (parallel.timeout_minutes): {text[:MAX_MESSAGE]}"
+    elif RAISED_BY_READER in text:  # the message is the whole traceback, whose last line is ours
+        text = text.strip().splitlines()[-1]
+    elif not isinstance(error, UserError):
+        text = f"{type(error).__name__}: {text[:MAX_MESSAGE]}"
+    return " ".join(text.split()).encode("ascii", "replace").decode()
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILURE
+
+
+def is_lost_connection(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came from, says no more than that a peer is missing."""
+    while error is not None:
+        # gloo raises plain RuntimeErrors that begin with the place in its own source
+        is_gloo = isinstance(error, RuntimeError) and "/gloo/" in str(error)
+        if is_gloo or isinstance(error, dist.DistError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,1 @@
+"""The result on disk: a scene folder, written, read, exported and looked at."""

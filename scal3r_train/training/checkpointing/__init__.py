@@ -1,0 +1,1 @@
+"""What a run saves: checkpoints, averaged weights, exported models and their cards."""

@@ -1,0 +1,75 @@
+"""From a checkpoint's pieces to a `save_pretrained` folder, on one process, whatever engine wrote them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import save_torch_state_dict
+from pydantic import Field
+
+from scal3r_train.config import StrictModel
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.training.checkpointing.checkpoint_files import WEIGHT, StateReader
+
+ARCHITECTURE = "Scal3RModel"
+
+
+class ExportSettings(StrictModel):
+    """What the `checkpoint` section says of exported weights."""
+
+    max_shard_size: str = Field(
+        default="5GB", pattern="^[1-9][0-9]*(KB|MB|GB)$", description="largest file of exported weights"
+    )
+    licence: str = Field(
+        default="other",
+        min_length=1,
+        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
+    )
+
+
+def export_model(
+    config: Scal3RConfig,
+    reader: StateReader,
+    parameters: Mapping[str, Any],
+    kind: str,
+    folder: Path,
+    max_shard_size: str,
+) -> None:
+    """Write the weights (`kind` weight or ema) of a checkpoint as a folder that `from_pretrained` reads.
+
+    transformers' own `save_pretrained` wants a live model, which under ZeRO-3 and FSDP2 no process has.
+
+    Args:
+        config: of the network.
+        reader: the checkpoint's tensors.
+        parameters: of every parameter, its `shape`.
+        kind: parameters without this kind (frozen ones have no average) are written as they are.
+        folder: to write.
+        max_shard_size: as "5GB"; larger weights go into several files and an index.
+    """
+    state = {}
+    for name, entry in parameters.items():
+        shape = entry["shape"]
+        found = kind if reader.has(kind, name) else WEIGHT
+        state[name] = reader.read(found, name, 0, math.prod(shape)).view(shape)
+    written = copy.deepcopy(config)
+    written.architectures = [ARCHITECTURE]
+    written.save_pretrained(folder)
+    save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a copy of a folder in the place of another, so that readers see the old one or the whole new one."""
+    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, partial)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,157 @@
+"""Validation by pose and depth error on fixed held-out windows, through the same plan and model call as training.
+
+Stops a fine-tune that stays worse than what it started from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.dataset import StepDataset
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
+from scal3r_train.data.sampling.plan import StepPlan
+from scal3r_train.data.sampling.sources import SourceSettings
+from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
+from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.monitoring.chunk_errors import ERROR_NAMES, chunk_errors
+from scal3r_train.training.monitoring.world_means import WorldMeans
+from scal3r_train.training.step import checked_batch
+
+HIGHER_IS_BETTER = ("val/auc_5", "val/auc_30")
+
+
+class GuardSettings(StrictModel):
+    """The `guard` of the `validation` section."""
+
+    metric: Literal["val/rotation_deg", "val/direction_deg", "val/auc_5", "val/auc_30", "val/abs_rel"] = (
+        Field(default="val/rotation_deg", description="which number of the validation is watched")
+    )
+    ratio: float = Field(
+        default=1.1, ge=1, description="worse means by more than this factor than before step 0"
+    )
+    patience: int = Field(
+        default=3, ge=1, description="validations in a row that may be worse, the last one ends"
+    )
+
+
+class RegressionGuard:
+    """Compares every validation with the first one; without settings it does nothing.
+
+    Decides from the numbers of the validation alone, which are equal on all ranks, so all ranks decide alike.
+    """
+
+    def __init__(self, settings: GuardSettings | None) -> None:
+        """Watch as `settings` say."""
+        self._settings = settings
+        self._reference: float | None = None
+        self._num_worse = 0
+
+    def check(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the numbers of a validation; the first ones, before step 0, become the reference.
+
+        Raises:
+            UserError: too many in a row were worse, or the first ones lack the metric.
+        """
+        if self._settings is None:
+            return
+        metric, ratio, patience = self._settings.metric, self._settings.ratio, self._settings.patience
+        value = values.get(metric, math.nan)  # the mean leaves out NaN, and itself when nothing is left
+        if self._reference is None:
+            if not math.isfinite(value):
+                raise UserError(
+                    f"validation.guard: {metric} cannot be measured at step {step}; watch another metric, check the "
+                    "validation's sources, or set validation.guard=null"
+                )
+            self._reference = value
+            return
+        self._num_worse = self._num_worse + 1 if self._is_worse(value, ratio) else 0
+        if self._num_worse >= patience:
+            raise UserError(
+                f"stopped at step {step}: {metric} is {value:.4g} and was {self._reference:.4g} at step 0; worse by "
+                f"more than a factor of {ratio:g} in {patience} validations in a row; lower the learning rates or set "
+                "validation.guard=null"
+            )
+
+    def state(self) -> dict[str, float | None]:
+        """Return what a checkpoint must keep, as JSON can hold it."""
+        return {"reference": self._reference, "num_worse": self._num_worse}
+
+    def restore(self, state: Mapping[str, float | None]) -> None:
+        """Go on from a checkpoint's state; from an empty one (no guard then), the next validation is the first."""
+        self._reference = state.get("reference")
+        self._num_worse = int(state.get("num_worse") or 0)
+
+    def _is_worse(self, value: float, ratio: float) -> bool:
+        """Return whether the value is worse than the reference by more than `ratio`; what is not finite is."""
+        assert self._settings is not None
+        assert self._reference is not None
+        if not math.isfinite(value):
+            return True
+        if self._settings.metric in HIGHER_IS_BETTER:
+            return value * ratio < self._reference
+        return value > ratio * self._reference
+
+
+class ValidationSettings(StrictModel):
+    """The `validation` section of a training recipe."""
+
+    every: int = Field(
+        default=0, ge=0, description="steps between validations, the first before step 0; 0: never"
+    )
+    num_windows: int = Field(
+        default=4, ge=1, description="step plans per validation; the same ones every time"
+    )
+    sources: tuple[SourceSettings, ...] = ()
+    curriculum: CurriculumSettings = CurriculumSettings()
+    guard: GuardSettings | None = Field(
+        default=None, description="ends a run that stays worse than its start"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ValidationSettings:
+        if self.every > 0 and not self.sources:
+            raise ValueError(f"every {self.every} needs sources to validate on, or 0 for no validation")
+        if self.guard is not None and self.every == 0:
+            raise ValueError("guard needs validations to compare; set every, or guard to null")
+        if self.curriculum.stages:
+            raise ValueError("curriculum.stages: validation sees the same windows every time, without stages")
+        return self
+
+
+def validate(
+    engine: Engine,
+    groups: ContextGroups,
+    plan_of: Callable[[int], StepPlan],
+    dataset: StepDataset,
+    num_windows: int,
+) -> dict[str, float]:
+    """Return mean pose and depth errors over all chunks of the validation windows; all ranks call this."""
+    was_training = engine.bare_model.training
+    engine.bare_model.eval()
+    rows = []
+    with torch.no_grad():
+        for window in range(num_windows):
+            batch = checked_batch(dataset[window])
+            connect_memories(
+                engine.bare_model, groups[plan_of(window).for_rank(engine.process.rank).group.ranks]
+            )
+            batch = batch.to(engine.process.device)
+            rows += chunk_errors(engine.forward(batch.float_images(), batch.chunk_mask), batch)
+    engine.bare_model.train(was_training)
+    return _mean_over_world(rows, engine.process.device)
+
+
+def _mean_over_world(rows: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, float]:
+    """Return the mean of each key over all ranks' rows; values that are NaN on their own chunk are left out."""
+    means = WorldMeans([f"val/{name}" for name in ERROR_NAMES])
+    for row in rows:
+        for key, value in row.items():
+            means.add_unless_nan(key, value)
+    return means.reduce(device)

@@ -1,0 +1,174 @@
+"""Checkpoints survive what happens to disks: damage is found, a full disk loses nothing, pruning keeps enough."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scal3r_train.config import UserError
+from scal3r_train.parallel.engine import Shard
+from scal3r_train.training.checkpointing import checkpoint_files
+from scal3r_train.training.checkpointing.checkpoint_files import StateReader, piece_entries, write_shards
+from tests.training import tiny
+from tests.training.test_resume import assert_same_end
+
+OneProcess = Callable[..., Path]
+
+
+@pytest.fixture
+def run(one_process: OneProcess, tmp_path: Path) -> Path:
+    """A copy of a finished run of five steps: checkpoints of steps 4 and 5."""
+    shutil.copytree(one_process(), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "reason"),
+    [
+        ("rank_00000_000.safetensors", flip_a_byte, "rank_00000_000.safetensors has other content"),
+        ("rank_00000_000.safetensors", cut, r"rank_00000_000.safetensors has \d+ bytes instead of \d+"),
+        ("model/model.safetensors", Path.unlink, "model.safetensors is missing"),
+        ("manifest.json", Path.unlink, "manifest.json is missing"),
+        ("manifest.json", cut, "manifest.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    run: Path,
+    one_process: OneProcess,
+    towns: Path,
+    capfd: pytest.CaptureFixture[str],
+    file: str,
+    damage: Callable[[Path], None],
+    reason: str,
+) -> None:
+    damage(run / "checkpoints" / "step_00000005" / file)
+    tiny.train(tiny.recipe(towns, run))
+    line = next(line for line in capfd.readouterr().err.splitlines() if "skipped" in line)
+    assert "step_00000005 skipped: " in line
+    assert re.search(reason, line)
+    assert_same_end(run, one_process())
+
+
+def test_a_run_without_an_intact_checkpoint_does_not_begin_anew(run: Path, towns: Path) -> None:
+    for folder in (run / "checkpoints").iterdir():
+        (folder / "manifest.json").unlink()
+    before = (run / "metrics.jsonl").read_text()
+    with pytest.raises(
+        UserError, match="none of the 2 checkpoints in .* is intact; remove them to begin anew"
+    ):
+        tiny.train(tiny.recipe(towns, run))
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+def test_checkpoints_of_another_format_are_skipped(run: Path, towns: Path) -> None:
+    for folder in (run / "checkpoints").iterdir():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    with pytest.raises(UserError, match="none of the 2 checkpoints"):
+        tiny.train(tiny.recipe(towns, run))
+
+
+@pytest.mark.parametrize("place", ["state", "model", "manifest"])
+def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoints(
+    one_process: OneProcess, towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The second save fails at one of its stages; afterwards there is room again."""
+    from scal3r_train.training.checkpointing import checkpoint, export
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    module, name = {
+        "state": (checkpoint_files, "save_file"),
+        "model": (export, "save_torch_state_dict"),
+        "manifest": (checkpoint, "write_text_atomically"),
+    }[place]
+    original, calls = getattr(module, name), []
+
+    def failing(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(1)
+        if any((tmp_path / "checkpoints").glob("step_00000002")):
+            raise full
+        return original(*arguments, **keywords)
+
+    recipe = tiny.recipe(towns, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, failing)
+        with pytest.raises(UserError, match="step_00000004 cannot be written: .*No space left on device"):
+            tiny.train(recipe)
+    assert calls
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+    tiny.train(recipe)
+    assert_same_end(tmp_path, one_process())
+
+
+def test_an_unfinished_checkpoint_is_written_again(run: Path, one_process: OneProcess, towns: Path) -> None:
+    """The kill came between the two renames that replace a folder."""
+    newest = run / "checkpoints" / "step_00000005"
+    newest.rename(newest.with_suffix(".old"))
+    tiny.train(tiny.recipe(towns, run))
+    assert_same_end(run, one_process())
+    assert not newest.with_suffix(".old").exists()
+
+
+def test_multiples_are_kept_beside_the_newest(towns: Path, tmp_path: Path) -> None:
+    changes = {"checkpoint": {"every": 1, "keep_last": 1, "keep_every": 2}, "validation.every": 0}
+    tiny.train(tiny.recipe(towns, tmp_path, changes))
+    kept = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step_00000002", "step_00000004", "step_00000005"]
+
+
+def test_the_moving_average_is_that_of_the_weights(towns: Path, tmp_path: Path) -> None:
+    """Against the closed form from the weights of every step."""
+    changes = {
+        "optim.ema_decay": 0.7,
+        "checkpoint": {"every": 1, "keep_last": 9},
+        "validation.every": 0,
+        "optim.warmup_steps": 0,
+    }
+    tiny.train(tiny.recipe(towns, tmp_path, changes))
+    states = [tiny.saved_state(folder) for folder in sorted((tmp_path / "checkpoints").iterdir())]
+    name = "aggregator.memory_units.0.w0"
+    weights = [state[f"weight/{name}"].double() for state in states]
+    for place in range(1, len(states)):
+        expected = 0.7 * states[place - 1][f"ema/{name}"].double() + 0.3 * weights[place]
+        torch.testing.assert_close(states[place][f"ema/{name}"].double(), expected, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(weights[-1], states[-1][f"ema/{name}"].double())
+
+
+def test_intervals_can_be_read_whatever_their_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three writers with unequal cuts, small files; every interval comes back."""
+    monkeypatch.setattr(checkpoint_files, "MAX_FILE_BYTES", 64)
+    values = torch.arange(23.0)
+    pieces = []
+    for rank, (start, stop) in enumerate([(0, 9), (9, 10), (10, 23)]):
+        shard = Shard("a", (23,), start, values[start:stop].clone(), {"exp_avg": -values[start:stop]})
+        other = Shard("b", (rank + 1,), 0, torch.full((rank + 1,), float(rank)), is_replicated=True)
+        pieces += write_shards(tmp_path, rank, [shard, other], {"a": 2 * values[start:stop]})
+    assert len(list(tmp_path.glob("rank_00000_*.safetensors"))) == 2
+    reader = StateReader(tmp_path, piece_entries(pieces))
+    for start in range(24):
+        for stop in range(start, 24):
+            assert torch.equal(reader.read("weight", "a", start, stop), values[start:stop])
+    assert torch.equal(reader.read("exp_avg", "a", 3, 12), -values[3:12])
+    assert torch.equal(reader.read("ema", "a", 8, 11), 2 * values[8:11])
+    assert torch.equal(reader.read("weight", "b", 0, 1), torch.zeros(1)), "replicated: rank 0 writes it"
+    assert not reader.has("exp_avg", "b")
+    with pytest.raises(UserError, match="holds no weight of b beyond element 1"):
+        reader.read("weight", "b", 0, 2)

@@ -1,0 +1,110 @@
+"""Work of a step: counts of a known plan, operations against closed forms, peaks of devices."""
+
+import pytest
+import torch
+
+from scal3r_train.data.sampling.curriculum import Resolution
+from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, StepShape, Window
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.training.monitoring.flop_count import StepFlops, peak_flops, peak_flops_by_name, step_work
+from tests.training.tiny import NETWORK
+
+
+def window(num_chunks: int) -> Window:
+    return Window(0, 0, 0, 1, False, num_chunks, 0)
+
+
+def plan(*groups: tuple[int, tuple[int, ...]], chunk_size: int = 4) -> StepPlan:
+    """Return a plan of groups given as (ranks, chunks per window), 28 x 42 pixels."""
+    shape = StepShape(chunk_size, 1, 2, Resolution(height=28, width=42))
+    first, made = 0, []
+    for num_ranks, chunks in groups:
+        made.append(GroupPlan(range(first, first + num_ranks), tuple(map(window, chunks))))
+        first += num_ranks
+    return StepPlan(0, shape, tuple(made))
+
+
+def test_counts_of_a_step_with_padding_and_accumulation() -> None:
+    """5 + 3 + 1 real chunks, then 2 of 3 frames; 2 x 3 patches and 5 special tokens a frame."""
+    work = step_work([plan((4, (5, 3)), (1, (1,))), plan((5, (2,)), chunk_size=3)], Scal3RConfig(**NETWORK))
+    assert (work.num_groups, work.largest_group, work.num_sequences) == (3, 5, 4)
+    assert (work.num_chunks, work.num_frames) == (11, 9 * 4 + 2 * 3)
+    assert work.num_tokens == work.num_frames * 11
+
+
+COUNTERS: dict[tuple[str, str], StepFlops] = {}  # a counter keeps what it has counted, seconds each
+
+
+def flops(network: dict, plan: StepPlan, trained: str = "") -> float:
+    counter = COUNTERS.get(key := (repr(network), trained))
+    if counter is None:
+        config = Scal3RConfig(**network)
+        names = [name for name, _ in Scal3RModel(config).named_parameters() if name.startswith(trained)]
+        counter = COUNTERS[key] = StepFlops(config, names)
+    return counter.of_plan(plan)
+
+
+def test_attention_over_a_chunk_is_counted_as_by_hand() -> None:
+    """All but the global attention is linear in frames: F(8) - 2 F(4) = per layer, 4 (N8^2 - 2 N4^2) C in forward and
+    twice that in backward: two products there, a gradient for each of their four factors.
+    """
+    network = NETWORK | {"camera_head": False, "memory_layers": []}
+    surplus = flops(network, plan((1, (1,)), chunk_size=8)) - 2 * flops(network, plan((1, (1,))))
+    forward = 2 * 4 * ((8 * 11) ** 2 - 2 * (4 * 11) ** 2) * 16
+    assert surplus == 3 * forward
+
+
+def test_chunks_add_up_and_an_update_is_once_per_sequence() -> None:
+    one, two, apart = (flops(NETWORK, plan((1, chunks))) for chunks in ((1,), (2,), (1, 1)))
+    assert apart == 2 * one
+    # Newton-Schulz of three matrices [16, 32] in each of 2 memories: 5 times x x^T, its square, and the product with x.
+    forward = 2 * 3 * 5 * 2 * (16 * 16 * 32 + 16**3 + 16 * 16 * 32)
+    assert apart - two == 3 * forward
+
+
+def test_what_is_frozen_needs_no_backward() -> None:
+    everything, memories = (
+        flops(NETWORK, plan((1, (1,)))),
+        flops(NETWORK, plan((1, (1,))), "aggregator.memory"),
+    )
+    assert everything / 3 < memories < everything
+
+
+def test_counting_draws_no_random_numbers_and_takes_no_memory() -> None:
+    before = torch.get_rng_state()
+    large = NETWORK | {"hidden_size": 4096, "num_layers": 8, "tap_layers": [0, 1, 2, 7], "memory_layers": [7]}
+    config = Scal3RConfig(**large)
+    assert StepFlops(config, ["aggregator.camera_token"]).of_plan(plan((1, (1,)))) > 1e12
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+        ("NVIDIA L40S", 362),
+    ],
+)
+def test_known_devices(name: str, tflops: float) -> None:
+    assert peak_flops_by_name(name) == pytest.approx(1e12 * tflops)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA H100 80GB HBM3 MIG 3g.40gb",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA RTX A4000",
+        "NVIDIA L40",
+        "Some Future Device",
+    ],
+)
+def test_no_peak_is_made_up(name: str) -> None:
+    assert peak_flops_by_name(name) is None
+    assert peak_flops(torch.device("cpu")) is None
