@@ -9,7 +9,7 @@ from PIL import Image
 
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from tests.inference.streaming.following import Follow, following
+from tests.inference.streaming.streams import Follow, following
 
 IMAGE_HW = (63, 90)  # processed at 28 x 42: resized to 29 x 42, then one row is cut off
 NUM_FRAMES = 11

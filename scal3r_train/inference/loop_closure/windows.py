@@ -1,4 +1,4 @@
-"""Which frames are predicted together to test a loop candidate (docs/numerics.md#loop-windows).
+"""Which frames are predicted together to test a loop candidate: a loop chunk (docs/numerics.md#loop-windows).
 
 A loop chunk holds a window of frames around each end of the candidate, cut from one chunk each, so that every frame of
 it can be compared with a chunk that holds it too.

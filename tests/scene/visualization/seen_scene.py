@@ -11,7 +11,7 @@ from PIL import Image
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.scene.folder import partial_folder, publish_scene_folder, start_scene_folder
 from scal3r_train.scene.point_cloud import PointCloud
-from scal3r_train.scene.scene import SceneFrame, SceneInfo, write_scene
+from scal3r_train.scene.scene import SceneCameras, SceneFrame, SceneInfo, write_scene
 
 NUM_FRAMES, IMAGE_HW = 40, (48, 64)
 GREEN, MAGENTA, BLUE = (0, 220, 0), (220, 0, 220), (30, 60, 255)
@@ -119,11 +119,13 @@ def write_seen_scene(
     start_scene_folder(output)
     write_scene(
         partial_folder(output),
-        seen_info(root, num_frames, len(cloud)),
-        frames,
-        torch.arange(0, 2 * num_frames, 2, dtype=torch.float64),
-        seen_cameras(num_frames),
-        intrinsics,
+        SceneCameras(
+            seen_info(root, num_frames, len(cloud)),
+            tuple(frames),
+            torch.arange(0, 2 * num_frames, 2, dtype=torch.float64),
+            seen_cameras(num_frames),
+            intrinsics,
+        ),
         cloud,
     )
     publish_scene_folder(output)

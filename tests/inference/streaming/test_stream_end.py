@@ -14,12 +14,12 @@ from scal3r_train.config import UserError
 from scal3r_train.inference.network.online_memory import OnlineMemory
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.streaming import reconstruct_stream
-from scal3r_train.inference.streaming.reconstruct_stream import follow, listening_for_signals
+from scal3r_train.inference.streaming.stream_end import stop_signals
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.process import Process
 from scal3r_train.scene.scene import load_scene
 from tests.inference.conftest import NUM_FRAMES
-from tests.inference.streaming.following import CHUNKS, PATIENT, SETTINGS, Follow, put, recipe_of
+from tests.inference.streaming.streams import CHUNKS, PATIENT, SETTINGS, Follow, put, recipe_of
 
 
 def test_frames_are_chosen_as_without_following(
@@ -66,9 +66,9 @@ def test_stop_leaves_out_an_image_that_is_half_written(
 def test_a_signal_ends_with_what_is_there(run_follow: Follow, growing: Path, image_folder: Path) -> None:
     put(image_folder, growing, range(5), stop=False)
     before = signal.getsignal(signal.SIGTERM)
-    with listening_for_signals() as request:
+    with stop_signals() as stop_signal:
         signal.raise_signal(signal.SIGTERM)
-        scene = run_follow(PATIENT, "follow.refine=true", asked_to_end=lambda: request.ending)
+        scene = run_follow(PATIENT, "follow.refine=true", end_check=lambda: stop_signal.end)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
@@ -90,7 +90,9 @@ def test_mistakes_are_told_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(UserError, match="is no folder; --follow needs"):
-        follow(tmp_path / "nowhere", tiny_model, recipe_of(), tmp_path / "scene")
+        reconstruct_stream.reconstruct_stream(
+            tmp_path / "nowhere", tiny_model, recipe_of(), tmp_path / "scene"
+        )
     (tmp_path / "scene").mkdir()
     (tmp_path / "scene/thesis.txt").touch()
     with pytest.raises(UserError, match="is no scene folder"):

@@ -16,7 +16,7 @@ from scal3r_train.inference.reconstruct import reconstruct
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.scene.scene import Scene, depth_path, load_scene
 from tests.inference.conftest import NUM_FRAMES, make_tiny_model
-from tests.inference.streaming.following import CHUNKS, PATIENT, Follow, assert_same, put, recipe_of
+from tests.inference.streaming.streams import CHUNKS, PATIENT, Follow, assert_same, put, recipe_of
 
 
 def copy_in_halves(source: Path, target: Path) -> None:

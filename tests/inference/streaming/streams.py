@@ -9,7 +9,8 @@ import torch
 
 from scal3r_train.config import load_config
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.streaming.reconstruct_stream import Ending, follow
+from scal3r_train.inference.streaming.reconstruct_stream import reconstruct_stream
+from scal3r_train.inference.streaming.stream_end import StreamEnd
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.scene.scene import Scene
 
@@ -58,8 +59,8 @@ def following(folder: Path, output: Path, tiny_model: Scal3RModel) -> Follow:
     def call(
         *overrides: str,
         model: Scal3RModel = tiny_model,
-        asked_to_end: Callable[[], Ending | None] = lambda: None,
+        end_check: Callable[[], StreamEnd | None] = lambda: None,
     ) -> Scene:
-        return follow(folder, model, recipe_of(*overrides), output, "abc", asked_to_end)
+        return reconstruct_stream(folder, model, recipe_of(*overrides), output, "abc", end_check)
 
     return call
