@@ -72,12 +72,12 @@ class SceneInfo(StrictModel):
     """scene.json. Lengths are in `units`; timings in seconds, of all starts of a run that was interrupted; memory in
     bytes, the most of any process, of the last start.
 
-    `chunks` are [start, stop) in frames of the scene and `provided_frames` those frames of each whose result
-    was kept; `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one
-    before it (inference/alignment/seam.py, `SeamQuality`). `breaks` are the chunks at whose start the trajectory is torn. `loops` are all
-    candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did; None when
-    none was closed. `state_plan` says where the chunks' states were kept, and why. `device` is the main process's,
-    for people; None in scenes of before.
+    `chunks` are [start, stop) in frames of the scene and `provided_frames` those frames of each whose result was kept;
+    `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one before it
+    (`SeamQuality` in inference/alignment/seam.py). `breaks` are the chunks at whose start the trajectory is torn.
+    `loops` are all candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did;
+    None when none was closed. `state_plan` says where the chunks' states were kept, and why. `device` is the main
+    process's, for people; None in scenes of before.
     """
 
     format_version: Literal[2] = 2
@@ -249,7 +249,7 @@ def open_scene(folder: Path) -> tuple[SceneCameras, PlyReader]:
         frames=frames,
         timestamps=trajectory[:, 0],
         world_from_cam=torch.cat([rotation, trajectory[:, 1:4, None]], dim=-1),
-        intrinsics=intrinsics_matrices(intrinsics),
+        intrinsics=intrinsics_matrices(intrinsics.numpy()),
     )
     return cameras, points
 
