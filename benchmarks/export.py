@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scal3r_train.scene.export import run
+from scal3r_train.scene.export import export_scene
 from scal3r_train.scene.ply import BLOCK_POINTS, VERTEX, PlyReader, ply_writer
 from scal3r_train.scene.point_cloud import PointCloud
 from scal3r_train.scene.scene import POINTS_NAME, SceneCameras, SceneFrame, SceneInfo, write_scene
@@ -76,7 +76,7 @@ def measure(folder: Path, form: str, options: dict[str, object]) -> dict[str, fl
     with tempfile.TemporaryDirectory(dir=folder) as outputs:
         output = Path(outputs) / "out"
         start, began, processor = peak_mib(), time.perf_counter(), time.process_time()
-        run.main(folder / "scene", output, form, options)
+        export_scene.main(folder / "scene", output, form, options)
         seconds, processor = time.perf_counter() - began, time.process_time() - processor
         files = [output] if output.is_file() else output.rglob("*")
         return {

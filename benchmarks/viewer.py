@@ -23,7 +23,7 @@ from scal3r_train.scene.point_cloud import PointCloud
 from scal3r_train.scene.scene import SceneCameras, load_scene, write_scene
 from scal3r_train.scene.visualization.viewed_scene import ViewedScene
 from tests.scene.visualization.browser import chromium_page, find_chromium
-from tests.scene.visualization.seen_scene import IMAGE_HW, write_seen_scene
+from tests.scene.visualization.example_scene import IMAGE_HW, write_example_scene
 
 MIB = 1 << 20
 LIMIT_S = 300.0
@@ -49,7 +49,7 @@ def main() -> None:
 
 def street_scene(folder: Path, number: int) -> Path:
     """Write a street of 3 km with facades and `number` points, seen by 40 cameras."""
-    write_seen_scene(folder)
+    write_example_scene(folder)
     scene = load_scene(folder)
     random = np.random.default_rng(0)
     along = random.uniform(0, STREET_M, number)

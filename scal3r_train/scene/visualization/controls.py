@@ -1,4 +1,4 @@
-"""The viewer's panel: what can be set, and whom to tell of it."""
+"""The viewer's panel: what can be set, and what is drawn again when it is."""
 
 from __future__ import annotations
 
