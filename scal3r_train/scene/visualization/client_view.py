@@ -1,4 +1,4 @@
-"""One browser window of the viewer, drawn by a thread of its own: slow work waits until nothing was set for a moment."""
+"""One browser window of the viewer, drawn by a thread of its own; slow work waits until nothing was set for a while."""
 
 from __future__ import annotations
 
