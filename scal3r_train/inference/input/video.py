@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.known_cameras import with_cameras
+from scal3r_train.data.known_cameras import with_cameras
 from scal3r_train.data.camera.pixel_map import PixelMap
 from scal3r_train.data.camera.transforms import ResizeAndCrop, ResizeRule, intrinsics_matrices
 from scal3r_train.data.io.frame_files import video_frame

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.known_cameras import with_cameras
+from scal3r_train.data.known_cameras import with_cameras
 from scal3r_train.data.index.source import IMAGE_SUFFIXES
 from scal3r_train.data.io.frame_files import VIDEO_FRAME
 from scal3r_train.data.io.frame_io import read_frame_image
