@@ -68,7 +68,7 @@ class FrameDescriptors:
     """Descriptors of the frames of this process's chunks, one file a chunk; those of an earlier run are used."""
 
     def __init__(self, run: ReconstructionRun, chunk_runner: ChunkRunner) -> None:
-        """Keep the files in a folder of the run; `chunk_runner` embeds frames whose tokens nobody has shown."""
+        """Keep the files in a folder of the run; `chunk_runner` embeds chunks that `describe` was not called for."""
         self._settings, self._runner = run.recipe.loop_closure, chunk_runner
         self._video, self._layout = run.video, run.layout
         self._folder = run.work_folder / "descriptors"

@@ -127,11 +127,12 @@ def find_loop_candidates(descriptors: Tensor, settings: LoopSettings) -> LoopSea
         threshold = sequence_threshold(space, settings.min_gap, settings.min_deviations)
     pairs = similar_pairs(space, threshold, settings)
 
-    def is_told_apart(pair: LoopCandidate) -> bool:
+    def camera_left(pair: LoopCandidate) -> bool:
         return not settings.must_leave or _left_between(space, pair, threshold)
 
     chosen = islice(
-        suppress_neighbours(pairs, len(space), settings.nms_radius, is_told_apart), settings.max_candidates
+        suppress_neighbours(pairs, len(space), settings.nms_radius, camera_left),
+        settings.max_candidates,
     )
     return LoopSearch(tuple(chosen), threshold, len(pairs))
 

@@ -24,7 +24,7 @@ class ExportSource:
         folder: the scene folder.
         cameras: of the scene.
         options: what the user chose.
-        notes: what the user should know, one line each; grows.
+        notes: what the user should know, one line each; added to while writing.
     """
 
     folder: Path

@@ -159,11 +159,11 @@ def _most_millions(shown: ViewedScene) -> float:
 
 
 def _on_update(handle: Any, *actions: Callable[[], None]) -> None:
-    def tell(_: object) -> None:
+    def run_actions(_: object) -> None:
         for action in actions:
             action()
 
-    handle.on_update(tell)
+    handle.on_update(run_actions)
 
 
 def _summary(shown: ViewedScene) -> str:
