@@ -1,4 +1,4 @@
-"""What the tests of following share."""
+"""What the tests of streaming share: settings, images put into a folder, a stream run to its end."""
 
 import shutil
 from collections.abc import Callable
@@ -25,7 +25,7 @@ SETTINGS = [
 CHUNKS = ((0, 4), (2, 6), (4, 8), (6, 10), (8, 11))
 PATIENT = "follow.idle_s=60"
 
-Follow = Callable[..., Scene]
+RunStream = Callable[..., Scene]
 
 
 def recipe_of(*overrides: str) -> ReconstructionRecipe:
@@ -53,8 +53,8 @@ def assert_same(one: Scene, other: Scene) -> None:
     assert {name: vars(one.info)[name] for name in same} == {name: vars(other.info)[name] for name in same}
 
 
-def following(folder: Path, output: Path, tiny_model: Scal3RModel) -> Follow:
-    """Return a function that follows with overrides."""
+def stream_runner(folder: Path, output: Path, tiny_model: Scal3RModel) -> RunStream:
+    """Return a function that reconstructs the stream into `output` with overrides."""
 
     def call(
         *overrides: str,

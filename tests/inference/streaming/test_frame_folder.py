@@ -1,4 +1,4 @@
-"""Which images of a growing folder count, and when; time is a number here."""
+"""Which images count in a folder that images are written into, and when; time is a number here."""
 
 import shutil
 from pathlib import Path
