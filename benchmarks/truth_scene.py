@@ -23,7 +23,7 @@ from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.scene.folder import partial_folder, publish_scene_folder, start_scene_folder
 from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler
-from scal3r_train.scene.scene import SceneFrame, SceneInfo, write_scene
+from scal3r_train.scene.scene import SceneCameras, SceneFrame, SceneInfo, write_scene
 from tests.inference.loop_closure.truth_chunks import CHUNK_SIZE, OVERLAP, Drive, drive, read_truth
 
 FIRST_FRAMES, FALSE_PLACES, MIN_GAP = (20, 60, 100), (300, 900), 700
@@ -60,10 +60,11 @@ def make_truth_scene(source: Path, output: Path) -> None:
         }
     )
     names = [f"rgb/{name.name}" for name in sorted((source / "rgb").iterdir())]
-    frames = [SceneFrame(name=name, image_hw=IMAGE_HW) for name in names]
+    frames = tuple(SceneFrame(name=name, image_hw=IMAGE_HW) for name in names)
     times = torch.from_numpy(np.loadtxt(source / "times.txt"))
     start_scene_folder(output)
-    write_scene(partial_folder(output), info, frames, times, world_from_cam, intrinsics, cloud)
+    cameras = SceneCameras(info, frames, times, world_from_cam, intrinsics)
+    write_scene(partial_folder(output), cameras, cloud)
     publish_scene_folder(output)
 
 

@@ -80,12 +80,12 @@ def _add_view(commands: "Commands") -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int | None:
-    from scal3r_train.scene.export import run
+    from scal3r_train.scene.export import export_scene
 
     flags = [*EXPORT_FLAGS, *EXPORT_SWITCHES]
     names = [flag.removeprefix("--").replace("-", "_") for flag in flags]
     given = {name: value for name, value in vars(arguments).items() if name in names}
-    return run.main(arguments.scene, arguments.output, arguments.to, given)
+    return export_scene.main(arguments.scene, arguments.output, arguments.to, given)
 
 
 def _report(arguments: argparse.Namespace) -> int | None:

@@ -15,19 +15,20 @@ from scal3r_train.scene.scene import Scene, load_scene
 KILLED_RUN = """
 import os, signal, sys
 from scal3r_train.cli import main
-from scal3r_train.inference import prediction_files, chunk_runner
-save, visit, visits = prediction_files.PredictionFolder.save, chunk_runner.ChunkRunner.visit, []
-def save_then_die(self, number, prediction):
-    save(self, number, prediction)
+from scal3r_train.inference import prediction
+from scal3r_train.inference.network import chunk_runner
+save, forward, forwards = prediction.PredictionFolder.save, chunk_runner.ChunkRunner.forward_segment, []
+def save_then_die(self, number, found):
+    save(self, number, found)
     if number == int(os.environ["DIE_AFTER"]):
         os.kill(os.getpid(), signal.SIGKILL)
 def counted(self, *arguments, **options):
-    visits.append(1)
-    return visit(self, *arguments, **options)
-prediction_files.PredictionFolder.save = save_then_die
-chunk_runner.ChunkRunner.visit = counted
+    forwards.append(1)
+    return forward(self, *arguments, **options)
+prediction.PredictionFolder.save = save_then_die
+chunk_runner.ChunkRunner.forward_segment = counted
 code = main(sys.argv[1:])
-print("visits", len(visits))
+print("segment forwards", len(forwards))
 sys.exit(code)
 """
 
@@ -74,7 +75,7 @@ def test_killed_and_restarted(
     again = run("killed", -1)
     assert again.returncode == 0, again.stderr
     # 5 chunks, 2 memories; the last three predictions were missing, their states on disk or gone.
-    assert f"visits {0 if kind == 'disk' else 3 * 2}" in again.stdout
+    assert f"segment forwards {0 if kind == 'disk' else 3 * 2}" in again.stdout
     other = load_scene(tmp_path / "killed")
     assert torch.equal(whole.world_from_cam, other.world_from_cam)
     assert (whole.positions == other.positions).all()

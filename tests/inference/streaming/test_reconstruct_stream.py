@@ -1,4 +1,4 @@
-"""Following a growing folder: the chunks of the whole video, a scene that is valid at every moment."""
+"""A stream of images: the chunks of the whole video, a scene that is valid at every moment."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from scal3r_train.inference.reconstruct import reconstruct
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.scene.scene import Scene, depth_path, load_scene
 from tests.inference.conftest import NUM_FRAMES, make_tiny_model
-from tests.inference.streaming.following import CHUNKS, PATIENT, Follow, assert_same, put, recipe_of
+from tests.inference.streaming.streams import CHUNKS, PATIENT, RunStream, assert_same, put, recipe_of
 
 
 def copy_in_halves(source: Path, target: Path) -> None:
@@ -29,9 +29,9 @@ def copy_in_halves(source: Path, target: Path) -> None:
         file.write(data[len(data) // 2 :])
 
 
-def test_a_folder_is_followed_while_others_write_and_read(
-    run_follow: Follow,
-    growing: Path,
+def test_a_folder_is_reconstructed_while_others_write_and_read(
+    run_stream: RunStream,
+    incoming: Path,
     image_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -43,11 +43,11 @@ def test_a_folder_is_followed_while_others_write_and_read(
 
     def write() -> None:
         for number, path in enumerate(sorted(image_folder.iterdir())):
-            copy_in_halves(path, growing / path.name)
+            copy_in_halves(path, incoming / path.name)
             # The last chunk waits until the reader has seen an unfinished scene.
             while number == NUM_FRAMES - 2 and not seen and not errors:
                 time.sleep(0.01)
-        (growing / "STOP").touch()
+        (incoming / "STOP").touch()
 
     def read() -> None:
         while not is_over.is_set() and not (tmp_path / "scene").exists():
@@ -62,7 +62,7 @@ def test_a_folder_is_followed_while_others_write_and_read(
     threads = [threading.Thread(target=write), threading.Thread(target=read)]
     for thread in threads:
         thread.start()
-    scene = run_follow(PATIENT, "export.report=true")
+    scene = run_stream(PATIENT, "export.report=true")
     is_over.set()
     for thread in threads:
         thread.join()
@@ -85,17 +85,17 @@ def test_a_folder_is_followed_while_others_write_and_read(
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 4])
-def test_one_chunk_is_as_without_following(
-    run_follow: Follow,
-    growing: Path,
+def test_one_chunk_is_as_without_streaming(
+    run_stream: RunStream,
+    incoming: Path,
     image_folder: Path,
     tmp_path: Path,
     tiny_model: Scal3RModel,
     num_frames: int,
 ) -> None:
-    put(image_folder, growing, range(num_frames))
-    scene = run_follow()
-    wanted = reconstruct(growing, tiny_model, recipe_of(), tmp_path / "whole")
+    put(image_folder, incoming, range(num_frames))
+    scene = run_stream()
+    wanted = reconstruct(incoming, tiny_model, recipe_of(), tmp_path / "whole")
     assert wanted is not None
     assert scene.info.num_frames == num_frames
     assert_same(scene, wanted)
@@ -104,17 +104,17 @@ def test_one_chunk_is_as_without_following(
 @pytest.mark.parametrize(
     "extra", [[], ["points=head"], ["input.intrinsics=80 81 45 31", "input.masks=MASKS"]]
 )
-def test_without_memories_following_changes_nothing(
-    run_follow: Follow, growing: Path, image_folder: Path, tmp_path: Path, extra: list[str]
+def test_without_memories_streaming_changes_nothing(
+    run_stream: RunStream, incoming: Path, image_folder: Path, tmp_path: Path, extra: list[str]
 ) -> None:
     """Joining, placing, thinning and depth one chunk at a time give what they give for all chunks together."""
     model = make_tiny_model(memory_layers=[])
-    put(image_folder, growing)
+    put(image_folder, incoming)
     put(image_folder, tmp_path / "masks", range(4, 7), stop=False)
     extra = [override.replace("MASKS", str(tmp_path / "masks")) for override in extra]
     overrides = ["export.save_depth=true", "export.max_points=700", *extra]
-    scene = run_follow(*overrides, model=model)
-    wanted = reconstruct(growing, model, recipe_of(*overrides), tmp_path / "whole")
+    scene = run_stream(*overrides, model=model)
+    wanted = reconstruct(incoming, model, recipe_of(*overrides), tmp_path / "whole")
     assert wanted is not None
     assert_same(scene, wanted)
     assert len(scene.positions) == 700
@@ -125,22 +125,22 @@ def test_without_memories_following_changes_nothing(
 
 
 def test_chunks_with_memories_differ_from_the_whole_only_as_they_must(
-    run_follow: Follow, growing: Path, image_folder: Path, tmp_path: Path, tiny_model: Scal3RModel
+    run_stream: RunStream, incoming: Path, image_folder: Path, tmp_path: Path, tiny_model: Scal3RModel
 ) -> None:
-    put(image_folder, growing)
-    scene = run_follow()
-    wanted = reconstruct(growing, tiny_model, recipe_of(), tmp_path / "whole")
+    put(image_folder, incoming)
+    scene = run_stream()
+    wanted = reconstruct(incoming, tiny_model, recipe_of(), tmp_path / "whole")
     assert wanted is not None
     assert scene.info.chunks == wanted.info.chunks
     assert not torch.equal(scene.world_from_cam, wanted.world_from_cam)
 
 
 def test_refine_ends_with_the_ordinary_reconstruction(
-    run_follow: Follow, growing: Path, image_folder: Path, tmp_path: Path, tiny_model: Scal3RModel
+    run_stream: RunStream, incoming: Path, image_folder: Path, tmp_path: Path, tiny_model: Scal3RModel
 ) -> None:
-    put(image_folder, growing)
-    scene = run_follow("follow.refine=true")
-    wanted = reconstruct(growing, tiny_model, recipe_of(), tmp_path / "whole")
+    put(image_folder, incoming)
+    scene = run_stream("follow.refine=true")
+    wanted = reconstruct(incoming, tiny_model, recipe_of(), tmp_path / "whole")
     assert wanted is not None
     assert_same(scene, wanted)
     assert "complete" not in scene.info.input
@@ -148,7 +148,7 @@ def test_refine_ends_with_the_ordinary_reconstruction(
 
 
 def test_at_most_two_predictions_are_kept(
-    run_follow: Follow, growing: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+    run_stream: RunStream, incoming: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[weakref.ref[ChunkPrediction]] = []
     predict = OnlineMemory.predict
@@ -160,6 +160,6 @@ def test_at_most_two_predictions_are_kept(
         return prediction
 
     monkeypatch.setattr(OnlineMemory, "predict", counted)
-    put(image_folder, growing)
-    run_follow()
+    put(image_folder, incoming)
+    run_stream()
     assert len(kept) == len(CHUNKS)

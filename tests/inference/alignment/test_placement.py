@@ -10,9 +10,10 @@ from torch import Tensor
 
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics, world_points_from_depth
 from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.inference.alignment.placement import PlacedFrames, Placement, place_frames
+from scal3r_train.inference.alignment.neighbours import align_neighbours, overlap_head
+from scal3r_train.inference.alignment.placed_frames import PlacedFrames, place_frames
+from scal3r_train.inference.alignment.placement import Placement, place_chunks
 from scal3r_train.inference.alignment.settings import AlignmentSettings
-from scal3r_train.inference.alignment.stitch import align_neighbours, overlap_head, place_chunks
 from scal3r_train.inference.chunking import Layout, ScheduleSettings
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.settings import ReconstructionRecipe
@@ -57,19 +58,17 @@ def reconstruct(truth: Truth, num_processes: int) -> tuple[Tensor, Tensor, list[
         heads = {k: overlap_head(predictions[k], k, layout.ranges) for k in after}
         seams |= align_neighbours(held, heads, layout.ranges, AlignmentSettings(), "depth")
     ordered = [seams[k] for k in sorted(seams)]
-    placement = Placement(place_chunks(ordered, predictions[0].extrinsics[0]), ordered, 1.0)
-    placed = list(all_frames(placement, predictions, layout))
+    placement = Placement.along_seams(layout, ordered, predictions[0].extrinsics[0], 1.0)
+    placed = list(all_frames(placement, predictions))
     assert [frame for part in placed for frame in part.frames] == list(range(NUM_FRAMES))
     cameras = torch.cat([part.world_from_cam for part in placed])
     return cameras, torch.cat([part.points for part in placed]), scales, layout
 
 
-def all_frames(
-    placement: Placement, predictions: dict[int, ChunkPrediction], layout: Layout
-) -> Iterator[PlacedFrames]:
+def all_frames(placement: Placement, predictions: dict[int, ChunkPrediction]) -> Iterator[PlacedFrames]:
     recipe = ReconstructionRecipe()
-    for k in range(len(layout.ranges)):
-        yield from placement.decided_frames(predictions[k], predictions.get(k + 1), k, layout, recipe)
+    for k in range(len(placement.layout.ranges)):
+        yield from placement.decided_frames(k, predictions[k], predictions.get(k + 1), recipe)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 7])
@@ -112,13 +111,13 @@ def test_chunks_that_differ_meet_halfway_and_at_a_break_they_do_not() -> None:
     worlds = place_chunks(ordered, predictions[0].extrinsics[0])
     # Chunk 1 and all after it move aside, as a pose graph would have them.
     aside = Sim3.from_rigid(torch.tensor([[1.0, 0, 0, 0.4], [0, 1, 0, 0], [0, 0, 1, 0]], dtype=torch.float64))
-    moved = Placement([worlds[0], *(aside @ world for world in worlds[1:])], ordered, 1.0)
+    moved = Placement(layout, [worlds[0], *(aside @ world for world in worlds[1:])], ordered, 1.0)
     straight = torch.cat(
-        [p.world_from_cam for p in all_frames(Placement(worlds, ordered, 1.0), predictions, layout)]
+        [p.world_from_cam for p in all_frames(Placement(layout, worlds, ordered, 1.0), predictions)]
     )
 
     def offsets(placement: Placement) -> list[float]:
-        bent = torch.cat([p.world_from_cam for p in all_frames(placement, predictions, layout)])
+        bent = torch.cat([p.world_from_cam for p in all_frames(placement, predictions)])
         return (bent - straight)[:10, 0, 3].tolist()
 
     assert layout.shared[0] == range(5, 8)

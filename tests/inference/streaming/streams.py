@@ -1,4 +1,4 @@
-"""What the tests of following share."""
+"""What the tests of streaming share: settings, images put into a folder, a stream run to its end."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,8 @@ import torch
 
 from scal3r_train.config import load_config
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.streaming.reconstruct_stream import Ending, follow
+from scal3r_train.inference.streaming.reconstruct_stream import reconstruct_stream
+from scal3r_train.inference.streaming.stream_end import StreamEnd
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.scene.scene import Scene
 
@@ -24,7 +25,7 @@ SETTINGS = [
 CHUNKS = ((0, 4), (2, 6), (4, 8), (6, 10), (8, 11))
 PATIENT = "follow.idle_s=60"
 
-Follow = Callable[..., Scene]
+RunStream = Callable[..., Scene]
 
 
 def recipe_of(*overrides: str) -> ReconstructionRecipe:
@@ -52,14 +53,14 @@ def assert_same(one: Scene, other: Scene) -> None:
     assert {name: vars(one.info)[name] for name in same} == {name: vars(other.info)[name] for name in same}
 
 
-def following(folder: Path, output: Path, tiny_model: Scal3RModel) -> Follow:
-    """Return a function that follows with overrides."""
+def stream_runner(folder: Path, output: Path, tiny_model: Scal3RModel) -> RunStream:
+    """Return a function that reconstructs the stream into `output` with overrides."""
 
     def call(
         *overrides: str,
         model: Scal3RModel = tiny_model,
-        asked_to_end: Callable[[], Ending | None] = lambda: None,
+        end_check: Callable[[], StreamEnd | None] = lambda: None,
     ) -> Scene:
-        return follow(folder, model, recipe_of(*overrides), output, "abc", asked_to_end)
+        return reconstruct_stream(folder, model, recipe_of(*overrides), output, "abc", end_check)
 
     return call

@@ -1,7 +1,4 @@
-"""From chunks in their own coordinates to one world: seams, and where they put the chunks.
-
-World: the camera of frame 0 (OpenCV axes) in the units of chunk 0. The reference release uses chunk 0's middle
-frame; a user who opens a trajectory expects it to start at the origin.
+"""The seams of all chunks that one process holds: each chunk aligned to the one that follows it.
 
 Shapes: S frames.
 """
@@ -10,11 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
-from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
-from scal3r_train.inference.alignment.seam import Seam, align_chunks, chain
+from scal3r_train.inference.alignment.seam import Seam, align_chunks
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource, SavedPrediction
 from scal3r_train.inference.progress import Track
@@ -44,10 +38,12 @@ def align_neighbours(
         settings: of the alignment.
         source: which prediction gives the points.
         track: wraps the loop over chunks, for progress.
+
+    Raises:
+        UserError: cameras have to be used for a seam and are not finite.
     """
     seams = {}
     for number in track(predictions):
-        prediction = predictions[number]
         later_number = number + 1
         if later_number == len(ranges):
             continue
@@ -56,25 +52,8 @@ def align_neighbours(
         else:
             later = heads[later_number]
         shared = range(ranges[later_number].start, ranges[number].stop)
-        earlier = prediction.frames(slice(shared.start - ranges[number].start, None))
+        earlier = predictions[number].frames(slice(shared.start - ranges[number].start, None))
         seams[number] = align_chunks(
-            chunk_geometry(earlier, shared, source), chunk_geometry(later, shared, source), settings
+            ChunkGeometry.of(earlier, shared, source), ChunkGeometry.of(later, shared, source), settings
         )
     return seams
-
-
-def chunk_geometry(prediction: ChunkPrediction, frames: Sequence[int], source: PointSource) -> ChunkGeometry:
-    """Return what alignment needs of a prediction of `frames`; every pixel with positive depth is valid."""
-    points, confidence = prediction.points(source)
-    return ChunkGeometry(frames, points, confidence, prediction.usable, prediction.extrinsics)
-
-
-def place_chunks(seams: Sequence[Seam], first_extrinsics: Tensor) -> list[Sim3]:
-    """Return world_from_chunk of all chunks.
-
-    Args:
-        seams: in order, one fewer than chunks.
-        first_extrinsics: [3, 4] cam_from_chunk of frame 0 in chunk 0; its camera becomes the world.
-    """
-    world_from_first_chunk = Sim3.from_rigid(first_extrinsics)
-    return [world_from_first_chunk @ first_from_chunk for first_from_chunk in chain(seams)]

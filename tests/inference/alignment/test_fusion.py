@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from scal3r_train.geometry import sim3_tangent
-from scal3r_train.inference.alignment.placement import PlacedFrames, fuse_frames, overlap_shares
+from scal3r_train.inference.alignment.fusion import fuse_frames, overlap_shares
+from scal3r_train.inference.alignment.placed_frames import PlacedFrames
 from scal3r_train.inference.alignment.settings import FusionSettings
 
 SETTINGS = FusionSettings()

@@ -33,25 +33,27 @@ def files_no_larger_than(num_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("largest_file", "problem", "visits_left"),
+    ("largest_file", "problem", "forwards_left"),
     [(3000, "cannot take chunk states", True), (100_000, "cannot be written", False)],
 )
 def test_no_room(
     largest_file: int,
     problem: str,
-    visits_left: bool,
+    forwards_left: bool,
     tiny_model: Scal3RModel,
     image_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    visits = []
-    visit = ChunkRunner.visit
-    monkeypatch.setattr(ChunkRunner, "visit", lambda *a, **k: (visits.append(1), visit(*a, **k))[1])
+    forwards = []
+    forward = ChunkRunner.forward_segment
+    monkeypatch.setattr(
+        ChunkRunner, "forward_segment", lambda *a, **k: (forwards.append(1), forward(*a, **k))[1]
+    )
     recipe = load_config(ReconstructionRecipe, None, SETTINGS)
 
     def run(output: str) -> Scene:
-        visits.clear()
+        forwards.clear()
         scene = reconstruct(image_folder, tiny_model, recipe, tmp_path / output, "abc")
         assert scene is not None
         return scene
@@ -62,5 +64,5 @@ def test_no_room(
     assert str(told.value).endswith("make room and run again")
     assert not (tmp_path / "out").exists()
     again = run("out")
-    assert bool(visits) == visits_left
+    assert bool(forwards) == forwards_left
     assert torch.equal(again.world_from_cam, run("whole").world_from_cam)

@@ -1,4 +1,7 @@
-"""Small versions of a scene's input images, where these can still be read. Shapes: H W pixels."""
+"""Small versions of a scene's input images, where these can still be read.
+
+Shapes: H W pixels.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from scal3r_train.scene.scene import Scene
 REDUCTIONS = (8, 4, 2)
 
 
-class InputImages:
-    """The images below the folder that the scene was made from."""
+class Thumbnails:
+    """Images below the folder that the scene was made from, read when asked for."""
 
     def __init__(self, scene: Scene) -> None:
         """Nothing is read yet."""
         self._frames = scene.frames
         self._record = scene.input_record(scene.images_root)
 
-    def small(self, frame: int, max_side: int) -> np.ndarray | None:
+    def of(self, frame: int, max_side: int) -> np.ndarray | None:
         """Return the image of a frame of the scene [H, W, 3] uint8, at most `max_side` wide and high.
 
         None where it is not to be had: moved, packed into an index, or a video without PyAV. Lenses stay.

@@ -1,4 +1,4 @@
-"""`scal3r export`: a scene folder in the format of another program."""
+"""`scal3r export`: writes a scene folder in the format of another program; here is the list of formats."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ from typing import Any
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError, validate_mapping
-from scal3r_train.scene.export import (
-    colmap,
-    glb,
-    nerfstudio,
-)
-from scal3r_train.scene.export import (
-    ply as ply_cloud,
-)
-from scal3r_train.scene.export import (
-    trajectory as kitti,
-)
-from scal3r_train.scene.export import (
-    trajectory as tum,
-)
+from scal3r_train.scene.export import colmap, glb, nerfstudio, trajectory
 from scal3r_train.scene.export.options import ExportOptions
 from scal3r_train.scene.export.output import new_output, refuse_output
 from scal3r_train.scene.export.source import ExportSource
@@ -53,13 +40,13 @@ FORMATS = {
         is_folder=True,
         options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS, "text", "single_camera"}),
     ),
-    "ply": Format(ply_cloud.write, is_folder=False, options=frozenset(POINT_OPTIONS)),
+    "ply": Format(ExportSource.write_ply, is_folder=False, options=frozenset(POINT_OPTIONS)),
     "glb": Format(glb.write, is_folder=False, options=frozenset(POINT_OPTIONS)),
     "nerfstudio": Format(
         nerfstudio.write, is_folder=True, options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS})
     ),
-    "tum": Format(tum.write_tum, is_folder=False, options=frozenset()),
-    "kitti": Format(kitti.write_kitti, is_folder=False, options=frozenset()),
+    "tum": Format(trajectory.write_tum, is_folder=False, options=frozenset()),
+    "kitti": Format(trajectory.write_kitti, is_folder=False, options=frozenset()),
 }
 
 

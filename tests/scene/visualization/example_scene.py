@@ -11,7 +11,7 @@ from PIL import Image
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.scene.folder import partial_folder, publish_scene_folder, start_scene_folder
 from scal3r_train.scene.point_cloud import PointCloud
-from scal3r_train.scene.scene import SceneFrame, SceneInfo, write_scene
+from scal3r_train.scene.scene import SceneCameras, SceneFrame, SceneInfo, write_scene
 
 NUM_FRAMES, IMAGE_HW = 40, (48, 64)
 GREEN, MAGENTA, BLUE = (0, 220, 0), (220, 0, 220), (30, 60, 255)
@@ -20,7 +20,7 @@ EVIL = '<script>alert("1")</script>&amp;`'
 POINTS_PER_FRAME = 500
 
 
-def seen_cameras(num_frames: int = NUM_FRAMES) -> torch.Tensor:
+def example_cameras(num_frames: int = NUM_FRAMES) -> torch.Tensor:
     """Return world_from_cam [S, 3, 4] on a circle, looking along it; y is down."""
     angle = torch.linspace(0, 1.9 * torch.pi, num_frames, dtype=torch.float64)
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
@@ -31,7 +31,7 @@ def seen_cameras(num_frames: int = NUM_FRAMES) -> torch.Tensor:
     return torch.stack([right, down, ahead, centre], -1)
 
 
-def seen_points(num_frames: int, floor: tuple[int, int, int]) -> PointCloud:
+def example_points(num_frames: int, floor: tuple[int, int, int]) -> PointCloud:
     """Return a floor and a block."""
     random = np.random.default_rng(0)
     number = num_frames * POINTS_PER_FRAME
@@ -47,7 +47,7 @@ def seen_points(num_frames: int, floor: tuple[int, int, int]) -> PointCloud:
     return PointCloud(positions, colours, random.uniform(1, 9, number).astype(np.float32), source)
 
 
-def seen_info(root: Path, num_frames: int, num_points: int) -> SceneInfo:
+def example_info(root: Path, num_frames: int, num_points: int) -> SceneInfo:
     """Return scene.json with all that can be said, text in it that is markup included."""
     thirds = [0, num_frames // 3, 2 * num_frames // 3, num_frames] if num_frames >= 3 else [0, num_frames]
     provided = tuple(zip(thirds[:-1], thirds[1:], strict=True))
@@ -99,7 +99,7 @@ def seen_info(root: Path, num_frames: int, num_points: int) -> SceneInfo:
     )
 
 
-def write_seen_scene(
+def write_example_scene(
     output: Path,
     *,
     num_frames: int = NUM_FRAMES,
@@ -112,18 +112,20 @@ def write_seen_scene(
     frames = [SceneFrame(name=f"{frame:03d}.png", image_hw=IMAGE_HW) for frame in range(num_frames)]
     for frame in frames[: num_frames - 1]:  # one is not there any more
         Image.new("RGB", IMAGE_HW[::-1], (200, 30, 30)).save(root / frame.name)
-    cloud = seen_points(num_frames, floor) if with_points else PointCloud.empty()
+    cloud = example_points(num_frames, floor) if with_points else PointCloud.empty()
     intrinsics = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]], dtype=torch.float64).repeat(
         num_frames, 1, 1
     )
     start_scene_folder(output)
     write_scene(
         partial_folder(output),
-        seen_info(root, num_frames, len(cloud)),
-        frames,
-        torch.arange(0, 2 * num_frames, 2, dtype=torch.float64),
-        seen_cameras(num_frames),
-        intrinsics,
+        SceneCameras(
+            example_info(root, num_frames, len(cloud)),
+            tuple(frames),
+            torch.arange(0, 2 * num_frames, 2, dtype=torch.float64),
+            example_cameras(num_frames),
+            intrinsics,
+        ),
         cloud,
     )
     publish_scene_folder(output)
