@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from scal3r_eval.baselines import BASELINES
-from scal3r_eval.commands import run_shown
+from scal3r_eval.subprocesses import run_shown
 from scal3r_train.config import atomic_output, load_config, run_command, write_text_atomically
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_io import true_world_from_cam

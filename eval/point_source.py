@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.transforms import intrinsics_matrices
 from scal3r_train.data.index.source import names_index, open_source
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, true_world_from_cam
 from scal3r_train.data.io.point_file import PointFile
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.geometry.camera import world_points_from_depth
+from scal3r_train.geometry.camera import intrinsics_matrices, world_points_from_depth
 from scal3r_train.metrics.points import NearestPoints
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.formats.axes import FLU_FROM_OPENCV, NED_FROM_OPENCV, OPENGL_FROM_OPENCV, inverted
+from scal3r_data_tools.formats.poses import FLU_FROM_OPENCV, NED_FROM_OPENCV, OPENGL_FROM_OPENCV, inverted
 from scal3r_train.data.io.depth_codec import CODECS
 from scal3r_train.data.io.frame_io import frame_camera
 from scal3r_train.data.sequence import SequenceRecord

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from scal3r_data_tools.formats.axes import pose_from_wxyz
+from scal3r_data_tools.formats.poses import pose_from_wxyz
 from scal3r_train.config import UserError
 from scal3r_train.data.camera.camera_model import (
     ColmapCamera,

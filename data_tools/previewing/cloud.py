@@ -15,10 +15,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from scal3r_data_tools.previewing.shown_frames import ShownFrame, frames_with_depth, read_shown
-from scal3r_train.data.camera.transforms import intrinsics_matrices
 from scal3r_train.data.io.frame_io import upright_poses
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.geometry.camera import world_points_from_depth
+from scal3r_train.geometry.camera import intrinsics_matrices, world_points_from_depth
 from scal3r_train.geometry.drawing import View, positions, shaded, splat
 
 REACH = 0.5  # of the median depth, that a camera may be away from the middle one

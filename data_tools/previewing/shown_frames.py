@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from scal3r_train.data.camera.transforms import ResizeAndCrop
+from scal3r_train.data.camera.resize import ResizeAndCrop
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, read_pixels
 from scal3r_train.data.sequence import SequenceRecord
 

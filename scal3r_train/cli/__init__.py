@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 from scal3r_train import __version__
 from scal3r_train.cli.data_commands import add_data_commands
-from scal3r_train.cli.model_commands import add_model_commands
 from scal3r_train.cli.parser import OneLineErrorParser
 from scal3r_train.cli.recipe_commands import add_recipe_commands
-from scal3r_train.cli.scene_commands import add_scene_commands
+from scal3r_train.cli.scene_commands import add_model_commands, add_scene_commands
 from scal3r_train.cli.score_commands import add_score_commands
 
 

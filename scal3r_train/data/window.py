@@ -15,9 +15,10 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.augmentation import WindowLook
-from scal3r_train.data.camera.transforms import ResizeAndCrop, intrinsics_matrices
+from scal3r_train.data.camera.resize import ResizeAndCrop
 from scal3r_train.data.io.frame_io import FramePixels, frame_camera
 from scal3r_train.data.sequence import SequenceRecord, SkippedFrame
+from scal3r_train.geometry.camera import intrinsics_matrices
 
 Reader = Callable[[SequenceRecord, int, tuple[int, int]], FramePixels]
 

@@ -11,6 +11,7 @@ Point maps: one 3D point for every pixel, [..., H, W, 3], seen from calibrated z
 Conventions as in `camera.py`: OpenCV axes, extrinsics = cam_from_world, pixel centres at half integers.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,16 @@ def pixel_centres(
     x = torch.arange(width, dtype=dtype, device=device) + 0.5
     y = torch.arange(height, dtype=dtype, device=device) + 0.5
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
+def intrinsics_matrices(rows: Tensor | np.ndarray) -> Tensor:
+    """Rows fx fy cx cy [S, 4] -> matrices [S, 3, 3]; float64 on the CPU, whatever the dtype of the rows."""
+    values = torch.as_tensor(rows, dtype=torch.float64)
+    matrices = torch.zeros(len(values), 3, 3, dtype=torch.float64)
+    matrices[:, 0, 0], matrices[:, 1, 1] = values[:, 0], values[:, 1]
+    matrices[:, :2, 2] = values[:, 2:]
+    matrices[:, 2, 2] = 1
+    return matrices
 
 
 def intrinsics_from_fov(fov_hw: Tensor, image_hw: tuple[int, int]) -> Tensor:

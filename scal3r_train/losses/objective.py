@@ -19,8 +19,12 @@ from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.losses.camera import CameraLossSettings, camera_terms
-from scal3r_train.losses.depth import DepthLossSettings, depth_terms
-from scal3r_train.losses.points import PointLossSettings, point_terms
+from scal3r_train.losses.depth_and_points import (
+    DepthLossSettings,
+    PointLossSettings,
+    depth_terms,
+    point_terms,
+)
 from scal3r_train.losses.targets import Scope, SumOver, Targets
 from scal3r_train.losses.terms import WeightedTerm
 

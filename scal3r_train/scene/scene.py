@@ -26,6 +26,7 @@ from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.camera import intrinsics_matrices
 from scal3r_train.scene.folder import INFO_NAME, read_steady, writing
 from scal3r_train.scene.ply import PlyReader, write_ply
 from scal3r_train.scene.point_cloud import PointCloud
@@ -36,14 +37,6 @@ def tum_rows(timestamps: Tensor, world_from_cam: Tensor) -> Tensor:
     quaternion_xyzw = roma.rotmat_to_unitquat(world_from_cam[:, :, :3])
     quaternion_xyzw = torch.where(quaternion_xyzw[:, 3:] < 0, -quaternion_xyzw, quaternion_xyzw)
     return torch.cat([timestamps[:, None], world_from_cam[:, :, 3], quaternion_xyzw], dim=-1)
-
-
-def intrinsics_matrices(entries: Tensor) -> Tensor:
-    """Return matrices [S, 3, 3] from rows fx fy cx cy."""
-    matrices = torch.eye(3, dtype=torch.float64).repeat(len(entries), 1, 1)
-    matrices[:, 0, 0], matrices[:, 1, 1] = entries[:, 0], entries[:, 1]
-    matrices[:, :2, 2] = entries[:, 2:]
-    return matrices
 
 
 def write_table(path: Path, header: str, rows: Tensor) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from scal3r_train.losses.depth_and_points import RegressionSettings
 from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
-from scal3r_train.losses.residuals import RegressionSettings
 from scal3r_train.losses.targets import build_targets
 
 pytestmark = pytest.mark.exactness

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from scal3r_train.config import StrictModel, UserError, atomic_output
-from scal3r_train.data.camera.transforms import ResizeAndCrop
+from scal3r_train.data.camera.resize import ResizeAndCrop
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import FramePixels, read_pixels
 from scal3r_train.data.sequence import SequenceRecord

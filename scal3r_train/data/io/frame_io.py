@@ -18,25 +18,19 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.pixel_map import PixelMap
 from scal3r_train.data.camera.rectify import (
     DistortedCamera,
     pinhole_intrinsics,
     undistorted,
     undistorted_nearest,
 )
-from scal3r_train.data.camera.transforms import (
-    ResizeAndCrop,
-    ResizeRule,
-    half_pixel_intrinsics,
-    intrinsics_matrices,
-)
+from scal3r_train.data.camera.resize import PixelMap, ResizeAndCrop, ResizeRule, half_pixel_intrinsics
 from scal3r_train.data.io.depth_codec import CODECS, SKY, decode_depth, zero_beyond
 from scal3r_train.data.io.frame_files import read_file, video_frame
 from scal3r_train.data.io.image_codec import at_size, decode_image, decode_mask
 from scal3r_train.data.io.video_frames import read_video_frame
 from scal3r_train.data.sequence import Frames, SequenceRecord
-from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.geometry.camera import intrinsics_matrices, invert_extrinsics
 
 # One clockwise quarter turn: what was right is below, what was below is left.
 TURNED_FROM_CAMERA = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])

@@ -12,13 +12,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from scal3r_train.data.camera.pixel_map import PixelMap
+from scal3r_train.data.camera.resize import PixelMap
 from scal3r_train.data.sequence import Frames
 from scal3r_train.data.synthetic.layout import Town, make_town
 from scal3r_train.data.synthetic.path import TownPath, make_path, smooth_noise
-from scal3r_train.data.synthetic.raycast import CameraRays, cast_rays
+from scal3r_train.data.synthetic.render import Air, CameraRays, cast_rays, shade
 from scal3r_train.data.synthetic.settings import TownSettings, draw_blackouts
-from scal3r_train.data.synthetic.shading import Air, shade
 
 __all__ = ["TownDrive", "TownSettings", "render_town"]
 

@@ -15,15 +15,24 @@ Spatial loss terms: the gradient of a residual map, and the angle between the no
 Both look at a map subsampled by a stride, so that several strides see several scales. Facts from VGGT's
 published training (strides 1, 2, 4, 8 for depth; 1, 2, 4 for normals), computed here in float32 or wider.
 Shapes: B sequences, K chunks, S frames, H W pixels. Masks are bool, True = supervised.
+
+Depth loss: confidence-weighted residual, plain residual, and the residual's gradient at several strides.
+
+Shapes: B sequences, K chunks, S frames, H W pixels. Depths are z-depths in scene units (divided by the
+scale).
+
+Point-map loss: confidence-weighted and plain distance, and the angle between normals at several strides.
+
+Shapes: B sequences, K chunks, S frames, H W pixels. Points are in the chunk's coordinates, in scene units.
 """
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from scal3r_train.config import StrictModel
-from scal3r_train.losses.terms import LossTerm, cap, masked, masked_term
+from scal3r_train.losses.terms import LossTerm, WeightedTerm, cap, masked, masked_term, working_precision
 
 
 class RegressionSettings(StrictModel):
@@ -134,3 +143,66 @@ def corner_normals(points: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor
     normals = torch.stack([torch.linalg.cross(a, b, dim=-1) for a, b in zip(edges, following, strict=True)])
     both_valid = torch.stack([a & b for a, b in zip(valid, valid[1:] + valid[:1], strict=True)])
     return F.normalize(normals, dim=-1, eps=MIN_SINE), both_valid, torch.linalg.vector_norm(normals, dim=-1)
+
+
+class DepthLossSettings(RegressionSettings):
+    """Settings of the depth loss."""
+
+    weight: float = Field(default=1.0, ge=0, description="factor of the whole depth loss; 0 leaves it out")
+    gradient_weight: float = Field(
+        default=1.0, ge=0, description="factor of the gradient terms' mean over the strides"
+    )
+    gradient_strides: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4, 8), description="pixel strides of the gradient terms"
+    )
+
+
+def depth_terms(
+    depth: Tensor, confidence: Tensor, truth: Tensor, mask: Tensor, settings: DepthLossSettings
+) -> dict[str, WeightedTerm]:
+    """Terms `depth_confidence`, `depth_regression`, `depth_gradient_<stride>` of [B, K, S, H, W] maps."""
+    depth, confidence = working_precision(depth), working_precision(confidence)
+    error = masked(depth - truth, mask)
+    confident, plain = regression_terms(error.abs(), confidence, mask, settings)
+    terms = {
+        "depth_confidence": WeightedTerm(settings.weight * settings.confidence_weight, confident),
+        "depth_regression": WeightedTerm(settings.weight * settings.regression_weight, plain),
+    }
+    for stride in settings.gradient_strides:
+        weight = settings.weight * settings.gradient_weight / len(settings.gradient_strides)
+        term = gradient_term(error, mask, stride, settings.max_element_loss)
+        terms[f"depth_gradient_{stride}"] = WeightedTerm(weight, term)
+    return terms
+
+
+class PointLossSettings(RegressionSettings):
+    """Settings of the point-map loss."""
+
+    weight: float = Field(default=1.0, ge=0, description="factor of the whole point loss; 0 leaves it out")
+    normal_weight: float = Field(
+        default=1.0, ge=0, description="factor of the normal terms' mean over the strides"
+    )
+    normal_strides: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4), description="pixel strides of the normal terms"
+    )
+
+
+def point_terms(
+    points: Tensor, confidence: Tensor, truth: Tensor, mask: Tensor, settings: PointLossSettings
+) -> dict[str, WeightedTerm]:
+    """Terms `points_confidence`, `points_regression`, `points_normal_<stride>`.
+
+    points and truth [B, K, S, H, W, 3]; confidence and mask [B, K, S, H, W].
+    """
+    points, confidence = working_precision(points), working_precision(confidence)
+    error = masked(points - truth, mask[..., None])
+    distance = torch.linalg.vector_norm(error, dim=-1)
+    confident, plain = regression_terms(distance, confidence, mask, settings)
+    terms = {
+        "points_confidence": WeightedTerm(settings.weight * settings.confidence_weight, confident),
+        "points_regression": WeightedTerm(settings.weight * settings.regression_weight, plain),
+    }
+    for stride in settings.normal_strides:
+        weight = settings.weight * settings.normal_weight / len(settings.normal_strides)
+        terms[f"points_normal_{stride}"] = WeightedTerm(weight, normal_term(points, truth, mask, stride))
+    return terms
