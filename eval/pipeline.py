@@ -35,7 +35,7 @@ def main(recipe_path: Path, overrides: Sequence[str]) -> int:
     """Evaluate as the recipe says and return the exit code; 0 also when methods failed on some sequences.
 
     Raises:
-        UserError: on the main process, for whatever the user can mend; after the reports are written, when a method
+        UserError: on the main process, for whatever the user can fix; after the reports are written, when a method
             failed on all sequences.
     """
     with joined_processes() as process:
@@ -182,7 +182,7 @@ def _say_what_is_missing(missing: list[Missing]) -> None:
 
 
 def _say(run: Run, sequence: EvalSequence, found: SequenceScores, number: int, total: int) -> None:
-    """Tell how a sequence went, in one line on stderr."""
+    """Report how a sequence went, in one line on stderr."""
     ate = POSES[0]
     text = found.failure or "; ".join((f"{ate.title} {ate.text(found.metrics.get(ate.key))}", *found.reasons))
     sys.stderr.write(

@@ -1,8 +1,7 @@
 """Where point clouds for scoring come from: files, and the depth maps of a sequence of an index.
 
-Shapes: N points, H W pixels.
-
-The part of space where a cloud is compared with true depth that ends at a distance. Shapes: N points, S cameras.
+True depth that ends at a distance also bounds the region in which clouds are compared (`CameraRegion`).
+Shapes: N points, S cameras, H W pixels.
 """
 
 from __future__ import annotations

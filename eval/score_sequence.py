@@ -1,8 +1,7 @@
-"""The second stage: what a run claims about a sequence against the truth, as scores.json and aligned.tum.
+"""Second stage of `scal3r eval`: poses, points and depth of one sequence against the truth, as scores.json.
 
-Shapes: S frames of the sequence, N of them with a pose of the method and a true one.
-
-Depth of a scene folder against the depth files of an index row. Shapes: S frames, H W pixels.
+`score_sequence` is what pipeline.py calls; aligned.tum and point_errors.jpg are left beside the scores for the report.
+Shapes: S frames of the sequence, N of them with a pose of the method and a true one, H W pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from scal3r_eval.results import (
     SequenceScores,
     read_scores_if_equal,
 )
-from scal3r_eval.sequence_points import score_points
+from scal3r_eval.score_sequence_points import score_sequence_points
 from scal3r_eval.sequences import EvalSequence
 from scal3r_eval.truth_cloud import truth_files_sha256
 from scal3r_train.config import UserError, validate_mapping
@@ -42,7 +41,7 @@ MAX_FRAMES = 200  # evenly over the sequence, so that memory does not grow with 
 METRICS = ("abs_rel", "delta_1", "delta_2", "delta_3")
 
 
-def score_depth(scene: Path, sequence: EvalSequence, scale: DepthScale) -> dict[str, float | None]:
+def score_sequence_depth(scene: Path, sequence: EvalSequence, scale: DepthScale) -> dict[str, float | None]:
     """Return `depth_errors` of at most MAX_FRAMES frames at the size that they were processed at.
 
     Raises:
@@ -174,14 +173,14 @@ def _scored(
                     raise UserError(
                         "all cameras of the estimate are at one place and cannot align its points"
                     )
-                found, what = score_points(
+                found, what = score_sequence_points(
                     estimate.points, truth_from_estimate, sequence, protocol.points, recipe.output_dir, folder
                 )
                 metrics |= found
                 notes |= what
     if protocol.depth is not None and estimate.depth_folder is not None and sequence.record.depth:
         with _failing_alone("depth", partial_failures):
-            metrics |= score_depth(estimate.depth_folder, sequence, protocol.depth)
+            metrics |= score_sequence_depth(estimate.depth_folder, sequence, protocol.depth)
     aligned = truth_from_estimate.apply_to_world_from_cam(estimate.world_from_cam)
     write_trajectory(
         folder / ALIGNED_NAME, Trajectory(aligned, _frame_numbers(sequence)[estimate.places]), "tum"

@@ -1,6 +1,7 @@
-"""`scal3r score trajectory`: one estimate against one ground truth, as one line of JSON on standard output.
+"""`scal3r score trajectory`: an estimated trajectory against the true one, as one line of JSON.
 
-True cameras for scoring: a trajectory file, or the poses of a sequence of an index. Shapes: S poses.
+The estimate is a TUM or KITTI file or a scene folder; the truth a file of that kind, or the poses of a sequence of an
+index. Shapes: S poses.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
-"""From scores of sequences to means of methods: failures counted, intervals by resampling.
+"""From scores of sequences to means of methods: failures counted as the paper does, intervals by resampling.
 
-Shapes: R runs of a method, Q sequences.
-
-Which measures a method must have on a sequence: where it lacks one it has failed, also when nobody else has it.
-
-Sequences that a method failed on: counted as the paper does, and listed.
-
-The paper says only that failed scenes get the worst valid score. Read here as: on one set and for one measure, a
-method's missing score becomes the worst score that any of the compared methods got on any sequence of that set. A
-method that is compared with nobody thus gets its own worst. "per_method" takes a method's own worst in any case; a
-method without any valid score then still gets the worst of all. Values: a finite number, or the reason of the failure.
+A measure that a method must have on a sequence and lacks is a failure, also when nobody else has it. The paper says
+only that failed scenes get the worst valid score. Read here as: on one set and for one measure, a method's missing
+score becomes the worst score that any of the compared methods got on any sequence of that set. A method that is
+compared with nobody thus gets its own worst. "per_method" takes a method's own worst in any case; a method without
+any valid score then still gets the worst of all. Shapes: R runs of a method, Q sequences.
 """
 
 from __future__ import annotations
@@ -32,6 +27,12 @@ from scal3r_train.metrics.trajectory import SEGMENT_LENGTHS_M
 
 Outcome = float | str
 WorstOf = Literal["all_methods", "per_method"]
+DRAWS = BootstrapSettings()
+Scores = Mapping[str, Mapping[str, tuple[SequenceScores, ...]]]
+RunLabel = tuple[str, int]
+Asked = Mapping[str, Mapping[str, Collection[str]]]
+NOTHING_ASKED: Asked = MappingProxyType({})
+OVER_SEGMENTS = ("rre_deg_per_100m", "rte_m_per_100m")
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,6 @@ def count_failures(
 
 def _is_valid(value: Outcome) -> bool:
     return not isinstance(value, str) and math.isfinite(value)
-
-
-DRAWS = BootstrapSettings()
-
-Scores = Mapping[str, Mapping[str, tuple[SequenceScores, ...]]]
-RunLabel = tuple[str, int]
-Asked = Mapping[str, Mapping[str, Collection[str]]]
-NOTHING_ASKED: Asked = MappingProxyType({})
 
 
 def summarise(scores: Scores, asked: Asked = NOTHING_ASKED) -> dict[str, dict[str, Summary]]:
@@ -192,9 +185,6 @@ def _summary(runs: list[CountedScores]) -> Summary:
         num_sequences=values.shape[1],
         num_failures=sum(len(run.failures) for run in runs),
     )
-
-
-OVER_SEGMENTS = ("rre_deg_per_100m", "rte_m_per_100m")
 
 
 def asked_measures(runs: Iterable[Run], sequences: Iterable[EvalSequence], recipe: EvalRecipe) -> Asked:

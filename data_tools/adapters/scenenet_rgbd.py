@@ -5,19 +5,15 @@ train_protobufs/scenenet_rgbd_train_N.pb and scenenet_rgbd_val.pb. SRC is the fo
 protocol buffer (scenenet.proto of the set's repository); what is read of it, with field numbers:
 Trajectories {1 repeated Trajectory}; Trajectory {3 repeated View, 4 text render_path, such as 0/223}; View {1 int
 frame_num, 2 Pose shutter_open, 3 Pose shutter_close}; Pose {1 Position camera, 2 Position lookat, 3 float timestamp};
-Position {1, 2, 3 float x y z}.
+Position {1, 2, 3 float x y z}. The wire format: a message is a run of fields, each a key (field number and wire type)
+and a value: 0 variable-length integer, 1 eight bytes, 2 a length and as many bytes (texts, messages), 5 four bytes.
+Fields may come in any order and repeat; those that are not known are skipped by their wire type.
 
 The camera is at the mean of both positions and looks at the mean of both points; world y is up, the camera does not
 roll. Metres, seconds. All images are 320 x 240 with fields of view of 60 (horizontally) and 45 degrees (vertically; the
 paper's 40 is a typo), so pixels are not square; pixel centres are taken to be at half integers. Depth: uint16
 millimetres along the ray, 0 = nothing. Trajectories that are not there (the training set comes in 17 parts) are
 skipped, photos of a trajectory that are not there count as missing.
-
-The wire format of protocol buffers, as much of it as reading a known message takes.
-
-A message is a run of fields, each a key (field number and wire type) and a value: 0 variable-length integer, 1 eight
-bytes, 2 a length and as many bytes (texts, messages), 5 four bytes. Fields may come in any order and repeat; those that
-are not known are skipped by their wire type.
 """
 
 from __future__ import annotations
@@ -34,6 +30,10 @@ from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord
 
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
+HEIGHT, WIDTH = 240, 320
+FX, FY = WIDTH / 2 / math.tan(math.radians(30)), HEIGHT / 2 / math.tan(math.radians(22.5))
+UP = np.array([0.0, 1.0, 0.0])
+MIN_LENGTH = 1e-9
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -101,12 +101,6 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
         if byte < 128:
             return value, place
     raise ValueError("an integer goes beyond the end")
-
-
-HEIGHT, WIDTH = 240, 320
-FX, FY = WIDTH / 2 / math.tan(math.radians(30)), HEIGHT / 2 / math.tan(math.radians(22.5))
-UP = np.array([0.0, 1.0, 0.0])
-MIN_LENGTH = 1e-9
 
 
 def index(source: Path) -> Iterator[SequenceRecord]:

@@ -1,11 +1,9 @@
 """Poses as data sets write them, turned into cam_from_world with OpenCV axes (x right, y down, z forward).
 
 A change of camera axes multiplies world_from_cam from the right, a change of world axes from the left. Poses are
-[S, 3, 4] or [S, 4, 4] float64. Quaternions [S, 4] say their order in their name and need not be normalized.
-
-Poses with times of their own, and those of images taken at other times.
-
-Shapes: P poses of the trajectory, N images.
+[S, 3, 4] or [S, 4, 4] float64. Quaternions [S, 4] say their order in their name and need not be normalized. A
+`Trajectory` has times of its own and gives the poses of images taken at other times.
+Shapes: S poses, P of a trajectory, N images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The tables of a report, as plain cells; `text` and `page` give them their form.
+"""The tables of a report, as cells: scores, what reconstructions took, runtime by length, the paper's beside them.
 
-What reconstructions took: by method, and by length of the video; then what the paper says of its own.
+`text` and `page` give them their form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,13 @@
-"""The command `scal3r`; a command is imported inside its handler, so that `scal3r --help` needs no torch."""
+"""The command `scal3r`.
+
+    parser.py           how commands are declared
+    recipe_commands.py  train, plan, eval, config: those that take a recipe
+    scene_commands.py   reconstruct, export, report, view, convert
+    score_commands.py   score trajectory, score points
+    data_commands.py    data index, prepare, check, preview, summary, pack, synth
+
+A command is imported inside its handler, so that `scal3r --help` needs no torch.
+"""
 
 import argparse
 from collections.abc import Sequence

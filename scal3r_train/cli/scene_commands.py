@@ -1,7 +1,4 @@
-"""export, report and view: what is done with a scene folder.
-
-reconstruct and convert: what is done with weights.
-"""
+"""reconstruct, export, report, view and convert: a checkpoint makes a scene folder, and what is done with one."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,29 +1,20 @@
-"""Confidence-weighted and plain residuals with an outlier filter: what the depth and the point loss share.
+"""The losses of the depth map and the point map: confidence-weighted residuals, plain residuals, spatial terms.
 
-With a residual r >= 0 and the head's confidence c > 0 per pixel:
+With a residual r >= 0 and the head's confidence c > 0 per pixel (|depth error|, or the distance of two points):
     confidence = r c - alpha log c          regression = r
 (the aleatoric loss of DUSt3R, MASt3R and VGGT; the plain residual is added so that a head cannot win by
 lowering c).
 
 Outlier filter, one per chunk: element losses are capped, then those above a quantile of the chunk's valid
 elements are dropped. VGGT takes the quantile over the batch of a rank; per chunk makes the loss independent
-of which chunks happen to share a rank. Ties with the quantile are kept. Shapes: B sequences, K chunks, S
-frames, H W pixels.
+of which chunks happen to share a rank. Ties with the quantile are kept.
 
-Spatial loss terms: the gradient of a residual map, and the angle between the normals of two point maps.
-
-Both look at a map subsampled by a stride, so that several strides see several scales. Facts from VGGT's
+Spatial terms compare neighbouring pixels: for depth the gradient of the residual, for points the angle between
+normals. Both look at a map subsampled by a stride, so that several strides see several scales. Facts from VGGT's
 published training (strides 1, 2, 4, 8 for depth; 1, 2, 4 for normals), computed here in float32 or wider.
-Shapes: B sequences, K chunks, S frames, H W pixels. Masks are bool, True = supervised.
 
-Depth loss: confidence-weighted residual, plain residual, and the residual's gradient at several strides.
-
-Shapes: B sequences, K chunks, S frames, H W pixels. Depths are z-depths in scene units (divided by the
-scale).
-
-Point-map loss: confidence-weighted and plain distance, and the angle between normals at several strides.
-
-Shapes: B sequences, K chunks, S frames, H W pixels. Points are in the chunk's coordinates, in scene units.
+Shapes: B sequences, K chunks, S frames, H W pixels. Masks are bool, True = supervised. Depths are z-depths, points
+are in the chunk's coordinates, both in scene units (divided by the scale).
 """
 
 import torch
@@ -33,6 +24,12 @@ from torch.nn import functional as F
 
 from scal3r_train.config import StrictModel
 from scal3r_train.losses.terms import LossTerm, WeightedTerm, cap, masked, masked_term, working_precision
+
+# Edges of a point map shorter than this (scene units) and normals whose edges meet at a smaller sine than
+# this are too short to have a direction: they are scaled down instead of normalised, which bounds their
+# gradient.
+MIN_EDGE = 1e-6
+MIN_SINE = 1e-3
 
 
 class RegressionSettings(StrictModel):
@@ -88,13 +85,6 @@ def outliers(values: Tensor, mask: Tensor, settings: RegressionSettings) -> Tens
     threshold = ordered.gather(-1, rank).reshape(*values.shape[:2], *([1] * (values.dim() - 2)))
     is_filtered = (count > settings.outlier_min_elements).reshape_as(threshold)
     return is_filtered & torch.isfinite(values) & (values > threshold)
-
-
-# Edges of a point map shorter than this (scene units) and normals whose edges meet at a smaller sine than
-# this are too short to have a direction: they are scaled down instead of normalised, which bounds their
-# gradient.
-MIN_EDGE = 1e-6
-MIN_SINE = 1e-3
 
 
 def gradient_term(residual: Tensor, mask: Tensor, stride: int, max_element_loss: float) -> LossTerm:

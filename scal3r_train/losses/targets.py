@@ -1,16 +1,11 @@
 """Ground truth in the form that the model predicts it, in units of the scene's scale.
 
-Everything is in the coordinates of its own chunk and divided by the scale of the chunk, or of the whole
-sequence: then the distances of all its chunks, wherever they are, are summed over the context group.
-Predictions are never rescaled: the model learns the unit. Shapes: B sequences, K chunks, S frames, H W
-pixels.
-
-The unit of a scene: the mean distance of its valid points to the origin of the chunk they belong to.
-
-s = (sum m |X|) / (sum m). Sum and count are returned apart, because both are separable: added up over chunks,
-and over the ranks of a context group, they give the scale of a whole sequence. Normalised geometry is
-geometry / s, for points, depth and translations alike (VGGT's scene normalisation, without its 1e-3 in the
-denominator). Shapes: B sequences, K chunks, S frames, H W pixels.
+Everything is in the coordinates of its own chunk and divided by the scale: the mean distance of the valid points to
+the origin of the chunk they belong to, s = (sum m |X|) / (sum m), of the chunk or of the whole sequence. Sum and
+count are kept apart because both are separable: of a sequence, those of all chunks, wherever they are, are summed
+over the context group. Points, depth and translations are divided alike (VGGT's scene normalisation, without its
+1e-3 in the denominator). Predictions are never rescaled: the model learns the unit.
+Shapes: B sequences, K chunks, S frames, H W pixels.
 """
 
 from collections.abc import Callable
@@ -25,6 +20,10 @@ from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.geometry.camera import world_points_from_depth
 from scal3r_train.geometry.pose_encoding import encode_pose
 from scal3r_train.losses.terms import masked, per_chunk
+
+Scope = Literal["chunk", "sequence"]
+SumOver = Callable[[Tensor], Tensor]
+MIN_SCALE, MAX_SCALE = 1e-6, 1e6
 
 
 def distance_sums(points: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,12 +42,6 @@ def mean_distance(distance_sum: Tensor, count: Tensor) -> Tensor:
     0).
     """
     return torch.where(count > 0, distance_sum / count.clamp(min=1), torch.ones_like(distance_sum))
-
-
-Scope = Literal["chunk", "sequence"]
-SumOver = Callable[[Tensor], Tensor]
-
-MIN_SCALE, MAX_SCALE = 1e-6, 1e6
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,7 @@ def require_finite(batch: SequenceBatch) -> None:
         field, sequence = is_bad.nonzero()[0].tolist()
         raise UserError(
             f"{list(fields)[field]} of sequence {batch.sequence_ids[sequence]!r} contain NaN or infinity; "
-            "mend or remove it (`scal3r data check` finds the frame)"
+            "correct or remove it (`scal3r data check` finds the frame)"
         )
 
 

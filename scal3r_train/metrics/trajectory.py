@@ -4,19 +4,16 @@ Trajectories are world_from_cam [S, 3, 4], pose i of the estimate belonging to p
 worlds may differ by the similarity that `align` allows, which is fitted on camera centres and applied to the
 whole estimate first. Lengths are in the truth's units (metres, as the names say, when it is metric).
 Everything is float64. Where some frames alone have a pose, steps and segments go by the frames' numbers.
+
+KITTI's segments are those of its development kit: they start at every 10th pose and end at the first pose farther
+along the true path than the segment's length (100 to 800 m); the error is that of the motion over the segment,
+divided by its nominal length; the mean is over all segments of all lengths. Where some frames alone have a pose, the
+tens are counted in frames, so that segments start where those of the whole path do. Rotations are used as they come,
+inverted as general matrices and measured by their trace: files round to 7 digits, which shows in the fifth digit of
+published numbers (KITTI 00 by ORB-SLAM2: 0.25333 deg/100 m, but 0.25332 with rotations made orthonormal first).
+
 Sources: Sturm et al. 2012 (ATE, RPE), Umeyama 1991, the KITTI odometry development kit
 (segment errors), VGGT's protocol (AUC); docs/metrics.md. Shapes: S poses, G segments.
-
-The KITTI odometry benchmark's errors: drift over segments of 100 to 800 m.
-
-After the development kit: segments start at every 10th pose and end at the first pose farther along the true
-path than the segment's length; the error is that of the motion over the segment, divided by its nominal
-length; the mean is over all segments of all lengths. Where some frames alone have a pose, the tens are counted in
-frames, so that segments start where those of the whole path do. Rotations are used as they come, inverted as
-general matrices and measured by their trace: files round to 7 digits, which shows in the fifth digit of published
-numbers (KITTI 00 by ORB-SLAM2: 0.25333 deg/100 m, but 0.25332 with rotations made orthonormal first).
-
-Shapes: S poses, G segments.
 """
 
 from dataclasses import asdict, dataclass
@@ -39,6 +36,10 @@ from scal3r_train.metrics.relative_pose import (
 
 SEGMENT_LENGTHS_M = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
 STEP = 10  # frames between starts
+AlignMode = Literal["sim3", "se3", "scale", "none"]
+MIN_POSES = 3
+MAX_AUC_PAIRS = 250_000  # the standard error of a share is then below 0.001
+NEXT_FRAME = RpeStep()
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,6 @@ def _relative(first: Tensor, last: Tensor) -> Tensor:
     """first^-1 last of poses [G, 3, 4], whatever their 3 x 3 blocks."""
     offset = torch.cat([last[..., :3], last[..., 3:] - first[..., 3:]], dim=-1)
     return torch.linalg.solve(first[..., :3], offset)
-
-
-AlignMode = Literal["sim3", "se3", "scale", "none"]
-MIN_POSES = 3
-MAX_AUC_PAIRS = 250_000  # the standard error of a share is then below 0.001
-NEXT_FRAME = RpeStep()
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,8 @@
-"""The index of a dataset: a Parquet file readable by `datasets`, one row a sequence. Files stay where they are.
+"""The index of a dataset: a Parquet file readable by `datasets`, one row a sequence; written, read and summed up.
 
-Columns are the fields of `SequenceRecord` and `num_frames`. `root` is stored relative to the index when the files
-lie beside or below it (so that a folder may be moved with its index), absolute otherwise.
-
-One row of an index: a `SequenceRecord` as Parquet columns, one column a field, and back.
-
-What a mixture consists of: data sets with their licences and sizes, for a model card.
+Columns are the fields of `SequenceRecord` and `num_frames`; the files that a row names stay where they are. `root` is
+stored relative to the index when the files lie beside or below it (so that a folder may be moved with its index),
+absolute otherwise. `summarize` adds rows up by data set and licence, for the model card.
 """
 
 from __future__ import annotations
@@ -71,6 +68,8 @@ POSE = (3, 4)
 PACKED_ROW = (
     "packed_row"  # first row of the sequence's frames in the Parquet file `root`; -1: files are below root
 )
+ROTATION_TOLERANCE = 1e-3
+ROWS_PER_GROUP = 64  # held in memory while an index of millions of frames is written
 
 
 def row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
@@ -132,10 +131,6 @@ def _value(row: pyarrow.Table, name: str) -> Any:
     array = values.to_numpy(zero_copy_only=False).copy()
     array = array.astype(np.int64) if array.dtype.kind == "i" else array
     return array.reshape(-1, width) if is_nested else array
-
-
-ROTATION_TOLERANCE = 1e-3
-ROWS_PER_GROUP = 64  # held in memory while an index of millions of frames is written
 
 
 class SequenceIndex:
@@ -299,7 +294,7 @@ def check_rotations(record: SequenceRecord, path: str | Path) -> None:
         frame = int(np.argmin(good))
         raise UserError(
             f"{path}: pose of {record.sequence_id} frame {frame} ({record.image[frame]}) is not a rigid transform "
-            f"(det {determinant[frame]:.4g}, |R R^T - I| {error[frame]:.2g}); mend it in the source and index again"
+            f"(det {determinant[frame]:.4g}, |R R^T - I| {error[frame]:.2g}); correct it in the source and index again"
         )
 
 

@@ -118,7 +118,7 @@ class FrameCache:
         return FramePixels(image, depth, pixels.fault)
 
     def _keep(self, path: Path, pixels: FramePixels) -> None:
-        """Leave a copy if there is room. A cache that cannot be written is told of once and never ends a run."""
+        """Leave a copy if there is room. A cache that cannot be written is reported once and never ends a run."""
         tensors = {"image": np.ascontiguousarray(pixels.image)}
         if pixels.depth is not None:
             tensors["depth"] = np.ascontiguousarray(pixels.depth)

@@ -1,15 +1,16 @@
-"""Analytic ray casting of a town: which surface every ray meets, and at which depth.
+"""The renderer of the procedural towns: which surface each ray meets, at which depth, and its colour there.
 
-A ray is camera + t * direction with directions scaled to z = 1 in the camera, so t is the z-depth. All objects are
-convex upright prisms: intersections of a box or cylinder in the ground plane with a range of heights (the slab method,
-Kay and Kajiya 1986, with a quadratic in place of two slabs for the cylinder). Shapes: N objects; R samples a pixel;
-rays are arrays [R, H, W]. Positions are subtracted in float64, then everything is float32.
+Geometry. A ray is camera + t * direction with directions scaled to z = 1 in the camera, so t is the z-depth. All
+objects are convex upright prisms: intersections of a box or cylinder in the ground plane with a range of heights (the
+slab method, Kay and Kajiya 1986, with a quadratic in place of two slabs for the cylinder). Positions are subtracted
+in float64, then everything is float32.
 
-Colours of a town's surfaces: procedural, smooth, and faded out where finer than a pixel.
+Colours are procedural, smooth, and faded out where finer than a pixel. A texture is a sum of a few waves and of
+pulses (windows); a wave of frequency k (radians a metre) is multiplied with exp(-(k * footprint)^2 / 2), the transfer
+function of a Gaussian as wide as the pixel's footprint (metres a pixel on the surface), so that the image moves
+smoothly instead of flickering.
 
-A texture is a sum of a few waves and of pulses (windows); a wave of frequency k (radians a metre) is multiplied with
-exp(-(k * footprint)^2 / 2), the transfer function of a Gaussian as wide as the pixel's footprint (metres a pixel on
-the surface), so that the image moves smoothly instead of flickering. Shapes: P points; colours [P, 3] float32 RGB 0..1.
+Shapes: N objects; R samples a pixel; rays are arrays [R, H, W]; P points; colours [P, 3] float32 RGB 0..1.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ GROUND, SKY = -1, -2
 EDGES = np.array([(i, j) for i in range(8) for j in range(8) if bin(i ^ j).count("1") == 1])
 NEAR_M = 0.2
 RANGE_M = 110.0
+# wave vectors (radians a metre) and weights of the rough texture
+WAVES = ((1.3, 0.9, 0.5), (-1.1, 3.1, 0.45), (4.1, 1.7, 0.4), (-6.3, 6.9, 0.35), (9.7, -12.5, 0.25))
+GROUND_WAVES = ((0.8, 0.35, 0.45), (-0.6, 1.5, 0.4), (2.9, 1.1, 0.45), (-2.3, 4.1, 0.4), (7.9, 2.7, 0.35))
+SKY_WAVES = ((2.0, 3.0, 0.6), (-5.0, 4.0, 0.5), (9.0, 6.0, 0.4))
+HAZE_M = 90.0
+DARK_GLASS, LIGHT_GLASS = np.array([[0.12, 0.14, 0.2], [0.85, 0.88, 0.92]], np.float32)
 
 
 @dataclass(frozen=True)
@@ -185,14 +192,6 @@ def _cylinder_span(
     return np.where(miss, inf, middle - half), np.where(miss, -inf, middle + half)
 
 
-# wave vectors (radians a metre) and weights of the rough texture
-WAVES = ((1.3, 0.9, 0.5), (-1.1, 3.1, 0.45), (4.1, 1.7, 0.4), (-6.3, 6.9, 0.35), (9.7, -12.5, 0.25))
-GROUND_WAVES = ((0.8, 0.35, 0.45), (-0.6, 1.5, 0.4), (2.9, 1.1, 0.45), (-2.3, 4.1, 0.4), (7.9, 2.7, 0.35))
-SKY_WAVES = ((2.0, 3.0, 0.6), (-5.0, 4.0, 0.5), (9.0, 6.0, 0.4))
-HAZE_M = 90.0
-DARK_GLASS, LIGHT_GLASS = np.array([[0.12, 0.14, 0.2], [0.85, 0.88, 0.92]], np.float32)
-
-
 @dataclass(frozen=True)
 class Air:
     """Sky and fog. horizon, zenith: RGB; fog_m: distance at which fog hides 63 percent, inf without fog.
@@ -207,21 +206,19 @@ class Air:
     sky_through_fog: float = 0.25
 
 
-def shade(
-    town: Town,
-    air: Air,
-    focal: float,
-    camera: np.ndarray,
-    directions: np.ndarray,
-    depth: np.ndarray,
-    surface: np.ndarray,
-) -> np.ndarray:
-    """Image [H, W, 3] float32: the mean colour of the R samples of each pixel.
+@dataclass(frozen=True, eq=False)
+class RayHits:
+    """What rays meet: directions [3, R, H, W]; depth [R, H, W] and surface [R, H, W] as `cast_rays` returns them."""
 
-    camera [3] position; directions [3, R, H, W]; depth, surface [R, H, W] from `cast_rays`.
-    """
-    flat = directions.reshape(3, -1)
-    t, kind = depth.reshape(-1), surface.reshape(-1)
+    directions: np.ndarray
+    depth: np.ndarray
+    surface: np.ndarray
+
+
+def shade(town: Town, air: Air, focal: float, camera: np.ndarray, hits: RayHits) -> np.ndarray:
+    """Image [H, W, 3] float32: the mean colour of the R samples of each pixel; camera [3]: position."""
+    flat = hits.directions.reshape(3, -1)
+    t, kind = hits.depth.reshape(-1), hits.surface.reshape(-1)
     colour = np.empty((t.size, 3), np.float32)
     sky, ground, solid = (np.flatnonzero(mask) for mask in (kind == SKY, kind == GROUND, kind >= 0))
     colour[sky] = _sky(air, flat[:, sky])
@@ -234,7 +231,7 @@ def shade(
         clear[sky] = air.sky_through_fog
     fog_colour = air.horizon.astype(np.float32)
     mixed = fog_colour + clear[:, None] * (colour - fog_colour)
-    return mixed.reshape(*depth.shape, 3).mean(0)
+    return mixed.reshape(*hits.depth.shape, 3).mean(0)
 
 
 def _waves(

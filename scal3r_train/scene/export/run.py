@@ -10,20 +10,10 @@ from typing import Any
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError, validate_mapping
-from scal3r_train.scene.export import (
-    colmap,
-    glb,
-    nerfstudio,
-)
-from scal3r_train.scene.export import (
-    ply as ply_cloud,
-)
-from scal3r_train.scene.export import (
-    trajectory as kitti,
-)
-from scal3r_train.scene.export import (
-    trajectory as tum,
-)
+from scal3r_train.scene.export import colmap, glb, nerfstudio
+from scal3r_train.scene.export import ply as ply_cloud
+from scal3r_train.scene.export import trajectory as kitti
+from scal3r_train.scene.export import trajectory as tum
 from scal3r_train.scene.export.options import ExportOptions
 from scal3r_train.scene.export.output import new_output, refuse_output
 from scal3r_train.scene.export.source import ExportSource
