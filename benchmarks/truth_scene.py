@@ -82,7 +82,7 @@ def unprojected(
     height, width = IMAGE_HW
     rows, columns = np.mgrid[0:height:PIXEL_STEP, 0:width:PIXEL_STEP]
     rays = np.stack([(columns - cx) / fx, (rows - cy) / fy, np.ones(rows.shape)], -1)
-    sieve = VoxelDownsampler(VOXEL_SIZE * units_per_metre, MAX_POINTS, 0)
+    downsampler = VoxelDownsampler(VOXEL_SIZE * units_per_metre, MAX_POINTS, 0)
     blocks: list[PointCloud] = []
     images, depths = sorted((source / "rgb").iterdir()), sorted((source / "depth").iterdir())
     for frame, (image, file) in enumerate(zip(images, depths, strict=True)):
@@ -95,10 +95,10 @@ def unprojected(
         confidence = (1 + 60 / (3 + depth[keep])).astype(np.float32)
         blocks.append(PointCloud(local @ camera[:, :3].T + camera[:, 3], colours[keep], confidence, index))
         if len(blocks) == 100 or frame + 1 == len(images):
-            sieve.add(PointCloud.join(blocks))
+            downsampler.add(PointCloud.join(blocks))
             blocks = []
     matrix = torch.tensor([[fx, 0, cx + 0.5], [0, fy, cy + 0.5], [0, 0, 1]], dtype=torch.float64)
-    return matrix.repeat(len(images), 1, 1), sieve.result()
+    return matrix.repeat(len(images), 1, 1), downsampler.result()
 
 
 def scene_info(source: Path, whole: Drive, num_points: int, voxel_size: float) -> SceneInfo:

@@ -52,6 +52,7 @@ from scal3r_train.parallel.process import local_device
 
 STITCHING = {"ate": "sim3", "ate_se3": "se3"}
 Scores = dict[str, float | None]
+Say = Callable[[str], None]
 
 
 def score_chunks(model: Scal3RModel, town: HeldOutTown, condition: Condition) -> Scores:
@@ -97,9 +98,6 @@ def _chunk_scores(predictions: list[ChunkPrediction], town: HeldOutTown) -> Scor
     image_hw = town.images.shape[-2], town.images.shape[-1]
     fov_w = fov_from_intrinsics(intrinsics, image_hw)[..., 1]
     return motion_errors(chunk_motion(extrinsics, fov_w, town.unit_m), town.motion, town.views)
-
-
-Say = Callable[[str], None]
 
 
 def score_all(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> None:

@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
-from scal3r_train.data.camera.transforms import intrinsics_matrices
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.camera import intrinsics_matrices
 from scal3r_train.scene.folder import INFO_NAME, read_steady, writing
 from scal3r_train.scene.ply import PlyReader, write_ply
 from scal3r_train.scene.point_cloud import PointCloud

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.pixel_map import PixelMap
-from scal3r_train.data.camera.transforms import ResizeAndCrop, ResizeRule, intrinsics_matrices
+from scal3r_train.data.camera.resize import PixelMap, ResizeAndCrop, ResizeRule
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_image
 from scal3r_train.data.known_cameras import with_cameras
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.camera import intrinsics_matrices
 from scal3r_train.inference.input.image_cache import ImageCache
 from scal3r_train.inference.input.image_times import has_times, with_times
 from scal3r_train.inference.input.masks import Masks

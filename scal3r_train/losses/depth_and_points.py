@@ -1,29 +1,35 @@
-"""Confidence-weighted and plain residuals with an outlier filter: what the depth and the point loss share.
+"""The losses of the depth map and the point map: confidence-weighted residuals, plain residuals, spatial terms.
 
-With a residual r >= 0 and the head's confidence c > 0 per pixel:
+With a residual r >= 0 and the head's confidence c > 0 per pixel (|depth error|, or the distance of two points):
     confidence = r c - alpha log c          regression = r
 (the aleatoric loss of DUSt3R, MASt3R and VGGT; the plain residual is added so that a head cannot win by
 lowering c).
 
 Outlier filter, one per chunk: element losses are capped, then those above a quantile of the chunk's valid
 elements are dropped. VGGT takes the quantile over the batch of a rank; per chunk makes the loss independent
-of which chunks happen to share a rank. Ties with the quantile are kept. Shapes: B sequences, K chunks, S
-frames, H W pixels.
+of which chunks happen to share a rank. Ties with the quantile are kept.
 
-Spatial loss terms: the gradient of a residual map, and the angle between the normals of two point maps.
-
-Both look at a map subsampled by a stride, so that several strides see several scales. Facts from VGGT's
+Spatial terms compare neighbouring pixels: for depth the gradient of the residual, for points the angle between
+normals. Both look at a map subsampled by a stride, so that several strides see several scales. Facts from VGGT's
 published training (strides 1, 2, 4, 8 for depth; 1, 2, 4 for normals), computed here in float32 or wider.
-Shapes: B sequences, K chunks, S frames, H W pixels. Masks are bool, True = supervised.
+
+Shapes: B sequences, K chunks, S frames, H W pixels. Masks are bool, True = supervised. Depths are z-depths, points
+are in the chunk's coordinates, both in scene units (divided by the scale).
 """
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from scal3r_train.config import StrictModel
-from scal3r_train.losses.terms import LossTerm, cap, masked, masked_term
+from scal3r_train.losses.terms import LossTerm, WeightedTerm, cap, masked, masked_term, working_precision
+
+# Edges of a point map shorter than this (scene units) and normals whose edges meet at a smaller sine than
+# this are too short to have a direction: they are scaled down instead of normalised, which bounds their
+# gradient.
+MIN_EDGE = 1e-6
+MIN_SINE = 1e-3
 
 
 class RegressionSettings(StrictModel):
@@ -81,13 +87,6 @@ def outliers(values: Tensor, mask: Tensor, settings: RegressionSettings) -> Tens
     return is_filtered & torch.isfinite(values) & (values > threshold)
 
 
-# Edges of a point map shorter than this (scene units) and normals whose edges meet at a smaller sine than
-# this are too short to have a direction: they are scaled down instead of normalised, which bounds their
-# gradient.
-MIN_EDGE = 1e-6
-MIN_SINE = 1e-3
-
-
 def gradient_term(residual: Tensor, mask: Tensor, stride: int, max_element_loss: float) -> LossTerm:
     """Absolute differences of neighbouring residuals [B, K, S, H, W] at a stride, per valid pixel.
 
@@ -134,3 +133,66 @@ def corner_normals(points: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor
     normals = torch.stack([torch.linalg.cross(a, b, dim=-1) for a, b in zip(edges, following, strict=True)])
     both_valid = torch.stack([a & b for a, b in zip(valid, valid[1:] + valid[:1], strict=True)])
     return F.normalize(normals, dim=-1, eps=MIN_SINE), both_valid, torch.linalg.vector_norm(normals, dim=-1)
+
+
+class DepthLossSettings(RegressionSettings):
+    """Settings of the depth loss."""
+
+    weight: float = Field(default=1.0, ge=0, description="factor of the whole depth loss; 0 leaves it out")
+    gradient_weight: float = Field(
+        default=1.0, ge=0, description="factor of the gradient terms' mean over the strides"
+    )
+    gradient_strides: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4, 8), description="pixel strides of the gradient terms"
+    )
+
+
+def depth_terms(
+    depth: Tensor, confidence: Tensor, truth: Tensor, mask: Tensor, settings: DepthLossSettings
+) -> dict[str, WeightedTerm]:
+    """Terms `depth_confidence`, `depth_regression`, `depth_gradient_<stride>` of [B, K, S, H, W] maps."""
+    depth, confidence = working_precision(depth), working_precision(confidence)
+    error = masked(depth - truth, mask)
+    confident, plain = regression_terms(error.abs(), confidence, mask, settings)
+    terms = {
+        "depth_confidence": WeightedTerm(settings.weight * settings.confidence_weight, confident),
+        "depth_regression": WeightedTerm(settings.weight * settings.regression_weight, plain),
+    }
+    for stride in settings.gradient_strides:
+        weight = settings.weight * settings.gradient_weight / len(settings.gradient_strides)
+        term = gradient_term(error, mask, stride, settings.max_element_loss)
+        terms[f"depth_gradient_{stride}"] = WeightedTerm(weight, term)
+    return terms
+
+
+class PointLossSettings(RegressionSettings):
+    """Settings of the point-map loss."""
+
+    weight: float = Field(default=1.0, ge=0, description="factor of the whole point loss; 0 leaves it out")
+    normal_weight: float = Field(
+        default=1.0, ge=0, description="factor of the normal terms' mean over the strides"
+    )
+    normal_strides: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4), description="pixel strides of the normal terms"
+    )
+
+
+def point_terms(
+    points: Tensor, confidence: Tensor, truth: Tensor, mask: Tensor, settings: PointLossSettings
+) -> dict[str, WeightedTerm]:
+    """Terms `points_confidence`, `points_regression`, `points_normal_<stride>`.
+
+    points and truth [B, K, S, H, W, 3]; confidence and mask [B, K, S, H, W].
+    """
+    points, confidence = working_precision(points), working_precision(confidence)
+    error = masked(points - truth, mask[..., None])
+    distance = torch.linalg.vector_norm(error, dim=-1)
+    confident, plain = regression_terms(distance, confidence, mask, settings)
+    terms = {
+        "points_confidence": WeightedTerm(settings.weight * settings.confidence_weight, confident),
+        "points_regression": WeightedTerm(settings.weight * settings.regression_weight, plain),
+    }
+    for stride in settings.normal_strides:
+        weight = settings.weight * settings.normal_weight / len(settings.normal_strides)
+        terms[f"points_normal_{stride}"] = WeightedTerm(weight, normal_term(points, truth, mask, stride))
+    return terms

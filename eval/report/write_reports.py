@@ -1,6 +1,6 @@
 """Writes report.md, report.tex and report.html from results.json and the files beside it.
 
-What was measured, in one line: numbers without it cannot be compared.
+Each states the protocol in one line: numbers without it cannot be compared.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from scal3r_eval.report.tables import all_tables
 from scal3r_eval.report.text import latex, markdown
 from scal3r_eval.results import EvalResults
 from scal3r_train.config import write_text_atomically
+
+MARKDOWN_NAME, LATEX_NAME, HTML_NAME = "report.md", "report.tex", "report.html"
 
 
 def protocol_line(recipe: Mapping[str, Any]) -> str:
@@ -55,9 +57,6 @@ def _points(points: PointProtocol) -> str:
     if points.max_depth is not None:
         text += f", within {points.max_depth:g} m of a true camera"
     return text if points.icp is None else f"{text}, after ICP ({points.icp})"
-
-
-MARKDOWN_NAME, LATEX_NAME, HTML_NAME = "report.md", "report.tex", "report.html"
 
 
 def write_reports(output_dir: Path, results: EvalResults) -> None:

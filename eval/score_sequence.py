@@ -1,6 +1,7 @@
-"""The second stage: what a run claims about a sequence against the truth, as scores.json and aligned.tum.
+"""Second stage of `scal3r eval`: poses, points and depth of one sequence against the truth, as scores.json.
 
-Shapes: S frames of the sequence, N of them with a pose of the method and a true one.
+`score_sequence` is what pipeline.py calls; aligned.tum and point_errors.jpg are left beside the scores for the report.
+Shapes: S frames of the sequence, N of them with a pose of the method and a true one, H W pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from scal3r_eval.code_identity import SCORING_SHA256
@@ -22,13 +24,57 @@ from scal3r_eval.results import (
     SequenceScores,
     read_scores_if_equal,
 )
-from scal3r_eval.sequence_depth import score_depth
-from scal3r_eval.sequence_points import score_points
+from scal3r_eval.score_sequence_points import score_sequence_points
 from scal3r_eval.sequences import EvalSequence
 from scal3r_eval.truth_cloud import truth_files_sha256
-from scal3r_train.config import UserError
+from scal3r_train.config import UserError, validate_mapping
+from scal3r_train.data.camera.resize import ResizeRule
+from scal3r_train.data.io.frame_io import read_frames
+from scal3r_train.inference.input.settings import InputSettings
+from scal3r_train.metrics.depth import DepthScale, depth_errors
 from scal3r_train.metrics.trajectory import MIN_POSES, align_trajectory, score_trajectory
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
+from scal3r_train.scene.folder import INFO_NAME
+from scal3r_train.scene.scene import load_scene_info, read_depth
+
+MAX_FRAMES = 200  # evenly over the sequence, so that memory does not grow with it
+METRICS = ("abs_rel", "delta_1", "delta_2", "delta_3")
+
+
+def score_sequence_depth(scene: Path, sequence: EvalSequence, scale: DepthScale) -> dict[str, float | None]:
+    """Return `depth_errors` of at most MAX_FRAMES frames at the size that they were processed at.
+
+    Raises:
+        UserError: scene.json or a depth file is missing or damaged, or no pixel can be compared.
+    """
+    record = sequence.record
+    known = [place for place, frame in enumerate(sequence.frame_indices) if record.depth[frame]]
+    if not known:
+        raise UserError(f"{sequence.name} has no depth; set protocol.depth=null")
+    chosen = np.unique(np.linspace(0, len(known) - 1, min(MAX_FRAMES, len(known))).round().astype(int))
+    places = [known[number] for number in chosen]
+    estimate = [read_depth(scene, place) for place in places]
+    size = _size(scene, estimate[0])
+    truth = []
+    for place in places:
+        frames = read_frames(record, [sequence.frame_indices[place]], size)
+        assert frames.depth is not None, "the record has depth"
+        truth.append(frames.depth[0])
+    errors = depth_errors(torch.from_numpy(np.stack(estimate)), torch.stack(truth), scale).as_dict()
+    return {f"depth_{name}": float(errors[name]) for name in METRICS}
+
+
+def _size(scene: Path, depth: np.ndarray) -> tuple[int, int] | ResizeRule:
+    """Return how the frames of a scene were sized: the rule of its recipe, which also says what is cut, or (H, W).
+
+    Raises:
+        UserError: scene.json is missing or damaged.
+    """
+    recipe = load_scene_info(scene).recipe
+    given = validate_mapping(InputSettings, recipe.get("input", {}), f"input of {scene / INFO_NAME}")
+    if given.image_hw is None and given.resize is not None:
+        return given.resize
+    return depth.shape[0], depth.shape[1]
 
 
 def score_sequence(
@@ -127,14 +173,14 @@ def _scored(
                     raise UserError(
                         "all cameras of the estimate are at one place and cannot align its points"
                     )
-                found, what = score_points(
+                found, what = score_sequence_points(
                     estimate.points, truth_from_estimate, sequence, protocol.points, recipe.output_dir, folder
                 )
                 metrics |= found
                 notes |= what
     if protocol.depth is not None and estimate.depth_folder is not None and sequence.record.depth:
         with _failing_alone("depth", partial_failures):
-            metrics |= score_depth(estimate.depth_folder, sequence, protocol.depth)
+            metrics |= score_sequence_depth(estimate.depth_folder, sequence, protocol.depth)
     aligned = truth_from_estimate.apply_to_world_from_cam(estimate.world_from_cam)
     write_trajectory(
         folder / ALIGNED_NAME, Trajectory(aligned, _frame_numbers(sequence)[estimate.places]), "tum"

@@ -1,4 +1,4 @@
-"""Commands of the project in processes of their own: eval and data_tools are neighbours that do not know each other."""
+"""Runs commands of the project in processes of their own: eval and data_tools do not import each other."""
 
 from __future__ import annotations
 

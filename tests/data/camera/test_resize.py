@@ -6,14 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scal3r_train.data.camera.pixel_map import PixelMap
-from scal3r_train.data.camera.transforms import (
-    ResizeAndCrop,
-    ResizeRule,
-    half_pixel_intrinsics,
-    intrinsics_matrices,
-)
-from scal3r_train.geometry.camera import project
+from scal3r_train.data.camera.resize import PixelMap, ResizeAndCrop, ResizeRule, half_pixel_intrinsics
+from scal3r_train.geometry.camera import intrinsics_matrices, project
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The first stage: a scene folder for every run of ours and every sequence, nothing twice, failures told apart."""
+"""First stage of `scal3r eval`: reconstructs a sequence with one run of a scal3r method, as a scene folder.
+
+What is complete is not made again. A failure of the method is returned; one of the machine (a full disk) is raised.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,7 @@ def reconstruction_recipe(run: Run, recipe: EvalRecipe) -> ReconstructionRecipe:
 
 
 def forget_peak_memory() -> None:
-    """Begin to measure the most memory anew, as `share.peak_memory` tells it; elsewhere than on Linux it goes on."""
+    """Begin to measure the most memory anew, as `peak_memory` reports it; elsewhere than on Linux it goes on."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="ascii")
     if torch.cuda.is_available():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scal3r_eval.commands import run_logged, run_quietly, run_shown
+from scal3r_eval.subprocesses import run_logged, run_quietly, run_shown
 from scal3r_train.config import UserError
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from scal3r_train.geometry.normalization import distance_sums, mean_distance
+from scal3r_train.losses.targets import distance_sums, mean_distance
 
 
 def test_scale_is_the_mean_distance_of_valid_points():

@@ -1,7 +1,10 @@
-"""Resizing: which size a sequence is processed at, and images, depth and intrinsics brought to it together.
+"""Resizing and cropping: the size a sequence is processed at, and images, depth and intrinsics brought to it.
 
-Resize and crop: an image is scaled so that it covers the target, then the centre is cut out. Pixel coordinates are
-continuous with centres at half integers (see pixel_map.py). Shapes: S frames, H W pixels; sizes are (height, width).
+An image is scaled so that it covers the target, then the centre is cut out. `ResizeRule` chooses the size,
+`ResizeAndCrop` does it to one image, `PixelMap` remembers for all frames what was done, so that intrinsics can be
+carried both ways. Pixel coordinates are continuous (x right, y down) with (0, 0) at the outer corner of the top-left
+pixel, whose centre is (0.5, 0.5); a resize followed by a crop is then exactly
+`processed = input * scale + offset`. Shapes: S frames, H W pixels; sizes are (height, width).
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from pydantic import Field
 from torch import Tensor
 
 from scal3r_train.config import StrictModel
-from scal3r_train.data.camera.pixel_map import PixelMap
 
 AREA_BELOW = 0.6  # of the input's size
 
@@ -138,6 +140,48 @@ class ResizeAndCrop:
         return depth.take(index[0], 0).take(index[1], 1)  # twice as fast as depth[np.ix_(*index)]
 
 
+@dataclass(frozen=True)
+class PixelMap:
+    """processed_xy = input_xy * scale + offset for each of S frames.
+
+    scale, offset: [S, 2] float64 (x, y); input_hw: [S, 2] int64, size of the input image in pixels.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    input_hw: Tensor
+
+    @classmethod
+    def identity(cls, num_frames: int, height: int, width: int) -> PixelMap:
+        """Map of images that are used as they are."""
+        ones = torch.ones(num_frames, 2, dtype=torch.float64)
+        return cls(ones, torch.zeros_like(ones), torch.tensor([[height, width]] * num_frames).reshape(-1, 2))
+
+    @classmethod
+    def stack(cls, maps: list[PixelMap]) -> PixelMap:
+        """Concatenate maps along the frames."""
+        return cls(
+            torch.cat([item.scale for item in maps]),
+            torch.cat([item.offset for item in maps]),
+            torch.cat([item.input_hw for item in maps]),
+        )
+
+    def processed_intrinsics(self, input_intrinsics: Tensor) -> Tensor:
+        """Intrinsics [S, 3, 3] of the input images -> of the processed images."""
+        return self._matrix() @ input_intrinsics.double()
+
+    def input_intrinsics(self, processed_intrinsics: Tensor) -> Tensor:
+        """Intrinsics [S, 3, 3] of the processed images -> of the input images."""
+        return torch.linalg.inv(self._matrix()) @ processed_intrinsics.double()
+
+    def _matrix(self) -> Tensor:
+        matrix = torch.zeros(len(self.scale), 3, 3, dtype=torch.float64)
+        matrix[:, 0, 0], matrix[:, 1, 1] = self.scale.unbind(-1)
+        matrix[:, :2, 2] = self.offset
+        matrix[:, 2, 2] = 1
+        return matrix
+
+
 def half_pixel_intrinsics(intrinsics: np.ndarray, pixel_centre: str) -> np.ndarray:
     """Rows fx fy cx cy [..., 4] of a record -> the same with pixel centres at half integers.
 
@@ -146,13 +190,3 @@ def half_pixel_intrinsics(intrinsics: np.ndarray, pixel_centre: str) -> np.ndarr
     """
     shift = {"half": 0.0, "integer": 0.5}[pixel_centre]
     return np.asarray(intrinsics, np.float64) + [0, 0, shift, shift]
-
-
-def intrinsics_matrices(rows: np.ndarray) -> Tensor:
-    """Rows fx fy cx cy [S, 4] -> matrices [S, 3, 3] float64."""
-    values = torch.as_tensor(rows, dtype=torch.float64)
-    matrix = torch.zeros(len(values), 3, 3, dtype=torch.float64)
-    matrix[:, 0, 0], matrix[:, 1, 1] = values[:, 0], values[:, 1]
-    matrix[:, :2, 2] = values[:, 2:]
-    matrix[:, 2, 2] = 1
-    return matrix

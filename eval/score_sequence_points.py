@@ -1,4 +1,4 @@
-"""Points of a method against the true points of a sequence, and a picture of where they differ.
+"""The points of one sequence against the true ones, for score_sequence.py, and a picture of where they differ.
 
 Shapes: N points of the estimate, M of the truth.
 """
@@ -39,7 +39,7 @@ NOTES = (
 METRICS = ("accuracy_m", "completeness_m", "chamfer_m", "precision", "recall", "f1")
 
 
-def score_points(
+def score_sequence_points(
     cloud: Path,
     truth_from_estimate: Sim3,
     sequence: EvalSequence,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scal3r_train.metrics.failures import Outcome, count_failures
+from scal3r_eval.summary import Outcome, count_failures
 
 OUTCOMES: dict[str, dict[str, Outcome]] = {
     "ours": {"a": 1.0, "b": "out of memory", "c": 3.0},

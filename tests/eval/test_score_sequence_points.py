@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from scal3r_eval.recipe import PointProtocol, SequenceSettings
-from scal3r_eval.sequence_points import score_points
+from scal3r_eval.score_sequence_points import score_sequence_points
 from scal3r_eval.sequences import EvalSequence, choose_frames
 from scal3r_eval.truth_cloud import truth_cloud
 from scal3r_train.data.index.index import load_index
@@ -70,7 +70,7 @@ def test_true_points_are_kept_and_made_again_when_the_protocol_changes(
 def scored(cloud: np.ndarray, sim3: Sim3, sequence: EvalSequence, folder: Path) -> dict[str, float | None]:
     number = len(cloud)
     write_ply(folder / "c.ply", cloud, np.zeros((number, 3), np.uint8), np.ones(number, np.float32))
-    scores, notes = score_points(folder / "c.ply", sim3, sequence, PROTOCOL, folder, folder)
+    scores, notes = score_sequence_points(folder / "c.ply", sim3, sequence, PROTOCOL, folder, folder)
     assert notes["voxel_size_m"] == 0.25 and notes["icp"] is None
     return scores
 
