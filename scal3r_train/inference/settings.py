@@ -16,7 +16,7 @@ from scal3r_train.inference.input.settings import InputSettings
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings, LoopSettings
 from scal3r_train.inference.prediction import PointSource
 from scal3r_train.inference.streaming.settings import StreamingSettings
-from scal3r_train.model.load_model import ModelSettings
+from scal3r_train.model.load_model import LoadedModelSettings
 
 
 class SceneFolderSettings(StrictModel):
@@ -42,7 +42,7 @@ class ReconstructionRecipe(StrictModel):
 
     task: Literal["reconstruct"] = "reconstruct"
     input: InputSettings = InputSettings()
-    model: ModelSettings = ModelSettings()
+    model: LoadedModelSettings = LoadedModelSettings()
     points: PointSource = Field(
         "depth", description="Points from depth and camera, or from the point head (which then runs too)."
     )
