@@ -79,7 +79,7 @@ def test_a_run_that_ends_well_says_nothing(ends: dict[str, list[End]]) -> None:
         assert not end.lines
 
 
-def test_a_mistake_of_one_is_told_by_both(ends: dict[str, list[End]]) -> None:
+def test_a_mistake_of_one_is_reported_by_both(ends: dict[str, list[End]]) -> None:
     """Made before the other, which waits for it, could join it."""
     for end in ends["early_mistake"]:
         assert end.code == 2, end.err

@@ -52,7 +52,7 @@ def test_every_fallback_is_counted_and_written(whole_run: Path) -> None:
         assert line["data/fallbacks"] == sum(fault["step"] <= line["step"] for fault in faults)
 
 
-def test_a_sequence_is_told_of_once(partly: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sequence_is_reported_once(partly: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = tiny.recipe(partly, tmp_path, BROKEN)
     tiny.train(recipe)
     lines = capfd.readouterr().err.splitlines()

@@ -53,7 +53,7 @@ class FrameCache:
     def __init__(self, settings: CacheSettings) -> None:
         """Make the folder. Raises UserError when that is not possible."""
         assert settings.folder is not None
-        self._settings, self._folder, self._is_told = settings, settings.folder, False
+        self._settings, self._folder, self._is_reported = settings, settings.folder, False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -133,8 +133,8 @@ class FrameCache:
                 self._claim(-num_bytes)
                 raise
         except (OSError, SafetensorError) as error:
-            if not self._is_told:
-                self._is_told = True
+            if not self._is_reported:
+                self._is_reported = True
                 sys.stderr.write(
                     f"data.cache.folder {self._folder} cannot be written ({error}); going on without\n"
                 )
