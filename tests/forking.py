@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,27 @@ class ForkServer:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
         return self.start(*program, environment=environment).wait(timeout)
+
+    def instead_of_subprocess(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] = os.environ,
+        cwd: Path = PROJECT_ROOT,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """Do what `subprocess.run` does with `[env NAME=VALUE ...] python PROGRAM`, to be put in its place."""
+        words = [str(word) for word in command]
+        python = words.index(sys.executable)
+        settings = dict(word.split("=", 1) for word in words[:python] if "=" in word)
+        done = self.start(*words[python + 1 :], environment=env | settings, folder=cwd).wait()
+        for name, text in (("stdout", done.stdout), ("stderr", done.stderr)):
+            target = options.get(name)
+            if isinstance(target, io.IOBase):
+                target.write(text.encode())
+            elif target is None and not options.get("capture_output"):
+                getattr(sys, name).write(text)
+        return done
 
     def start_ranks(self, num_processes: int, *program: object) -> list[ForkedProgram]:
         """Start a program on ranks that talk over the loopback interface only, as a launcher would."""

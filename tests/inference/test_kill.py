@@ -11,6 +11,7 @@ import torch
 
 from scal3r_train.scene.scene import Scene, load_scene
 from tests.forking import ForkServer
+from tests.inference.test_ranks import CHUNKS, SETTINGS, assert_same_scene
 
 KILLED_RUN = """
 import os, signal, sys
@@ -48,7 +49,7 @@ def reconstruct(forks: ForkServer, image_folder: Path, checkpoint: Path) -> Reco
                 f"model.checkpoint={checkpoint}",
                 f"schedule.state={kind}",
             ),
-            *("schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42"),
+            *(*SETTINGS, *CHUNKS[5]),
         ]
         return forks.run("-c", KILLED_RUN, *arguments, environment={"DIE_AFTER": str(die_after)})
 
@@ -77,7 +78,9 @@ def test_killed_and_restarted(kind: str, reconstruct: Reconstruct, whole: Scene,
     # 5 chunks, 2 memories; the last three predictions were missing, their states on disk or gone.
     assert f"visits {0 if kind == 'disk' else 3 * 2}" in again.stdout
     other = load_scene(tmp_path / "killed")
-    assert torch.equal(whole.world_from_cam, other.world_from_cam)
-    assert (whole.positions == other.positions).all()
+    if kind == "disk":  # what is read is what was written: the same operations on the same numbers
+        assert torch.equal(whole.world_from_cam, other.world_from_cam)
+        assert (whole.positions == other.positions).all()
+    assert_same_scene(other, whole)  # states that are computed again may differ in the last digits
     assert other.info.timings_s["predict"] > 1000 > whole.info.timings_s["predict"], "of both starts"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed"]

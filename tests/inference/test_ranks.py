@@ -11,9 +11,9 @@ from scal3r_train.inference.reconstruct import reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.scene.scene import Scene, load_scene
-from tests.conftest import Torchrun
 from tests.forking import ForkServer
 from tests.inference.conftest import NUM_FRAMES
+from tests.tolerance import rounding
 
 pytestmark = pytest.mark.exactness
 
@@ -28,7 +28,8 @@ CHUNKS = {
     5: ["schedule.chunk_size=4", "schedule.overlap=2"],
     2: ["schedule.chunk_size=7", "schedule.overlap=3"],
 }
-TOLERANCE = 1e-5
+# The longest sums are over the pixels of a chunk, where its scale is found and its neighbours are joined.
+TOLERANCE = rounding(torch.float32, 7 * 42 * 42)
 
 
 def assert_same_scene(scene: Scene, expected: Scene) -> None:
@@ -76,7 +77,7 @@ def test_processes_agree_with_one(
 
 
 def test_an_error_on_one_process_ends_all_with_one_line(
-    torchrun: Torchrun, project_root: Path, image_folder: Path, checkpoint: Path, tmp_path: Path
+    forks: ForkServer, image_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """Only the second process reads the last image."""
     (tmp_path / "in").mkdir()
@@ -86,10 +87,10 @@ def test_an_error_on_one_process_ends_all_with_one_line(
         (tmp_path / "in" / path.name).write_bytes(content[: len(content) // 2] if last else content)
     settings = [*SETTINGS, *CHUNKS[5]]
     command = ("-m", "scal3r_train.cli", "reconstruct", tmp_path / "in", tmp_path / "out")
-    done = torchrun(*command, f"model.checkpoint={checkpoint}", *settings)
+    done = forks.run_ranks(2, *command, f"model.checkpoint={checkpoint}", *settings)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "scal3r: error:" in line]
     assert len(lines) == 1, done.stderr[-3000:]
     assert "010.png cannot be read" in lines[0]
-    assert 'Traceback (most recent call last):\n  File "' + str(project_root) not in done.stderr
+    assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]

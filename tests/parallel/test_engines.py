@@ -151,10 +151,10 @@ def test_a_run_moves_to_one_process(
 
 
 @pytest.mark.exactness
-@pytest.mark.parametrize("engine", SHARDED)
-def test_a_skipped_step_leaves_no_trace(quick: Path, engine: str) -> None:
+@pytest.mark.parametrize("engine", ALL_RESTARTED)
+def test_a_skipped_step_leaves_no_trace(restarts: Path, engine: str) -> None:
     """Skipped over the loss alone, with a finite gradient at hand; the second step then ends where ddp's does."""
-    state, expected = (tiny.saved_state(newest(quick / f"skipped_{name}")) for name in (engine, "ddp"))
+    state, expected = (tiny.saved_state(newest(restarts / f"skipped_{name}")) for name in (engine, "ddp"))
     for key, value in expected.items():
         if key.startswith(("weight/", "exp_avg/")):
             torch.testing.assert_close(state[key], value, rtol=1e-4, atol=1e-6)

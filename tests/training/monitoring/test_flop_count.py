@@ -33,7 +33,8 @@ def test_counts_of_a_step_with_padding_and_accumulation() -> None:
     assert work.num_tokens == work.num_frames * 11
 
 
-LIGHT = NETWORK | {"camera_head": False}  # half of the seconds of a count are the camera head's small operations
+# Half of the seconds of a count are the small operations of the camera head.
+LIGHT = NETWORK | {"camera_head": False}
 COUNTERS: dict[tuple[str, str], StepFlops] = {}  # a counter keeps what it has counted
 
 
