@@ -116,8 +116,8 @@ def unit(record: SequenceRecord) -> SequenceRecord:
     ("adapter", "key", "mistake"),
     [
         ("game_loop", "focal", focal),
-        ("game_loop", "shift-3", shift),
-        ("seven_scenes", "shift-3", shift),
+        pytest.param("game_loop", "shift-3", shift, marks=pytest.mark.slow),
+        pytest.param("seven_scenes", "shift-3", shift, marks=pytest.mark.slow),
         pytest.param("seven_scenes", "unit", unit, marks=pytest.mark.slow),
         ("kitti_odometry", "shift-3", shift),
         ("kitti_odometry", "opengl", opengl),

@@ -7,7 +7,13 @@ from scal3r_train.data.sampling.curriculum import Resolution
 from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, StepShape, Window
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.training.monitoring.flop_count import StepFlops, peak_flops, peak_flops_by_name, step_work
+from scal3r_train.training.monitoring.flop_count import (
+    StepFlops,
+    counted_flops,
+    peak_flops,
+    peak_flops_by_name,
+    step_work,
+)
 from tests.training.tiny import NETWORK
 
 
@@ -35,15 +41,16 @@ def test_counts_of_a_step_with_padding_and_accumulation() -> None:
 
 # Half of the seconds of a count are the small operations of the camera head.
 LIGHT = NETWORK | {"camera_head": False}
-COUNTERS: dict[tuple[str, str], StepFlops] = {}  # a counter keeps what it has counted
+COUNTERS: dict[str, StepFlops] = {}  # a counter keeps what it has counted
 
 
-def flops(network: dict, plan: StepPlan, trained: str = "") -> float:
-    counter = COUNTERS.get(key := (repr(network), trained))
+def flops(network: dict, plan: StepPlan) -> float:
+    counter = COUNTERS.get(key := repr(network))
     if counter is None:
         config = Scal3RConfig(**network)
-        names = [name for name, _ in Scal3RModel(config).named_parameters() if name.startswith(trained)]
-        counter = COUNTERS[key] = StepFlops(config, names)
+        counter = COUNTERS[key] = StepFlops(
+            config, [name for name, _ in Scal3RModel(config).named_parameters()]
+        )
     return counter.of_plan(plan)
 
 
@@ -66,10 +73,11 @@ def test_chunks_add_up_and_an_update_is_once_per_sequence() -> None:
 
 
 def test_what_is_frozen_needs_no_backward() -> None:
-    everything, memories = (
-        flops(LIGHT, plan((1, (1,)))),
-        flops(LIGHT, plan((1, (1,))), "aggregator.memory"),
-    )
+    config = Scal3RConfig(**LIGHT)
+    names = [
+        name for name, _ in Scal3RModel(config).named_parameters() if name.startswith("aggregator.memory")
+    ]
+    everything, memories = (counted_flops(config, (1, 1, 1, 3, 28, 42), trained) for trained in (None, names))
     assert everything / 3 < memories < everything
 
 
