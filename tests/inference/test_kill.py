@@ -16,8 +16,9 @@ from tests.inference.test_ranks import CHUNKS, SETTINGS, assert_same_scene
 KILLED_RUN = """
 import os, signal, sys
 from scal3r_train.cli import main
-from scal3r_train.inference.network import chunk_runner, prediction_files
-save, visit, visits = prediction_files.PredictionFolder.save, chunk_runner.ChunkRunner.visit, []
+from scal3r_train.inference.network.chunk_runner import ChunkRunner
+from scal3r_train.inference.prediction import PredictionFolder
+save, visit, visits = PredictionFolder.save, ChunkRunner.visit, []
 def save_then_die(self, number, prediction):
     save(self, number, prediction)
     if number == int(os.environ["DIE_AFTER"]):
@@ -25,8 +26,8 @@ def save_then_die(self, number, prediction):
 def counted(self, *arguments, **options):
     visits.append(1)
     return visit(self, *arguments, **options)
-prediction_files.PredictionFolder.save = save_then_die
-chunk_runner.ChunkRunner.visit = counted
+PredictionFolder.save = save_then_die
+ChunkRunner.visit = counted
 code = main(sys.argv[1:])
 print("visits", len(visits))
 sys.exit(code)
@@ -42,14 +43,8 @@ def reconstruct(forks: ForkServer, image_folder: Path, checkpoint: Path) -> Reco
 
     def run(output: Path, kind: str, die_after: int = -1) -> subprocess.CompletedProcess[str]:
         arguments = [
-            *(
-                "reconstruct",
-                image_folder,
-                output,
-                f"model.checkpoint={checkpoint}",
-                f"schedule.state={kind}",
-            ),
-            *(*SETTINGS, *CHUNKS[5]),
+            *("reconstruct", image_folder, output, *SETTINGS, *CHUNKS[5]),
+            *(f"model.checkpoint={checkpoint}", f"schedule.state={kind}"),
         ]
         return forks.run("-c", KILLED_RUN, *arguments, environment={"DIE_AFTER": str(die_after)})
 
