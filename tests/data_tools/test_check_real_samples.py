@@ -14,7 +14,7 @@ from scal3r_data_tools.checking.examine import SequenceReport, examine
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools.planted import CAMERA_AXES
 
-SETTINGS = CheckSettings(decode_every=0, num_workers=1)
+SETTINGS = CheckSettings(decode_every=0, num_workers=1, num_pairs=24)
 FOLDERS = {
     "game_loop": "game_loop",
     "seven_scenes": "seven_scenes_kitchen",
@@ -127,5 +127,4 @@ def unit(record: SequenceRecord) -> SequenceRecord:
 def test_planted_mistakes_are_named(
     shared_dir: Path, adapter: str, key: str, mistake: Callable[[SequenceRecord], SequenceRecord]
 ) -> None:
-    settings = CheckSettings(decode_every=0, num_workers=1, num_pairs=24)
-    assert examine(mistake(sample(shared_dir, adapter)), settings).mistakes == (key,)
+    assert examine(mistake(sample(shared_dir, adapter)), SETTINGS).mistakes == (key,)
