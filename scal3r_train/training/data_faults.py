@@ -20,7 +20,7 @@ from torch import Tensor
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.dataset import FailedBatch, StepDataset, UnreadableWindow
 from scal3r_train.data.sampling.curriculum import CurriculumSettings
-from scal3r_train.data.sampling.plan import GroupPlan, Source, StepPlan, fallback_window
+from scal3r_train.data.sampling.plan import GroupPlan, Source, StepPlan, WindowSlot, fallback_window
 from scal3r_train.data.sampling.sources import DataSettings
 from scal3r_train.data.sequence import SequenceBatch, SkippedFrame
 from scal3r_train.losses.targets import require_finite
@@ -172,7 +172,7 @@ class DataFaults:
         plan, place = micro_step.plan, lost.window.place
         group = _group_starting_at(plan, lost.group)
         window = fallback_window(
-            self._curriculum, self._sources, self._seed, plan, group, place, attempt, avoided
+            self._curriculum, self._sources, self._seed, WindowSlot(plan, group, place), attempt, avoided
         )
         windows = (*group.windows[:place], window, *group.windows[place + 1 :])
         groups = tuple(replace(other, windows=windows) if other is group else other for other in plan.groups)

@@ -18,7 +18,13 @@ from scal3r_train.config import UserError
 from scal3r_train.data.dataset import FailedBatch
 from scal3r_train.data.sampling.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.losses.objective import ObjectiveSettings, Predictions, compute_terms, reduce_terms
+from scal3r_train.losses.objective import (
+    ObjectiveSettings,
+    Predictions,
+    RankSums,
+    compute_terms,
+    reduce_terms,
+)
 from scal3r_train.losses.targets import build_targets, require_finite
 from scal3r_train.parallel.collectives import gather_to_all, total_over_group, total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
@@ -123,15 +129,8 @@ def forward_loss(
 
     targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
     terms = compute_terms(cast(Predictions, output), targets, objective)  # tensors in, tensors out
-    loss, logs = reduce_terms(
-        terms,
-        objective.average,
-        over_group,
-        batch.chunk_mask,
-        process.world_size,
-        total_over_world,
-        num_averaged,
-    )
+    sums = RankSums(process.world_size, total_over_world, over_group)
+    loss, logs = reduce_terms(terms, objective.average, batch.chunk_mask, sums, num_averaged)
     return loss, logs | {f"weighted/{name}": entry.weight * logs[name] for name, entry in terms.items()}
 
 

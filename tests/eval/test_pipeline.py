@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from scal3r_eval import pipeline, predict_stage, sequences
-from scal3r_eval import score_stage as scoring
+from scal3r_eval import pipeline, predict_sequence, score_sequence, sequences
 from scal3r_eval.baselines import straight_line
 from scal3r_eval.recipe import load_eval_recipe
 from scal3r_eval.results import RESULTS_NAME, EvalResults, read_scored
@@ -83,7 +82,7 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(
     assert sorted(calls) == sorted(f"score {m} {n}" for m in first.scores for n in (FIRST, SECOND))
     calls.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "SCORING_SHA256", "other code")
+        patch.setattr(score_sequence, "SCORING_SHA256", "other code")
         run(recipe)
     assert sorted(calls) == sorted(f"score {m} {n}" for m in first.scores for n in (FIRST, SECOND))
     calls.clear()
@@ -95,12 +94,12 @@ KILLED = """
 import os, signal, sys
 from scal3r_eval import predict_stage
 from scal3r_train.cli import main
-reconstruct = predict_stage.reconstruct
+reconstruct = predict_sequence.reconstruct
 def once(record, *arguments):
     if record.sequence_id == "town_001_00001":
         os.kill(os.getpid(), signal.SIGKILL)
     return reconstruct(record, *arguments)
-predict_stage.reconstruct = once
+predict_sequence.reconstruct = once
 main(["eval", sys.argv[1]])
 """
 
@@ -125,14 +124,14 @@ def test_failures_count_with_the_worst_valid_score_and_are_listed(
 ) -> None:
     recipe = write_recipe()
     good = run(recipe, "output_dir=" + str(tmp_path / "good"))
-    reconstruct = predict_stage.reconstruct
+    reconstruct = predict_sequence.reconstruct
 
     def failing(record: SequenceRecord, *arguments: Any) -> Any:
         if record.sequence_id == SECOND:
             raise UserError("chunk 1 predicted NaN")
         return reconstruct(record, *arguments)
 
-    monkeypatch.setattr(predict_stage, "reconstruct", failing)
+    monkeypatch.setattr(predict_sequence, "reconstruct", failing)
     results = run(recipe)
     assert results.failures == (
         {"method": "scal3r", "run": 0, "sequence": SECOND, "reason": "chunk 1 predicted NaN"},
@@ -144,7 +143,7 @@ def test_failures_count_with_the_worst_valid_score_and_are_listed(
     assert (summary.mean_of_valid, summary.num_failures) == (pytest.approx(first), 1)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "chunk 1 predicted NaN" in text and "(1 failed;" in text
-    monkeypatch.setattr(predict_stage, "reconstruct", reconstruct)
+    monkeypatch.setattr(predict_sequence, "reconstruct", reconstruct)
     assert run(recipe).failures == (), "failures are tried again"
 
 
@@ -157,7 +156,7 @@ def test_a_full_disk_is_no_failure_of_the_method(
         except OSError as error:
             raise UserError("scene cannot be written") from error
 
-    monkeypatch.setattr(predict_stage, "reconstruct", full)
+    monkeypatch.setattr(predict_sequence, "reconstruct", full)
     with pytest.raises(UserError, match="scene cannot be written"):
         run(write_recipe())
 

@@ -16,7 +16,7 @@ from scal3r_train.config import UserError
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from scal3r_train.scene.scene import load_scene
 from tests.forking import ForkServer
-from tests.scene.visualization.seen_scene import write_seen_scene
+from tests.scene.visualization.example_scene import write_example_scene
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_malformed_file_ends_the_command_with_one_line_and_code_2(
 
 def test_a_scene_folder_is_scored_by_the_numbers_of_its_frames(tmp_path: Path) -> None:
     """Against KITTI's files too, which pair with the frames of the input: every second one is in this scene."""
-    folder = write_seen_scene(tmp_path / "scene")
+    folder = write_example_scene(tmp_path / "scene")
     scene = load_scene(folder)
     numbers = scene.info.frame_indices
     truth = scene.world_from_cam.repeat_interleave(2, dim=0)[: numbers[-1] + 1].clone()

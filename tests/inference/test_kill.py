@@ -16,20 +16,20 @@ from tests.inference.test_ranks import CHUNKS, SETTINGS, assert_same_scene
 KILLED_RUN = """
 import os, signal, sys
 from scal3r_train.cli import main
-from scal3r_train.inference.network.chunk_runner import ChunkRunner
-from scal3r_train.inference.prediction import PredictionFolder
-save, visit, visits = PredictionFolder.save, ChunkRunner.visit, []
-def save_then_die(self, number, prediction):
-    save(self, number, prediction)
+from scal3r_train.inference import prediction
+from scal3r_train.inference.network import chunk_runner
+save, forward, forwards = prediction.PredictionFolder.save, chunk_runner.ChunkRunner.forward_segment, []
+def save_then_die(self, number, found):
+    save(self, number, found)
     if number == int(os.environ["DIE_AFTER"]):
         os.kill(os.getpid(), signal.SIGKILL)
 def counted(self, *arguments, **options):
-    visits.append(1)
-    return visit(self, *arguments, **options)
-PredictionFolder.save = save_then_die
-ChunkRunner.visit = counted
+    forwards.append(1)
+    return forward(self, *arguments, **options)
+prediction.PredictionFolder.save = save_then_die
+chunk_runner.ChunkRunner.forward_segment = counted
 code = main(sys.argv[1:])
-print("visits", len(visits))
+print("segment forwards", len(forwards))
 sys.exit(code)
 """
 
@@ -71,7 +71,7 @@ def test_killed_and_restarted(kind: str, reconstruct: Reconstruct, whole: Scene,
     again = reconstruct(tmp_path / "killed", kind)
     assert again.returncode == 0, again.stderr
     # 5 chunks, 2 memories; the last three predictions were missing, their states on disk or gone.
-    assert f"visits {0 if kind == 'disk' else 3 * 2}" in again.stdout
+    assert f"segment forwards {0 if kind == 'disk' else 3 * 2}" in again.stdout
     other = load_scene(tmp_path / "killed")
     if kind == "disk":  # what is read is what was written: the same operations on the same numbers
         assert torch.equal(whole.world_from_cam, other.world_from_cam)

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel
 
 from scal3r_train import __version__
-from scal3r_train.data.index.index_summary import DatasetSummary
+from scal3r_train.data.index.index import DatasetSummary
 from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.training.checkpointing.model_card import CardFacts, model_card, validations
 from tests.training import tiny
