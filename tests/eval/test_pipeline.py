@@ -92,7 +92,7 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(
 
 KILLED = """
 import os, signal, sys
-from scal3r_eval import predict_stage
+from scal3r_eval import predict_sequence
 from scal3r_train.cli import main
 reconstruct = predict_sequence.reconstruct
 def once(record, *arguments):

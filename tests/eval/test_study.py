@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from scal3r_eval import commands
+from scal3r_eval import subprocesses
 from scal3r_eval.study.__main__ import main
 from scal3r_train.config import UserError
 from tests.conftest import PROJECT_ROOT
@@ -26,7 +26,7 @@ curriculum: {{sequences_per_group: 1, chunks_per_rank: {{3: 1.0}}, resolution: [
 def _forked(forks: ForkServer) -> Iterator[None]:
     """Fork the commands that a study starts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "subprocess", SimpleNamespace(run=forks.instead_of_subprocess))
+        patch.setattr(subprocesses, "subprocess", SimpleNamespace(run=forks.instead_of_subprocess))
         yield
 
 

@@ -1,4 +1,4 @@
-"""One of two ranks: trains the same run under every engine. Started by test_engines.py.
+"""One of two ranks: trains the same run under every engine. Forked by test_engines.py; alone:
 
 torchrun --nproc-per-node 2 tests/parallel/engine_worker.py TOWNS_INDEX OUTPUT_FOLDER quick|rest|table
 """
