@@ -3,11 +3,8 @@
 import errno
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from scal3r_train.model.load_model import checkpoint_sha256
 from scal3r_train.scene.scene import load_scene
 from tests.eval.conftest import WriteRecipe
 from tests.eval.evaluating import FIRST, SECOND, ate, run, truth_of
+from tests.forking import ForkServer
 
 
 def test_numbers_are_those_of_the_scene_and_the_index(
@@ -94,7 +92,7 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(
 
 KILLED = """
 import os, signal, sys
-from scal3r_eval import predict
+from scal3r_eval import predict_sequence
 from scal3r_train.cli import main
 reconstruct = predict_sequence.reconstruct
 def once(record, *arguments):
@@ -107,10 +105,10 @@ main(["eval", sys.argv[1]])
 
 
 def test_a_killed_run_goes_on_where_it_was(
-    write_recipe: WriteRecipe, calls: list[str], tmp_path: Path
+    write_recipe: WriteRecipe, calls: list[str], forks: ForkServer, tmp_path: Path
 ) -> None:
     recipe = write_recipe()
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(recipe)], env=os.environ, timeout=200)
+    killed = forks.run("-c", KILLED, recipe)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "out" / "scal3r" / FIRST / "scores.json").is_file()
     assert not (tmp_path / "out" / RESULTS_NAME).exists()
@@ -261,10 +259,12 @@ def test_a_bad_checkpoint_is_found_before_any_work(
     assert calls == []
 
 
-def test_two_processes_give_what_one_gives(write_recipe: WriteRecipe, torchrun: Any, tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives(
+    write_recipe: WriteRecipe, forks: ForkServer, tmp_path: Path
+) -> None:
     recipe = write_recipe(sequences={"names": [FIRST]})
     one = run(recipe)
-    done = torchrun("-m", "scal3r_train.cli", "eval", recipe, f"output_dir={tmp_path / 'two'}")
+    done = forks.run_ranks(2, "-m", "scal3r_train.cli", "eval", recipe, f"output_dir={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr[-3000:]
     two = read_scored(tmp_path / "two" / RESULTS_NAME, EvalResults)
     assert two.num_processes == 2

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from scal3r_eval.score_trajectory import main, score_files
 from scal3r_train.config import UserError
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from scal3r_train.scene.scene import load_scene
+from tests.forking import ForkServer
 from tests.scene.visualization.example_scene import write_example_scene
 
 
@@ -84,11 +83,12 @@ def test_arguments_out_of_range_are_refused(tmp_path: Path) -> None:
             score_files(tmp_path, tmp_path, align, limit)
 
 
-def test_a_malformed_file_ends_the_command_with_one_line_and_code_2(tmp_path: Path) -> None:
+def test_a_malformed_file_ends_the_command_with_one_line_and_code_2(
+    forks: ForkServer, tmp_path: Path
+) -> None:
     path = tmp_path / "bad.txt"
     path.write_text("0 0 0 0 0 0 0 1\n1 2 3\n")
-    command = [sys.executable, "-m", "scal3r_train.cli", "score", "trajectory", str(path), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forks.run("-m", "scal3r_train.cli", "score", "trajectory", path, path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1

@@ -1,6 +1,6 @@
 """One of two ranks: trains what the tests compare with one process, and notes what happened to it.
 
-Started by conftest.py:  torchrun --nproc-per-node 2 tests/training/rank_worker.py TOWNS_INDEX OUTPUT_FOLDER
+Forked by conftest.py; alone:  torchrun --nproc-per-node 2 tests/training/rank_worker.py TOWNS_INDEX OUTPUT_FOLDER
 """
 
 from __future__ import annotations
