@@ -1,7 +1,4 @@
-"""A progress bar for long work, silent when nobody watches.
-
-The same work on many things, in several processes.
-"""
+"""Long work with a progress bar, in one process or several; silent when nobody watches."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scal3r_eval.point_source import CameraRegion, DepthCloud, PointSource, open_points
-from scal3r_eval.truth_trajectory import match_files
+from scal3r_eval.score_trajectory import match_files
 from scal3r_train.config import StrictModel, UserError, validate_mapping
 from scal3r_train.data.index.source import names_index
 from scal3r_train.geometry.sim3 import Sim3

@@ -1,4 +1,7 @@
-"""The recipe of a reconstruction: which frames, which network, how chunks are cut, joined and written."""
+"""The recipe of a reconstruction: which frames, which network, how chunks are cut, joined and written.
+
+The section settings sit in the rooms that read them and are composed here.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from scal3r_train.inference.streaming.settings import StreamingSettings
 from scal3r_train.model.load_model import LoadedModelSettings
 
 
-class ExportSettings(StrictModel):
-    """What is written, and how dense."""
+class SceneFolderSettings(StrictModel):
+    """What a reconstruction writes into its scene folder, and how dense (`scal3r export` has options of its own)."""
 
     min_confidence_ratio: float = Field(
         0.75, ge=0, description="Pixels below this share of their frame's mean confidence give no point."
@@ -48,5 +51,5 @@ class ReconstructionRecipe(StrictModel):
     fusion: FusionSettings = FusionSettings()
     loop_closure: LoopSettings = LoopSettings()
     pose_graph: LoopEdgeSettings = LoopEdgeSettings()
-    export: ExportSettings = ExportSettings()
+    export: SceneFolderSettings = SceneFolderSettings()
     follow: StreamingSettings = StreamingSettings()

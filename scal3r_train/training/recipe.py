@@ -100,7 +100,7 @@ class TrainingRecipe(StrictModel):
 
 
 def require_whole_patches(recipe: TrainingRecipe, patch_size: int) -> None:
-    """Raise UserError unless every resolution is a multiple of the patch size, which a checkpoint tells late."""
+    """Raise UserError unless every resolution is a multiple of the patch size, which a checkpoint says late."""
     for curriculum in (*recipe.curriculum.every_stage(), recipe.validation.curriculum):
         for size in curriculum.resolution:
             if size.height % patch_size or size.width % patch_size:

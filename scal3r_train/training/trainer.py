@@ -63,7 +63,7 @@ class Trainer:
         engine.prepare(model, lambda placed: build_optimizer(placed, recipe.optim), recipe.optim.clip_norm)
         decay = recipe.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
-        self.watch = StepProfiler(engine)
+        self.profiler = StepProfiler(engine)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, self.card.describe)
 
     def fit(self) -> str:
@@ -114,28 +114,28 @@ class Trainer:
     def _step(
         self, progress: Progress, micro_steps: Iterator[list[MicroStep]], telemetry: Telemetry
     ) -> Progress:
-        """Make one optimizer step and tell of it."""
-        step, watch = progress.step + 1, self.watch
+        """Make one optimizer step and report it."""
+        step, profiler = progress.step + 1, self.profiler
         rates = {f"lr/{name}": rate for name, rate in self.engine.learning_rates.items()}
         is_logged = telemetry.is_due(step)
-        with watch.step(is_logged=is_logged):
-            with watch.phase("data"):
-                readable = self.faults.mended(step, next(micro_steps), telemetry.say)
-            result = train_step(self.engine, self.groups, readable, self.recipe.losses, watch)
+        with profiler.step(is_logged=is_logged):
+            with profiler.phase("data"):
+                readable = self.faults.replace_unreadable(step, next(micro_steps), telemetry.say)
+            result = train_step(self.engine, self.groups, readable, self.recipe.losses, profiler)
         frames = self.data.num_frames([micro_step.plan for micro_step in readable])
         progress = progress.after_step(frames, is_applied=result.is_applied)
         counts = {"skipped_steps": progress.num_skipped} | self.faults.counts() | progress.frame_counts()
-        measured = watch.values() if is_logged else {}
+        measured = profiler.values() if is_logged else {}
         telemetry.log(step, result.logs | rates | counts | measured)
         if result.is_applied and self.average is not None:
             self.average.update(self.engine.shards())
         if not result.is_applied:
-            blamed = ", ".join(result.blamed)
-            telemetry.say(f"step {step} skipped: loss or gradient not finite in {blamed}")
+            culprits = ", ".join(result.culprits)
+            telemetry.say(f"step {step} skipped: loss or gradient not finite in {culprits}")
             if progress.num_skipped_in_a_row >= self.recipe.optim.max_skipped_steps:
                 raise UserError(
                     f"stopped after {progress.num_skipped_in_a_row} skipped steps in a row "
-                    f"(optim.max_skipped_steps); last: {blamed}"
+                    f"(optim.max_skipped_steps); last: {culprits}"
                 )
         return progress
 

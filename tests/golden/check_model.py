@@ -8,8 +8,9 @@ from torch import Tensor
 
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3_fit import REFERENCE_FIT
+from scal3r_train.inference.alignment.neighbours import align_neighbours
+from scal3r_train.inference.alignment.placement import place_chunks
 from scal3r_train.inference.alignment.settings import AlignmentSettings
-from scal3r_train.inference.alignment.stitch import align_neighbours, place_chunks
 from scal3r_train.inference.chunking import Layout, ScheduleSettings
 from scal3r_train.inference.network.segment_schedule import predict_chunks
 from scal3r_train.model import fast_weight

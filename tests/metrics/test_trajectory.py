@@ -15,9 +15,14 @@ from hypothesis import strategies as st
 
 from scal3r_train.config import UserError
 from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.metrics.kitti_segments import SEGMENT_LENGTHS_M, find_segments, segment_errors
 from scal3r_train.metrics.relative_pose import RpeStep
-from scal3r_train.metrics.trajectory import AlignMode, score_trajectory
+from scal3r_train.metrics.trajectory import (
+    SEGMENT_LENGTHS_M,
+    AlignMode,
+    find_segments,
+    score_trajectory,
+    segment_errors,
+)
 from tests.geometry.test_sim3 import random_sim3
 
 

@@ -195,7 +195,7 @@ def test_a_checkpoint_without_memories_cannot_train_them(tmp_path: Path) -> None
 
 
 def test_a_head_without_a_loss_rests_also_when_heads_are_trained() -> None:
-    from scal3r_train.losses.depth import DepthLossSettings
+    from scal3r_train.losses.depth_and_points import DepthLossSettings
     from scal3r_train.losses.objective import ObjectiveSettings
     from scal3r_train.training.trainer import freeze_untrained_heads
 

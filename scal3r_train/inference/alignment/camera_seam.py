@@ -1,7 +1,9 @@
-"""Joining two chunks by their cameras alone, for when no pixel is valid in both.
+"""A seam from cameras alone, for when too few pixels are valid in both chunks.
 
 Shapes: P pairs of frames, H W pixels.
 """
+
+from __future__ import annotations
 
 import roma
 import torch

@@ -1,11 +1,14 @@
-"""Joining chunks: the similarity between adjacent chunks from the frames that both have seen.
+"""A seam: the similarity, scale included, between two neighbouring chunks, from the frames that both have seen.
 
-Every chunk is predicted in its own coordinates with its own scale. Where two chunks share frames, the same
-pixel is the same point of the scene, so pixels are correspondences (docs/numerics.md#seams). A `Seam` is the
-result for one
-pair; `chain` strings seams into world_from_chunk. The world is chunk 0's coordinate frame (OpenCV axes).
+Every chunk is predicted in its own coordinates with its own scale. Where two chunks share frames, the same pixel is
+the same point of the scene, so pixels are correspondences: `find_correspondences` draws them, `keep_confident` drops
+the doubtful ones, `fit_correspondences` fits rotation, translation and scale (docs/numerics.md#seams). `align_chunks`
+is the whole; `chain` strings seams into world_from_chunk, where the world is chunk 0's coordinate frame (OpenCV axes).
+
 Shapes: O shared frames, H W pixels, N correspondences.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,11 +31,18 @@ RIGID_MODES = ("sim3_scale_locked", "se3")
 class SeamQuality:
     """How well a seam holds: plain values, as `scene.json` keeps them.
 
-    `method` is `points` (shared pixels), `cameras` (too few shared pixels were valid: poses of shared
-    frames), or `break` (the trajectory is torn here, and the later chunk merely placed where the earlier one
-    ends). Residuals are relative to the scene's scale, the median distance of the earlier chunk's points from
-    their middle; None unless points were used. `inlier_share` is the share of the `num_points` points that
-    fit. `spread` is that scale and `centre` that middle, in the earlier chunk's units and coordinates.
+    Residuals are relative to the scene's scale, the median distance of the earlier chunk's points from their middle;
+    None unless points were used.
+
+    Attributes:
+        method: `points` (shared pixels), `cameras` (too few shared pixels were valid: poses of shared frames), or
+            `break` (the trajectory is torn here, and the later chunk merely placed where the earlier one ends).
+        trusted: whether enough points fit.
+        scale: of the later chunk, in units of the earlier one.
+        num_points: shared pixels used.
+        residual_rms, residual_median: of all of them.
+        inlier_share: how many of them fit, in [0, 1].
+        spread, centre: that scale and that middle, in the earlier chunk's units and coordinates.
     """
 
     method: Literal["points", "cameras", "break"]
@@ -70,7 +80,7 @@ class Correspondences:
     def __len__(self) -> int:
         return len(self.earlier)
 
-    def take(self, index: Tensor) -> "Correspondences":
+    def take(self, index: Tensor) -> Correspondences:
         """Those selected by a mask or by indices."""
         return Correspondences(
             self.earlier[index],

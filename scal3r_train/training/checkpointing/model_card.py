@@ -15,8 +15,7 @@ import torch
 
 from scal3r_train import __version__
 from scal3r_train.config import dump_yaml, write_text_atomically
-from scal3r_train.data.index.index import SequenceIndex
-from scal3r_train.data.index.index_summary import DatasetSummary, summarize
+from scal3r_train.data.index.index import DatasetSummary, SequenceIndex, summarize
 from scal3r_train.data.sampling.sources import deny_list_in_words
 from scal3r_train.model.load_model import folder_sha256
 from scal3r_train.model.modeling_scal3r import Scal3RModel

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scal3r_train.config import UserError
-from scal3r_train.data.synthetic.raycast import CameraRays, cast_rays, visible_windows
+from scal3r_train.data.synthetic.render import CameraRays, cast_rays, visible_windows
 from scal3r_train.data.synthetic.settings import draw_blackouts, read_blackouts, write_blackouts
 from scal3r_train.data.synthetic.town import TownDrive, TownSettings, render_town
 from scal3r_train.geometry.camera import (
