@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.model.activation_checkpointing import Result, recompute
@@ -64,9 +65,9 @@ class Tap(NamedTuple):
     frame_half: Tensor
     layer_half: Tensor
 
-    def unflattened(self, leading: torch.Size) -> Tap:
-        """Return halves [B * K, 1, ...] as [B, K, ...]."""
-        return Tap(*(half.reshape(*leading, *half.shape[2:]) for half in (self.frame_half, self.layer_half)))
+    def with_chunks_of(self, num_sequences: int) -> Tap:
+        """Return halves [B * K, 1, ...], each chunk a sequence of its own, as [B, K, ...]."""
+        return Tap(*(rearrange(half, "(b k) 1 ... -> b k ...", b=num_sequences) for half in self))
 
 
 TapReader = Callable[[int, Tap], Any]
@@ -145,7 +146,7 @@ class Aggregator(nn.Module):
         alone = [batch.one_row_per_chunk(start) for batch, start in zip(batches, starts, strict=False)]
         taps = self._run(alone, starts[-1], tap_layers)
         return [
-            {layer: tap.unflattened(batch.images.shape[:2]) for layer, tap in of_batch.items()}
+            {layer: tap.with_chunks_of(len(batch.images)) for layer, tap in of_batch.items()}
             for batch, of_batch in zip(batches, taps, strict=True)
         ]
 
@@ -212,8 +213,10 @@ class Aggregator(nn.Module):
         """Return the patch tokens [B, K, S, N, C] of normalised images."""
         if self.frames_per_pass is None or not self.patch_embed.frames_are_independent:
             return self.patch_embed(images)
-        frames = images.flatten(0, 2).split(self.frames_per_pass)
-        return torch.cat([self.patch_embed(part) for part in frames]).unflatten(0, images.shape[:3])
+        num_sequences, num_chunks = images.shape[:2]
+        frames = rearrange(images, "b k s c h w -> (b k s) c h w").split(self.frames_per_pass)
+        tokens = torch.cat([self.patch_embed(part) for part in frames])
+        return rearrange(tokens, "(b k s) n c -> b k s n c", b=num_sequences, k=num_chunks)
 
     def visit(
         self,
@@ -244,15 +247,18 @@ class Aggregator(nn.Module):
     ) -> AggregatorState:
         """Pass one chunk batch through consecutive layers, before the memory of the last one."""
         x, taps, pending = state.batch.tokens, dict(state.taps), None
+        num_sequences, num_chunks, num_frames = x.shape[:3]
         table = state.batch.positions.table(self.head_dim, self.rope_frequency, x.dtype)
         for j in layers:
-            frames = x.flatten(0, 2)
+            frames = rearrange(x, "b k s p c -> (b k s) p c")
             parts = [
                 self.frame_blocks[j](part, table)
                 for part in frames.split(self.frames_per_pass or len(frames))
             ]
-            x = frame_half = (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(x.shape)
-            x = self.global_blocks[j](x.flatten(0, 1).flatten(1, 2), table).reshape(x.shape)
+            frames = parts[0] if len(parts) == 1 else torch.cat(parts)
+            frame_half = rearrange(frames, "(b k s) p c -> b k s p c", b=num_sequences, k=num_chunks)
+            chunks = self.global_blocks[j](rearrange(frame_half, "b k s p c -> (b k) (s p) c"), table)
+            x = rearrange(chunks, "(b k) (s p) c -> b k s p c", b=num_sequences, s=num_frames)
             if j in tap_layers and str(j) in self.memory_units:
                 pending = frame_half
             elif j in tap_layers:
