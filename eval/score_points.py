@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
-from tqdm import tqdm
 
 from scal3r_eval.point_source import CameraRegion, DepthCloud, PointSource, open_points
 from scal3r_eval.score_trajectory import match_files
@@ -260,5 +261,9 @@ def thinned(
 
 
 def _moved(source: PointSource, sim3: Sim3, name: str) -> Iterator[np.ndarray]:
-    for block in tqdm(source.blocks(), desc=f"reading the {name}", unit="block", leave=False, disable=None):
+    console = Console(stderr=True)
+    is_hidden = not console.is_terminal
+    for block in track(
+        source.blocks(), f"reading the {name}", console=console, transient=True, disable=is_hidden
+    ):
         yield sim3.apply(torch.from_numpy(block)).numpy()

@@ -73,14 +73,18 @@ class RobustFit:
 
 
 def fit_kabsch(source: Tensor, target: Tensor) -> Sim3:
-    """The rigid transform (scale 1) of least squares, all points weighing the same (mode se3)."""
+    """The rigid transform (scale 1) of least squares, all points weighing the same.
+
+    `align: se3` of the metrics, `alignment.mode: se3` of seams.
+    """
     moments = _moments(source, target, torch.ones_like(source[:, 0]))
     rotation, _ = _closest_rotation(moments.covariance)
     return moments.place(source.new_ones((), dtype=torch.float64), rotation)
 
 
 def fit_umeyama(source: Tensor, target: Tensor) -> Sim3:
-    """The similarity of least squares in the target, all points weighing the same (mode sim3).
+    """The similarity of least squares in the target, all points weighing the same (`align: sim3` of the metrics,
+    `alignment.mode: sim3_unweighted` of seams; their default `sim3` is `fit_robust`).
 
     The scale is the trace formula with population variances. Source points that all coincide (a camera that
     never moves) have no scale: the result is then scale 0, no rotation, and the target's centroid as

@@ -111,7 +111,7 @@ class MemoryRead:
 class Aggregator(nn.Module):
     """Patch encoder, special tokens, alternating attention and memories.
 
-    `recomputes_segments` makes the encoder, and each chunk batch's visit between two memories, one region that is
+    `recomputes_segments` makes the encoder, and each chunk batch's passage of a segment, one region that is
     computed again in backward; sums over the context lie between regions, so recomputation never repeats one.
     `frames_per_pass` bounds how many frames pass the encoder or a frame block together; None: all of them.
     """
@@ -157,16 +157,16 @@ class Aggregator(nn.Module):
         read: MemoryRead | None = None
         queries: list[Tensor | None] = [None] * len(states)
         for layers in [*self.segments(), range(self.num_layers, self.num_layers)]:
-            visits = [
-                self._recomputed(self.visit, state, read, asked, layers, tap_layers)
+            passed = [
+                self._recomputed(self.forward_segment, state, read, asked, layers, tap_layers)
                 for state, asked in zip(states, queries, strict=True)
             ]
-            states = [state for state, _ in visits]
+            states = [state for state, _ in passed]
             unit = self.memory_after(layers)
             if unit is None:
                 break
             in_order = [state.batch for state in states]
-            gradients = [gradient for _, gradient in visits if gradient is not None]
+            gradients = [gradient for _, gradient in passed if gradient is not None]
             finish = unit.start_sum(in_order, gradients, num_sequences)
             # Queries need no sum: they are made while it is under way, unless the next region makes them itself.
             queries = [None if self.recomputes_segments else unit.queries(batch) for batch in in_order]
@@ -218,7 +218,7 @@ class Aggregator(nn.Module):
         tokens = torch.cat([self.patch_embed(part) for part in frames])
         return rearrange(tokens, "(b k s) n c -> b k s n c", b=num_sequences, k=num_chunks)
 
-    def visit(
+    def forward_segment(
         self,
         state: AggregatorState,
         read: MemoryRead | None,
@@ -229,11 +229,11 @@ class Aggregator(nn.Module):
         *,
         writes: bool = True,
     ) -> tuple[AggregatorState, FastWeights | None]:
-        """Take one chunk batch from after a memory's sum to the next memory's gradient.
+        """Pass one chunk batch through a segment: from an updated memory to the gradient for the next one.
 
         Apply the memory to `read`, if any, pass consecutive layers, and return the chunks' gradient for the memory
-        behind them, if there is one and the visit `writes`. What depends on other chunks and processes happens between
-        visits.
+        behind them, if there is one and this pass `writes`. What depends on other chunks and processes happens between
+        segments: `_run` does it for all chunks of a rank at once, inference/network/segment_schedule.py chunk by chunk.
         """
         if read is not None:
             batch = read.unit.apply_weights(state.batch, read.weights, queries)

@@ -1,4 +1,4 @@
-"""The seams of all chunks that one process holds: each chunk aligned to the one that follows it.
+"""The seams of all chunks that one process holds: the chunk that follows each of them, aligned to it.
 
 Shapes: S frames.
 """

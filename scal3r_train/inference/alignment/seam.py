@@ -24,7 +24,6 @@ from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, share
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 ROBUST_MODES = ("sim3", "sim3_scale_locked")
-RIGID_MODES = ("sim3_scale_locked", "se3")
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
     if settings.mode in ROBUST_MODES:
         shared = keep_confident(shared, settings)
     if len(shared) < settings.min_points or min(spread(shared.earlier), spread(shared.later)) <= 0:
-        sim3, joined = join_by_cameras(earlier, later, with_scale=settings.mode not in RIGID_MODES)
+        sim3, joined = join_by_cameras(earlier, later, given_scale(settings))
         method: Literal["cameras", "break"] = "cameras" if joined else "break"
         return Seam(sim3, SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared)))
     return _measure(fit_correspondences(shared, settings), shared, settings)
@@ -196,6 +195,13 @@ def keep_confident(shared: Correspondences, settings: AlignmentSettings) -> Corr
     return shared.take(torch.minimum(shared.earlier_confidence, shared.later_confidence) >= threshold)
 
 
+def given_scale(settings: AlignmentSettings) -> float | None:
+    """Return the scale that a mode gives to every seam; None where the seam has to show it."""
+    if settings.mode == "sim3_scale_locked":
+        return settings.locked_scale
+    return 1.0 if settings.mode == "se3" else None
+
+
 def fit_correspondences(shared: Correspondences, settings: AlignmentSettings) -> Sim3:
     """earlier_from_later by the mode of the settings; weights are geometric means of the confidences."""
     if settings.mode == "se3":
@@ -203,8 +209,7 @@ def fit_correspondences(shared: Correspondences, settings: AlignmentSettings) ->
     if settings.mode == "sim3_unweighted":
         return fit_umeyama(shared.later, shared.earlier)
     weights = (shared.earlier_confidence * shared.later_confidence).sqrt()
-    scale = settings.locked_scale if settings.mode == "sim3_scale_locked" else None
-    return fit_robust(shared.later, shared.earlier, weights, settings.robust, scale).sim3
+    return fit_robust(shared.later, shared.earlier, weights, settings.robust, given_scale(settings)).sim3
 
 
 def chain(seams: Sequence[Seam]) -> list[Sim3]:

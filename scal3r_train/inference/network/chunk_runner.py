@@ -220,7 +220,9 @@ class ChunkRunner:
             return self._read_tap(layer, tap, grid)
 
         with self._autocast():
-            return self.model.aggregator.visit(before, read, None, layers, tapped, read_tap, writes=writes)
+            return self.model.aggregator.forward_segment(
+                before, read, None, layers, tapped, read_tap, writes=writes
+            )
 
     def _read_tap(self, layer: int, tap: Tap, grid: tuple[int, int]) -> dict[str, Any]:
         """Return what the heads keep of a tap: of the last one the camera tokens, and the dense heads' maps."""
