@@ -120,7 +120,7 @@ def test_icp_mends_a_bad_alignment(tmp_path: Path) -> None:
     assert rigid["scale"] == 1
 
 
-def twin(record: SequenceRecord) -> list[list[float]]:
+def reference(record: SequenceRecord) -> list[list[float]]:
     """Points of all pixels with depth, pixel by pixel."""
     assert record.intrinsics is not None
     assert record.cam_from_world is not None
@@ -142,7 +142,7 @@ def test_depth_maps_become_points(towns: Path) -> None:
     record = load_index(towns)[0]
     blocks = list(DepthCloud(record).blocks())
     assert len(blocks) == record.num_frames
-    np.testing.assert_allclose(np.concatenate(blocks), twin(record), atol=1e-9)
+    np.testing.assert_allclose(np.concatenate(blocks), reference(record), atol=1e-9)
 
 
 def test_depth_of_another_size_than_the_image(towns: Path) -> None:

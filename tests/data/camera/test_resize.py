@@ -94,7 +94,7 @@ def test_depth_is_picked_and_never_mixed() -> None:
     cover = ResizeAndCrop.plan((66, 94), (28, 42))
     resized = cover.depth(depth)
     assert set(np.unique(resized)) == {1.0, 50.0}
-    # slow twin: the depth pixel that holds the centre of each target pixel
+    # slow reference: the depth pixel that holds the centre of each target pixel
     for row, column in ((0, 0), (13, 20), (27, 41)):
         y = (row + cover.top + 0.5) / cover.resized_hw[0] * 33
         x = (column + cover.left + 0.5) / cover.resized_hw[1] * 47
