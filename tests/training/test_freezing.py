@@ -68,12 +68,12 @@ def test_groups_of_what_is_trained_only(one_process: OneProcess) -> None:
 @pytest.mark.parametrize("train", ["memories", "memories_and_heads"])
 def test_bf16_changes_no_result(one_process: OneProcess, train: str) -> None:
     """Autocast rounds the same matrices to the same bits at every use."""
-    run, twin = (
+    run, reference = (
         one_process(BASE | {"model.train": train, "model.frozen_dtype": dtype}) for dtype in ("bf16", "fp32")
     )
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in tiny.steps(run))
-    assert tiny.metrics(run) == tiny.metrics(twin)
-    weights, expected = tiny.weights(run), tiny.weights(twin)
+    assert tiny.metrics(run) == tiny.metrics(reference)
+    weights, expected = tiny.weights(run), tiny.weights(reference)
     for name, value in weights.items():
         rounded = expected[name].to(value.dtype)
         assert torch.equal(value, rounded), name

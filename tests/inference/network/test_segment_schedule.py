@@ -1,4 +1,4 @@
-"""The segment schedule equals the layer-by-layer twin and the training-mode forward, whatever keeps the states."""
+"""The segment schedule equals the layer-by-layer reference and the training-mode forward, whatever keeps the states."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,8 +88,8 @@ def test_schedule_equals_twin_and_training_forward(kind: str, name: str, device:
     assert_same(found, forward_in_training_mode(model))
     if name not in ("memories of their own", "whole chunk encoder"):
         model.set_frames_per_pass(None)
-        twin = LayerByLayer(model).predict(list(make_chunks().values()))
-        assert_same(found, dict(enumerate(twin)))
+        reference = LayerByLayer(model).predict(list(make_chunks().values()))
+        assert_same(found, dict(enumerate(reference)))
 
 
 def test_memories_matter() -> None:
