@@ -3,8 +3,8 @@
     python -m benchmarks.alignment
 
 Noise-free points at depths about 10; the error is the distance between where a point is put and where it belongs.
-The twin follows the release (docs/numerics.md#seams): medians, threshold, confidence weights, a closed-form
-fit and five Huber rounds, all pixels.
+The reference implementation follows the release (docs/numerics.md#seams): medians, threshold, confidence weights, a
+closed-form fit and five Huber rounds, all pixels.
 """
 
 from __future__ import annotations

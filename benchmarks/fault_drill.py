@@ -36,8 +36,8 @@ def ends_with(pattern: str, *, in_all_logs: bool = True) -> Callable[[Outcome], 
 def names_the_killed(outcome: Outcome) -> str:
     """Expect rank 1 to be named as killed, by a surviving rank or by the launcher that ended it before it could."""
     complaint = ends_with("rank 1: process .* is gone", in_all_logs=False)(outcome)
-    is_told = re.search(KILLED_RANK, outcome.logs[0]) is not None
-    return "" if all(outcome.codes) and is_told and len(outcome.logs) == 1 else complaint
+    is_reported = re.search(KILLED_RANK, outcome.logs[0]) is not None
+    return "" if all(outcome.codes) and is_reported and len(outcome.logs) == 1 else complaint
 
 
 def goes_on(check: Callable[[Outcome], bool], what: str) -> Callable[[Outcome], str]:
@@ -54,15 +54,15 @@ def goes_on(check: Callable[[Outcome], bool], what: str) -> Callable[[Outcome], 
 
 
 def is_counted(outcome: Outcome) -> bool:
-    """Whether the fallbacks in metrics.jsonl are those in data_faults.jsonl, and each sequence is told of once."""
+    """Whether the fallbacks in metrics.jsonl are those in data_faults.jsonl, and each sequence is reported once."""
     faults = json_lines(outcome.output / "data_faults.jsonl")
-    told = [line for line in outcome.logs[0].splitlines() if "another window takes the place of" in line]
+    reported = [line for line in outcome.logs[0].splitlines() if "another window takes the place of" in line]
     names = {fault["sequence"] for fault in faults}
-    return len(faults) == outcome.metrics()[-1]["data/fallbacks"] > 0 and len(told) == len(names) == 1
+    return len(faults) == outcome.metrics()[-1]["data/fallbacks"] > 0 and len(reported) == len(names) == 1
 
 
 def skipped_once(outcome: Outcome) -> bool:
-    """Whether one step was skipped, and it was told."""
+    """Whether one step was skipped, and it was reported."""
     return outcome.logs[0].count("skipped: loss or gradient not finite") == 1
 
 

@@ -53,9 +53,9 @@ class Outcome:
         """The run's own line about its end, else what the launcher says of a rank."""
         lines = [line for log in self.logs for line in log.splitlines()]
         own = [line for line in lines if line.startswith("scal3r: error:")]
-        told = [line for line in lines if re.match(r"step +\d+( skipped|:)", line)]
+        reported = [line for line in lines if re.match(r"step +\d+( skipped|:)", line)]
         found = [re.search(KILLED_RANK, log) for log in self.logs]
-        return (own + told + ["torchrun: rank 1 ended by signal 9" for match in found if match] + [""])[0]
+        return (own + reported + ["torchrun: rank 1 ended by signal 9" for match in found if match] + [""])[0]
 
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl."""

@@ -1,4 +1,4 @@
-"""The slow twin of the segment schedule: every block of every layer over all chunks, state on the host in between.
+"""The reference implementation of the segment schedule: layer by layer over all chunks, state on the host in between.
 
 All taps are kept whole in float32 and all heads run at the end, as in the reference release
 (docs/numerics.md#departures-from-the-release).

@@ -116,7 +116,7 @@ class Bench:
 
 
 def wait_at_once(gradient: Tensor, group: Group) -> Callable[[], Tensor]:
-    """The plain twin of a sum under way."""
+    """The reference implementation of a sum under way."""
     total = sum_over_group(gradient, group)
     return lambda: total
 

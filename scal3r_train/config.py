@@ -1,4 +1,4 @@
-"""Strict settings and recipe files: the ground floor, importing nothing of this project.
+"""Strict settings and recipe files: the lowest layer, which imports nothing of this project.
 
 A recipe is one YAML 1.2 file that becomes one frozen pydantic model. The order of precedence, lowest first,
 is defaults in code, the chain of `extends:` parents, the file, `key.path=value` overrides. Mappings merge,

@@ -13,21 +13,22 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
-from scal3r_train.config import UserError, dump_yaml, run_command
+from scal3r_train.config import UserError, run_command
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.load_model import load_model
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.failure_propagation import failing_together
 from scal3r_train.parallel.process import joined_processes
-from scal3r_train.recipe import ModelSettings, TrainingRecipe, load_training_recipe, require_whole_patches
+from scal3r_train.recipe import load_training_recipe
 from scal3r_train.training.agreement import require_agreement
 from scal3r_train.training.freezing import choose_trained
+from scal3r_train.training.recipe import TrainedModelSettings, require_whole_patches
 from scal3r_train.training.stop import EXIT_STOPPED
-from scal3r_train.training.trainer import Trainer, TrainerSettings
+from scal3r_train.training.trainer import Trainer
 
 
-def build_model(settings: ModelSettings) -> Scal3RModel:
+def build_model(settings: TrainedModelSettings) -> Scal3RModel:
     """Return the model a recipe asks for: loaded, or initialised from the current random state, partly frozen.
 
     Raises:
@@ -44,25 +45,6 @@ def build_model(settings: ModelSettings) -> Scal3RModel:
     return model
 
 
-def trainer_settings(recipe: TrainingRecipe) -> TrainerSettings:
-    """Return what the trainer needs of a recipe."""
-    return TrainerSettings(
-        name=recipe.name,
-        seed=recipe.seed,
-        output_dir=Path(recipe.output_dir),
-        data=recipe.data,
-        curriculum=recipe.curriculum,
-        losses=recipe.losses,
-        optim=recipe.optim,
-        validation=recipe.validation,
-        checkpoint=recipe.checkpoint,
-        telemetry=recipe.telemetry,
-        recipe_yaml=dump_yaml(recipe),
-        started_from=recipe.model.checkpoint,
-        precision=recipe.parallel.precision,
-    )
-
-
 def main(argv: Sequence[str]) -> int:
     """Train the recipe `argv[0]` with the overrides that follow; every rank runs this."""
     if not argv:
@@ -76,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
             set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
             model = build_model(recipe.model)
             require_whole_patches(recipe, model.config.patch_size)
-            reason = Trainer(trainer_settings(recipe), engine, model).fit()
+            reason = Trainer(recipe, engine, model).fit()
             engine.close()
     return EXIT_STOPPED if reason else 0
 

@@ -1,7 +1,4 @@
-"""The data sets that `scal3r data index` knows, by name.
-
-What an adapter is: a function from a folder, as published, to records that say where everything lies.
-"""
+"""The data sets that `scal3r data index` knows, by name, and what an adapter is."""
 
 from __future__ import annotations
 
@@ -66,7 +63,7 @@ class Adapter:
 
     Attributes:
         index: from the folder to the records of all sequences below it, in a fixed order; reads headers and tables
-            only. With options, it takes them as second argument. Raises UserError for what the user must mend; frames
+            only. With options, it takes them as second argument. Raises UserError for what the user must fix; frames
             that are listed but not there are left out and counted in `num_missing`.
         options: their type; what cannot be known from the files, each with a safe default.
         prepare: for sets whose pixels must change (meshes to render, LiDAR to project, recordings to unpack): writes

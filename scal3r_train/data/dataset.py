@@ -1,8 +1,6 @@
-"""From a step number to this rank's chunks: the data set of a training run.
+"""The data set of a training run: from a step number, by the plan that every rank computes, to this rank's chunks.
 
 Shapes: B sequences, K chunks, S frames, H W pixels.
-
-A data set tied to the plan that every rank follows: from an optimizer step's plan to this rank's chunks.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scal3r_train.data.camera.pixel_map import PixelMap
+from scal3r_train.data.camera.resize import PixelMap
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
-"""Pinhole cameras: extrinsics, intrinsics, projection and unprojection.
+"""Pinhole cameras and point maps: extrinsics, intrinsics, projection and unprojection.
 
 Conventions. Camera axes are OpenCV's: x right, y down, z forward. `extrinsics` = cam_from_world, [..., 3, 4],
 x_cam = R x_world + t. `intrinsics` [..., 3, 3] are in pixels, without skew; pixel centres lie at half
 integers (COLMAP): the centre of the top-left pixel is (0.5, 0.5) and the image spans [0, W] x [0, H]. Depth
-is z-depth, not the length of the ray. Every function keeps dtype and device, is differentiable, and takes any
-leading dimensions. Shapes: N points, H W pixels.
-
-Point maps: one 3D point for every pixel, [..., H, W, 3], seen from calibrated z-depth.
-
-Conventions as in `camera.py`: OpenCV axes, extrinsics = cam_from_world, pixel centres at half integers.
+is z-depth, not the length of the ray. A point map is one 3D point for every pixel, [..., H, W, 3]. Functions keep
+dtype and device, are differentiable, and take any leading dimensions unless they say otherwise.
+Shapes: N points, H W pixels.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +38,16 @@ def pixel_centres(
     x = torch.arange(width, dtype=dtype, device=device) + 0.5
     y = torch.arange(height, dtype=dtype, device=device) + 0.5
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
+def intrinsics_matrices(rows: Tensor | np.ndarray) -> Tensor:
+    """Rows fx fy cx cy [S, 4] -> matrices [S, 3, 3]; float64 on the CPU, whatever the dtype of the rows."""
+    values = torch.as_tensor(rows, dtype=torch.float64)
+    matrices = torch.zeros(len(values), 3, 3, dtype=torch.float64)
+    matrices[:, 0, 0], matrices[:, 1, 1] = values[:, 0], values[:, 1]
+    matrices[:, :2, 2] = values[:, 2:]
+    matrices[:, 2, 2] = 1
+    return matrices
 
 
 def intrinsics_from_fov(fov_hw: Tensor, image_hw: tuple[int, int]) -> Tensor:

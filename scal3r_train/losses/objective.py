@@ -11,6 +11,7 @@ the same.
 Shapes: T refinement stages, B sequences, K chunks, S frames, H W pixels.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,8 +20,12 @@ from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.losses.camera import CameraLossSettings, camera_terms
-from scal3r_train.losses.depth import DepthLossSettings, depth_terms
-from scal3r_train.losses.points import PointLossSettings, point_terms
+from scal3r_train.losses.depth_and_points import (
+    DepthLossSettings,
+    PointLossSettings,
+    depth_terms,
+    point_terms,
+)
 from scal3r_train.losses.targets import Scope, SumOver, Targets
 from scal3r_train.losses.terms import WeightedTerm
 
@@ -62,6 +67,22 @@ class Predictions(Protocol):
         """[B, K, S, H, W]: confidence of the points, > 0."""
 
 
+@dataclass(frozen=True)
+class RankSums:
+    """Sums over the ranks that hold the chunks of a step.
+
+    num_world: their number. over_world and over_group add detached tensors element-wise over these and over
+    the ranks of this one's context group, which hold chunks of the same B sequences.
+    """
+
+    num_world: int
+    over_world: SumOver
+    over_group: SumOver
+
+
+ONE_RANK = RankSums(1, lambda x: x, lambda x: x)
+
+
 def compute_terms(
     output: Predictions, targets: Targets, settings: ObjectiveSettings
 ) -> dict[str, WeightedTerm]:
@@ -100,20 +121,16 @@ def compute_terms(
 def reduce_terms(
     terms: dict[str, WeightedTerm],
     average: Scope,
-    sum_over_group: SumOver,
     chunk_mask: Tensor,
-    num_world: int,
-    sum_over_world: SumOver,
+    sums: RankSums,
     num_averaged: Tensor | float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """This rank's loss (a scalar with gradient) and the step's logs: the terms' unweighted means and `loss`.
 
-    The logs are detached scalars, equal on all ranks. chunk_mask [B, K] marks real chunks. sum_over_group and
-    sum_over_world add detached tensors element-wise over the ranks of the context group, which hold chunks of
-    the same B sequences, and over all num_world ranks. Every rank makes the same calls: one over the group if
-    the average is "sequence", one over the world for N or S unless num_averaged gives it, one over the world
-    for the logs. num_averaged: N or S where the step plan knows it; with gradient accumulation their mean
-    over the accumulated micro-steps, whose losses the engine averages.
+    The logs are detached scalars, equal on all ranks. chunk_mask [B, K] marks real chunks. Every rank makes the same
+    calls: one over the group if the average is "sequence", one over the world for N or S unless num_averaged gives
+    it, one over the world for the logs. num_averaged: N or S where the step plan knows it; with gradient accumulation
+    their mean over the accumulated micro-steps, whose losses the engine averages.
     """
     names, weighted = list(terms), list(terms.values())
     totals = torch.stack([entry.term.total for entry in weighted])  # [terms, B, K]
@@ -121,13 +138,13 @@ def reduce_terms(
     if average == "chunk":
         share = chunk_mask.sum()
     else:
-        counts, share = counts_of_sequences(counts, sum_over_group)
+        counts, share = counts_of_sequences(counts, sums.over_group)
     if num_averaged is None:
-        num_averaged = sum_over_world(share.double().reshape(1)).clamp(min=1).to(totals.dtype)
+        num_averaged = sums.over_world(share.double().reshape(1)).clamp(min=1).to(totals.dtype)
     # Counts of 0 come with totals of 0: the quotient is an exact zero that stays attached to the graph.
-    means = num_world / num_averaged * (totals / counts.clamp(min=1)).sum(dim=(1, 2))
+    means = sums.num_world / num_averaged * (totals / counts.clamp(min=1)).sum(dim=(1, 2))
     loss = torch.stack([entry.weight * mean for entry, mean in zip(weighted, means, strict=True)]).sum()
-    logged = sum_over_world(torch.cat([means.detach(), loss.detach().reshape(1)])) / num_world
+    logged = sums.over_world(torch.cat([means.detach(), loss.detach().reshape(1)])) / sums.num_world
     return loss, dict(zip([*names, "loss"], logged.unbind(), strict=True))
 
 

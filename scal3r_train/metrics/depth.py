@@ -1,8 +1,9 @@
-"""Depth errors after scaling by medians. Shapes: ... any leading axes, S frames, H W pixels.
+"""Errors of a depth map after scaling by medians: AbsRel, delta thresholds, RMSE.
 
 Valid are pixels whose true depth is above 0 and, for `depth_errors`, whose estimate is too. The scale is the ratio of
 the median true depth to the median estimate (of an even number of pixels the lower of the two middle ones), as in
 Zhou et al. 2017. The measures are those of Eigen et al. 2014.
+Shapes: ... any leading axes, S frames, H W pixels.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.model.activation_checkpointing import Result, recompute
@@ -64,9 +65,9 @@ class Tap(NamedTuple):
     frame_half: Tensor
     layer_half: Tensor
 
-    def unflattened(self, leading: torch.Size) -> Tap:
-        """Return halves [B * K, 1, ...] as [B, K, ...]."""
-        return Tap(*(half.reshape(*leading, *half.shape[2:]) for half in (self.frame_half, self.layer_half)))
+    def with_chunks_of(self, num_sequences: int) -> Tap:
+        """Return halves [B * K, 1, ...], each chunk a sequence of its own, as [B, K, ...]."""
+        return Tap(*(rearrange(half, "(b k) 1 ... -> b k ...", b=num_sequences) for half in self))
 
 
 TapReader = Callable[[int, Tap], Any]
@@ -110,7 +111,7 @@ class MemoryRead:
 class Aggregator(nn.Module):
     """Patch encoder, special tokens, alternating attention and memories.
 
-    `recomputes_segments` makes the encoder, and each chunk batch's visit between two memories, one region that is
+    `recomputes_segments` makes the encoder, and each chunk batch's passage of a segment, one region that is
     computed again in backward; sums over the context lie between regions, so recomputation never repeats one.
     `frames_per_pass` bounds how many frames pass the encoder or a frame block together; None: all of them.
     """
@@ -145,7 +146,7 @@ class Aggregator(nn.Module):
         alone = [batch.one_row_per_chunk(start) for batch, start in zip(batches, starts, strict=False)]
         taps = self._run(alone, starts[-1], tap_layers)
         return [
-            {layer: tap.unflattened(batch.images.shape[:2]) for layer, tap in of_batch.items()}
+            {layer: tap.with_chunks_of(len(batch.images)) for layer, tap in of_batch.items()}
             for batch, of_batch in zip(batches, taps, strict=True)
         ]
 
@@ -156,16 +157,16 @@ class Aggregator(nn.Module):
         read: MemoryRead | None = None
         queries: list[Tensor | None] = [None] * len(states)
         for layers in [*self.segments(), range(self.num_layers, self.num_layers)]:
-            visits = [
-                self._recomputed(self.visit, state, read, asked, layers, tap_layers)
+            passed = [
+                self._recomputed(self.forward_segment, state, read, asked, layers, tap_layers)
                 for state, asked in zip(states, queries, strict=True)
             ]
-            states = [state for state, _ in visits]
+            states = [state for state, _ in passed]
             unit = self.memory_after(layers)
             if unit is None:
                 break
             in_order = [state.batch for state in states]
-            gradients = [gradient for _, gradient in visits if gradient is not None]
+            gradients = [gradient for _, gradient in passed if gradient is not None]
             finish = unit.start_sum(in_order, gradients, num_sequences)
             # Queries need no sum: they are made while it is under way, unless the next region makes them itself.
             queries = [None if self.recomputes_segments else unit.queries(batch) for batch in in_order]
@@ -212,10 +213,12 @@ class Aggregator(nn.Module):
         """Return the patch tokens [B, K, S, N, C] of normalised images."""
         if self.frames_per_pass is None or not self.patch_embed.frames_are_independent:
             return self.patch_embed(images)
-        frames = images.flatten(0, 2).split(self.frames_per_pass)
-        return torch.cat([self.patch_embed(part) for part in frames]).unflatten(0, images.shape[:3])
+        num_sequences, num_chunks = images.shape[:2]
+        frames = rearrange(images, "b k s c h w -> (b k s) c h w").split(self.frames_per_pass)
+        tokens = torch.cat([self.patch_embed(part) for part in frames])
+        return rearrange(tokens, "(b k s) n c -> b k s n c", b=num_sequences, k=num_chunks)
 
-    def visit(
+    def forward_segment(
         self,
         state: AggregatorState,
         read: MemoryRead | None,
@@ -226,11 +229,11 @@ class Aggregator(nn.Module):
         *,
         writes: bool = True,
     ) -> tuple[AggregatorState, FastWeights | None]:
-        """Take one chunk batch from after a memory's sum to the next memory's gradient.
+        """Pass one chunk batch through a segment: from an updated memory to the gradient for the next one.
 
         Apply the memory to `read`, if any, pass consecutive layers, and return the chunks' gradient for the memory
-        behind them, if there is one and the visit `writes`. What depends on other chunks and processes happens between
-        visits.
+        behind them, if there is one and this pass `writes`. What depends on other chunks and processes happens between
+        segments: `_run` does it for all chunks of a rank at once, inference/network/segment_schedule.py chunk by chunk.
         """
         if read is not None:
             batch = read.unit.apply_weights(state.batch, read.weights, queries)
@@ -244,15 +247,18 @@ class Aggregator(nn.Module):
     ) -> AggregatorState:
         """Pass one chunk batch through consecutive layers, before the memory of the last one."""
         x, taps, pending = state.batch.tokens, dict(state.taps), None
+        num_sequences, num_chunks, num_frames = x.shape[:3]
         table = state.batch.positions.table(self.head_dim, self.rope_frequency, x.dtype)
         for j in layers:
-            frames = x.flatten(0, 2)
+            frames = rearrange(x, "b k s p c -> (b k s) p c")
             parts = [
                 self.frame_blocks[j](part, table)
                 for part in frames.split(self.frames_per_pass or len(frames))
             ]
-            x = frame_half = (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(x.shape)
-            x = self.global_blocks[j](x.flatten(0, 1).flatten(1, 2), table).reshape(x.shape)
+            frames = parts[0] if len(parts) == 1 else torch.cat(parts)
+            frame_half = rearrange(frames, "(b k s) p c -> b k s p c", b=num_sequences, k=num_chunks)
+            chunks = self.global_blocks[j](rearrange(frame_half, "b k s p c -> (b k) (s p) c"), table)
+            x = rearrange(chunks, "(b k) (s p) c -> b k s p c", b=num_sequences, s=num_frames)
             if j in tap_layers and str(j) in self.memory_units:
                 pending = frame_half
             elif j in tap_layers:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.model import fast_weight
@@ -192,17 +193,23 @@ class AdaptiveMemoryUnit(Recomputed):
 
     def _write(self, tokens: Tensor, table: RotaryTable | None, chunk_mask: Tensor | None) -> FastWeights:
         x = self.patch_tokens(tokens)
-        projected = self.qkv(x, slice(x.shape[-1], None))
-        keys, values = projected.unflatten(-1, (2, self.num_heads, -1)).movedim(-3, 0)
-        keys = _rotated(_merge(self.k_norm(keys)), table)
+        keys, values = rearrange(
+            self.qkv(x, slice(x.shape[-1], None)),
+            "b k s n (kv e d) -> kv b k s n e d",
+            kv=2,
+            e=self.num_heads,
+        )
+        keys = _rotated(_tokens_per_head(self.k_norm(keys)), table)
         weights = FastWeights(*(w.to(x.dtype) for w in (self.w0, self.w1, self.w2)))
         rates = self.token_rates(x, chunk_mask)
-        return fast_weight.ascent_gradient(weights, keys, _merge(values), rates)
+        return fast_weight.ascent_gradient(weights, keys, _tokens_per_head(values), rates)
 
     def _query(self, tokens: Tensor, table: RotaryTable | None) -> Tensor:
         x = self.patch_tokens(tokens)
-        queries = self.qkv(x, slice(0, x.shape[-1])).unflatten(-1, (self.num_heads, -1))
-        return _rotated(_merge(self.q_norm(queries)), table)
+        queries = rearrange(
+            self.qkv(x, slice(0, x.shape[-1])), "b k s n (e d) -> b k s n e d", e=self.num_heads
+        )
+        return _rotated(_tokens_per_head(self.q_norm(queries)), table)
 
     def _update(self, *gradient: Tensor) -> FastWeights:
         dtype = gradient[0].dtype
@@ -231,7 +238,8 @@ class AdaptiveMemoryUnit(Recomputed):
 
         docs/numerics.md#memory-read.
         """
-        return self.o_norm(fast_weight.forward(weights, queries).transpose(1, 2)).flatten(2)
+        of_heads = rearrange(fast_weight.forward(weights, queries), "b e l d -> b l e d")
+        return rearrange(self.o_norm(of_heads), "b l e d -> b l (e d)")
 
     def modulated(self, answers: Tensor, chunk_mask: Tensor | None = None) -> Tensor:
         """Return gate * (LN(answers) * (1 + scale) + shift), all three predicted from the answers, [..., C]."""
@@ -247,10 +255,13 @@ class AdaptiveMemoryUnit(Recomputed):
         docs/numerics.md#memory-gradient.
         """
         offset = self.base_lr + math.log(-math.expm1(-self.base_lr))
-        rates = F.softplus(self.lrs(x) + offset).unflatten(-1, (3, self.num_heads))
+        rates = rearrange(
+            F.softplus(self.lrs(x) + offset), "b k s n (matrix e) -> b k s n matrix e", matrix=3
+        )
         if chunk_mask is not None:
-            rates = rates * chunk_mask[:, :, None, None, None, None].to(rates.dtype)
-        return TokenRates(*(rate.flatten(1, 3).mT for rate in rates.unbind(-2)))
+            rates = rates * rearrange(chunk_mask, "b k -> b k 1 1 1 1").to(rates.dtype)
+        # Split before folded: the gradient then comes back contiguous, which decides how sums over it are rounded.
+        return TokenRates(*(rearrange(rate, "b k s n e -> b e (k s n)") for rate in rates.unbind(-2)))
 
     def patch_tokens(self, tokens: Tensor) -> Tensor:
         """Return the patch tokens of tokens [B, K, S, P, C] in at least float32."""
@@ -258,9 +269,9 @@ class AdaptiveMemoryUnit(Recomputed):
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _merge(x: Tensor) -> Tensor:
+def _tokens_per_head(x: Tensor) -> Tensor:
     """Return [B, K, S, N, E, D] as [B, E, L, D]."""
-    return x.flatten(1, 3).transpose(1, 2)
+    return rearrange(x, "b k s n e d -> b e (k s n) d")
 
 
 def _rotated(x: Tensor, table: RotaryTable | None) -> Tensor:

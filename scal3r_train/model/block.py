@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.model.activation_checkpointing import Recomputed
@@ -67,14 +68,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: RotaryTable | None) -> Tensor:
         """Attend within each sequence of x, [A, N, C]; the rotary table's rows repeat along N."""
-        num_sequences, num_tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(num_sequences, num_tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k, v = rearrange(self.qkv(x), "a n (qkv h d) -> qkv a h n d", qkv=3, h=self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-        return self.proj(y.transpose(1, 2).reshape(num_sequences, num_tokens, dim))
+        return self.proj(rearrange(y, "a h n d -> a n (h d)"))
 
 
 class Block(nn.Module):

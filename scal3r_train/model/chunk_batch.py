@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from scal3r_train.model.rope import TokenPositions
@@ -55,8 +56,8 @@ class ImageBatch:
 
     def one_row_per_chunk(self, first: int) -> ImageBatch:
         """Return the batch as if each chunk were a sequence of its own, [B * K, 1, ...], numbered from `first`."""
-        images = self.images.flatten(0, 1)[:, None]
-        mask = None if self.chunk_mask is None else self.chunk_mask.flatten()[:, None]
+        images = rearrange(self.images, "b k ... -> (b k) 1 ...")
+        mask = None if self.chunk_mask is None else rearrange(self.chunk_mask, "b k -> (b k) 1")
         return ImageBatch(images, tuple(range(first, first + len(images))), self.places, mask)
 
 

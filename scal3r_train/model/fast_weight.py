@@ -71,7 +71,7 @@ def ascent_gradient(weights: FastWeights, keys: Tensor, values: Tensor, rates: T
 def ascent_gradient_autograd(
     weights: FastWeights, keys: Tensor, values: Tensor, rates: TokenRates
 ) -> FastWeights:
-    """Plain twin of `ascent_gradient`: autograd of the objective, one matrix at a time; the tests' oracle."""
+    """Plain reference of `ascent_gradient`: autograd of the objective, one matrix at a time; the tests' oracle."""
 
     def gradient_of(name: str) -> Tensor:
         leaves = FastWeights(*(w.detach().clone().requires_grad_() for w in weights))

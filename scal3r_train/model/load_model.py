@@ -55,7 +55,7 @@ MemoryUse = Literal["sequence", "chunk", "off"]
 MEMORY_WEIGHTS = "aggregator.memory_units."
 
 
-class ModelSettings(StrictModel):
+class LoadedModelSettings(StrictModel):
     """Which network predicts, and how."""
 
     checkpoint: Path | None = Field(
@@ -74,7 +74,7 @@ class ModelSettings(StrictModel):
 def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None) -> Scal3RModel:
     """Return the checkpoint's model on `device`, in evaluation mode and without gradients.
 
-    `memory` changes how its memories are used (`ModelSettings.memory`); with "off" their weights are left out.
+    `memory` changes how its memories are used (`LoadedModelSettings.memory`); with "off" their weights are left out.
 
     Raises:
         UserError: no folder is given, it does not exist, or it does not hold exactly this model's weights in

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
@@ -179,7 +180,9 @@ class Scal3RModel(Scal3RPreTrainedModel):
             fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
             every_stage = unbatch(stages, batches, num_sequences)
             fields["pose_encoding_stages"] = (
-                every_stage.movedim(2, 0) if isinstance(every_stage, Tensor) else every_stage
+                rearrange(every_stage, "b k t s pose -> t b k s pose")
+                if isinstance(every_stage, Tensor)
+                else every_stage
             )
         dense_heads = (("depth", self.depth_head, "depth"), ("points", self.point_head, "world_points"))
         for name, dense_head, value in dense_heads:
@@ -211,19 +214,26 @@ class Scal3RModel(Scal3RPreTrainedModel):
         with torch.autocast(
             tokens.device.type, enabled=False
         ):  # heads keep to their weights' dtype (docs/numerics.md#precision)
-            stages = self.camera_head(tokens.flatten(0, 1))
+            stages = self.camera_head(rearrange(tokens, "b k s c -> (b k) s c"))
         stages = stages[:, :, temporal_order(tokens.shape[2])]
-        return stages.unflatten(1, tokens.shape[:2]).movedim(0, 2)
+        return rearrange(stages, "t (b k) s pose -> b k t s pose", b=len(tokens))
 
     def _dense(self, head: DPTHead, batch: ImageBatch, taps: dict[int, Tap]) -> tuple[Tensor, Tensor]:
         """Return a dense head's values and confidence in temporal order; one-channel values lose the last axis."""
-        leading, size = batch.images.shape[:3], self.config.patch_size
+        (num_sequences, num_chunks, num_frames), size = batch.images.shape[:3], self.config.patch_size
         grid = batch.images.shape[-2] // size, batch.images.shape[-1] // size
         with torch.autocast(batch.images.device.type, enabled=False):
-            of_frames = [[half.flatten(0, 2) for half in taps[j]] for j in self.config.tap_layers]
+            of_frames = [
+                [rearrange(half, "b k s p c -> (b k s) p c") for half in taps[j]]
+                for j in self.config.tap_layers
+            ]
             values, conf = head(of_frames, grid)
-        order = temporal_order(leading[2])
-        values, conf = values.unflatten(0, leading)[:, :, order], conf.unflatten(0, leading)[:, :, order]
+        values, conf = (
+            rearrange(each, "(b k s) ... -> b k s ...", b=num_sequences, k=num_chunks)[
+                :, :, temporal_order(num_frames)
+            ]
+            for each in (values, conf)
+        )
         return (values.squeeze(-1) if values.shape[-1] == 1 else values), conf
 
 

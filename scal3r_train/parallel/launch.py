@@ -1,6 +1,6 @@
 """What the launcher asked for: the engine, and its settings where the launcher has any.
 
-`accelerate launch --config_file recipes/accelerate/X.yaml` tells its choice through environment variables, which
+`accelerate launch --config_file recipes/accelerate/X.yaml` states its choice in environment variables, which
 Accelerate's own plugins read back. torchrun says nothing; a recipe may then name the engine (`parallel.engine`).
 """
 

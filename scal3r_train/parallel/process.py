@@ -65,7 +65,7 @@ def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     """Join the peers that a launcher started, if any, and leave them at the end.
 
     Under plain `python` nothing is started. A group that already exists is used and left alone. `timeout`: how long
-    a collective waits for a peer before it fails. After an error in the body the peers are not told goodbye: that
+    a collective waits for a peer before it fails. After an error in the body the process group is not closed: that
     may wait for one that is gone, and this process is about to end.
     """
     owns_group = is_launched() and not dist.is_initialized()

@@ -26,7 +26,7 @@ from scal3r_train.planning.choices import (
 )
 from scal3r_train.planning.engine_bytes import FP32, traffic
 from scal3r_train.planning.step_size import StepSize
-from scal3r_train.recipe import TrainingRecipe
+from scal3r_train.training.recipe import TrainingRecipe
 
 MIB = 2**20
 

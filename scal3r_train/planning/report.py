@@ -15,7 +15,8 @@ from scal3r_train.data.sampling.plan import Source, StepPlan, plan_step
 from scal3r_train.data.sampling.sources import DataSettings, index_exists, open_sources
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.planning.step_size import StepSize
-from scal3r_train.recipe import ModelSettings, load_training_recipe
+from scal3r_train.recipe import load_training_recipe
+from scal3r_train.training.recipe import TrainedModelSettings
 
 
 def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps: int) -> int:
@@ -116,7 +117,7 @@ def largest_step(plans: Sequence[StepPlan], config: Scal3RConfig) -> StepSize:
     )
 
 
-def _network_of(settings: ModelSettings) -> Scal3RConfig:
+def _network_of(settings: TrainedModelSettings) -> Scal3RConfig:
     if settings.network is not None:
         return Scal3RConfig(**settings.network.model_dump())
     assert settings.checkpoint is not None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
+from scal3r_train.losses.objective import ONE_RANK, ObjectiveSettings, compute_terms, reduce_terms
 from scal3r_train.losses.targets import Targets
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.modeling_scal3r import Scal3RModel
@@ -91,7 +91,7 @@ class StepMeter:
                 output = self.model(images, targets.chunk_mask)
                 self._is_forward = False
             terms = compute_terms(output, targets, self.losses)
-            loss, _ = reduce_terms(terms, self.losses.average, _alone, targets.chunk_mask, 1, _alone, 1.0)
+            loss, _ = reduce_terms(terms, self.losses.average, targets.chunk_mask, ONE_RANK, 1.0)
             del output, targets, terms
             loss.backward()
         self.model.zero_grad(set_to_none=True)
@@ -147,7 +147,3 @@ def _batch(size: StepSize) -> tuple[Tensor, Targets]:
         chunk_mask=torch.empty(chunks, dtype=torch.bool),
     )
     return torch.empty(*chunks, size.num_frames, 3, size.height, size.width), targets
-
-
-def _alone(x: Tensor) -> Tensor:
-    return x

@@ -18,7 +18,13 @@ from scal3r_train.config import UserError
 from scal3r_train.data.dataset import FailedBatch
 from scal3r_train.data.sampling.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.losses.objective import ObjectiveSettings, Predictions, compute_terms, reduce_terms
+from scal3r_train.losses.objective import (
+    ObjectiveSettings,
+    Predictions,
+    RankSums,
+    compute_terms,
+    reduce_terms,
+)
 from scal3r_train.losses.targets import build_targets, require_finite
 from scal3r_train.parallel.collectives import gather_to_all, total_over_group, total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
@@ -43,12 +49,12 @@ class StepResult:
     Attributes:
         logs: unweighted and weighted loss terms, `loss`, `grad_norm` and that of its parts, seconds.
         is_applied: False when the vote found a non-finite loss or gradient and all ranks skipped the update.
-        blamed: the sequences behind a skipped step.
+        culprits: the sequences behind a skipped step.
     """
 
     logs: dict[str, float]
     is_applied: bool
-    blamed: tuple[str, ...] = ()
+    culprits: tuple[str, ...] = ()
 
 
 def train_step(
@@ -56,31 +62,31 @@ def train_step(
     groups: ContextGroups,
     micro_steps: Sequence[MicroStep],
     objective: ObjectiveSettings,
-    watch: StepProfiler,
+    profiler: StepProfiler,
 ) -> StepResult:
     """Make one optimizer step; every rank calls it with the same plans and takes the same decision.
 
-    The batches have to be readable: `DataFaults.mended` sees to it.
+    The batches have to be readable: `DataFaults.replace_unreadable` sees to it.
     """
     started = time.perf_counter()
-    watch.saw_plans([micro_step.plan for micro_step in micro_steps])
+    profiler.saw_plans([micro_step.plan for micro_step in micro_steps])
     batches = [readable(micro_step.batch) for micro_step in micro_steps]
     num_averaged = mean_count([micro_step.plan for micro_step in micro_steps], objective)
     logs: list[dict[str, Tensor]] = []
     culprits: list[str] = []
     for place, (micro_step, batch) in enumerate(zip(micro_steps, batches, strict=True)):
         with engine.micro_step(is_last=place == len(micro_steps) - 1):
-            with watch.phase("forward"):
+            with profiler.phase("forward"):
                 loss, terms = forward_loss(
-                    engine, groups, micro_step.plan, batch, objective, num_averaged, watch
+                    engine, groups, micro_step.plan, batch, objective, num_averaged, profiler
                 )
-            with watch.phase("backward"):
+            with profiler.phase("backward"):
                 engine.backward(loss)
             logs.append(terms)
             if not math.isfinite(float(loss.detach())):
                 culprits += batch.sequence_ids
     averages = {key: float(torch.stack([log[key] for log in logs]).mean()) for key in logs[0]}
-    with watch.phase("optimizer"):
+    with profiler.phase("optimizer"):
         norms = engine.gradient_norms()
     grad_norm = norms.pop("total")
     values = {
@@ -90,11 +96,11 @@ def train_step(
         "seconds": time.perf_counter() - started,
     }
     is_finite = math.isfinite(averages["loss"]) and math.isfinite(grad_norm)
-    blamed = vote(batches, culprits, engine.process.device, is_finite=is_finite)
-    if blamed:
+    voted = vote(batches, culprits, engine.process.device, is_finite=is_finite)
+    if voted:
         engine.skip_update()
-        return StepResult(values, is_applied=False, blamed=blamed)
-    with watch.phase("optimizer"):
+        return StepResult(values, is_applied=False, culprits=voted)
+    with profiler.phase("optimizer"):
         engine.update(grad_norm)
     return StepResult(values, is_applied=True)
 
@@ -106,32 +112,25 @@ def forward_loss(
     batch: SequenceBatch,
     objective: ObjectiveSettings,
     num_averaged: float,
-    watch: StepProfiler,
+    profiler: StepProfiler,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's share of the loss, scaled for the engine's average over ranks, and the step's logs."""
     process = engine.process
     ranks = plan.for_rank(process.rank).group.ranks
     group = groups[ranks]
-    connect_memories(engine.bare_model, group, watch.waiting)
+    connect_memories(engine.bare_model, group, profiler.waiting)
     batch = batch.to(process.device, non_blocking=True)
-    with watch.memories(len(ranks)):
+    with profiler.memories(len(ranks)):
         output = engine.forward(batch.float_images(), batch.chunk_mask)
-    watch.saw_output(output, batch)
+    profiler.saw_output(output, batch)
 
     def over_group(x: Tensor) -> Tensor:
         return total_over_group(x, group)
 
     targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
     terms = compute_terms(cast(Predictions, output), targets, objective)  # tensors in, tensors out
-    loss, logs = reduce_terms(
-        terms,
-        objective.average,
-        over_group,
-        batch.chunk_mask,
-        process.world_size,
-        total_over_world,
-        num_averaged,
-    )
+    sums = RankSums(process.world_size, total_over_world, over_group)
+    loss, logs = reduce_terms(terms, objective.average, batch.chunk_mask, sums, num_averaged)
     return loss, logs | {f"weighted/{name}": entry.weight * logs[name] for name, entry in terms.items()}
 
 

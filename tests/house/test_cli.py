@@ -57,12 +57,12 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ),
     (
         "export s --to ply o.ply",
-        "scal3r_train.scene.export.run.main",
+        "scal3r_train.scene.export.export_scene.main",
         (Path("s"), Path("o.ply"), "ply", {}),
     ),
     (
         "export --to colmap s o --max-points 9 --voxel-size 0.5 --text --images d",
-        "scal3r_train.scene.export.run.main",
+        "scal3r_train.scene.export.export_scene.main",
         (
             Path("s"),
             Path("o"),

@@ -71,7 +71,13 @@ def test_its_world_can_be_planned_without_its_data(path: Path) -> None:
     assert max(used) <= world_size, "a group that this world cannot form"
 
 
-@pytest.mark.parametrize("name", ["paper/stage_1", "paper/stage_2_long", "finetune/full_8gpu"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "finetune/full_8gpu",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("paper/stage_1", "paper/stage_2_long")),
+    ],
+)
 def test_the_published_network_is_planned_at_that_size(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`scal3r plan` with the network written out, since nobody has the checkpoint here."""
     path = PROJECT_ROOT / "recipes" / f"{name}.yaml"

@@ -153,7 +153,7 @@ def test_each_mode_keeps_less_than_the_one_before():
         kept[mode] = kept_bytes(model, random_images(1, 4, 6))
     assert kept["none"] > 5 * kept["blocks"]
     tokens = 4 * 6 * (3 + 6) * 16 * 8
-    # The inputs of 24 blocks and of 2 memories become those of 3 visits, of which the first is no block's own.
+    # The inputs of 24 blocks and of 2 memories become those of 3 segments, of which the first is no block's own.
     assert kept["blocks"] - kept["segments"] > 20 * tokens, kept
 
 

@@ -1,6 +1,7 @@
 """One of two ranks whose parameters are cut into pieces: gradients of two steps per engine and checkpointing mode.
 
-Started by test_sharded_checkpointing.py:  torchrun --nproc-per-node 2 tests/parallel/sharded_worker.py OUTPUT_FOLDER
+Forked by test_sharded_checkpointing.py; alone:
+torchrun --nproc-per-node 2 tests/parallel/sharded_worker.py OUTPUT_FOLDER
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dist.TCPStore:
     monkeypatch.setattr(heartbeat, "BEAT_S", 0.02)
     monkeypatch.setattr(heartbeat, "SEARCH_S", 3.0)
     monkeypatch.setattr(heartbeat, "GRACE_S", 0.1)
-    monkeypatch.setattr(heartbeat, "FAREWELL_S", 1.0)
+    monkeypatch.setattr(heartbeat, "EXIT_WAIT_S", 1.0)
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 

@@ -1,6 +1,7 @@
 """The planner's memory model against the bytes that are alive in real steps."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -32,7 +33,9 @@ NETWORK = tiny.NETWORK | {
 SINGLE = Choice("single", "none", "fp32")
 
 
+@cache
 def costs(world_size: int = 1, numerics: Any = "cpu", **changes: Any) -> Costs:
+    """Return what steps cost; it remembers the steps that it has traced, for all tests."""
     return Costs(Scal3RConfig(**NETWORK | changes), LOSSES, OptimSettings(), world_size, numerics)
 
 
@@ -81,7 +84,7 @@ def test_memories_alone_need_less_and_as_predicted() -> None:
 
 def test_twice_the_layers_and_twice_the_frames_need_twice_the_activations() -> None:
     shallow = costs().step(SINGLE, SIZE).activations
-    deep = costs(num_layers=12, tap_layers=[1, 3, 7, 11], memory_layers=[3, 11])
+    deep = costs(num_layers=12, tap_layers=(1, 3, 7, 11), memory_layers=(3, 11))
     longer = replace(SIZE, num_frames=8)
     assert 1.3 * shallow < deep.step(SINGLE, SIZE).activations < 2 * shallow
     assert 1.8 * shallow < costs().step(SINGLE, longer).activations < 2 * shallow

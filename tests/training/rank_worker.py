@@ -1,6 +1,6 @@
 """One of two ranks: trains what the tests compare with one process, and notes what happened to it.
 
-Started by conftest.py:  torchrun --nproc-per-node 2 tests/training/rank_worker.py TOWNS_INDEX OUTPUT_FOLDER
+Forked by conftest.py; alone:  torchrun --nproc-per-node 2 tests/training/rank_worker.py TOWNS_INDEX OUTPUT_FOLDER
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def one_sequence_per_rank(curriculum: Any, sources: Any, seed: int, step: int, w
 
 @contextmanager
 def noted_steps() -> Iterator[list[dict[str, Any]]]:
-    """Note for each step whether it was applied, whom it blamed, and what this rank had read."""
+    """Note for each step whether it was applied, which sequences it named, and what this rank had read."""
     notes: list[dict[str, Any]] = []
     original = trainer.train_step
 
@@ -61,7 +61,7 @@ def noted_steps() -> Iterator[list[dict[str, Any]]]:
         notes.append(
             {
                 "is_applied": result.is_applied,
-                "blamed": list(result.blamed),
+                "culprits": list(result.culprits),
                 "has_moved": not torch.equal(before, after),
                 "sequences": [name for micro in micro_steps for name in micro.batch.sequence_ids],
                 "lr": next(iter(engine.learning_rates.values())),

@@ -34,7 +34,7 @@ def test_a_nan_on_one_rank_is_skipped_by_both(ranks: Ranks) -> None:
 def test_the_sequence_behind_the_nan_is_named(ranks: Ranks) -> None:
     mine, poisoned = (rank["poisoned_once"][1] for rank in ranks.notes)
     assert mine["sequences"] != poisoned["sequences"]
-    assert mine["blamed"] == poisoned["blamed"] == poisoned["sequences"]
+    assert mine["culprits"] == poisoned["culprits"] == poisoned["sequences"]
 
 
 def test_too_many_skipped_steps_end_the_run_on_both(ranks: Ranks) -> None:
@@ -91,7 +91,7 @@ def test_what_a_run_prints(towns: Path, tmp_path: Path, capfd: pytest.CaptureFix
     assert [line.split()[:3] for line in lines] == [["step", str(k), "rotation_deg"] for k in (0, 3, 5)]
 
 
-def test_skipped_steps_are_told_and_written_as_null(
+def test_skipped_steps_are_reported_and_written_as_null(
     towns: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone as well; also when it is the very first step, before the optimizer ever ran.

@@ -8,8 +8,8 @@ import torch
 from transformers import get_scheduler
 
 from scal3r_train.losses.camera import CameraLossSettings
+from scal3r_train.losses.depth_and_points import PointLossSettings
 from scal3r_train.losses.objective import ObjectiveSettings
-from scal3r_train.losses.points import PointLossSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.training.optim import OptimSettings, build_optimizer, learning_rate_factor, parameter_groups

@@ -8,9 +8,9 @@ import pytest
 
 from scal3r_train.config import UserError
 from scal3r_train.data.dataset import plan_data
-from scal3r_train.recipe import ModelSettings, require_whole_patches
 from scal3r_train.train import build_model, main
 from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
+from scal3r_train.training.recipe import TrainedModelSettings, require_whole_patches
 from tests.training import tiny
 
 
@@ -50,13 +50,15 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
-        build_model(ModelSettings(checkpoint=str(tmp_path / "absent")))
+        build_model(TrainedModelSettings(checkpoint=str(tmp_path / "absent")))
 
 
 def test_a_loaded_model_can_be_trained(tmp_path: Path) -> None:
-    model = build_model(ModelSettings.model_validate({"network": tiny.NETWORK}))
+    model = build_model(TrainedModelSettings.model_validate({"network": tiny.NETWORK}))
     model.save_pretrained(tmp_path / "model")
-    again = build_model(ModelSettings(checkpoint=str(tmp_path / "model"), activation_checkpointing="blocks"))
+    again = build_model(
+        TrainedModelSettings(checkpoint=str(tmp_path / "model"), activation_checkpointing="blocks")
+    )
     assert again.training
     assert any(vars(module).get("gradient_checkpointing") for module in again.modules())
     assert not any(vars(module).get("gradient_checkpointing") for module in model.modules())

@@ -20,10 +20,10 @@ from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.process import joined_processes
-from scal3r_train.recipe import TrainingRecipe
-from scal3r_train.train import build_model, trainer_settings
+from scal3r_train.train import build_model
 from scal3r_train.training import trainer
 from scal3r_train.training.checkpointing.checkpoint_files import StateReader
+from scal3r_train.training.recipe import TrainingRecipe
 
 NETWORK = {
     "image_size": 28,
@@ -93,7 +93,7 @@ def train(recipe: TrainingRecipe) -> str:
         engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
         set_seed(recipe.seed)
         try:
-            return trainer.Trainer(trainer_settings(recipe), engine, build_model(recipe.model)).fit()
+            return trainer.Trainer(recipe, engine, build_model(recipe.model)).fit()
         finally:
             engine.close()
 

@@ -1,4 +1,4 @@
-"""The processes that read ahead: how they begin, whom they obey, and what is said when one dies."""
+"""The processes that read training data ahead: how they start, how they end, and the message when one dies."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _end_when_parent_says() -> None:
 
 @contextmanager
 def deaths_named() -> Iterator[None]:
-    """Turn the end of a reading process, wherever torch tells of it inside the body, into one line.
+    """Turn the end of a reading process, wherever torch reports it inside the body, into one line.
 
     Raises:
         UserError: naming process and signal.
@@ -69,8 +69,8 @@ def deaths_named() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith(DEATH):
             raise
-        told = str(error).split(". ")[0].strip(" .").removeprefix("DataLoader ")
+        reason = str(error).split(". ")[0].strip(" .").removeprefix("DataLoader ")
         raise UserError(
-            f"a reading process died: {told}; if memory (RAM or /dev/shm) ran out, lower data.num_workers, else "
+            f"a reading process died: {reason}; if memory (RAM or /dev/shm) ran out, lower data.num_workers, else "
             "data.num_workers=0 shows the error"
         ) from None

@@ -1,4 +1,4 @@
-"""Scenes that benchmarks are scored on: no training loader shows them, and every checkpoint says so.
+"""Scenes that benchmarks are scored on: they are kept out of training, and every checkpoint says so.
 
 A sequence is denied if its index says that it is of a test or validation split, or if a rule below names it, whatever
 split an index gives it. Raise VERSION with every change.

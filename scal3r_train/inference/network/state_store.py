@@ -1,10 +1,8 @@
-"""Where the states of chunks live between two visits: on the device, on the host, on disk, or nowhere.
+"""Where the states of chunks wait between two segments (device, host, disk or nowhere), and which of these has room.
 
 A state that is not there is computed again from the images. So a store may forget: "recompute" keeps nothing, and a
 run that was killed goes on with whatever its disk store still holds. Moves are counted, so that what a schedule costs
-can be measured.
-
-Which store the states of a run's chunks fit into, decided before the run from what is free.
+can be measured. Which store a run uses is decided before it, from what is free (`plan_states`).
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ class StateStore(Protocol):
         """Forget a chunk."""
 
 
-class _Ledger:
+class _StoreSizes:
     """Counts what a store holds and moves."""
 
     def __init__(self) -> None:
@@ -60,7 +58,7 @@ class _Ledger:
         self.peak_bytes = max(self.peak_bytes, sum(self._sizes.values()))
 
 
-class RecomputeStore(_Ledger):
+class RecomputeStore(_StoreSizes):
     """Keeps nothing."""
 
     def put(self, chunk: int, state: ChunkState) -> None:
@@ -77,7 +75,7 @@ class RecomputeStore(_Ledger):
         """Do nothing."""
 
 
-class DeviceStore(_Ledger):
+class DeviceStore(_StoreSizes):
     """Keeps states where they were made."""
 
     def __init__(self) -> None:
@@ -102,7 +100,7 @@ class DeviceStore(_Ledger):
         self._sizes.pop(chunk, None)
 
 
-class HostStore(_Ledger):
+class HostStore(_StoreSizes):
     """Keeps states in pinned host memory; copies run beside the computation, in a stream of their own."""
 
     def __init__(self, device: torch.device) -> None:
@@ -159,7 +157,7 @@ class HostStore(_Ledger):
         self._sizes.pop(chunk, None)
 
 
-class DiskStore(_Ledger):
+class DiskStore(_StoreSizes):
     """Keeps one file a chunk; what a killed run has left there is used again."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -176,7 +174,7 @@ class DiskStore(_Ledger):
             UserError: the disk is full or the folder is gone.
         """
         tensors = {name: tensor.contiguous().cpu() for name, tensor in state.tensors.items()}
-        metadata = {"num_visits": str(state.num_visits), "image_hw": "{} {}".format(*state.image_hw)}
+        metadata = {"segments_done": str(state.segments_done), "image_hw": "{} {}".format(*state.image_hw)}
         save_tensors(
             self._path(chunk), tensors, metadata, "chunk states (schedule.state = recompute needs none)"
         )
@@ -187,15 +185,16 @@ class DiskStore(_Ledger):
         """Do nothing: the operating system reads ahead."""
 
     def take(self, chunk: int) -> ChunkState | None:
-        """Return the state; None when there is no file or it is damaged."""
+        """Return the state; None when there is no file, or it is damaged or of another version."""
         try:
             with safe_open(self._path(chunk), "pt") as file:
                 metadata = file.metadata()
+                segments_done = int(metadata["segments_done"])
+                height, width = map(int, metadata["image_hw"].split())
                 tensors = {name: file.get_tensor(name).to(self._device) for name in file.keys()}
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, KeyError):
             return None
-        height, width = map(int, metadata["image_hw"].split())
-        state = ChunkState(int(metadata["num_visits"]), tensors, (height, width))
+        state = ChunkState(segments_done, tensors, (height, width))
         self.moved_bytes += state.num_bytes
         return state
 
@@ -218,7 +217,7 @@ def open_store(kind: StoreKind, device: torch.device, folder: Path) -> StateStor
 
 
 GIB, MIB = 2**30, 2**20
-DEVICE_SHARE, HOST_SHARE, DISK_SHARE = 0.5, 0.5, 0.8
+DEVICE_SHARE, HOST_SHARE, DISK_SHARE = 0.5, 0.5, 0.8  # of what is free, at most
 STORES: tuple[StoreKind, ...] = ("device", "host", "disk", "recompute")
 
 

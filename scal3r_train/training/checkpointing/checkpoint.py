@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 
 from scal3r_train import __version__
-from scal3r_train.config import UserError, write_text_atomically
+from scal3r_train.config import StrictModel, UserError, write_text_atomically
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.checkpoint_files import (
@@ -40,7 +40,7 @@ from scal3r_train.training.checkpointing.checkpoint_files import (
     write_shards,
 )
 from scal3r_train.training.checkpointing.ema import MovingAverage
-from scal3r_train.training.checkpointing.export import ExportSettings, export_model
+from scal3r_train.training.checkpointing.export import export_model
 from scal3r_train.training.progress import Progress
 
 
@@ -79,9 +79,17 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 
-class CheckpointSettings(ExportSettings):
+class CheckpointSettings(StrictModel):
     """The `checkpoint` section of a training recipe."""
 
+    max_shard_size: str = Field(
+        default="5GB", pattern="^[1-9][0-9]*(KB|MB|GB)$", description="largest file of exported weights"
+    )
+    licence: str = Field(
+        default="other",
+        min_length=1,
+        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
+    )
     every: int = Field(
         default=500, ge=1, description="steps between checkpoints; the last step is always saved"
     )

@@ -132,7 +132,7 @@ class Wandb:
             raise UserError(
                 f"telemetry.wandb={mode}: wandb refuses ({reason}); telemetry.wandb=offline works"
             ) from None
-        # A resumed run tells some steps again. As an axis of its own, unlike wandb's, the step may go back.
+        # A resumed run logs some steps again. As an axis of its own, unlike wandb's, the step may go back.
         self._run.define_metric("*", step_metric="step")
 
     @property

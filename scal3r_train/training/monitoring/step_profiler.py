@@ -196,7 +196,7 @@ class StepProfiler:
 
     @contextmanager
     def memories(self, num_ranks: int) -> Iterator[None]:
-        """Watch the memories of a forward that is shared by the `num_ranks` of a context group."""
+        """Measure the memories of a forward that is shared by the `num_ranks` of a context group."""
         if self._means is None:
             yield
         else:

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, lines on the console and metrics with stable keys (docs/training.md).
+"""What a run reports: a progress bar, lines on the console and metrics with stable keys (docs/training.md).
 
 The numbers come from `step_profiler.py`, `step.py` and `training/validation.py`; they go to the sinks of `sinks.py`.
 """

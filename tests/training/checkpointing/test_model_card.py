@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel
 
 from scal3r_train import __version__
-from scal3r_train.data.index.index_summary import DatasetSummary
+from scal3r_train.data.index.index import DatasetSummary
 from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.training.checkpointing.model_card import CardFacts, model_card, validations
 from tests.training import tiny
@@ -123,7 +123,7 @@ def test_a_run_describes_its_models(one_process: OneProcess) -> None:
     assert "4 of 5" in earlier and "at step 3" in earlier and "was not finished" in earlier
 
 
-def test_ranks_are_told(ranks: Ranks) -> None:
+def test_ranks_are_in_the_card(ranks: Ranks) -> None:
     assert "2, engine ddp, fp32, on CPU" in (ranks.folder / "shared/model/README.md").read_text()
 
 

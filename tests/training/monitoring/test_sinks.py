@@ -139,7 +139,7 @@ def test_auto_is_online_only_with_login_and_server(
     assert mode_of(monkeypatch, tmp_path, "offline", "key", here) == "offline"
 
 
-def test_a_step_may_be_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_may_be_logged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """wandb drops values whose own step goes back: ours is a value like others."""
     fake = FakeWandb(None, "")
     monkeypatch.setattr(sinks, "_import_wandb", lambda: fake)
