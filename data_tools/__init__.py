@@ -2,6 +2,7 @@
 
 One file a command: index.py, prepare.py, check.py, preview.py, summary.py, pack.py, synth.py. Below them:
 
+    registry.py      the data sets that are known, by name
     adapters/        one file a data set
     preparing/       derived files for the few sets that need them
     formats/         what several data sets write alike

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.adapters.registry import ADAPTERS
 from scal3r_data_tools.checking.evidence import CheckSettings
 from scal3r_data_tools.checking.examine import SequenceReport, examine
+from scal3r_data_tools.registry import ADAPTERS
 from scal3r_train.data.sequence import SequenceRecord
 from tests.data_tools.planted import CAMERA_AXES
 

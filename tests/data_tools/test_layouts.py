@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scal3r_data_tools import check, index
-from scal3r_data_tools.adapters.registry import ADAPTERS
+from scal3r_data_tools.registry import ADAPTERS
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
