@@ -13,10 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
+from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments, stepped_parameters
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
@@ -27,13 +26,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
 class TorchEngine(Engine):
     """An engine whose parameters carry their gradients."""
 
-    def _wrap(self) -> None:
-        groups = self.optimizer.param_groups
-        allocate_moments(self.optimizer, (parameter for group in groups for parameter in group["params"]))
-
     def backward(self, loss: Tensor) -> None:
         """Accumulate in `.grad`."""
-        (loss / self.accumulation_steps).backward()
+        self.accelerator.backward(loss)
 
     def _apply(self, norm: float) -> None:
         factor = min(1.0, self.clip_norm / (norm + 1e-6))  # as torch's clip_grad_norm_
@@ -50,15 +45,11 @@ class ReplicatedEngine(TorchEngine):
     """Plain PyTorch, wrapped in DDP when there are peers."""
 
     def _wrap(self) -> None:
-        super()._wrap()
-        self._called: nn.Module = self.bare_model
+        # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        self._called: nn.Module = self.accelerator.prepare(self.bare_model)
+        allocate_moments(self.optimizer, stepped_parameters(self.optimizer))
         if self.name == "ddp":
-            # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
-            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-            self._called = DistributedDataParallel(
-                self.bare_model,
-                device_ids=[self.process.device] if self.process.device.type == "cuda" else None,
-            )
             self._settle_buckets()
 
     def _settle_buckets(self) -> None:
@@ -82,11 +73,9 @@ class ReplicatedEngine(TorchEngine):
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
         """Exchange gradients in the last micro-step only."""
-        if is_last or not isinstance(self._called, DistributedDataParallel):
+        with self.accelerator.accumulate(self._called):
+            assert self.accelerator.sync_gradients == is_last
             yield
-        else:
-            with self._called.no_sync():
-                yield
 
     def gradients(self) -> Mapping[str, Tensor]:
         """Return the whole averaged gradients."""
@@ -96,8 +85,7 @@ class ReplicatedEngine(TorchEngine):
             if parameter.grad is not None
         }
 
-    @property
-    def holds_whole_gradients(self) -> bool:
+    def holds_whole_gradient(self, name: str) -> bool:
         """Every rank holds all of it."""
         return True
 

@@ -36,31 +36,25 @@ ZERO_OPTIMIZATION: dict[str, dict[str, Any]] = {
 }
 
 
-def zero_config(
-    name: EngineName, precision: str, clip_norm: float, accumulation_steps: int
-) -> dict[str, Any]:
-    """Return the configuration for `deepspeed.initialize`.
+def zero_config(name: EngineName, precision: str, accumulation_steps: int) -> dict[str, Any]:
+    """Return DeepSpeed's configuration, but for clipping.
 
-    Whatever the recipe decides (precision, clipping, accumulation) is set here, whatever else the launcher's file
-    says (buckets, offload devices, thresholds) is kept.
+    Whatever the recipe decides (precision, accumulation) is set here, whatever else the launcher's file says
+    (buckets, offload devices, thresholds, printing) is kept.
     """
-    if launched_engine() is None:
-        config: dict[str, Any] = {"zero_optimization": dict(ZERO_OPTIMIZATION[name])}
-    else:
-        config = {key: value for key, value in launched_zero_config().items() if value != "auto"}
-    zero = {key: value for key, value in config["zero_optimization"].items() if value != "auto"}
+    launched = launched_zero_config() if launched_engine() else {"zero_optimization": ZERO_OPTIMIZATION[name]}
     defaults = {
         "contiguous_gradients": True,
         "reduce_bucket_size": BUCKET_NUMEL,
         "allgather_bucket_size": BUCKET_NUMEL,
     }
-    config.pop("bf16", None)
-    config.pop("fp16", None)
-    return config | {
-        "zero_optimization": defaults | zero,
+    return {
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+        **launched,
+        "zero_optimization": defaults | launched["zero_optimization"],
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulation_steps,
-        "gradient_clipping": clip_norm,
         # No module's traffic is lowered to bf16: gradients and gathered parameters travel in fp32.
         "torch_autocast": {
             "enabled": precision == "bf16",
@@ -69,8 +63,6 @@ def zero_config(
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
     }
 
 
@@ -94,11 +86,10 @@ class ZeroEngine(Engine):
             # An optional shared-memory operator that DeepSpeed would compile for a minute.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._is_stage3 = STAGE[self.name] == 3
-        self._zero_engine, self._zero, _, _ = deepspeed.initialize(
-            model=self.bare_model,
-            optimizer=self.optimizer,
-            config=zero_config(self.name, self.settings.precision, self.clip_norm, self.accumulation_steps),
-        )
+        self.accelerator.deepspeed_plugin.deepspeed_config["gradient_clipping"] = self.clip_norm
+        # Accelerate's own `backward` would step at once; the engine that `prepare` returns leaves that to us.
+        self._zero_engine, prepared = self.accelerator.prepare(self.bare_model, self.optimizer)
+        self._zero = prepared.optimizer
         # `Any`: DeepSpeed has given them attributes of its own.
         self._parameters: dict[str, Any] = dict(self.bare_model.named_parameters())
         allocate_moments(self.optimizer, self._flat_partitions())
@@ -112,8 +103,9 @@ class ZeroEngine(Engine):
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
         """Tell DeepSpeed whether this micro-step is the last."""
-        self._zero_engine.set_gradient_accumulation_boundary(is_last)
-        yield
+        with super().micro_step(is_last=is_last):
+            self._zero_engine.set_gradient_accumulation_boundary(is_last)
+            yield
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate and, in the last micro-step, reduce."""
@@ -132,8 +124,7 @@ class ZeroEngine(Engine):
                 found[name] = parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group)
         return found
 
-    @property
-    def holds_whole_gradients(self) -> bool:
+    def holds_whole_gradient(self, name: str) -> bool:
         """Every rank holds its fragments."""
         return False
 
@@ -207,3 +198,4 @@ class ZeroEngine(Engine):
     def close(self) -> None:
         """Let DeepSpeed drop its hooks and buffers."""
         self._zero_engine.destroy()
+        super().close()
