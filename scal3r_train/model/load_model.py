@@ -16,6 +16,7 @@ from pydantic import Field
 from transformers.utils import logging
 
 from scal3r_train.config import StrictModel, UserError, files_sha256
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 
 CONFIG_NAME = "config.json"
@@ -71,6 +72,19 @@ class LoadedModelSettings(StrictModel):
     )
 
 
+def load_config(folder: Path) -> Scal3RConfig:
+    """Return the sizes of a checkpoint's network.
+
+    Raises:
+        UserError: its config.json is damaged or of another model.
+    """
+    try:
+        with _quiet_transformers():
+            return Scal3RConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever is wrong with the file, transformers names it
+        raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
+
+
 def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None) -> Scal3RModel:
     """Return the checkpoint's model on `device`, in evaluation mode and without gradients.
 
@@ -80,7 +94,7 @@ def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse 
         UserError: no folder is given, it does not exist, or it does not hold exactly this model's weights in
             safetensors files.
     """
-    folder = _checkpoint_folder(checkpoint)
+    folder = checkpoint_folder(checkpoint)
     loaded: Any  # transformers annotates the model alone
     try:
         with _quiet_transformers():
@@ -92,8 +106,7 @@ def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse 
                 **_memory_config(memory),
             )
     except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"checkpoint {folder} cannot be loaded: {reason}") from error
+        raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
     model: Scal3RModel
     model, loading = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -111,7 +124,7 @@ def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse 
 
 def checkpoint_sha256(checkpoint: Path | None) -> str:
     """Return one hash over a checkpoint's configuration and weights; names the model in what it predicts."""
-    return folder_sha256(_checkpoint_folder(checkpoint))
+    return folder_sha256(checkpoint_folder(checkpoint))
 
 
 def _memory_config(memory: MemoryUse | None) -> dict[str, Any]:
@@ -119,6 +132,10 @@ def _memory_config(memory: MemoryUse | None) -> dict[str, Any]:
     if memory is None:
         return {}
     return {"memory_layers": []} if memory == "off" else {"memory_scope": memory}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
@@ -135,7 +152,7 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _checkpoint_folder(checkpoint: Path | None) -> Path:
+def checkpoint_folder(checkpoint: Path | None) -> Path:
     """Return the folder after checking that it looks like a checkpoint of ours."""
     if checkpoint is None:
         raise UserError("no checkpoint is given; add model.checkpoint=FOLDER or name it in the recipe")

@@ -6,10 +6,7 @@ What it is told about an engine is in this file; docs/engines.md says what stays
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -20,7 +17,6 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     FullyShardedDataParallelPlugin,
     GradientAccumulationPlugin,
-    ProjectConfiguration,
 )
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 
@@ -32,34 +28,19 @@ if TYPE_CHECKING:
     from scal3r_train.parallel.settings import EngineName
 
 # What Accelerate notes there when it is given a plugin; a later run of the same process may have another engine.
-PLUGIN_VARIABLES = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP")
-
-
-@dataclass(frozen=True)
-class Tracking:
-    """Where a run's metrics go beside its own metrics.jsonl.
-
-    Attributes:
-        names: of Accelerate's trackers: "tensorboard", "wandb".
-        folder: of the run.
-    """
-
-    names: Sequence[str] = ()
-    folder: Path | None = None
+PLUGIN_VARIABLES = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
 
 
 def build_accelerator(
-    name: EngineName, accumulation_steps: int, tracking: Tracking, zero_config: dict[str, Any] | None = None
+    name: EngineName, accumulation_steps: int, zero_config: dict[str, Any] | None = None
 ) -> Accelerator:
     """Return the run's Accelerator for an engine; the peers have been joined (process.py).
 
     Args:
         name: the engine.
         accumulation_steps: micro-steps of an optimizer step.
-        tracking: trackers to make, which `Accelerator.init_trackers` starts.
         zero_config: DeepSpeed's configuration, for the ZeRO engines.
     """
-    logs = None if tracking.folder is None else str(tracking.folder / "tensorboard")
     with _unchanged_variables():
         return Accelerator(
             cpu=not torch.cuda.is_available() and zero_config is None,
@@ -70,8 +51,6 @@ def build_accelerator(
                 num_steps=accumulation_steps, sync_with_dataloader=False
             ),
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-            log_with=list(tracking.names) or None,
-            project_config=ProjectConfiguration(project_dir=logs, logging_dir=logs),
         )
 
 
@@ -90,9 +69,10 @@ def fsdp2_plugin(model: nn.Module | None = None) -> FullyShardedDataParallelPlug
 
     The units of `model` are the modules that it names as not to be split, whatever a launcher's wrap policy says.
     """
-    plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
-    )
+    with _unchanged_variables():
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+        )
     if model is not None:
         present = {type(module).__name__ for module in model.modules()}
         named = cast(list[str], model._no_split_modules)
@@ -125,5 +105,6 @@ def _unchanged_variables() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in PLUGIN_VARIABLES}
     yield
     for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

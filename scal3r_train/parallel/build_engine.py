@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from scal3r_train.config import UserError
-from scal3r_train.parallel.accelerator import Tracking, build_accelerator
+from scal3r_train.parallel.accelerator import build_accelerator
 from scal3r_train.parallel.launch import launched_engine
 from scal3r_train.parallel.process import Process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
@@ -39,9 +39,7 @@ def engine_name(settings: ParallelSettings, process: Process) -> EngineName:
     return settings.engine
 
 
-def build_engine(
-    settings: ParallelSettings, process: Process, accumulation_steps: int, tracking: Tracking = Tracking()
-) -> Engine:
+def build_engine(settings: ParallelSettings, process: Process, accumulation_steps: int) -> Engine:
     """Return the run's engine and in it the run's Accelerator, not yet prepared; `Engine.close` ends both.
 
     Raises:
@@ -57,14 +55,14 @@ def build_engine(
     if name in ("single", "ddp"):
         from scal3r_train.parallel.torch_engine import ReplicatedEngine  # noqa: PLC0415
 
-        accelerator = build_accelerator(name, accumulation_steps, tracking)
+        accelerator = build_accelerator(name, accumulation_steps)
         return ReplicatedEngine(name, settings, process, accelerator)
     if not dist.is_initialized():
         raise UserError(f"engine {name} shards over processes: start them with torchrun or accelerate launch")
     if name == "fsdp2":
         from scal3r_train.parallel.fsdp2 import Fsdp2Engine  # noqa: PLC0415
 
-        accelerator = build_accelerator(name, accumulation_steps, tracking)
+        accelerator = build_accelerator(name, accumulation_steps)
         return Fsdp2Engine(name, settings, process, accelerator)
     if process.device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed prints that it found no other
@@ -75,4 +73,4 @@ def build_engine(
             f"engine {name} needs DeepSpeed: pip install 'scal3r_train[train]' ({error})"
         ) from None
     config = zero_config(name, settings.precision, accumulation_steps)
-    return ZeroEngine(name, settings, process, build_accelerator(name, accumulation_steps, tracking, config))
+    return ZeroEngine(name, settings, process, build_accelerator(name, accumulation_steps, config))

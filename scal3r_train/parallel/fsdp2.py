@@ -17,7 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard as ShardPlacement
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import Shard as ShardPlacement
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
 from scal3r_train.parallel.accelerator import fsdp2_plugin, fsdp2_units
@@ -139,10 +140,13 @@ class Fsdp2Engine(TorchEngine):
         per_rank = -(-length // num_ranks)
         first = min(self.process.rank * per_rank, length)
         local = _local(parameter.detach())
-        assert local.shape[dimension] == min(per_rank, length - first), (
-            "FSDP2 changed how it cuts parameters"
-        )
+        assert local.shape[dimension] == min(per_rank, length - first), "FSDP2 changed how it cuts parameters"
         return first * (parameter.numel() // length)
+
+
+def units(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that are gathered one at a time; the rest of the model is one more unit."""
+    return fsdp2_units(fsdp2_plugin(model), model)
 
 
 def _dimension(shape: torch.Size, num_ranks: int) -> int:

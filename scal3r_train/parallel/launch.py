@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ REFUSED_FSDP = {
     "FSDP_OFFLOAD_PARAMS": "to keep parameters on the host use recipes/accelerate/zero3_offload.yaml",
     "FSDP_ACTIVATION_CHECKPOINTING": "the recipe's model section says what is recomputed",
 }
+
+# `accelerate launch`, `accelerate-launch`, `python -m accelerate.commands.launch`
+LAUNCH_COMMAND = re.compile(
+    r"(^launch|accelerate-launch|accelerate\.commands\.launch|accelerate/commands/launch\.py)$"
+)
 
 # Sections of a DeepSpeed configuration that say what the recipe says: which key of the recipe it is.
 DECIDED_BY_RECIPE = {
@@ -77,7 +83,9 @@ def launched_zero_config() -> dict[str, Any]:
     where = path or "deepspeed_config in the accelerate config"
     for section, key in DECIDED_BY_RECIPE.items():
         if not _leaves_open(config.get(section, "auto")):
-            raise UserError(f"{where}: {section} is the recipe's to decide ({key}): remove it or make it \"auto\"")
+            raise UserError(
+                f'{where}: {section} is the recipe\'s to decide ({key}): remove it or make it "auto"'
+            )
     config = {key: value for key, value in config.items() if key not in DECIDED_BY_RECIPE and value != "auto"}
     zero = config["zero_optimization"]
     return config | {"zero_optimization": {key: value for key, value in zero.items() if value != "auto"}}
@@ -89,7 +97,9 @@ def _read_zero_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"deepspeed_config_file {path} cannot be read: {error}") from None
     if not isinstance(config, dict) or not isinstance(config.get("zero_optimization"), dict):
-        raise UserError(f"deepspeed_config_file {path} has no zero_optimization section; give it one with a stage")
+        raise UserError(
+            f"deepspeed_config_file {path} has no zero_optimization section; give it one with a stage"
+        )
     return config
 
 
@@ -103,7 +113,9 @@ def _leaves_open(value: Any) -> bool:
 def _zero_engine(config: dict[str, Any]) -> EngineName:
     zero = config["zero_optimization"]
     stage = zero.get("stage")
-    devices = {key: (zero.get(key) or {}).get("device") or "none" for key in ("offload_optimizer", "offload_param")}
+    devices = {
+        key: (zero.get(key) or {}).get("device") or "none" for key in ("offload_optimizer", "offload_param")
+    }
     for key, device in devices.items():
         if device not in ("none", "cpu"):
             raise UserError(f"DeepSpeed's {key} to {device} is not supported: its device can be cpu or none")
@@ -146,9 +158,10 @@ def _refuse_lonely_process() -> None:
 
 def _processes_asked_for(command: list[str]) -> int:
     """Return the number of processes of an `accelerate launch` command line; 1 for any other."""
-    if "launch" not in command:
+    places = [place for place, word in enumerate(command) if LAUNCH_COMMAND.search(word)]
+    if not places:
         return 1
-    arguments, _ = launch_command_parser().parse_known_args(command[command.index("launch") + 1 :])
+    arguments, _ = launch_command_parser().parse_known_args(command[places[0] + 1 :])
     if arguments.num_processes is not None:
         return int(arguments.num_processes)
     file = arguments.config_file or (default_config_file if Path(default_config_file).is_file() else None)

@@ -14,13 +14,15 @@ from typing import Any
 
 import deepspeed
 import deepspeed.ops
+import torch
 from deepspeed.utils import logger
-from torch import Tensor
+from torch import Tensor, nn
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
 from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
 from scal3r_train.parallel.launch import launched_engine, launched_zero_config
 from scal3r_train.parallel.settings import EngineName
+from scal3r_train.parallel.weights import Weights
 
 # Bytes in flight per bucket are 4 times these numbers.
 BUCKET_NUMEL = 50_000_000
@@ -76,8 +78,42 @@ class ZeroEngine(Engine):
     module whose traffic is lowered.
     """
 
-    def _wrap(self) -> None:
+    _zero_engine: Any = None  # DeepSpeed's, from `prepare` on
+
+    def _place(self, weights: Weights | None) -> None:
         logger.setLevel(logging.ERROR)  # else it prints every setting, and each skipped step once more
+        if weights is None or STAGE[self.name] < 3:
+            super()._place(weights)
+        else:
+            self._read_partitions(weights)
+
+    def _read_partitions(self, weights: Weights) -> None:
+        """Cut the parameters one module after the other, each with storage for a moment, and read what is kept."""
+        config = self.accelerator.deepspeed_plugin.deepspeed_config
+        anchor: Any = None  # the first parameter that has been cut knows how to cut others
+        for prefix, module in self.bare_model.named_modules():
+            names = [leaf for leaf, _ in module.named_parameters(recurse=False)]
+            if not names:
+                continue
+            parameters: list[Any] = []  # DeepSpeed gives them attributes of its own
+            for leaf in names:
+                empty = getattr(module, leaf)
+                values = torch.zeros_like(empty, device=self.process.device)
+                parameters.append(nn.Parameter(values, requires_grad=empty.requires_grad))
+                setattr(module, leaf, parameters[-1])
+            if anchor is None:
+                deepspeed.zero.Init(nn.ParameterList(parameters), config_dict_or_path=config)
+                anchor = parameters[0]
+            else:
+                anchor.convert_to_zero_parameters(param_list=parameters)
+            for leaf, parameter in zip(names, parameters, strict=True):
+                piece = parameter.ds_tensor.view(-1)[: self._num_valid(parameter)]
+                weights.read_into(f"{prefix}.{leaf}" if prefix else leaf, self._start(parameter), piece)
+        for module in self.bare_model.modules():
+            for leaf, buffer in module.named_buffers(recurse=False):
+                setattr(module, leaf, buffer.to(self.process.device))
+
+    def _wrap(self) -> None:
         # DeepSpeed calls what newer torch has renamed.
         warnings.filterwarnings(
             "ignore", message=".*is deprecated", category=FutureWarning, module="torch.distributed"
@@ -197,5 +233,6 @@ class ZeroEngine(Engine):
 
     def close(self) -> None:
         """Let DeepSpeed drop its hooks and buffers."""
-        self._zero_engine.destroy()
+        if self._zero_engine is not None:
+            self._zero_engine.destroy()
         super().close()

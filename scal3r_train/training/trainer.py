@@ -15,6 +15,7 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import raise_on_all_ranks
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.weights import Weights
 from scal3r_train.training.checkpointing.checkpoint import Checkpoints
 from scal3r_train.training.checkpointing.ema import MovingAverage
 from scal3r_train.training.checkpointing.export import replace_folder
@@ -36,8 +37,10 @@ VALIDATION_SEED_OFFSET = 1_000_003
 class Trainer:
     """Trains a model as a recipe says; the same on one process and on many."""
 
-    def __init__(self, recipe: TrainingRecipe, engine: Engine, model: Scal3RModel) -> None:
-        """Open the data, build the optimizer, wrap the model."""
+    def __init__(
+        self, recipe: TrainingRecipe, engine: Engine, model: Scal3RModel, weights: Weights | None = None
+    ) -> None:
+        """Open the data, build the optimizer, wrap the model, whose values are in `weights` if it has no storage."""
         self.recipe = recipe
         self.folder = Path(recipe.output_dir)
         self.engine = engine
@@ -60,7 +63,8 @@ class Trainer:
         self.guard = RegressionGuard(recipe.validation.guard)
         self.card = CardWriter(recipe, engine, model, self.data.dataset.indexes)
         freeze_untrained_heads(model, recipe.losses)
-        engine.prepare(model, lambda placed: build_optimizer(placed, recipe.optim), recipe.optim.clip_norm)
+        optim = recipe.optim
+        engine.prepare(model, lambda placed: build_optimizer(placed, optim), optim.clip_norm, weights)
         decay = recipe.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
         self.profiler = StepProfiler(engine)
@@ -140,12 +144,12 @@ class Trainer:
         return progress
 
     def _open_telemetry(self, first_step: int) -> Telemetry:
-        recipe, process = self.recipe, self.engine.process
+        recipe = self.recipe
         with raise_on_all_ranks():
             return Telemetry(
                 recipe.telemetry,
                 self.folder,
-                is_main=process.is_main,
+                self.engine.accelerator,
                 num_steps=recipe.optim.num_steps,
                 first_step=first_step,
                 name=recipe.name,

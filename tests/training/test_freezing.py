@@ -176,7 +176,7 @@ def test_every_trainable_parameter_of_a_loaded_model_gets_a_gradient(tmp_path: P
     network = tiny.NETWORK | {"patch_encoder": "dinov2", "encoder_layers": 1, "encoder_heads": 2}
     built(network=network).save_pretrained(tmp_path / "model")
     for train in ("all", "memories", "memories_and_heads"):
-        model = build_model(TrainedModelSettings(checkpoint=str(tmp_path / "model"), train=train))
+        model = tiny.loaded(TrainedModelSettings(checkpoint=str(tmp_path / "model"), train=train))
         output = model(torch.rand(1, 2, 3, 3, 28, 42))
         total = output.pose_encoding_stages.sum() + output.depth.sum() + output.depth_conf.sum()
         total.backward()
@@ -189,8 +189,8 @@ def test_every_trainable_parameter_of_a_loaded_model_gets_a_gradient(tmp_path: P
 def test_a_checkpoint_without_memories_cannot_train_them(tmp_path: Path) -> None:
     built(network=tiny.NETWORK | {"memory_layers": []}).save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match="model.train memories: the model has no memories"):
-        build_model(TrainedModelSettings(checkpoint=str(tmp_path / "model"), train="memories"))
-    model = build_model(TrainedModelSettings(checkpoint=str(tmp_path / "model")))
+        tiny.loaded(TrainedModelSettings(checkpoint=str(tmp_path / "model"), train="memories"))
+    model = tiny.loaded(TrainedModelSettings(checkpoint=str(tmp_path / "model")))
     assert all(value.requires_grad for value in model.parameters())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,12 +19,14 @@ from torch import Tensor
 from scal3r_train.config import validate_mapping
 from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.build_engine import build_engine
+from scal3r_train.parallel.engine import materialize
 from scal3r_train.parallel.process import joined_processes
-from scal3r_train.train import build_model
+from scal3r_train.train import build_model, stored_weights
 from scal3r_train.training import trainer
 from scal3r_train.training.checkpointing.checkpoint_files import StateReader
-from scal3r_train.training.recipe import TrainingRecipe
+from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe
 
 NETWORK = {
     "image_size": 28,
@@ -93,9 +96,19 @@ def train(recipe: TrainingRecipe) -> str:
         engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
         set_seed(recipe.seed)
         try:
-            return trainer.Trainer(recipe, engine, build_model(recipe.model)).fit()
+            weights = stored_weights(recipe.model)
+            return trainer.Trainer(recipe, engine, build_model(recipe.model, weights), weights).fit()
         finally:
             engine.close()
+
+
+def loaded(settings: TrainedModelSettings) -> Scal3RModel:
+    """Return the model of a checkpoint as a single process gets it."""
+    weights = stored_weights(settings)
+    model = build_model(settings, weights)
+    assert weights is not None
+    materialize(model, torch.device("cpu"), weights)
+    return model
 
 
 @contextmanager
