@@ -159,7 +159,8 @@ class Engine(ABC):
         All ranks call this and get the same numbers; not finite if any value of the gradient is not.
         """
         parts = sorted(set(self._group_of.values()))
-        whole, pieces = ({part: [] for part in parts} for _ in range(2))  # type: dict[str, list[Tensor]]
+        whole: dict[str, list[Tensor]] = {part: [] for part in parts}
+        pieces: dict[str, list[Tensor]] = {part: [] for part in parts}
         for name, gradient in self.gradients().items():
             (whole if self.holds_whole_gradient(name) else pieces)[self._group_of[name]].append(gradient)
         device = self.process.device

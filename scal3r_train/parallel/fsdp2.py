@@ -51,10 +51,10 @@ class Fsdp2Engine(TorchEngine):
             "ignored_params": set(self._whole.values()),
         }
         # Inputs are left to autocast.
-        block = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        rounded = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for module in fsdp2_units(plugin, model):
             is_rounded = self.settings.gathered_dtype == "bf16" and type(module).__name__ in BLOCKS
-            fully_shard(module, **options, **({"mp_policy": block} if is_rounded else {}))
+            fully_shard(module, mp_policy=rounded if is_rounded else MixedPrecisionPolicy(), **options)
         fully_shard(model, **options)
         if weights is not None:
             self._read(weights)
