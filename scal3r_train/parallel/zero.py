@@ -154,7 +154,8 @@ class ZeroEngine(Engine):
             if not parameter.requires_grad:
                 continue
             if self._is_stage3:
-                local = self._zero.get_local_fp32_grad_for_param(parameter)
+                # Where it lies; DeepSpeed's public getter copies pieces on the host to the device, every step.
+                local, _ = self._zero._get_fp32_grad_state_partition(parameter, release_swap_buffers=True)
                 found[name] = local.view(-1)[: self._num_valid(parameter)]
             elif parameter._hp_mapping is not None:
                 found[name] = parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group)
