@@ -99,6 +99,7 @@ def write_checkpoint(folder: Path) -> None:
 
 
 def main() -> None:
+    """Print a line for each rank of each way."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("checkpoint", type=Path, nargs="?")
     parser.add_argument("--ranks", type=int, default=8)

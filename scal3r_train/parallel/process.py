@@ -66,6 +66,11 @@ def is_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def launched_rank() -> int:
+    """Return this process's rank as its launcher says, before it has joined its peers; 0 when started alone."""
+    return int(os.environ["RANK"]) if is_launched() else 0
+
+
 @contextmanager
 def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     """Join the peers that a launcher started, if any, and leave them at the end.

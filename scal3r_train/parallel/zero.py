@@ -82,6 +82,13 @@ class ZeroEngine(Engine):
 
     def _place(self, weights: Weights | None) -> None:
         logger.setLevel(logging.ERROR)  # else it prints every setting, and each skipped step once more
+        # DeepSpeed calls what newer torch has renamed.
+        warnings.filterwarnings(
+            "ignore", message=".*is deprecated", category=FutureWarning, module="torch.distributed"
+        )
+        if self.process.device.type == "cpu":
+            # An optional shared-memory operator that DeepSpeed would compile for a minute.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         if weights is None or STAGE[self.name] < 3:
             super()._place(weights)
         else:
@@ -114,13 +121,6 @@ class ZeroEngine(Engine):
                 setattr(module, leaf, buffer.to(self.process.device))
 
     def _wrap(self) -> None:
-        # DeepSpeed calls what newer torch has renamed.
-        warnings.filterwarnings(
-            "ignore", message=".*is deprecated", category=FutureWarning, module="torch.distributed"
-        )
-        if self.process.device.type == "cpu":
-            # An optional shared-memory operator that DeepSpeed would compile for a minute.
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._is_stage3 = STAGE[self.name] == 3
         self.accelerator.deepspeed_plugin.deepspeed_config["gradient_clipping"] = self.clip_norm
         # Accelerate's own `backward` would step at once; the engine that `prepare` returns leaves that to us.
