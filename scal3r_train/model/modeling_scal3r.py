@@ -68,7 +68,8 @@ class Scal3RPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
-    _keep_in_fp32_modules_strict = ["memory_units"]
+    # docs/numerics.md#precision. bfloat16 keeps 8 bits of a pose: from_pretrained(dtype=torch.bfloat16) leaves these be.
+    _keep_in_fp32_modules_strict = ["memory_units", "camera_head", "depth_head", "point_head"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
