@@ -5,7 +5,7 @@ Shapes: B sequences, K chunks held by this process, S frames, P tokens, C channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ class Scal3RPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
-    # docs/numerics.md#precision. bfloat16 keeps 8 bits of a pose: from_pretrained(dtype=torch.bfloat16) leaves these be.
+    # docs/numerics.md#precision: from_pretrained(dtype=torch.bfloat16) would leave 8 bits of a pose.
     _keep_in_fp32_modules_strict = ["memory_units", "camera_head", "depth_head", "point_head"]
 
     @torch.no_grad()
@@ -142,9 +142,20 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 most = self.config.dpt_frames_per_pass
                 head.frames_per_pass = most if num_frames is None else min(most, num_frames)
 
-    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,  # noqa: FBT001, FBT002  transformers' signature
+        gradient_checkpointing_func: Callable[..., Any] = recompute,
+        **kwargs: Any,
+    ) -> None:
+        # The reentrant kind hands on gradients of tensors only, and what is recomputed here takes and gives tuples.
+        if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant", False):
+            raise ValueError(
+                "Scal3R cannot use reentrant checkpointing: leave use_reentrant out or give "
+                '{"use_reentrant": False}'
+            )
         self.aggregator.recomputes_segments = False
-        super()._set_gradient_checkpointing(*args, **kwargs)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     def get_input_embeddings(self) -> None:  # type: ignore[override]
         """Return None: images have no embedding table (accelerate's FSDP2 asks)."""
@@ -197,9 +208,18 @@ class Scal3RModel(Scal3RPreTrainedModel):
             fields[f"{value}_conf"] = unbatch([conf for _, conf in dense_maps], batches, num_sequences)
         return Scal3ROutput(**fields)
 
-    def _wanted_heads(self, heads: Sequence[str] | None) -> list[str]:
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """The heads that the model has, by the names that `forward` takes."""
         modules = {"camera": self.camera_head, "depth": self.depth_head, "points": self.point_head}
-        available = [name for name, module in modules.items() if module is not None]
+        return {name: module for name, module in modules.items() if module is not None}
+
+    def heads_among(self, names: Collection[str]) -> list[str]:
+        """Return the names of those that the model has."""
+        return [name for name in self.heads if name in names]
+
+    def _wanted_heads(self, heads: Sequence[str] | None) -> list[str]:
+        available = list(self.heads)
         unknown = sorted(set(heads or ()) - set(available))
         if unknown:
             raise ValueError(f"the model has no {unknown[0]!r} head; it has {', '.join(available) or 'none'}")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -34,10 +34,12 @@ class Fsdp2Engine(TorchEngine):
             fully_shard(module, mesh=mesh, reshard_after_forward=reshard)
         fully_shard(self.bare_model, mesh=mesh, reshard_after_forward=reshard)
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
         """Run the model under autocast."""
         with autocast(self.settings.precision, self.process.device):
-            output = self.bare_model(images, chunk_mask)
+            output = self.bare_model(images, chunk_mask, heads)
         if not torch.is_grad_enabled():  # no backward will come to give up what this forward has gathered
             for module in self.bare_model.modules():
                 if isinstance(module, FSDPModule):

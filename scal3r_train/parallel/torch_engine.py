@@ -8,7 +8,7 @@ Single process and DDP: every rank holds everything, gradients are averaged.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -74,10 +74,12 @@ class ReplicatedEngine(TorchEngine):
         sum(value.sum() for value in output.values()).backward()
         self._drop_gradients()
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
         """Run the model under autocast."""
         with autocast(self.settings.precision, self.process.device):
-            return self._called(images, chunk_mask)
+            return self._called(images, chunk_mask, heads)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -105,9 +105,11 @@ class ZeroEngine(Engine):
         if not self._is_stage3:
             self._zero._lazy_init_hp_params_optimizer_state()
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
         """Run the model; DeepSpeed's engine opens autocast."""
-        return self._zero_engine(images, chunk_mask)
+        return self._zero_engine(images, chunk_mask, heads)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:

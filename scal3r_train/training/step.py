@@ -121,7 +121,8 @@ def forward_loss(
     connect_memories(engine.bare_model, group, profiler.waiting)
     batch = batch.to(process.device, non_blocking=True)
     with profiler.memories(len(ranks)):
-        output = engine.forward(batch.float_images(), batch.chunk_mask)
+        heads = engine.bare_model.heads_among(objective.heads)
+        output = engine.forward(batch.float_images(), batch.chunk_mask, heads)
     profiler.saw_output(output, batch)
 
     def over_group(x: Tensor) -> Tensor:
