@@ -45,8 +45,12 @@ class ObjectiveSettings(StrictModel):
     @property
     def heads(self) -> tuple[str, ...]:
         """The heads that learn from some term, by the names that `Scal3RModel.forward` takes."""
-        each = {"camera": self.camera, "depth": self.depth, "points": self.points}
-        return tuple(name for name, loss in each.items() if loss.teaches)
+        teaches = {
+            "camera": self.camera.teaches,
+            "depth": self.depth.teaches,
+            "points": self.points.teaches,
+        }
+        return tuple(name for name, does in teaches.items() if does)
 
 
 class Predictions(Protocol):

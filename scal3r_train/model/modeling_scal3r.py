@@ -142,7 +142,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 most = self.config.dpt_frames_per_pass
                 head.frames_per_pass = most if num_frames is None else min(most, num_frames)
 
-    def _set_gradient_checkpointing(
+    def _set_gradient_checkpointing(  # type: ignore[override]  # the rest of its arguments goes on as it is
         self,
         enable: bool = True,  # noqa: FBT001, FBT002  transformers' signature
         gradient_checkpointing_func: Callable[..., Any] = recompute,
