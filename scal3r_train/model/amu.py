@@ -131,7 +131,7 @@ class AdaptiveMemoryUnit(Recomputed):
         `queries` are those of `queries(batch)`, made here when not given.
         """
         if batch.sequences != tuple(range(len(weights.w0))):
-            weights = FastWeights(*(matrix[list(batch.sequences)] for matrix in weights))
+            weights = FastWeights(*(_rows(matrix, batch.sequences) for matrix in weights))
         table, mask = self._table(batch), batch.chunk_mask
         # Queries that have been made for all frames are in memory already: nothing is saved by cutting.
         passes = self._passes(batch.tokens) if queries is None else (batch.tokens,)
@@ -267,6 +267,14 @@ class AdaptiveMemoryUnit(Recomputed):
         """Return the patch tokens of tokens [B, K, S, P, C] in at least float32."""
         x = tokens[..., self.num_special_tokens :, :]
         return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _rows(matrix: Tensor, sequences: Sequence[int]) -> Tensor:
+    """Return the rows of some sequences without an index on the device: a view of the one or of those in a row."""
+    first, count = sequences[0], len(sequences)
+    if tuple(sequences) == tuple(range(first, first + count)):
+        return matrix[first : first + count]
+    return torch.stack([matrix[sequence] for sequence in sequences])
 
 
 def _tokens_per_head(x: Tensor) -> Tensor:

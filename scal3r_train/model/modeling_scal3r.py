@@ -21,7 +21,7 @@ from scal3r_train.model.aggregator import Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import LayerScale
 from scal3r_train.model.camera_head import CameraHead
-from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, temporal_order, unbatch
+from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, in_temporal_order, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
@@ -236,12 +236,12 @@ class Scal3RModel(Scal3RPreTrainedModel):
             tokens.device.type, enabled=False
         ):  # heads keep to their weights' dtype (docs/numerics.md#precision)
             stages = self.camera_head(rearrange(tokens, "b k s c -> (b k) s c"))
-        stages = stages[:, :, temporal_order(tokens.shape[2])]
+        stages = in_temporal_order(stages, dim=2)
         return rearrange(stages, "t (b k) s pose -> b k t s pose", b=len(tokens))
 
     def _dense(self, head: DPTHead, batch: ImageBatch, taps: dict[int, Tap]) -> tuple[Tensor, Tensor]:
         """Return a dense head's values and confidence in temporal order; one-channel values lose the last axis."""
-        (num_sequences, num_chunks, num_frames), size = batch.images.shape[:3], self.config.patch_size
+        (num_sequences, num_chunks), size = batch.images.shape[:2], self.config.patch_size
         grid = batch.images.shape[-2] // size, batch.images.shape[-1] // size
         with torch.autocast(batch.images.device.type, enabled=False):
             of_frames = [
@@ -250,9 +250,9 @@ class Scal3RModel(Scal3RPreTrainedModel):
             ]
             values, conf = head(of_frames, grid)
         values, conf = (
-            rearrange(each, "(b k s) ... -> b k s ...", b=num_sequences, k=num_chunks)[
-                :, :, temporal_order(num_frames)
-            ]
+            in_temporal_order(
+                rearrange(each, "(b k s) ... -> b k s ...", b=num_sequences, k=num_chunks), dim=2
+            )
             for each in (values, conf)
         )
         return (values.squeeze(-1) if values.shape[-1] == 1 else values), conf

@@ -22,7 +22,7 @@ from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource
 from scal3r_train.model.aggregator import AggregatorState, MemoryRead, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, temporal_order
+from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, in_temporal_order
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.fast_weight import FastWeights
@@ -178,22 +178,14 @@ class ChunkRunner:
     def _heads(self, state: ChunkState, after: AggregatorState) -> ChunkPrediction:
         """Return what the heads predict after the last segment."""
         *_, last = self.config.tap_layers
-        order = temporal_order(len(state.tensors["tokens"]))
-        encoding = self.model.cameras(after.taps[last]["camera"])[0, 0, -1].double().cpu()
-        extrinsics, intrinsics = decode_pose(encoding, state.image_hw)
-        depth, depth_conf = self._dense("depth", state, after)
-        world_points = world_points_conf = None
-        if "points" in self.heads:
-            world_points, world_points_conf = self._dense("points", state, after)
-            world_points, world_points_conf = world_points[order].cpu(), world_points_conf[order].cpu()
-        return ChunkPrediction(
-            extrinsics,
-            intrinsics,
-            depth[order].squeeze(-1).cpu(),
-            depth_conf[order].cpu(),
-            world_points,
-            world_points_conf,
-        )
+        encoding = self.model.cameras(after.taps[last]["camera"])[0, 0, -1].double()
+        maps = [
+            in_temporal_order(each, dim=0) for name in self.heads for each in self._dense(name, state, after)
+        ]
+        # The host waits from here on, with everything that the device has to do for this chunk under way.
+        extrinsics, intrinsics = decode_pose(encoding.cpu(), state.image_hw)
+        depth, depth_conf, *points = (each.cpu() for each in maps)
+        return ChunkPrediction(extrinsics, intrinsics, depth.squeeze(-1), depth_conf, *points)
 
     def batch(self, state: ChunkState) -> ChunkBatch:
         """Return the state's tokens as the model takes them."""
