@@ -66,7 +66,8 @@ class AdaptiveMemoryUnit(Recomputed):
     `sum_over_context` receives the fused gradient of the sequences held here, [B, numel(w0) + numel(w1) + numel(w2)],
     starts its sum over the processes that hold other chunks of the same sequences, and returns a function that
     returns it. It must be differentiable. Every process that shares a sequence must start as many sums, also alone.
-    All maths runs in at least float32, whatever autocast says. Nothing persists from one sequence to the next.
+    All maths runs in at least float32, whatever autocast says (precision.py says where in TF32). Nothing persists from
+    one sequence to the next.
     `frames_per_pass` bounds how many frames of every chunk are written or read together (the gradient is a sum over
     tokens, an answer that of one token, so this changes rounding only); None: all.
     """

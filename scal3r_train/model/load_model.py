@@ -62,7 +62,9 @@ class LoadedModelSettings(StrictModel):
         None, description="Folder written by training, by `scal3r convert` or by save_pretrained."
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of the encoder and the attention blocks; memories and heads stay in float32."
+        "float32",
+        description="Of the encoder and the attention blocks; memories and heads stay in float32 (with bfloat16 on "
+        "CUDA: with TF32 products).",
     )
     memory: MemoryUse | None = Field(
         None,

@@ -112,6 +112,11 @@ class Engine(ABC):
     def _place(self) -> None:  # noqa: B027  most engines build the optimizer on whole parameters
         """Cut the parameters into pieces where the optimizer is to be built on the pieces."""
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the network runs in reduced precision (model/precision.py), forward and backward."""
+        return self.settings.precision == "bf16"
+
     @abstractmethod
     def _wrap(self) -> None:
         """Wrap model and optimizer, and allocate the moments."""
