@@ -85,7 +85,8 @@ class Predictor:
 
     def _loaded(self) -> Scal3RModel:
         if self._model is None:
-            self._model = load_model(self._run.source, current_process().device, self.recipe.model.memory)
+            settings = self.recipe.model.model_copy(update={"checkpoint": self._run.source})
+            self._model = load_model_as_set(settings, current_process().device)
         return self._model
 
     def _is_done(self, sequence: EvalSequence, recipe: ReconstructionRecipe, output: Path) -> bool:

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
 from scal3r_train.model.aggregator import Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.block import LayerScale
+from scal3r_train.model.block import Attention, LayerScale
 from scal3r_train.model.camera_head import CameraHead
 from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, in_temporal_order, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
@@ -67,6 +67,9 @@ class Scal3RPreTrainedModel(PreTrainedModel):
     input_modalities = "image"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
     # docs/numerics.md#precision: from_pretrained(dtype=torch.bfloat16) would leave 8 bits of a pose.
     _keep_in_fp32_modules_strict = ["memory_units", "camera_head", "depth_head", "point_head"]
@@ -112,6 +115,9 @@ class Scal3RModel(Scal3RPreTrainedModel):
         self.camera_head = CameraHead(config) if config.camera_head else None
         self.depth_head = DPTHead(config, 2, "exp") if config.depth_head else None
         self.point_head = DPTHead(config, 4, "inverse_log") if config.point_head else None
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.config = config
         self.post_init()
 
     def set_activation_checkpointing(self, mode: CheckpointingMode) -> None:
