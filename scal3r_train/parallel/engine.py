@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -126,13 +126,23 @@ class Engine(ABC):
         if weights is not None:
             materialize(self.bare_model, self.process.device, weights)
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the network runs in reduced precision (model/precision.py), forward and backward."""
+        return self.settings.precision == "bf16"
+
     @abstractmethod
     def _wrap(self) -> None:
         """Wrap model and optimizer, and allocate the moments."""
 
     @abstractmethod
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
-        """Run the model in the recipe's precision; all ranks call this together, in training and evaluation."""
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
+        """Run the model in the recipe's precision; all ranks call this together, in training and evaluation.
+
+        `heads` are those to run, the same on all ranks; None: all.
+        """
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
@@ -167,8 +177,8 @@ class Engine(ABC):
         sums = torch.stack([_sum_of_squares(whole[part], device) for part in parts])
         if not all(self.holds_whole_gradient(name) for name in self._group_of):
             sums += total_over_world(torch.stack([_sum_of_squares(pieces[part], device) for part in parts]))
-        norms = dict(zip(parts, sums.sqrt().tolist(), strict=True))
-        return norms | {"total": float(sums.sum().sqrt())}
+        norms = torch.cat([sums, sums.sum(0, keepdim=True)]).sqrt().tolist()
+        return dict(zip([*parts, "total"], norms, strict=True))
 
     def update(self, norm: float) -> None:
         """Clip the gradient, whose whole norm is `norm`, and let the optimizer and the schedule make one step."""

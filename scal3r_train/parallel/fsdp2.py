@@ -8,7 +8,7 @@ of their storage, which a model that is built without storage does not have (doc
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -21,10 +21,11 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor import Shard as ShardPlacement
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.precision import computing
 from scal3r_train.parallel.accelerator import fsdp2_plugin, fsdp2_units
 from scal3r_train.parallel.engine import MOMENTS, Shard, allocate_moments, stepped_parameters
 from scal3r_train.parallel.shard_dimension import shard_dimension
-from scal3r_train.parallel.torch_engine import TorchEngine, autocast
+from scal3r_train.parallel.torch_engine import TorchEngine
 from scal3r_train.parallel.weights import Weights
 
 # Their matrices are read by autocast alone, which would round them to bf16 after gathering instead of before.
@@ -74,10 +75,12 @@ class Fsdp2Engine(TorchEngine):
     def _wrap(self) -> None:
         allocate_moments(self.optimizer, stepped_parameters(self.optimizer))
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
-        """Run the model under autocast."""
-        with autocast(self.settings.precision, self.process.device):
-            output = self.bare_model(images, chunk_mask)
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
+        """Run the model in the recipe's precision."""
+        with computing(self.process.device, reduced=self.is_reduced):
+            output = self.bare_model(images, chunk_mask, heads)
         if not torch.is_grad_enabled():  # no backward will come to give up what this forward has gathered
             for module in self.bare_model.modules():
                 if isinstance(module, FSDPModule):

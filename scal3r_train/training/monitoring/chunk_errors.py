@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transfo
     from scal3r_train.model.modeling_scal3r import Scal3ROutput
 
 AUC_THRESHOLDS_DEG = (5, 30)
+MEASURED_HEADS = ("camera", "depth")
 ERROR_NAMES = (
     "rotation_deg",
     "direction_deg",
