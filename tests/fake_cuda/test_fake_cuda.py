@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,7 +64,7 @@ def test_a_training_step_copies_its_batch_and_waits_three_times(results: Results
 
 
 def test_a_logged_step_and_accumulation(results: Results) -> None:
-    """One more wait and one more copy for the numbers of a logged step, whatever the number of micro-steps."""
+    """One more wait and one more copy, for the numbers that it logs, whatever the number of micro-steps."""
     assert_at_most(results["logged step"]["counts"], waits=4, to_device=2 * BATCH_FIELDS + 1)
 
 

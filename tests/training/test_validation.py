@@ -7,7 +7,8 @@ from scal3r_train.config import UserError, validate_mapping
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.geometry.pose_encoding import encode_pose
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.training.validation import ValidationSettings, _mean_over_world, chunk_errors
+from scal3r_train.training.monitoring.chunk_errors import chunk_errors, real_chunks
+from scal3r_train.training.validation import ValidationSettings, _mean_over_world
 
 NUM_FRAMES, SIZE = 4, (28, 42)
 
