@@ -29,6 +29,7 @@ from scal3r_train.losses.targets import build_targets, require_finite, require_s
 from scal3r_train.parallel.collectives import gather_to_all, total_over_group, total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.monitoring.chunk_errors import real_chunks
 
 if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transformers' models takes seconds
     from scal3r_train.training.monitoring.step_profiler import StepProfiler
@@ -140,6 +141,7 @@ def forward_loss(
     ranks = plan.for_rank(process.rank).group.ranks
     group = groups[ranks]
     connect_memories(engine.bare_model, group, profiler.waiting)
+    chunks = real_chunks(batch)
     batch = batch.to(process.device, non_blocking=True)
 
     def over_group(x: Tensor) -> Tensor:
@@ -149,7 +151,7 @@ def forward_loss(
     heads = engine.bare_model.heads_among(objective.heads)
     with profiler.memories(len(ranks)):
         output = engine.forward(batch.float_images(), batch.chunk_mask, heads)
-    profiler.saw_output(output, batch)
+    profiler.saw_output(output, batch, chunks)
     terms = compute_terms(cast(Predictions, output), targets, objective)  # tensors in, tensors out
     sums = RankSums(process.world_size, total_over_world, over_group)
     loss, logs = reduce_terms(terms, objective.average, batch.chunk_mask, sums, num_averaged)

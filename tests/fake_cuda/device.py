@@ -20,6 +20,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import DefaultDeviceType
 
 SOURCE = Path(__file__).with_name("guard.cpp")
 CUDA = torch.device("cuda", 0)
@@ -53,34 +54,32 @@ class Traffic(TorchDispatchMode):
     """Counts what makes host and device wait for each other, and makes up the values that the host reads.
 
     Numbers are 0 and lists are of ones, which a training step takes for a vote without objections and for finite
-    losses. Numbers of CPU tensors (the optimizer's count of steps) are 1.
+    losses. Those of CPU tensors (the optimizer's count of steps, the chunks that are no padding) are 1.
 
     Attributes:
         counts: by kind, see TRANSFERS. waits: values read back, a list as one; index copies: those to the device that
             an index of a device tensor takes (they are among "to device" too).
-        tf32: for each matrix product on the device, whether TF32 was allowed, with its operands' dtype.
-        mixed: operations that combine a tensor of the device and one of the host that is no number.
+        products, convolutions: of each on the device, the dtype of its operands and whether TF32 was allowed.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.counts = dict.fromkeys(TRANSFERS, 0)
-        self.tf32: list[tuple[torch.dtype, bool]] = []
+        self.products: list[tuple[torch.dtype, bool]] = []
         self.convolutions: list[tuple[torch.dtype, bool]] = []
-        self.num_operations = 0
 
     def __torch_dispatch__(self, function, _types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        packet, self.num_operations = function.overloadpacket, self.num_operations + 1
+        packet = function.overloadpacket
         tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         aten = torch.ops.aten
         if packet is aten._local_scalar_dense:
             return self._number(tensors[0])
         if packet is aten.nonzero:
             self.counts["waits"] += tensors[0].is_cuda
-            return tensors[0].new_zeros((max(1, tensors[0].numel()), tensors[0].dim()), dtype=torch.int64)
+            return tensors[0].new_zeros((tensors[0].numel(), tensors[0].dim()), dtype=torch.int64)
         if packet in (aten.mm, aten.bmm, aten.addmm, aten.baddbmm) and tensors[0].is_cuda:
-            self.tf32.append((tensors[-1].dtype, torch.backends.cuda.matmul.allow_tf32))
+            self.products.append((tensors[-1].dtype, torch.backends.cuda.matmul.allow_tf32))
         if packet in (aten.convolution, aten.convolution_backward) and tensors[0].is_cuda:
             self.convolutions.append((tensors[0].dtype, torch.backends.cudnn.allow_tf32))
         if packet in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
@@ -108,9 +107,7 @@ class Traffic(TorchDispatchMode):
     def read_list(self, tensor: Tensor) -> Any:
         """Return made-up values of a tensor's `tolist`."""
         self.counts["waits"] += tensor.is_cuda
-        nested: Any = (
-            1.0 if tensor.is_floating_point() else int(tensor.dtype != torch.bool and not tensor.is_cuda)
-        )
+        nested: Any = 1.0 if tensor.is_floating_point() else int(not tensor.is_cuda)
         for size in reversed(tensor.shape):
             nested = [nested] * size
         return nested
@@ -122,6 +119,7 @@ def pretended_cuda(library: Path) -> Iterator[None]:
     torch.ops.load_library(str(library))
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.cuda.is_bf16_supported = lambda *_, **__: True
+    DefaultDeviceType.set_device_type("cuda")  # what checkpointing finds by itself where there is a GPU
     with FakeTensorMode():
         yield
 
