@@ -1,6 +1,7 @@
 """The bytes that are alive in a real optimizer step of a real engine: what the planner's numbers are checked against.
 
-On CPU the bytes of all tensors that operations return, on CUDA torch's own peak.
+On CPU the bytes of all tensors that operations return, on CUDA torch's own peak. Shapes: B sequences, K chunks, S
+frames, H W pixels.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.random_step import random_batch, random_plan
+from scal3r_train.data.sampling.curriculum import Resolution
+from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, StepShape, Window
+from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.build_engine import build_engine
@@ -66,7 +69,7 @@ def measured_step(
         live.restart_history()
         held = torch.cuda.memory_allocated() if is_cuda else live.peak(everything)
         watch = StepProfiler(engine)
-        step = [MicroStep(random_plan(size, process.world_size), random_batch(size))]
+        step = [MicroStep(separate_plan(size, process.world_size), random_batch(size))]
         for number in range(num_steps):
             gc.collect()
             live.restart_history()
@@ -78,3 +81,27 @@ def measured_step(
     peak = torch.cuda.max_memory_allocated() if is_cuda else live.peak(everything)
     engine.close()
     return Measured(held, peak)
+
+
+def separate_plan(size: StepSize, world_size: int) -> StepPlan:
+    """Return a plan in which every rank trains alone on windows of that size."""
+    shape = StepShape(size.num_frames, 0, size.num_chunks, Resolution(height=size.height, width=size.width))
+    windows = (Window(0, 0, 0, 1, False, size.num_chunks, 0),) * size.num_sequences
+    return StepPlan(0, shape, tuple(GroupPlan(range(rank, rank + 1), windows) for rank in range(world_size)))
+
+
+def random_batch(size: StepSize) -> SequenceBatch:
+    """Return one rank's batch of that size, random images and depth, no motion."""
+    chunks = (size.num_sequences, size.num_chunks)
+    frames = (*chunks, size.num_frames)
+    intrinsics = torch.tensor(
+        [[size.width, 0.0, size.width / 2], [0, size.width, size.height / 2], [0, 0, 1]]
+    )
+    return SequenceBatch(
+        images=torch.randint(256, (*frames, 3, size.height, size.width), dtype=torch.uint8),
+        depth=1 + torch.rand(*frames, size.height, size.width),
+        extrinsics=torch.eye(3, 4).expand(*frames, 3, 4).clone(),
+        intrinsics=intrinsics.expand(*frames, 3, 3).clone(),
+        chunk_mask=torch.ones(chunks, dtype=torch.bool),
+        sequence_ids=tuple(f"random {number}" for number in range(size.num_sequences)),
+    )

@@ -1,17 +1,14 @@
-"""The trainer's own steps on random images: what benchmarks measure where no data is to be read.
-
-Shapes: B sequences, K chunks, S frames, H W pixels.
-"""
+"""The trainer's own steps on random images: what benchmarks measure where no data is to be read."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader
 
-from scal3r_train.data.sampling.curriculum import Resolution
-from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, StepShape, Window
+from benchmarks.measured_step import random_batch, separate_plan
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
@@ -20,35 +17,10 @@ from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.process import current_process
 from scal3r_train.parallel.settings import ParallelSettings
-from scal3r_train.planning.step_memory import Precision
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.monitoring.step_profiler import StepProfiler
 from scal3r_train.training.optim import OptimSettings, build_optimizer
 from scal3r_train.training.step import MicroStep, train_step
-
-
-def random_plan(size: StepSize, world_size: int) -> StepPlan:
-    """Return the plan in which every rank has sequences of its own."""
-    shape = StepShape(size.num_frames, 0, size.num_chunks, Resolution(height=size.height, width=size.width))
-    windows = (Window(0, 0, 0, 1, False, size.num_chunks, 0),) * size.num_sequences
-    return StepPlan(0, shape, tuple(GroupPlan(range(rank, rank + 1), windows) for rank in range(world_size)))
-
-
-def random_batch(size: StepSize) -> SequenceBatch:
-    """Return noise with random depth and cameras that stand still."""
-    chunks = (size.num_sequences, size.num_chunks)
-    frames = (*chunks, size.num_frames)
-    intrinsics = torch.tensor(
-        [[size.width, 0.0, size.width / 2], [0, size.width, size.height / 2], [0, 0, 1]]
-    )
-    return SequenceBatch(
-        images=torch.randint(256, (*frames, 3, size.height, size.width), dtype=torch.uint8),
-        depth=1 + torch.rand(*frames, size.height, size.width),
-        extrinsics=torch.eye(3, 4).expand(*frames, 3, 4).clone(),
-        intrinsics=intrinsics.expand(*frames, 3, 3).clone(),
-        chunk_mask=torch.ones(chunks, dtype=torch.bool),
-        sequence_ids=tuple(f"random {number}" for number in range(size.num_sequences)),
-    )
 
 
 def random_model(config: Scal3RConfig, device: torch.device) -> Scal3RModel:
@@ -61,7 +33,7 @@ def random_model(config: Scal3RConfig, device: torch.device) -> Scal3RModel:
 class RandomTraining:
     """One process that trains: its engine, optimizer and losses are those of `scal3r_train.train`."""
 
-    def __init__(self, model: Scal3RModel, precision: Precision) -> None:
+    def __init__(self, model: Scal3RModel, precision: Literal["fp32", "bf16"]) -> None:
         """Take over a model; it is trained with the losses' default weights, which are the paper's."""
         self.process = current_process()
         self.engine = build_engine(ParallelSettings(engine="single", precision=precision), self.process, 1)
@@ -81,7 +53,7 @@ class RandomTraining:
         Raises:
             AssertionError: the step was skipped, since its loss or gradient is not finite.
         """
-        micro_steps = [MicroStep(random_plan(size, 1), batch)]
+        micro_steps = [MicroStep(separate_plan(size, 1), batch)]
         with self._profiler.step(is_logged=False):
             result = train_step(self.engine, self._groups, micro_steps, self._losses, self._profiler)
         assert result.is_applied, f"the step was skipped: {result.logs}"
