@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.gpu.part import Day
+from benchmarks.gpu.precision import float32_products
 from tests.golden.checks import CHECKS
 from tests.golden.reader import Golden, read_manifest
 
@@ -26,8 +27,6 @@ def measure(day: Day) -> None:
             golden="-", note=f"no goldens in {day.goldens}: carry the folder and name it with --goldens"
         )
         return
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
     for name, entry in read_manifest(day.goldens).items():
         if CHECKS.get(entry["config"]["kind"]) != OF_NETWORK:
             continue
@@ -42,7 +41,8 @@ def compared(golden: Golden, device: torch.device) -> dict[str, float | str]:
     module = importlib.import_module(f"tests.golden.{OF_NETWORK}")
     check = vars(module)[f"check_{golden.config['kind']}"]
     on_device = replace(golden, tensors={key: tensor.to(device) for key, tensor in golden.tensors.items()})
-    recomputed = check(on_device)
+    with float32_products("float32"):
+        recomputed = check(on_device)
     excess = {key: golden.excess(key, value) for key, value in recomputed.items() if key in golden.tensors}
     worst = max(excess, key=excess.__getitem__)
     furthest = excess[worst]

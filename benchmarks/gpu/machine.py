@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.clock import mark, seconds_between
-from benchmarks.gpu.memory_unit import PRECISIONS, float32_products
 from benchmarks.gpu.part import Day
+from benchmarks.gpu.precision import PRECISIONS, float32_products
 from scal3r_train.parallel.process import device_name
 
 GB = 1e9

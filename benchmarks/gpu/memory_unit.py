@@ -6,8 +6,7 @@ Shapes: N patch tokens, D head dimension, M inner dimension.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,25 +14,14 @@ from torch import Tensor
 from benchmarks.clock import mark, seconds_between
 from benchmarks.gpu.device_memory import restart_peaks
 from benchmarks.gpu.part import Day
+from benchmarks.gpu.precision import PRECISIONS, float32_products
 from benchmarks.gpu.training_steps import run_steps, step_size
 from benchmarks.random_step import RandomTraining, random_model
 from scal3r_train.model import fast_weight
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights, TokenRates
 
-PRECISIONS = ("float32", "TensorFloat-32", "bfloat16")
 WRITE_PRODUCTS, READ_PRODUCTS = 6, 3
-
-
-@contextmanager
-def float32_products(precision: str) -> Iterator[None]:
-    """Let float32 products use TensorFloat-32, or not."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "TensorFloat-32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def measure_utilisation(day: Day) -> None:

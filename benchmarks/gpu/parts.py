@@ -56,7 +56,7 @@ PARTS = (
         "stores",
         "Reconstruction, 60 frames a chunk, 30 shared, 518 x 392: state stores, and the reference",
         "benchmarks.gpu.reconstruction:measure_stores",
-        130,
+        150,
         RECONSTRUCTION,
     ),
     Part(

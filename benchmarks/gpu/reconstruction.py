@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.gpu.device_memory import GIB, peaks, restart_peaks
 from benchmarks.gpu.part import Day
+from benchmarks.gpu.precision import float32_products
 from benchmarks.layer_by_layer import LayerByLayer
 from benchmarks.random_step import random_model
 from scal3r_train.inference.chunking import ScheduleSettings, StoreKind
@@ -31,16 +32,17 @@ NEEDED = ("camera", "depth")
 
 
 def measure_stores(day: Day) -> None:
-    """Record the four stores on one video, then the layer-by-layer reference beside the schedule in float32."""
+    """Record the four stores on one video, and in float32 the layer-by-layer reference and the schedule."""
     model, pool = prepared(day)
-    for store in STORES:
-        day.record(
-            schedule="segments", **reconstruct(day, model, pool, day.size.store_chunks, store, "bfloat16")
-        )
-    day.record(
-        schedule="segments", **reconstruct(day, model, pool, day.size.reference_chunks, "host", "float32")
-    )
-    day.record(schedule="layer by layer", **reference(day, model, pool))
+    for store in STORES[:-1]:
+        row = reconstruct(day, model, pool, day.size.store_chunks, store, "bfloat16")
+        day.record(schedule="segments", **row)
+    with float32_products("float32"):
+        day.record(schedule="layer by layer", **reference(day, model, pool))
+        row = reconstruct(day, model, pool, day.size.reference_chunks, "host", "float32")
+        day.record(schedule="segments", **row)
+    last = reconstruct(day, model, pool, day.size.store_chunks, STORES[-1], "bfloat16")  # takes the longest
+    day.record(schedule="segments", **last)
 
 
 def measure_lengths(day: Day) -> None:
@@ -78,7 +80,7 @@ def reconstruct(
     precision: Precision,
 ) -> dict[str, float]:
     """Run the segment schedule over so many chunks and return its row."""
-    device = torch.device(day.device)
+    device = next(model.parameters()).device
     restart_peaks(device)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(store_kind, device, Path(folder))

@@ -62,8 +62,13 @@ def test_steps_are_measured_in_every_mode(rehearsed: dict[str, list[dict[str, An
 
 def test_stores_and_reference_are_compared(rehearsed: dict[str, list[dict[str, Any]]]) -> None:
     rows = rehearsed["stores"]
-    assert [row["state"] for row in rows] == ["device", "host", "disk", "recompute", "host", "host"]
-    assert rows[-1]["schedule"] == "layer by layer"
+    states = [(row["schedule"], row["state"], row["precision"]) for row in rows]
+    assert states == [
+        *(("segments", state, "bfloat16") for state in ("device", "host", "disk")),
+        ("layer by layer", "host", "float32"),
+        ("segments", "host", "float32"),
+        ("segments", "recompute", "bfloat16"),
+    ]
     assert [row["frames"] for row in rehearsed["lengths"]] == list(SIZES["tiny"].video_frames)
 
 
