@@ -12,6 +12,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from scal3r_train.parallel.meeting import meeting_peers
+
 PROCESS_TIMEOUT = timedelta(minutes=30)
 
 
@@ -67,13 +69,17 @@ def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     Under plain `python` nothing is started. A group that already exists is used and left alone. `timeout`: how long
     a collective waits for a peer before it fails. After an error in the body the process group is not closed: that
     may wait for one that is gone, and this process is about to end.
+
+    Raises:
+        UserError: the peers do not come.
     """
     owns_group = is_launched() and not dist.is_initialized()
     if owns_group:
         device = local_device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+        with meeting_peers(timeout):
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     yield current_process()
     if owns_group:
         dist.destroy_process_group()

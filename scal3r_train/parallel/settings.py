@@ -22,6 +22,11 @@ class ParallelSettings(StrictModel):
         default="fp32",
         description="bf16 runs encoder and attention in autocast; memories and heads stay fp32",
     )
+    start_timeout_minutes: float = Field(
+        default=10.0,
+        gt=0,
+        description="how long a process waits at the start for the first one to be reachable",
+    )
     timeout_minutes: float = Field(
         default=10.0, gt=0, description="how long a process waits for the others before the run ends"
     )
