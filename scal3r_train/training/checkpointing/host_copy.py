@@ -57,12 +57,13 @@ class HostCopy:
         """Write the copy into files of an existing folder; they are on the disk itself when this returns.
 
         Raises:
-            OSError: the files cannot be written.
+            OSError, SafetensorError: the files cannot be written.
         """
         if self._copied is not None:
             self._copied.synchronize()
         for name, tensors in self._files.items():
-            _write(folder / name, tensors)
+            save_file(tensors, folder / name)
+            sync_to_disk([folder / name])
 
     @torch.no_grad()
     def _copy(self, files: dict[str, dict[str, Tensor]]) -> None:
@@ -113,13 +114,3 @@ def _layout(
 
 def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    try:
-        save_file(tensors, path)
-    except OSError:
-        raise
-    except Exception as error:  # safetensors wraps what the operating system says
-        raise OSError(f"{path.name}: {error}") from error
-    sync_to_disk([path])

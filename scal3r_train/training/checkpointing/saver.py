@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
+
 from scal3r_train import __version__
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.parallel.collectives import gather_to_main, raise_on_all_ranks
@@ -172,7 +174,7 @@ class CheckpointSaver:
             with raise_on_all_ranks():
                 try:
                     yield
-                except OSError as error:
+                except (OSError, SafetensorError) as error:  # which wraps what the operating system says
                     raise UserError(
                         f"checkpoint {self._final} cannot be written: {error}; earlier ones are intact: make room "
                         "and start the same command again"

@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from scal3r_train.config import UserError
 from scal3r_train.parallel.engine import Shard
+from scal3r_train.training import trainer
 from scal3r_train.training.checkpointing import export, host_copy, saver
+from scal3r_train.training.checkpointing.checkpoint import random_state
 from scal3r_train.training.checkpointing.checkpoint_files import StateReader, piece_entries
 from scal3r_train.training.checkpointing.host_copy import HostCopy
+from scal3r_train.training.checkpointing.saver import CheckpointSaver
 from tests.training import tiny
 from tests.training.test_resume import assert_same_end
 
@@ -92,7 +96,8 @@ def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoints(
     one_process: OneProcess, towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """The second save fails at one of its stages; afterwards there is room again."""
-    full = OSError(errno.ENOSPC, "No space left on device")
+    message = "No space left on device"
+    full = OSError(errno.ENOSPC, message) if place == "manifest" else SafetensorError(message)
     module, name = {
         "state": (host_copy, "save_file"),
         "model": (export, "save_torch_state_dict"),
@@ -149,6 +154,40 @@ def test_the_moving_average_is_that_of_the_weights(towns: Path, tmp_path: Path) 
         expected = 0.7 * states[place - 1][f"ema/{name}"].double() + 0.3 * weights[place]
         torch.testing.assert_close(states[place][f"ema/{name}"].double(), expected, rtol=1e-5, atol=1e-7)
     assert not torch.equal(weights[-1], states[-1][f"ema/{name}"].double())
+
+
+def test_saving_draws_nothing(towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread shares the generators of the run, whose steps draw from them meanwhile."""
+    states = []
+
+    def noted(self: CheckpointSaver, *arguments: Any) -> None:
+        before = random_state()
+        original(self, *arguments)
+        states.append((before, random_state()))
+
+    original = CheckpointSaver._complete
+    monkeypatch.setattr(CheckpointSaver, "_complete", noted)
+    tiny.train(tiny.recipe(towns, tmp_path, {"optim.num_steps": 1, "validation.every": 0}))
+    ((before, after),) = states
+    assert before == after
+
+
+def test_an_error_of_the_training_does_not_cost_the_save_under_way(
+    towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    original = trainer.train_step
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise UserError("something else")
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "train_step", failing)
+    with pytest.raises(UserError, match="^something else$"):
+        tiny.train(tiny.recipe(towns, tmp_path))
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
 
 
 def host_copy_on_the_cpu() -> HostCopy:
