@@ -20,7 +20,7 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.stored_weights import StoredWeights
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.determinism import choose_kernels
-from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.failure_propagation import START_LIMIT, failing_together
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.parallel.weights import without_storage
@@ -66,11 +66,19 @@ def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = 
     return model
 
 
+def start_limit(argv: Sequence[str]) -> timedelta:
+    """Return how long to wait for the peers; of a recipe that is refused the usual time: all are to hear why."""
+    try:
+        return timedelta(minutes=load_training_recipe(argv[0], argv[1:]).parallel.start_timeout_minutes)
+    except UserError:
+        return START_LIMIT
+
+
 def main(argv: Sequence[str]) -> int:
     """Train the recipe `argv[0]` with the overrides that follow; every rank runs this."""
     if not argv:
         raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
-    with failing_together():
+    with failing_together(start_limit(argv)):
         recipe = load_training_recipe(argv[0], argv[1:])
         choose_kernels(deterministic=recipe.parallel.deterministic)
         with joined_processes(timedelta(minutes=recipe.parallel.timeout_minutes)) as process:

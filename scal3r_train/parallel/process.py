@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from scal3r_train.parallel.meeting import meeting_peers
+
 PROCESS_TIMEOUT = timedelta(minutes=30)
 # Control messages and what lies in host memory anyway travel by gloo, tensors of the device by NCCL.
 CUDA_BACKEND = "cpu:gloo,cuda:nccl"
@@ -78,6 +80,9 @@ def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     Under plain `python` nothing is started. A group that already exists is used and left alone. `timeout`: how long
     to wait for the peers to come, and later how long a collective waits for one, before it fails. After an error in
     the body the process group is not closed: that may wait for one that is gone, and this process is about to end.
+
+    Raises:
+        UserError: the peers do not come.
     """
     from accelerate import PartialState  # noqa: PLC0415  most commands that import this module join nobody
 
@@ -86,7 +91,8 @@ def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     if is_launched() and "SLURM_LOCALID" in os.environ:  # plain srun names the place on the node otherwise
         os.environ.setdefault("LOCAL_RANK", os.environ["SLURM_LOCALID"])
     if owns_state:
-        PartialState(cpu=not torch.cuda.is_available(), **_group_options(timeout))
+        with meeting_peers(timeout):
+            PartialState(cpu=not torch.cuda.is_available(), **_group_options(timeout))
     yield current_process()
     if owns_group:
         dist.destroy_process_group()

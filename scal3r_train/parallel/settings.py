@@ -31,6 +31,11 @@ class ParallelSettings(StrictModel):
         default=False,
         description="use deterministic kernels on CUDA: a resumed run then equals the uninterrupted one bit for bit",
     )
+    start_timeout_minutes: float = Field(
+        default=10.0,
+        gt=0,
+        description="how long a process waits at the start for the first one to be reachable",
+    )
     timeout_minutes: float = Field(
         default=10.0, gt=0, description="how long a process waits for the others before the run ends"
     )

@@ -20,6 +20,7 @@ from scal3r_train.training.checkpointing.checkpoint import Checkpoints
 from scal3r_train.training.checkpointing.ema import MovingAverage
 from scal3r_train.training.checkpointing.export import replace_folder
 from scal3r_train.training.checkpointing.model_card import CardWriter
+from scal3r_train.training.checkpointing.saver import CheckpointSaver
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.freezing import freeze_untrained_heads
 from scal3r_train.training.monitoring.step_profiler import StepProfiler
@@ -68,7 +69,15 @@ class Trainer:
         decay = recipe.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
         self.profiler = StepProfiler(engine)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, self.card.describe)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint)
+        self.saver = CheckpointSaver(
+            self.checkpoints.folder,
+            recipe.checkpoint,
+            engine,
+            self.average,
+            dump_yaml(recipe),
+            self.card.describe,
+        )
 
     def fit(self) -> str:
         """Train to the last step, from the newest intact checkpoint if the run has one.
@@ -81,7 +90,7 @@ class Trainer:
         with listening_for_signals(stop), deaths_named():
             progress = self._prepare_run()
             micro_steps = self._micro_steps(progress.step, recipe.optim.num_steps)
-            with self._open_telemetry(progress.step) as telemetry:
+            with self._open_telemetry(progress.step) as telemetry, self.saver.finished_when_alone():
                 if skipped := skipped_message(recipe.data, self.available_data):
                     telemetry.say(skipped)
                 reason = self._train(progress, micro_steps, telemetry, stop)
@@ -105,14 +114,18 @@ class Trainer:
             progress = self._step(progress, micro_steps, telemetry)
             if self._is_validation_due(progress.step):
                 self._validate(telemetry, progress.step)
-            reason = stop.agreed(engine.process.device)
+            reason, is_saving = stop.agreed(engine.process.device, is_busy=self.saver.is_busy)
+            if not is_saving:
+                self.saver.go_on()
             is_stopped = bool(reason) and progress.step < num_steps
             if is_stopped or self.checkpoints.is_due(progress.step, num_steps):
                 progress = replace(progress, guard=self.guard.state())
-                self.checkpoints.save(engine, progress, dump_yaml(self.recipe), self.average)
+                self.saver.start(progress)
             if is_stopped:
+                self.saver.finish()
                 telemetry.say(f"stopped after step {progress.step} ({reason}); the same command goes on")
                 return reason
+        self.saver.finish()
         return ""
 
     def _step(

@@ -1,5 +1,6 @@
 """What goes wrong on one rank ends, or is skipped by, all of them; nobody waits."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_an_output_folder_that_only_one_rank_writes_ends_both(ranks: Ranks) -> N
     lines = {rank["unwritable"] for rank in ranks.notes}
     assert len(lines) == 1
     assert "cannot be written" in lines.pop()
+
+
+@pytest.mark.parametrize("where", ["other_rank", "main_rank"])
+def test_a_thread_that_cannot_write_ends_both_with_the_same_line(ranks: Ranks, where: str) -> None:
+    """Found while the next step is made; what was being written is gone, the checkpoint before it is there."""
+    lines = {rank[f"full_disk_of_{where}"] for rank in ranks.notes}
+    assert len(lines) == 1
+    assert re.search("step_00000004 cannot be written: .*No space left on device", lines.pop())
+    folder = ranks.folder / f"full_disk_of_{where}"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_00000002"]
+    assert not (folder / "model").exists()
 
 
 def test_the_command_ends_with_the_cause(towns: Path, tmp_path: Path, torchrun: Torchrun) -> None:

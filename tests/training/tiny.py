@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,7 @@ from scal3r_train.parallel.process import joined_processes
 from scal3r_train.train import build_model, stored_weights
 from scal3r_train.training import trainer
 from scal3r_train.training.checkpointing.checkpoint_files import StateReader
+from scal3r_train.training.checkpointing.saver import THREAD_NAME, CheckpointSaver
 from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe
 
 NETWORK = {
@@ -123,18 +125,32 @@ def replaced(name: str, value: Any, module: ModuleType = trainer) -> Iterator[No
 
 
 @contextmanager
-def killed_after(num_steps: int) -> Iterator[None]:
-    """Let the process die when it begins one more step, and survive that."""
+def killed_after(num_steps: int, *, while_saving: bool = False) -> Iterator[None]:
+    """Let the process die when it begins one more step, and survive that.
+
+    The save that is under way then is on disk before, or given up `while_saving`: its files are there, its manifest
+    is not. On several ranks all die at the same step.
+    """
     count, original = 0, trainer.train_step
+    savers: list[CheckpointSaver] = []
+
+    def noted_saver(*arguments: Any) -> CheckpointSaver:
+        savers.append(CheckpointSaver(*arguments))
+        return savers[-1]
 
     def step(*arguments: Any) -> Any:
         nonlocal count
         count += 1
         if count > num_steps:
+            if not while_saving:
+                savers[-1].finish()
+            for thread in threading.enumerate():  # a kill would have ended them
+                if thread.name == THREAD_NAME:
+                    thread.join()
             raise Killed
         return original(*arguments)
 
-    with replaced("train_step", step):
+    with replaced("train_step", step), replaced("CheckpointSaver", noted_saver):
         try:
             yield
         except Killed:
