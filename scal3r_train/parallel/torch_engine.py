@@ -58,6 +58,7 @@ class ReplicatedEngine(TorchEngine):
             self._called = DistributedDataParallel(
                 self.bare_model,
                 device_ids=[self.process.device] if self.process.device.type == "cuda" else None,
+                gradient_as_bucket_view=True,
             )
             self._settle_buckets()
 

@@ -18,22 +18,10 @@ from deepspeed.utils import logger
 from torch import Tensor
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
 from scal3r_train.parallel.launch import launched_engine, launched_zero_config
 from scal3r_train.parallel.settings import EngineName
-
-# Bytes in flight per bucket are 4 times these numbers.
-BUCKET_NUMEL = 50_000_000
-ZERO_OPTIMIZATION: dict[str, dict[str, Any]] = {
-    "zero1": {"stage": 1},
-    "zero2": {"stage": 2},
-    "zero3": {"stage": 3},
-    "zero3_offload": {
-        "stage": 3,
-        "offload_optimizer": {"device": "cpu", "pin_memory": False},
-        "offload_param": {"device": "cpu", "pin_memory": False},
-    },
-}
 
 
 def zero_config(
@@ -45,14 +33,14 @@ def zero_config(
     says (buckets, offload devices, thresholds) is kept.
     """
     if launched_engine() is None:
-        config: dict[str, Any] = {"zero_optimization": dict(ZERO_OPTIMIZATION[name])}
+        config: dict[str, Any] = {"zero_optimization": dict(zero_defaults.ZERO_OPTIMIZATION[name])}
     else:
         config = {key: value for key, value in launched_zero_config().items() if value != "auto"}
     zero = {key: value for key, value in config["zero_optimization"].items() if value != "auto"}
     defaults = {
         "contiguous_gradients": True,
-        "reduce_bucket_size": BUCKET_NUMEL,
-        "allgather_bucket_size": BUCKET_NUMEL,
+        "reduce_bucket_size": zero_defaults.BUCKET_NUMEL,
+        "allgather_bucket_size": zero_defaults.BUCKET_NUMEL,
     }
     config.pop("bf16", None)
     config.pop("fp16", None)
