@@ -21,7 +21,7 @@ from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.process import current_process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
 from scal3r_train.planning.live_bytes import LABELS, CountLiveBytes, LiveBytes
-from scal3r_train.planning.step_memory import Precision
+from scal3r_train.planning.step_bytes import Precision
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.monitoring.step_profiler import StepProfiler
 from scal3r_train.training.optim import OptimSettings, build_optimizer

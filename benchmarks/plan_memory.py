@@ -21,11 +21,11 @@ from benchmarks.measured_step import Measured, measured_step
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel import zero
+from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.collectives import maximum_over_world
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.planning.choices import ENGINES, MODES, Choice, Costs
-from scal3r_train.planning.step_memory import Numerics, Precision
+from scal3r_train.planning.step_bytes import Numerics, Precision
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.optim import OptimSettings
 
@@ -114,7 +114,7 @@ def main() -> None:
     add_json_option(parser)
     asked, findings = parser.parse_args(), Findings()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    zero.BUCKET_NUMEL = BUCKET_NUMEL
+    zero_defaults.BUCKET_NUMEL = BUCKET_NUMEL
     worst = 0.0
     with joined_processes() as process:
         numerics: Numerics = "cuda" if process.device.type == "cuda" else "cpu"

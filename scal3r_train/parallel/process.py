@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -91,7 +91,7 @@ def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     if is_launched() and "SLURM_LOCALID" in os.environ:  # plain srun names the place on the node otherwise
         os.environ.setdefault("LOCAL_RANK", os.environ["SLURM_LOCALID"])
     if owns_state:
-        with meeting_peers(timeout):
+        with meeting_peers(timeout) if owns_group else nullcontext():
             PartialState(cpu=not torch.cuda.is_available(), **_group_options(timeout))
     yield current_process()
     if owns_group:

@@ -20,23 +20,11 @@ from torch import Tensor, nn
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
 from scal3r_train.model.precision import float32_products
+from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
 from scal3r_train.parallel.launch import launched_engine, launched_zero_config
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.parallel.weights import Weights
-
-# Bytes in flight per bucket are 4 times these numbers.
-BUCKET_NUMEL = 50_000_000
-ZERO_OPTIMIZATION: dict[str, dict[str, Any]] = {
-    "zero1": {"stage": 1},
-    "zero2": {"stage": 2},
-    "zero3": {"stage": 3},
-    "zero3_offload": {
-        "stage": 3,
-        "offload_optimizer": {"device": "cpu", "pin_memory": False},
-        "offload_param": {"device": "cpu", "pin_memory": False},
-    },
-}
 
 
 def zero_config(name: EngineName, precision: str, accumulation_steps: int) -> dict[str, Any]:
@@ -45,11 +33,15 @@ def zero_config(name: EngineName, precision: str, accumulation_steps: int) -> di
     Whatever the recipe decides (precision, accumulation) is set here, whatever else the launcher's file says
     (buckets, offload devices, thresholds, printing) is kept.
     """
-    launched = launched_zero_config() if launched_engine() else {"zero_optimization": ZERO_OPTIMIZATION[name]}
+    launched = (
+        launched_zero_config()
+        if launched_engine()
+        else {"zero_optimization": zero_defaults.ZERO_OPTIMIZATION[name]}
+    )
     defaults = {
         "contiguous_gradients": True,
-        "reduce_bucket_size": BUCKET_NUMEL,
-        "allgather_bucket_size": BUCKET_NUMEL,
+        "reduce_bucket_size": zero_defaults.BUCKET_NUMEL,
+        "allgather_bucket_size": zero_defaults.BUCKET_NUMEL,
     }
     return {
         "steps_per_print": 10**9,

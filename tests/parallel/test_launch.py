@@ -123,7 +123,8 @@ def test_what_is_left_open_or_off_is_not(zero_file: Any) -> None:
 
 def test_other_sections_reach_deepspeed(zero_file: Any) -> None:
     pytest.importorskip("deepspeed")
-    from scal3r_train.parallel.zero import BUCKET_NUMEL, zero_config
+    from scal3r_train.parallel.zero import zero_config
+    from scal3r_train.parallel.zero_defaults import BUCKET_NUMEL
 
     zero_file(ZERO | {"comms_logger": {"enabled": True}, "steps_per_print": 7, "prescale_gradients": True})
     config = zero_config("zero2", "bf16", 3)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.precision import computing
 from scal3r_train.model.rope import TokenPositions, token_positions
+from scal3r_train.parallel.host_memory import pinned_bytes
 
 Precision = Literal["float32", "bfloat16"]
 MAX_UINT8 = 255
@@ -277,15 +278,29 @@ def plan_segments(model: Scal3RModel) -> list[range]:
     return segments
 
 
+class StateBytes(NamedTuple):
+    """Most bytes that the state of one chunk takes between any two segments.
+
+    Attributes:
+        plain: of its tensors.
+        pinned: of the pinned memory that holds them, each rounded up by torch's allocator.
+    """
+
+    plain: int
+    pinned: int
+
+
 def state_bytes(
     config: Scal3RConfig, heads: Sequence[str], num_frames: int, grid: tuple[int, int], itemsize: int
-) -> int:
-    """Return the most bytes that the state of one chunk takes between any two segments."""
+) -> StateBytes:
+    """Return what the state of a chunk of frames takes; grid: patches of an image."""
     num_patches = grid[0] * grid[1]
     tokens = (config.num_special_tokens + num_patches) * config.hidden_size
-    most = 0
+    plain = pinned = 0
     for memory in config.memory_layers:
         done = [level for level, layer in enumerate(config.tap_layers) if layer < memory]
-        maps = len(heads) * num_patches * sum(config.dpt_channels[level] for level in done)
-        most = max(most, tokens * (2 if memory in config.tap_layers else 1) + maps)
-    return num_frames * most * itemsize
+        maps = len(heads) * [num_patches * config.dpt_channels[level] for level in done]
+        tensors = [tokens] * (2 if memory in config.tap_layers else 1) + maps
+        sizes = [num_frames * tensor * itemsize for tensor in tensors]
+        plain, pinned = max(plain, sum(sizes)), max(pinned, sum(map(pinned_bytes, sizes)))
+    return StateBytes(plain, pinned)

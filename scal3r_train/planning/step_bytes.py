@@ -27,7 +27,7 @@ Numerics = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
-class StepMemory:
+class StepBytes:
     """Bytes alive in the course of a step, without parameters and optimizer.
 
     Attributes:
@@ -74,7 +74,7 @@ class StepMeter:
             if isinstance(module, nn.LayerNorm) and numerics == "cuda":
                 module.register_forward_pre_hook(_in_float32)
 
-    def measure(self, size: StepSize, precision: Precision) -> StepMemory:
+    def measure(self, size: StepSize, precision: Precision) -> StepBytes:
         """Run forward, loss and backward of a step."""
         live = self._live
         with ExitStack() as stack:
@@ -95,7 +95,7 @@ class StepMeter:
             del output, targets, terms
             loss.backward()
         self.model.zero_grad(set_to_none=True)
-        return StepMemory(_highest(live), live.peak({MEMORIES: 1}))
+        return StepBytes(_highest(live), live.peak({MEMORIES: 1}))
 
     def _count_call(self, module: nn.Module, _: object) -> None:
         self.calls[module] += self._is_forward
