@@ -15,15 +15,17 @@ from accelerate.utils import set_seed
 
 from scal3r_train.config import UserError, run_command
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.kernels import use_kernels
 from scal3r_train.model.load_model import load_model
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.failure_propagation import failing_together
 from scal3r_train.parallel.process import joined_processes
+from scal3r_train.parallel.settings import EngineName
 from scal3r_train.recipe import load_training_recipe
 from scal3r_train.training.agreement import require_agreement
 from scal3r_train.training.freezing import choose_trained
-from scal3r_train.training.recipe import TrainedModelSettings, require_whole_patches
+from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe, require_whole_patches
 from scal3r_train.training.stop import EXIT_STOPPED
 from scal3r_train.training.trainer import Trainer
 
@@ -32,7 +34,8 @@ def build_model(settings: TrainedModelSettings) -> Scal3RModel:
     """Return the model a recipe asks for: loaded, or initialised from the current random state, partly frozen.
 
     Raises:
-        UserError: the checkpoint cannot be loaded completely, or lacks the part that is to be trained.
+        UserError: the checkpoint cannot be loaded completely, lacks the part that is to be trained, or the attention
+            cannot be used here.
     """
     if settings.checkpoint is None:
         assert settings.network is not None
@@ -42,6 +45,7 @@ def build_model(settings: TrainedModelSettings) -> Scal3RModel:
     choose_trained(model, settings.train, settings.frozen_dtype)
     model.set_activation_checkpointing(settings.activation_checkpointing)
     model.chunks_per_pass = settings.chunks_per_pass
+    use_kernels(model, settings.attention, compile_blocks=settings.compile)
     return model
 
 
@@ -55,12 +59,21 @@ def main(argv: Sequence[str]) -> int:
             sources = recipe.data.sources + recipe.validation.sources
             require_agreement(recipe.model_dump(mode="json"), [source.index for source in sources])
             engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
+            _refuse_compiled_zero3(recipe, engine.name)
             set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
             model = build_model(recipe.model)
             require_whole_patches(recipe, model.config.patch_size)
             reason = Trainer(recipe, engine, model).fit()
             engine.close()
     return EXIT_STOPPED if reason else 0
+
+
+def _refuse_compiled_zero3(recipe: TrainingRecipe, engine: EngineName) -> None:
+    """ZeRO-3 gathers parameters in hooks inside of a block, which cannot be compiled as one."""
+    if recipe.model.compile and engine in ("zero3", "zero3_offload"):
+        raise UserError(
+            f"model.compile does not go with {engine}; use zero2 or fsdp2, or model.compile=false"
+        )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from scal3r_train.inference.rank_work import (
 )
 from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.model.load_model import checkpoint_sha256, load_model
+from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import gather_to_all, gather_to_main, raise_on_all_ranks
 from scal3r_train.parallel.process import current_process, joined_processes
@@ -148,7 +148,7 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
     process = current_process()
     with raise_on_all_ranks():
         record = open_source(source)
-        model = load_model(recipe.model.checkpoint, process.device, recipe.model.memory)
+        model = load_model_as_set(recipe.model, process.device)
         video = Video.choose(record, recipe.input, model.config)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint) if process.is_main else None
         done = process.is_main and is_done(output, recipe, video, model_sha256)

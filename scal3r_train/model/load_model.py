@@ -16,6 +16,7 @@ from pydantic import Field
 from transformers.utils import logging
 
 from scal3r_train.config import StrictModel, UserError, files_sha256
+from scal3r_train.model.kernels import AttentionName, use_kernels
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 
 CONFIG_NAME = "config.json"
@@ -62,13 +63,19 @@ class LoadedModelSettings(StrictModel):
         None, description="Folder written by training, by `scal3r convert` or by save_pretrained."
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of the encoder and the attention blocks; memories and heads stay in float32."
+        "float32",
+        description="Of the encoder and the attention blocks; memories and heads stay in float32 (with bfloat16 on "
+        "CUDA: with TF32 products).",
     )
     memory: MemoryUse | None = Field(
         None,
         description="What chunks learn of each other: of the whole video, each of itself alone, or without memories; "
         "null: as trained.",
     )
+    attention: AttentionName = Field(
+        "sdpa", description="Kernel of attention, by transformers' name; flash kernels need their package."
+    )
+    compile: bool = Field(False, description="torch.compile each block; worth its minutes for long videos.")
 
 
 def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None) -> Scal3RModel:
@@ -107,6 +114,13 @@ def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse 
                 f"such as {names[0]}; convert or save it again"
             )
     return model.requires_grad_(requires_grad=False).eval().to(device)
+
+
+def load_model_as_set(settings: LoadedModelSettings, device: torch.device) -> Scal3RModel:
+    """Return the model of a recipe's section, ready to predict; UserError as `load_model` and `use_kernels`."""
+    model = load_model(settings.checkpoint, device, settings.memory)
+    use_kernels(model, settings.attention, compile_blocks=settings.compile)
+    return model
 
 
 def checkpoint_sha256(checkpoint: Path | None) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -112,13 +112,23 @@ class Engine(ABC):
     def _place(self) -> None:  # noqa: B027  most engines build the optimizer on whole parameters
         """Cut the parameters into pieces where the optimizer is to be built on the pieces."""
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the network runs in reduced precision (model/precision.py), forward and backward."""
+        return self.settings.precision == "bf16"
+
     @abstractmethod
     def _wrap(self) -> None:
         """Wrap model and optimizer, and allocate the moments."""
 
     @abstractmethod
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
-        """Run the model in the recipe's precision; all ranks call this together, in training and evaluation."""
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
+        """Run the model in the recipe's precision; all ranks call this together, in training and evaluation.
+
+        `heads` are those to run, the same on all ranks; None: all.
+        """
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
@@ -150,8 +160,8 @@ class Engine(ABC):
         sums = torch.stack([_sum_of_squares(squares[part], self.process.device) for part in parts])
         if not self.holds_whole_gradients:
             sums = total_over_world(sums)
-        norms = dict(zip(parts, sums.sqrt().tolist(), strict=True))
-        return norms | {"total": float(sums.sum().sqrt())}
+        norms = torch.cat([sums, sums.sum(0, keepdim=True)]).sqrt().tolist()
+        return dict(zip([*parts, "total"], norms, strict=True))
 
     def update(self, norm: float) -> None:
         """Clip the gradient, whose whole norm is `norm`, and let the optimizer and the schedule make one step."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -17,9 +17,10 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.precision import computing
 from scal3r_train.parallel.engine import MOMENTS, Shard
 from scal3r_train.parallel.launch import launched_reshard_after_forward
-from scal3r_train.parallel.torch_engine import TorchEngine, autocast
+from scal3r_train.parallel.torch_engine import TorchEngine
 
 
 class Fsdp2Engine(TorchEngine):
@@ -34,10 +35,12 @@ class Fsdp2Engine(TorchEngine):
             fully_shard(module, mesh=mesh, reshard_after_forward=reshard)
         fully_shard(self.bare_model, mesh=mesh, reshard_after_forward=reshard)
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
-        """Run the model under autocast."""
-        with autocast(self.settings.precision, self.process.device):
-            output = self.bare_model(images, chunk_mask)
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
+        """Run the model in the recipe's precision."""
+        with computing(self.process.device, reduced=self.is_reduced):
+            output = self.bare_model(images, chunk_mask, heads)
         if not torch.is_grad_enabled():  # no backward will come to give up what this forward has gathered
             for module in self.bare_model.modules():
                 if isinstance(module, FSDPModule):

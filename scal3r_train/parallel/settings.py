@@ -20,7 +20,7 @@ class ParallelSettings(StrictModel):
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
-        description="bf16 runs encoder and attention in autocast; memories and heads stay fp32",
+        description="bf16 runs encoder and attention in autocast; memories and heads stay fp32 (on CUDA: TF32)",
     )
     timeout_minutes: float = Field(
         default=10.0, gt=0, description="how long a process waits for the others before the run ends"

@@ -1,6 +1,4 @@
-"""The precision of encoder and attention; memories and heads leave autocast by themselves.
-
-What single process, DDP and FSDP2 share: gradients in `.grad`, clipped here, torch's own optimizer step.
+"""What single process, DDP and FSDP2 share: gradients in `.grad`, clipped here, torch's own optimizer step.
 
 Single process and DDP: every rank holds everything, gradients are averaged.
 """
@@ -8,20 +6,16 @@ Single process and DDP: every rank holds everything, gradients are averaged.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.precision import computing, float32_products
 from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Return the context in which the model runs: bf16 autocast or nothing."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class TorchEngine(Engine):
@@ -33,7 +27,8 @@ class TorchEngine(Engine):
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate in `.grad`."""
-        (loss / self.accumulation_steps).backward()
+        with float32_products(self.process.device, reduced=self.is_reduced):
+            (loss / self.accumulation_steps).backward()
 
     def _apply(self, norm: float) -> None:
         factor = min(1.0, self.clip_norm / (norm + 1e-6))  # as torch's clip_grad_norm_
@@ -74,10 +69,12 @@ class ReplicatedEngine(TorchEngine):
         sum(value.sum() for value in output.values()).backward()
         self._drop_gradients()
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
-        """Run the model under autocast."""
-        with autocast(self.settings.precision, self.process.device):
-            return self._called(images, chunk_mask)
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
+        """Run the model in the recipe's precision."""
+        with computing(self.process.device, reduced=self.is_reduced):
+            return self._called(images, chunk_mask, heads)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from deepspeed.utils import logger
 from torch import Tensor
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.precision import float32_products
 from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
 from scal3r_train.parallel.launch import launched_engine, launched_zero_config
 from scal3r_train.parallel.settings import EngineName
@@ -105,9 +106,12 @@ class ZeroEngine(Engine):
         if not self._is_stage3:
             self._zero._lazy_init_hp_params_optimizer_state()
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
         """Run the model; DeepSpeed's engine opens autocast."""
-        return self._zero_engine(images, chunk_mask)
+        with float32_products(self.process.device, reduced=self.is_reduced):
+            return self._zero_engine(images, chunk_mask, heads)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
@@ -117,7 +121,8 @@ class ZeroEngine(Engine):
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate and, in the last micro-step, reduce."""
-        self._zero_engine.backward(loss)
+        with float32_products(self.process.device, reduced=self.is_reduced):
+            self._zero_engine.backward(loss)
 
     def gradients(self) -> Mapping[str, Tensor]:
         """Return this rank's fragments of the averaged gradients."""

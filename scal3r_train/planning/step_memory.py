@@ -88,7 +88,7 @@ class StepMeter:
             with torch.autocast(PRETENDED.type, torch.bfloat16, enabled=precision == "bf16"):
                 self.calls.clear()
                 self._is_forward = True
-                output = self.model(images, targets.chunk_mask)
+                output = self.model(images, targets.chunk_mask, self.model.heads_among(self.losses.heads))
                 self._is_forward = False
             terms = compute_terms(output, targets, self.losses)
             loss, _ = reduce_terms(terms, self.losses.average, targets.chunk_mask, ONE_RANK, 1.0)

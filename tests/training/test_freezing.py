@@ -194,6 +194,26 @@ def test_a_checkpoint_without_memories_cannot_train_them(tmp_path: Path) -> None
     assert all(value.requires_grad for value in model.parameters())
 
 
+def test_a_step_runs_the_heads_that_losses_teach_and_no_others(
+    towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scal3r_train.model.modeling_scal3r import Scal3RModel
+
+    asked: list[tuple[bool, list[str]]] = []
+    original = Scal3RModel.forward
+
+    def forward(self, images, chunk_mask=None, heads=None):
+        asked.append((self.training, list(heads)))
+        return original(self, images, chunk_mask, heads)
+
+    monkeypatch.setattr(Scal3RModel, "forward", forward)
+    changes = {"model.network": tiny.NETWORK | {"point_head": True}, "losses.depth.weight": 0.0}
+    tiny.train(tiny.recipe(towns, tmp_path, changes | {"losses.points.weight": 1.0, "optim.num_steps": 1}))
+    assert [heads for training, heads in asked if training] == [["camera", "points"]]
+    assert {tuple(heads) for training, heads in asked if not training} == {("camera", "depth")}
+    assert "points_regression" in tiny.steps(tmp_path)[0]
+
+
 def test_a_head_without_a_loss_rests_also_when_heads_are_trained() -> None:
     from scal3r_train.losses.depth_and_points import DepthLossSettings
     from scal3r_train.losses.objective import ObjectiveSettings

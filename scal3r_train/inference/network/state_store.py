@@ -101,40 +101,48 @@ class DeviceStore(_StoreSizes):
 
 
 class HostStore(_StoreSizes):
-    """Keeps states in pinned host memory; copies run beside the computation, in a stream of their own."""
+    """Keeps states in pinned host memory; copies run beside the computation, each direction in a stream of its own.
+
+    A bus carries both directions at once, and a state on its way back does not queue behind one that leaves.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self._device = device
-        self._stream = torch.cuda.Stream(device)
-        self._states: dict[int, ChunkState] = {}
+        self._outward, self._inward = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._states: dict[
+            int, tuple[ChunkState, torch.cuda.Event]
+        ] = {}  # with the end of its copy to the host
         self._arriving: dict[int, tuple[ChunkState, torch.cuda.Event]] = {}
 
     def put(self, chunk: int, state: ChunkState) -> None:
         """Start the copy to the host; the device's memory is free for others once it is done."""
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._outward.wait_stream(torch.cuda.current_stream(self._device))
         tensors = {}
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._outward):
             for name, tensor in state.tensors.items():
                 host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 host.copy_(tensor, non_blocking=True)
-                tensor.record_stream(self._stream)
+                tensor.record_stream(self._outward)
                 tensors[name] = host
-        self._states[chunk] = state.with_tensors(tensors)
+            copied = torch.cuda.Event()
+            copied.record(self._outward)
+        self._states[chunk] = state.with_tensors(tensors), copied
         self.moved_bytes += state.num_bytes
         self._hold(chunk, state.num_bytes)
 
     def prefetch(self, chunk: int) -> None:
         """Start the copy back."""
-        state = self._states.get(chunk)
-        if state is None or chunk in self._arriving:
+        if chunk not in self._states or chunk in self._arriving:
             return
-        with torch.cuda.stream(self._stream):
+        state, copied = self._states[chunk]
+        self._inward.wait_event(copied)
+        with torch.cuda.stream(self._inward):
             tensors = {
                 name: tensor.to(self._device, non_blocking=True) for name, tensor in state.tensors.items()
             }
             event = torch.cuda.Event()
-            event.record(self._stream)
+            event.record(self._inward)
         self.moved_bytes += state.num_bytes
         self._arriving[chunk] = state.with_tensors(tensors), event
 

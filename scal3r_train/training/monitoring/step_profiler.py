@@ -26,7 +26,7 @@ from scal3r_train.model.modeling_scal3r import Scal3ROutput
 from scal3r_train.parallel.collectives import maximum_over_world
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.monitoring.amu_probe import memory_keys, watched_memories
-from scal3r_train.training.monitoring.chunk_errors import ERROR_NAMES, chunk_errors
+from scal3r_train.training.monitoring.chunk_errors import ERROR_NAMES, RealChunks, chunk_errors
 from scal3r_train.training.monitoring.flop_count import StepFlops, peak_flops, step_work
 from scal3r_train.training.monitoring.world_means import WorldMeans
 
@@ -204,12 +204,12 @@ class StepProfiler:
                 yield
 
     @torch.no_grad()
-    def saw_output(self, output: Scal3ROutput, batch: SequenceBatch) -> None:
-        """Note the errors on the chunks of a batch."""
+    def saw_output(self, output: Scal3ROutput, batch: SequenceBatch, chunks: RealChunks) -> None:
+        """Note the errors on the given chunks of a batch."""
         if self._means is None:
             return
         with self._clock.phase("other"):
-            for row in chunk_errors(output, batch, "train"):
+            for row in chunk_errors(output, batch, chunks, "train"):
                 for key, value in row.items():
                     self._means.add_unless_nan(key, value)
 
