@@ -6,7 +6,8 @@ Shapes: N patch tokens, D head dimension, M inner dimension.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -17,9 +18,11 @@ from benchmarks.gpu.part import Day
 from benchmarks.gpu.precision import PRECISIONS, float32_products
 from benchmarks.gpu.training_steps import run_steps, step_size
 from benchmarks.random_step import RandomTraining, random_model
-from scal3r_train.model import fast_weight
+from benchmarks.train_step import replaced
+from scal3r_train.model import fast_weight, precision
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights, TokenRates
+from scal3r_train.parallel import torch_engine
 
 WRITE_PRODUCTS, READ_PRODUCTS = 6, 3
 
@@ -32,12 +35,10 @@ def measure_utilisation(day: Day) -> None:
     config, device = Scal3RConfig(**day.size.network), torch.device(day.device)
     height, width = (side // config.patch_size for side in day.size.image_hw)
     for num_frames in (day.size.step_frames[0], day.size.chunk):
-        for precision in PRECISIONS:
-            dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-            with float32_products(precision):
-                _record_precision(
-                    day, config, num_frames, num_frames * height * width, precision, dtype, device
-                )
+        for kind in PRECISIONS:
+            dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
+            with float32_products(kind):
+                _record_precision(day, config, num_frames, num_frames * height * width, kind, dtype, device)
             restart_peaks(device)
 
 
@@ -93,26 +94,39 @@ def timed(work: Callable[[], object], num_rounds: int, device: torch.device) -> 
     return statistics.median(seconds)
 
 
+@contextmanager
+def strict_float32() -> Iterator[None]:
+    """Let training use IEEE float32 wherever it would use TensorFloat-32."""
+
+    def strict(device: torch.device, *, reduced: bool) -> AbstractContextManager[None]:
+        return original(device, reduced=False)
+
+    original = precision.float32_products
+    with replaced(precision, "float32_products", strict), replaced(torch_engine, "float32_products", strict):
+        yield
+
+
 def measure_share(day: Day) -> None:
     """Record a training step with and without memories: the difference is theirs, their optimizer step included."""
     device = torch.device(day.device)
     size = step_size(day, day.size.step_frames[0])
+    contexts = {"TensorFloat-32, as trained": nullcontext, "float32": strict_float32}
     times: dict[tuple[str, bool], float] = {}
     for has_memories in (True, False):
         network = day.size.network if has_memories else {**day.size.network, "memory_layers": []}
         training = RandomTraining(random_model(Scal3RConfig(**network), device), "bf16")
         training.engine.bare_model.set_activation_checkpointing("blocks")
-        for precision in PRECISIONS[:2]:
+        for name, context in contexts.items():
             seconds: list[float] = []
-            with float32_products(precision):
+            with context():
                 run_steps(training, size, day.size.num_rounds, seconds)
-            times[precision, has_memories] = statistics.median(seconds[1:])
+            times[name, has_memories] = statistics.median(seconds[1:])
         del training
         restart_peaks(device)
-    for precision in PRECISIONS[:2]:
-        whole, rest = times[precision, True], times[precision, False]
+    for name in contexts:
+        whole, rest = times[name, True], times[name, False]
         day.record(
-            precision=precision,
+            precision=name,
             frames=size.num_frames,
             step_ms=round(1000 * whole, 1),
             without_ms=round(1000 * rest, 1),

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -17,29 +15,13 @@ from benchmarks.clock import mark, seconds_between
 from benchmarks.gpu.device_memory import fits, peaks, restart_peaks
 from benchmarks.gpu.part import Day
 from benchmarks.random_step import RandomTraining, random_model
-from benchmarks.train_step import MODES, measured_peak, replaced
-from scal3r_train.model.block import Block
+from benchmarks.train_step import MODES, measured_peak
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.kernels import compile_each_block
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.monitoring.flop_count import counted_flops, peak_flops
 
 NUM_WARM_UP = 2
-
-
-@contextmanager
-def compiled_blocks(backend: str) -> Iterator[None]:
-    """Run the transformer blocks through torch.compile: one graph for each kind of block and shape of its input.
-
-    The compiled function lies inside what activation checkpointing repeats, so it works in every mode. It stands in
-    for a setting of the model, which there is none of yet.
-    """
-    with (
-        replaced(
-            torch._dynamo.config, "recompile_limit", 64
-        ),  # encoder, frame, global, camera; each for every size
-        replaced(Block, "forward", torch.compile(Block.forward, dynamic=False, backend=backend)),
-    ):
-        yield
 
 
 def measure(day: Day) -> None:
@@ -61,8 +43,9 @@ def _measure(day: Day, *, is_compiled: bool) -> None:
     }
     of_gemm = measured_peak(device, torch.bfloat16)
     training = RandomTraining(random_model(config, device), "bf16")
-    with compiled_blocks(day.size.compile_backend) if is_compiled else nullcontext():
-        _measure_modes(day, training, flops, of_gemm, is_compiled=is_compiled)
+    if is_compiled:
+        compile_each_block(training.engine.bare_model, day.size.compile_backend)
+    _measure_modes(day, training, flops, of_gemm, is_compiled=is_compiled)
 
 
 def _measure_modes(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measured_step import _batch, _plan
+from benchmarks.measured_step import random_batch, separate_plan
 from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.network.online_memory import OnlineMemory
 from scal3r_train.inference.network.segment_schedule import SegmentSchedule
@@ -95,7 +95,7 @@ def training_step(
     model.set_activation_checkpointing(checkpointing)
     engine = _engine(model, precision, num_micro_steps)
     groups, profiler = ContextGroups(engine.timeout), step_profiler.StepProfiler(engine)
-    step = [MicroStep(_plan(size, 1), _batch(size)) for _ in range(num_micro_steps)]
+    step = [MicroStep(separate_plan(size, 1), random_batch(size)) for _ in range(num_micro_steps)]
 
     def make() -> None:
         with profiler.step(is_logged=is_logged):
@@ -113,7 +113,9 @@ def validation(sizes: Mapping[str, Any], size: StepSize, precision: str) -> Watc
     """Validate on one window."""
     engine = _engine(network(sizes), precision, 1)
     with watched_traffic() as traffic:
-        validate(engine, ContextGroups(engine.timeout), lambda _: _plan(size, 1), [_batch(size)], 1)
+        validate(
+            engine, ContextGroups(engine.timeout), lambda _: separate_plan(size, 1), [random_batch(size)], 1
+        )
     return summary(traffic)
 
 
