@@ -101,8 +101,11 @@ def test_without_a_baseline(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "reading: no reading.json yet" in capsys.readouterr().out
 
 
-def test_every_benchmark_has_a_baseline_that_can_be_read() -> None:
-    assert {file.stem for file in FOLDER.glob("*.json")} == set(BENCHMARKS)
+def test_baselines_can_be_read() -> None:
+    """A benchmark without one is named by the command."""
+    stems = {file.stem for file in FOLDER.glob("*.json")}
+    assert stems
+    assert stems <= set(BENCHMARKS)
     for file in FOLDER.glob("*.json"):
         found = Findings.load(file)
         assert {**found.time, **found.bytes}, file
