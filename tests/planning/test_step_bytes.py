@@ -136,9 +136,10 @@ def test_frames_that_fit_are_the_most_that_fit() -> None:
     assert plan.frames_that_fit(SINGLE, SIZE, plan.states(SINGLE, SIZE).held) == 0
 
 
-def test_most_at_all_is_never_fewer_than_as_it_is() -> None:
+def test_most_at_all_is_never_fewer_than_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scal3r_train.planning.choices.MOST_FRAMES", 6)
     plan = costs(world_size=4, numerics="cuda")
-    for mode, engine, times in product(MODES, ("ddp", "zero3"), (0.6, 1, 2)):
+    for mode, engine, times in product(("none", "segments"), ("ddp", "zero3"), (0.9, 1.02)):
         choice = Choice(engine, mode, "bf16")
         budget = int(times * plan.peak(choice, SIZE))
         as_it_is = plan.frames_that_fit(choice, SIZE, budget)

@@ -130,7 +130,7 @@ class ProductFlops:
         rows, columns = (side * config.patch_size for side in (work.rows, work.columns))
         half = stride // 2
         stem = work.frames * -(-rows // half) * -(-columns // half)
-        height, width = (-(-(-(-side // half)) // 2) for side in (rows, columns))
+        height, width = (((side + half - 1) // half + 1) // 2 for side in (rows, columns))
         pixels, patches = work.frames * height * width, work.frames * work.patches
         self._conv(f"{name}.stem", stem, 3, channels, 5)
         self._conv(f"{name}.features", pixels, channels, channels, 3)
