@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,7 +156,10 @@ class Scal3RModel(Scal3RPreTrainedModel):
         **kwargs: Any,
     ) -> None:
         # The reentrant kind hands on gradients of tensors only, and what is recomputed here takes and gives tuples.
-        if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant", False):
+        chosen = (
+            gradient_checkpointing_func.keywords if isinstance(gradient_checkpointing_func, partial) else {}
+        )
+        if chosen.get("use_reentrant", False):
             raise ValueError(
                 "Scal3R cannot use reentrant checkpointing: leave use_reentrant out or give "
                 '{"use_reentrant": False}'
