@@ -43,9 +43,9 @@ from scal3r_train.training.step import MicroStep, train_step
 
 NETWORK = Scal3RConfig(
     image_size=28,
-    hidden_size=512,
+    hidden_size=384,
     num_layers=6,
-    num_heads=8,
+    num_heads=6,
     patch_encoder="conv",
     tap_layers=[1, 2, 4, 5],
     memory_layers=[3, 5],
