@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scal3r_train.parallel.host_memory import pinned_bytes
-from scal3r_train.planning.engine_bytes import EngineBytes, ModelSize
+from scal3r_train.planning.engine_bytes import FP32, EngineBytes, ModelSize
 from scal3r_train.planning.step_size import StepSize
 
 # Assumptions. A process of this program on a CPU, after its imports, holds 0.33 GiB that no other shares (psutil's
@@ -29,7 +29,7 @@ class HostBytes:
         readers: its reading processes.
         batches: read ahead, waiting in shared memory, and the pinned copies of two.
         offloaded: what the engine keeps there (ZeRO-3 with offload).
-        loading: the model while it is read; gone before the first step.
+        loading: what is being read of a checkpoint; gone before the first step.
     """
 
     process: int
@@ -69,5 +69,8 @@ def host_bytes(model: ModelSize, states: EngineBytes, size: StepSize, num_worker
 
 
 def loading_bytes(model: ModelSize) -> int:
-    """Return what a rank holds on the host while it starts: every rank builds the whole model there first."""
-    return model.total_bytes
+    """Return what a rank holds on the host while it reads a checkpoint: one parameter on its way to the device.
+
+    A run from random weights initialises the whole model on the host instead; such models are small.
+    """
+    return FP32 * model.largest

@@ -68,7 +68,7 @@ class Trainer:
         engine.prepare(model, lambda placed: build_optimizer(placed, optim), optim.clip_norm, weights)
         decay = recipe.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
-        self.profiler = StepProfiler(engine)
+        self.profiler = StepProfiler(engine, recipe.losses.heads)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint)
         self.saver = CheckpointSaver(
             self.checkpoints.folder,
