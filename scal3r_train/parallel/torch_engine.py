@@ -42,7 +42,7 @@ class ReplicatedEngine(TorchEngine):
     def _wrap(self) -> None:
         # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        self._called: nn.Module = self.accelerator.prepare(self.bare_model)
+        self._called: nn.Module = self.accelerator.prepare(self.bare_model, device_placement=[False])
         allocate_moments(self.optimizer, stepped_parameters(self.optimizer))
         if self.name == "ddp":
             self._settle_buckets()

@@ -26,7 +26,7 @@ MOST_STEPS, MOST_WINDOWS = 1000, 10_000
 def main(
     recipe_path: str,
     overrides: Sequence[str],
-    world_size: int,
+    world_size: int | None,
     num_steps: int | None = None,
     ranks_per_node: int | None = None,
 ) -> int:
@@ -35,18 +35,22 @@ def main(
     Args:
         recipe_path: of a training recipe.
         overrides: `key=value`.
-        world_size: ranks.
+        world_size: ranks; None, which is refused, where neither launcher nor user named it.
         num_steps: step plans that are drawn, spread evenly over the stages of the curriculum; None: some.
         ranks_per_node: ranks that share a machine's memory; None: up to 8.
 
     Raises:
         UserError: a number is below 1, or the recipe is none.
     """
+    recipe = load_training_recipe(recipe_path, overrides)
+    if world_size is None:
+        raise UserError(
+            "how many ranks? Give world_size=8, or start this under torchrun or accelerate launch"
+        )
     if world_size < 1 or (num_steps is not None and num_steps < 1):
         raise UserError(f"world_size={world_size} steps={num_steps}: both must be at least 1")
     if ranks_per_node is not None and not 1 <= ranks_per_node <= world_size:
         raise UserError(f"ranks_per_node={ranks_per_node}: it must be in 1..{world_size}, the world_size")
-    recipe = load_training_recipe(recipe_path, overrides)
     config = _network_of(recipe.model)
     console = Console()
     sources, is_known = plannable_sources(recipe.data)
@@ -86,7 +90,7 @@ def stage_plans(
         recipe: of the run.
         sources: the mixture.
         steps: optimizer steps of the stage; each has as many plans as micro-steps.
-        world_size: ranks.
+        world_size: ranks; None, which is refused, where neither launcher nor user named it.
         num_steps: plans to draw for all stages together; None: until the shares are known well enough.
         num_stages: of the run.
     """

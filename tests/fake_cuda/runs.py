@@ -18,6 +18,7 @@ from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.accelerator import build_accelerator
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.process import Process
 from scal3r_train.parallel.settings import ParallelSettings
@@ -152,7 +153,8 @@ def _engine(model: Scal3RModel, precision: str, accumulation_steps: int) -> Repl
     step_profiler.memory_use = lambda _device: {}
     step_profiler.peak_flops = lambda _device: None
     process = Process(0, 1, CUDA)
-    engine = ReplicatedEngine("single", ParallelSettings(precision=precision), process, accumulation_steps)
+    accelerator = build_accelerator("single", accumulation_steps)
+    engine = ReplicatedEngine("single", ParallelSettings(precision=precision), process, accelerator)
     # Parameters are on the device; torch's `to` would try to swap what it cannot swap.
     with replaced("to", lambda module, *_: module, torch.nn.Module):
         engine.prepare(model, lambda placed: build_optimizer(placed, OptimSettings()), 1.0)

@@ -137,12 +137,12 @@ def test_plans_of_a_large_world_are_bounded(project_root: Path) -> None:
 def test_the_world_is_the_launchers_unless_it_is_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = []
-    monkeypatch.setattr(report, "main", lambda *arguments: planned.append(arguments) or 0)
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
-    assert cli.main(["plan", "recipe.yaml"]) != 0
+    assert cli.main(["plan", "recipes/debug/cpu.yaml"]) == 2
     assert "how many ranks?" in capsys.readouterr().err
+    planned = []
+    monkeypatch.setattr(report, "main", lambda *arguments: planned.append(arguments) or 0)
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     for rank in ("0", "1"):
