@@ -3,7 +3,8 @@
 Run: OMP_NUM_THREADS=1 python -m benchmarks.fault_drill [--only NAME ...]
 
 Each case starts torchrun in a session of its own: once for both ranks, or ("2 nodes") once per rank, which is what
-two machines look like, where no launcher ends the other rank; or `accelerate launch`. Seconds count from the fault to
+two machines look like, where no launcher ends the other rank; or `accelerate launch`; or the ranks themselves, as srun
+does ("by hand"). Seconds count from the fault to
 the end of the last process of the run, reading processes included. Exit code 0 only if every case passes.
 """
 
@@ -83,7 +84,8 @@ def survives_a_full_disk(outcome: Outcome) -> str:
 
 
 READERS = ("data.num_workers=1",)
-SOON = ("parallel.timeout_minutes=0.2",)
+SOON = ("parallel.timeout_minutes=0.2", "parallel.start_timeout_minutes=0.2")
+BOTH = (0, 1)
 CASES = (
     Case("one rank raises", "bug", ends_with("rank 1: ZeroDivisionError: injected bug")),
     Case("one rank raises, 2 nodes", "bug", ends_with("rank 1: ZeroDivisionError: injected bug"), nodes=2),
@@ -119,6 +121,38 @@ CASES = (
         "launcher_killed",
         ends_with("the launcher or the first process is gone"),
         ("optim.num_steps=1000000",),
+    ),
+    Case(
+        "the master is out of reach, by hand",
+        "unreachable",
+        ends_with("(cannot be reached at|did not all come to) 192.0.2.1"),
+        SOON,
+        by_hand=BOTH,
+        master="192.0.2.1",  # of a network that exists in documents only
+    ),
+    Case(
+        "rank 0 is never started, by hand",
+        "alone",
+        ends_with("the first process cannot be reached"),
+        SOON,
+        by_hand=(1,),
+    ),
+    Case("rank 1 is never started, by hand", "alone", ends_with("did not all come"), SOON, by_hand=(0,)),
+    Case("rank 1 never comes", "absent", ends_with("rank 1: never came"), SOON),
+    Case(
+        "the port is taken, by hand",
+        "port_taken",
+        ends_with("(is taken by another program|another program has that port)"),
+        SOON,
+        by_hand=BOTH,
+        is_port_taken=True,
+    ),
+    Case(
+        "/dev/shm of 64 kB, 2 readers",
+        "small_shm",
+        ends_with("rank .: .*: no room in /dev/shm"),
+        ("data.num_workers=2",),
+        shm="64k",
     ),
 )
 

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.clock import mark, median, ratio, seconds_between, take_turns
+from benchmarks.findings import Findings, add_json_option
 from benchmarks.layer_by_layer import LayerByLayer
 from scal3r_train.config import load_config
 from scal3r_train.inference.chunking import StoreKind
@@ -143,8 +144,9 @@ def compare_stores(model: Scal3RModel, chunks: list[Tensor], device: torch.devic
 
 def compare_times(
     model: Scal3RModel, chunks: list[Tensor], device: torch.device, num_rounds: int, *, full: bool
-) -> None:
-    """Print time, state and traffic of both schedules."""
+) -> Findings:
+    """Print time, state and traffic of both schedules; return time and state relative to the reference's."""
+    findings = Findings()
     variants = {
         "layer by layer, all heads": reference_variant(model, chunks, ALL_HEADS),
         "layer by layer, camera and depth": reference_variant(model, chunks, NEEDED),
@@ -163,6 +165,9 @@ def compare_times(
     for name, results in runs.items():
         times = ratio(results, of_reference, "s")
         state = median(results, "state")
+        if results is not of_reference:
+            findings.time[f"{name} / reference"] = times[0]
+            findings.bytes[f"{name}: state / reference"] = state / median(of_reference, "state")
         moved = median(results, "moved") / len(chunks) / MIB
         relative = f"({times[0]:.2f}; {times[1]:.2f}-{times[2]:.2f} of the reference)"
         print(
@@ -172,6 +177,7 @@ def compare_times(
         )
     if device.type == "cuda":
         print(f"device memory: peak {torch.cuda.max_memory_allocated() / GIB:.1f} GiB of all runs together")
+    return findings
 
 
 def growth_worker(num_frames: int, store: StoreKind) -> None:
@@ -239,6 +245,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", nargs=2, metavar=("FRAMES", "STORE"))
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.worker:
         growth_worker(int(arguments.worker[0]), arguments.worker[1])
@@ -250,13 +257,13 @@ def main() -> None:
         model = random_model(Scal3RConfig(), device)
         compare_stores(model, random_chunks(3, 12, (392, 518)), device)
         chunks = random_chunks(arguments.chunks or 3, 60, (392, 518))
-        compare_times(model, chunks, device, arguments.rounds, full=True)
+        compare_times(model, chunks, device, arguments.rounds, full=True).save(arguments.json)
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = random_model(small_config(), device)
         chunks = random_chunks(arguments.chunks or 6, 12, (112, 168))
         compare_stores(model, chunks, device)
-        compare_times(model, chunks, device, arguments.rounds, full=False)
+        compare_times(model, chunks, device, arguments.rounds, full=False).save(arguments.json)
 
 
 if __name__ == "__main__":

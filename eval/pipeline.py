@@ -25,7 +25,8 @@ from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provi
 from scal3r_eval.summary import asked_measures, summarise
 from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
 from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
-from scal3r_train.parallel.process import current_process, device_name, joined_processes
+from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.process import current_process, device_name, joined_processes, launched_rank
 
 RECIPE_NAME = "recipe.yaml"
 Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]
@@ -38,12 +39,13 @@ def main(recipe_path: Path, overrides: Sequence[str]) -> int:
         UserError: on the main process, for whatever the user can fix; after the reports are written, when a method
             failed on all sequences.
     """
-    with joined_processes() as process:
+    with failing_together():
         try:
             recipe = load_eval_recipe(recipe_path, overrides)
-            results = evaluate(recipe)
+            with joined_processes() as process:
+                results = evaluate(recipe)
         except UserError:
-            if process.is_main:
+            if launched_rank() == 0:
                 raise
             return EXIT_USER_ERROR
         if process.is_main:

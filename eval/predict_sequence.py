@@ -20,7 +20,7 @@ from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.reconstruct import is_done, reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.load_model import checkpoint_sha256, load_model
+from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.process import current_process
@@ -85,7 +85,8 @@ class Predictor:
 
     def _loaded(self) -> Scal3RModel:
         if self._model is None:
-            self._model = load_model(self._run.source, current_process().device, self.recipe.model.memory)
+            settings = self.recipe.model.model_copy(update={"checkpoint": self._run.source})
+            self._model = load_model_as_set(settings, current_process().device)
         return self._model
 
     def _is_done(self, sequence: EvalSequence, recipe: ReconstructionRecipe, output: Path) -> bool:

@@ -57,8 +57,11 @@ def intrinsics_from_fov(fov_hw: Tensor, image_hw: tuple[int, int]) -> Tensor:
     f_x likewise from W, principal point (W/2, H/2) (docs/numerics.md#pose-encoding).
     """
     height, width = image_hw
-    half_size_hw = fov_hw.new_tensor([height / 2, width / 2])
-    focal_y, focal_x = (half_size_hw / torch.tan(fov_hw / 2)).unbind(-1)
+    # Filled where the angles are: a tensor of the two sizes would have to be copied there.
+    focal_y, focal_x = (
+        torch.full_like(tangent, side / 2) / tangent
+        for tangent, side in zip(torch.tan(fov_hw / 2).unbind(-1), image_hw, strict=True)
+    )
     zero, one = torch.zeros_like(focal_x), torch.ones_like(focal_x)
     entries = [focal_x, zero, one * (width / 2), zero, focal_y, one * (height / 2), zero, zero, one]
     return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))

@@ -31,6 +31,7 @@ from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks, world_group
 from scal3r_train.parallel.context_groups import connect_memories
+from scal3r_train.parallel.host_memory import launched_sizes
 from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler
 from scal3r_train.scene.scene import write_depth
 
@@ -71,7 +72,9 @@ class RankResult:
 
 def plan_chunk_states(run: ReconstructionRun, chunk_runner: ChunkRunner) -> StatePlan:
     """Return where all processes keep the states of their chunks: the same on each, for the tightest of them."""
-    free = gather_to_all(free_memory(run.device, run.folder))
+    launched, processes = launched_sizes(), len(run.layout.assignment)
+    local = launched.local_world_size if launched else processes  # started by a test: all on this machine
+    free = gather_to_all(free_memory(run.device, run.folder, local, processes))
     size = state_bytes(
         chunk_runner.config,
         chunk_runner.heads,

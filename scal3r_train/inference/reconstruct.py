@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ from scal3r_train.inference.rank_work import (
 )
 from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.model.load_model import checkpoint_sha256, load_model
+from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import gather_to_all, gather_to_main, raise_on_all_ranks
-from scal3r_train.parallel.process import current_process, joined_processes
+from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.process import current_process, joined_processes, launched_rank
 from scal3r_train.scene.folder import (
     TIMINGS_NAME,
     discard_scene_folder,
@@ -55,12 +57,13 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
     Raises:
         UserError: on the main process, for whatever the user can mend; nothing new is left at `output` then.
     """
-    with joined_processes() as process:
+    with failing_together():
         try:
             recipe = load_config(ReconstructionRecipe, recipe_path, overrides)
-            outcome = _reconstruct_unless_done(source, output, recipe)
+            with joined_processes(timedelta(minutes=recipe.timeout_minutes)) as process:
+                outcome = _reconstruct_unless_done(source, output, recipe)
         except UserError:
-            if process.is_main:
+            if launched_rank() == 0:
                 raise
             return EXIT_USER_ERROR
         if process.is_main:
@@ -148,7 +151,7 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
     process = current_process()
     with raise_on_all_ranks():
         record = open_source(source)
-        model = load_model(recipe.model.checkpoint, process.device, recipe.model.memory)
+        model = load_model_as_set(recipe.model, process.device)
         video = Video.choose(record, recipe.input, model.config)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint) if process.is_main else None
         done = process.is_main and is_done(output, recipe, video, model_sha256)

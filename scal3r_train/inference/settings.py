@@ -53,3 +53,6 @@ class ReconstructionRecipe(StrictModel):
     pose_graph: LoopEdgeSettings = LoopEdgeSettings()
     export: SceneFolderSettings = SceneFolderSettings()
     follow: StreamingSettings = StreamingSettings()
+    timeout_minutes: float = Field(
+        30.0, gt=0, description="How long a process waits for the slowest of the others before the run ends."
+    )

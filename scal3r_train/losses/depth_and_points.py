@@ -146,6 +146,12 @@ class DepthLossSettings(RegressionSettings):
         default=(1, 2, 4, 8), description="pixel strides of the gradient terms"
     )
 
+    @property
+    def teaches(self) -> bool:
+        """Whether any term has a weight."""
+        gradient_weight = self.gradient_weight if self.gradient_strides else 0.0
+        return self.weight * max(self.confidence_weight, self.regression_weight, gradient_weight) > 0
+
 
 def depth_terms(
     depth: Tensor, confidence: Tensor, truth: Tensor, mask: Tensor, settings: DepthLossSettings
@@ -175,6 +181,12 @@ class PointLossSettings(RegressionSettings):
     normal_strides: tuple[PositiveInt, ...] = Field(
         default=(1, 2, 4), description="pixel strides of the normal terms"
     )
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any term has a weight."""
+        normal_weight = self.normal_weight if self.normal_strides else 0.0
+        return self.weight * max(self.confidence_weight, self.regression_weight, normal_weight) > 0
 
 
 def point_terms(

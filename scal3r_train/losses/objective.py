@@ -42,6 +42,16 @@ class ObjectiveSettings(StrictModel):
     depth: DepthLossSettings = DepthLossSettings()
     points: PointLossSettings = PointLossSettings()
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads that learn from some term, by the names that `Scal3RModel.forward` takes."""
+        teaches = {
+            "camera": self.camera.teaches,
+            "depth": self.depth.teaches,
+            "points": self.points.teaches,
+        }
+        return tuple(name for name, does in teaches.items() if does)
+
 
 class Predictions(Protocol):
     """The fields of Scal3ROutput that losses read; None for heads that are switched off."""
@@ -88,12 +98,12 @@ def compute_terms(
 ) -> dict[str, WeightedTerm]:
     """All terms of the chunks this rank holds, by the names that logs use.
 
-    Computed in float32 or wider, outside autocast. Heads that gave None and losses of weight 0 are absent, so
-    all ranks have the same terms in the same order. Raises UserError when nothing is left.
+    Computed in float32 or wider, outside autocast. Heads that gave None and losses without weight are absent,
+    so all ranks have the same terms in the same order. Raises UserError when nothing is left.
     """
     terms: dict[str, WeightedTerm] = {}
     with torch.autocast(targets.depth.device.type, enabled=False):
-        if output.pose_encoding_stages is not None and settings.camera.weight > 0:
+        if output.pose_encoding_stages is not None and settings.camera.teaches:
             terms |= camera_terms(
                 output.pose_encoding_stages,
                 targets.pose_encoding,
@@ -101,10 +111,10 @@ def compute_terms(
                 translation_mask=targets.has_scale,
                 settings=settings.camera,
             )
-        if output.depth is not None and settings.depth.weight > 0:
+        if output.depth is not None and settings.depth.teaches:
             assert output.depth_conf is not None, "a depth head predicts its confidence"
             terms |= depth_terms(output.depth, output.depth_conf, targets.depth, targets.mask, settings.depth)
-        if output.world_points is not None and settings.points.weight > 0:
+        if output.world_points is not None and settings.points.teaches:
             assert output.world_points_conf is not None, "a point head predicts its confidence"
             terms |= point_terms(
                 output.world_points,

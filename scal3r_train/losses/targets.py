@@ -8,7 +8,7 @@ over the context group. Points, depth and translations are divided alike (VGGT's
 Shapes: B sequences, K chunks, S frames, H W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,17 +71,15 @@ def build_targets(
 
     scope: whose mean distance is the unit. "sequence" calls sum_over_group once, with [B, 2]: the
     element-wise sum over the ranks of the context group, which all hold chunks of the same B sequences in the
-    same order. A chunk with fewer than min_valid_pixels pixels of depth counts as one without depth. Raises
-    UserError naming sequence and field when the ground truth of a real chunk is not finite, or its scale
-    outside [1e-6, 1e6]. That reads the values: one synchronisation, none when the batch is on the CPU.
+    same order. A chunk with fewer than min_valid_pixels pixels of depth counts as one without depth. No value is read
+    back from the device: the batch must have passed require_finite, which is cheap on the CPU, and whoever uses the
+    targets gives their scale to require_sane_scale once it waits for the device anyway.
     """
-    require_finite(batch)
     with torch.no_grad(), torch.autocast(batch.depth.device.type, enabled=False):
         mask = valid_pixels(batch, min_valid_pixels)
         points = world_points_from_depth(batch.depth, batch.intrinsics, batch.extrinsics)
         points = masked(points, mask[..., None])
         scale, has_scale = measure_scale(points, mask, batch, scope, sum_over_group)
-        require_sane_scale(scale, batch.sequence_ids)
         scale = scale.to(batch.depth.dtype)
         height, width = batch.depth.shape[-2:]
         encoding = encode_pose(batch.extrinsics, batch.intrinsics, (height, width))
@@ -129,12 +127,15 @@ def require_finite(batch: SequenceBatch) -> None:
         )
 
 
-def require_sane_scale(scale: Tensor, sequence_ids: tuple[str, ...]) -> None:
-    """Raise UserError naming the first sequence whose scale cannot be right. scale [B, K]."""
-    is_bad = ~((scale >= MIN_SCALE) & (scale <= MAX_SCALE))
-    if is_bad.any():
-        sequence, chunk = is_bad.nonzero()[0].tolist()
-        raise UserError(
-            f"mean distance {scale[sequence, chunk].item():g} of sequence {sequence_ids[sequence]!r} is "
-            f"outside [{MIN_SCALE:g}, {MAX_SCALE:g}]; check the unit of its depth"
-        )
+def require_sane_scale(scales: Sequence[float], sequence_ids: Sequence[str]) -> None:
+    """Raise UserError naming the first sequence whose scale cannot be right: outside [1e-6, 1e6] or NaN.
+
+    scales: the scale [B, K] of B sequences flattened, as numbers; sequence_ids: their B names.
+    """
+    for place, scale in enumerate(scales):
+        if not MIN_SCALE <= scale <= MAX_SCALE:
+            name = sequence_ids[place * len(sequence_ids) // len(scales)]
+            raise UserError(
+                f"mean distance {scale:g} of sequence {name!r} is outside [{MIN_SCALE:g}, {MAX_SCALE:g}]; check the "
+                "unit of its depth"
+            )

@@ -48,13 +48,14 @@ def abs_rel_after_median(estimate: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         estimate, truth: depth of one scene, any equal shape; truth 0 is invalid. NaN when nothing is valid.
+
+    Nothing is read back from the device.
     """
-    valid = truth > 0
-    if not valid.any():
-        return truth.new_full((), float("nan"))
-    ours, true = estimate[valid], truth[valid]
-    scale = true.median() / ours.median()
-    return ((scale * ours - true).abs() / true).mean()
+    invalid = truth <= 0
+    ours, true = (depth.masked_fill(invalid, float("nan")) for depth in (estimate, truth))
+    scale = true.nanmedian() / ours.nanmedian()
+    errors = ((scale * ours - true).abs() / true).masked_fill(invalid, 0.0)
+    return errors.sum() / (~invalid).sum()
 
 
 def depth_errors(estimate: Tensor, truth: Tensor, scale: DepthScale = "per_sequence") -> DepthErrors:

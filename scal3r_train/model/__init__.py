@@ -8,6 +8,8 @@ fast_weight.py               the maths of a memory as pure functions
 chunk_batch.py               chunks that travel together, and the order of their frames
 block.py                     the transformer block
 rope.py                      rotary position embedding
+kernels.py                   kernels of attention; compiled blocks
+precision.py                 which products run in bfloat16, TF32 or float32
 patch_encoder.py             from images to patch tokens
 camera_head.py, dpt_head.py  from tokens to cameras, depth and points
 activation_checkpointing.py  what backward computes again

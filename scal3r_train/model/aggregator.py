@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scal3r_train.model.activation_checkpointing import Result, recompute
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import CheckpointedBlock
-from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, reference_first_order
+from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, reference_first
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.patch_encoder import build_patch_encoder
@@ -32,8 +32,11 @@ AGGREGATOR_NORM_EPS = 1e-5
 
 def normalize_images(images: Tensor) -> Tensor:
     """Return images [..., 3, H, W] in [0, 1] with ImageNet's mean and standard deviation removed."""
-    mean = images.new_tensor(IMAGE_MEAN).view(3, 1, 1)
-    std = images.new_tensor(IMAGE_STD).view(3, 1, 1)
+    # Filled on the device: a tensor of these numbers would be copied there, and the host would wait for it.
+    mean, std = (
+        torch.cat([images.new_full((1, 1, 1), value) for value in values])
+        for values in (IMAGE_MEAN, IMAGE_STD)
+    )
     return (images - mean) / std
 
 
@@ -200,7 +203,7 @@ class Aggregator(nn.Module):
             )
         images = normalize_images(batch.images.to(self.camera_token.dtype))
         patches = self._recomputed(self._encode, images)
-        patches = patches[:, :, reference_first_order(patches.shape[2])]
+        patches = reference_first(patches, dim=2)
         num_sequences, num_chunks, num_frames = patches.shape[:3]
         reference, others = torch.cat([self.camera_token, self.register_token], dim=2)[0].to(patches.dtype)
         special = torch.cat([reference[None], others.expand(num_frames - 1, -1, -1)])

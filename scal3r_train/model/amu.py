@@ -66,7 +66,8 @@ class AdaptiveMemoryUnit(Recomputed):
     `sum_over_context` receives the fused gradient of the sequences held here, [B, numel(w0) + numel(w1) + numel(w2)],
     starts its sum over the processes that hold other chunks of the same sequences, and returns a function that
     returns it. It must be differentiable. Every process that shares a sequence must start as many sums, also alone.
-    All maths runs in at least float32, whatever autocast says. Nothing persists from one sequence to the next.
+    All maths runs in at least float32, whatever autocast says (precision.py says where in TF32). Nothing persists from
+    one sequence to the next.
     `frames_per_pass` bounds how many frames of every chunk are written or read together (the gradient is a sum over
     tokens, an answer that of one token, so this changes rounding only); None: all.
     """
@@ -131,7 +132,7 @@ class AdaptiveMemoryUnit(Recomputed):
         `queries` are those of `queries(batch)`, made here when not given.
         """
         if batch.sequences != tuple(range(len(weights.w0))):
-            weights = FastWeights(*(matrix[list(batch.sequences)] for matrix in weights))
+            weights = FastWeights(*(_rows(matrix, batch.sequences) for matrix in weights))
         table, mask = self._table(batch), batch.chunk_mask
         # Queries that have been made for all frames are in memory already: nothing is saved by cutting.
         passes = self._passes(batch.tokens) if queries is None else (batch.tokens,)
@@ -267,6 +268,14 @@ class AdaptiveMemoryUnit(Recomputed):
         """Return the patch tokens of tokens [B, K, S, P, C] in at least float32."""
         x = tokens[..., self.num_special_tokens :, :]
         return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _rows(matrix: Tensor, sequences: Sequence[int]) -> Tensor:
+    """Return the rows of some sequences without an index on the device: a view of the one or of those in a row."""
+    first, count = sequences[0], len(sequences)
+    if tuple(sequences) == tuple(range(first, first + count)):
+        return matrix[first : first + count]
+    return torch.stack([matrix[sequence] for sequence in sequences])
 
 
 def _tokens_per_head(x: Tensor) -> Tensor:

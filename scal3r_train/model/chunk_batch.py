@@ -72,10 +72,23 @@ def reference_first_order(num_frames: int) -> list[int]:
     return [reference, *range(reference), *range(reference + 1, num_frames)]
 
 
-def temporal_order(num_frames: int) -> list[int]:
-    """Return the order that undoes `reference_first_order`."""
-    order = reference_first_order(num_frames)
-    return sorted(range(num_frames), key=order.__getitem__)
+def reference_first(x: Tensor, dim: int) -> Tensor:
+    """Return x, whose axis `dim` is the frames of a chunk in temporal order, in processing order.
+
+    One copy on the device: a list of indices would have to travel there first, and its gradient is a scatter.
+    """
+    num_frames = x.shape[dim]
+    reference = reference_index(num_frames)
+    before, first, after = x.split([reference, 1, num_frames - reference - 1], dim)
+    return torch.cat([first, before, after], dim)
+
+
+def in_temporal_order(x: Tensor, dim: int) -> Tensor:
+    """Return x, whose axis `dim` is the frames of a chunk in processing order, in temporal order."""
+    num_frames = x.shape[dim]
+    reference = reference_index(num_frames)
+    first, before, after = x.split([1, reference, num_frames - reference - 1], dim)
+    return torch.cat([before, first, after], dim)
 
 
 def batch_images(

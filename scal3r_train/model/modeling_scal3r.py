@@ -5,8 +5,9 @@ Shapes: B sequences, K chunks held by this process, S frames, P tokens, C channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ from transformers.utils import ModelOutput
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
 from scal3r_train.model.aggregator import Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.block import LayerScale
+from scal3r_train.model.block import Attention, LayerScale
 from scal3r_train.model.camera_head import CameraHead
-from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, temporal_order, unbatch
+from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, in_temporal_order, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
@@ -67,8 +68,12 @@ class Scal3RPreTrainedModel(PreTrainedModel):
     input_modalities = "image"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
-    _keep_in_fp32_modules_strict = ["memory_units"]
+    # docs/numerics.md#precision: from_pretrained(dtype=torch.bfloat16) would leave 8 bits of a pose.
+    _keep_in_fp32_modules_strict = ["memory_units", "camera_head", "depth_head", "point_head"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -111,6 +116,9 @@ class Scal3RModel(Scal3RPreTrainedModel):
         self.camera_head = CameraHead(config) if config.camera_head else None
         self.depth_head = DPTHead(config, 2, "exp") if config.depth_head else None
         self.point_head = DPTHead(config, 4, "inverse_log") if config.point_head else None
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.config = config
         self.post_init()
 
     def set_activation_checkpointing(self, mode: CheckpointingMode) -> None:
@@ -141,9 +149,23 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 most = self.config.dpt_frames_per_pass
                 head.frames_per_pass = most if num_frames is None else min(most, num_frames)
 
-    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+    def _set_gradient_checkpointing(  # type: ignore[override]  # the rest of its arguments goes on as it is
+        self,
+        enable: bool = True,  # noqa: FBT001, FBT002  transformers' signature
+        gradient_checkpointing_func: Callable[..., Any] = recompute,
+        **kwargs: Any,
+    ) -> None:
+        # The reentrant kind hands on gradients of tensors only, and what is recomputed here takes and gives tuples.
+        chosen = (
+            gradient_checkpointing_func.keywords if isinstance(gradient_checkpointing_func, partial) else {}
+        )
+        if chosen.get("use_reentrant", False):
+            raise ValueError(
+                "Scal3R cannot use reentrant checkpointing: leave use_reentrant out or give "
+                '{"use_reentrant": False}'
+            )
         self.aggregator.recomputes_segments = False
-        super()._set_gradient_checkpointing(*args, **kwargs)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     def get_input_embeddings(self) -> None:  # type: ignore[override]
         """Return None: images have no embedding table (accelerate's FSDP2 asks)."""
@@ -196,9 +218,18 @@ class Scal3RModel(Scal3RPreTrainedModel):
             fields[f"{value}_conf"] = unbatch([conf for _, conf in dense_maps], batches, num_sequences)
         return Scal3ROutput(**fields)
 
-    def _wanted_heads(self, heads: Sequence[str] | None) -> list[str]:
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """The heads that the model has, by the names that `forward` takes."""
         modules = {"camera": self.camera_head, "depth": self.depth_head, "points": self.point_head}
-        available = [name for name, module in modules.items() if module is not None]
+        return {name: module for name, module in modules.items() if module is not None}
+
+    def heads_among(self, names: Collection[str]) -> list[str]:
+        """Return the names of those that the model has."""
+        return [name for name in self.heads if name in names]
+
+    def _wanted_heads(self, heads: Sequence[str] | None) -> list[str]:
+        available = list(self.heads)
         unknown = sorted(set(heads or ()) - set(available))
         if unknown:
             raise ValueError(f"the model has no {unknown[0]!r} head; it has {', '.join(available) or 'none'}")
@@ -215,12 +246,12 @@ class Scal3RModel(Scal3RPreTrainedModel):
             tokens.device.type, enabled=False
         ):  # heads keep to their weights' dtype (docs/numerics.md#precision)
             stages = self.camera_head(rearrange(tokens, "b k s c -> (b k) s c"))
-        stages = stages[:, :, temporal_order(tokens.shape[2])]
+        stages = in_temporal_order(stages, dim=2)
         return rearrange(stages, "t (b k) s pose -> b k t s pose", b=len(tokens))
 
     def _dense(self, head: DPTHead, batch: ImageBatch, taps: dict[int, Tap]) -> tuple[Tensor, Tensor]:
         """Return a dense head's values and confidence in temporal order; one-channel values lose the last axis."""
-        (num_sequences, num_chunks, num_frames), size = batch.images.shape[:3], self.config.patch_size
+        (num_sequences, num_chunks), size = batch.images.shape[:2], self.config.patch_size
         grid = batch.images.shape[-2] // size, batch.images.shape[-1] // size
         with torch.autocast(batch.images.device.type, enabled=False):
             of_frames = [
@@ -229,9 +260,9 @@ class Scal3RModel(Scal3RPreTrainedModel):
             ]
             values, conf = head(of_frames, grid)
         values, conf = (
-            rearrange(each, "(b k s) ... -> b k s ...", b=num_sequences, k=num_chunks)[
-                :, :, temporal_order(num_frames)
-            ]
+            in_temporal_order(
+                rearrange(each, "(b k s) ... -> b k s ...", b=num_sequences, k=num_chunks), dim=2
+            )
             for each in (values, conf)
         )
         return (values.squeeze(-1) if values.shape[-1] == 1 else values), conf

@@ -16,16 +16,19 @@ import torch.distributed as dist
 
 from scal3r_train.config import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from scal3r_train.parallel.heartbeat import Cause, Heartbeat
+from scal3r_train.parallel.meeting import meeting_peers
 
 EXIT_FAILURE = 1
 RAISED_BY_READER = "in DataLoader worker process"
 MAX_MESSAGE = 500  # characters of another library's message
-START_TIMEOUT = timedelta(minutes=10)  # for the store to appear
+START_LIMIT = timedelta(
+    minutes=10
+)  # for the store to appear and, where there is no launcher, for all to come
 ANSWER_TIMEOUT = timedelta(minutes=2)  # for the store to answer
 
 
 @contextmanager
-def failing_together() -> Iterator[None]:
+def failing_together(start_limit: timedelta = START_LIMIT) -> Iterator[None]:
     """Let an exception in the body, or the loss of a process, end the body's process on all ranks.
 
     The process that fails leaves its reason in the launcher's store and exits. The others learn it from the failing
@@ -36,11 +39,15 @@ def failing_together() -> Iterator[None]:
 
     Started alone (no launcher, or one process) the body runs as it is. To be entered on the main thread, before
     anything that could fail, and not inside of a context that closes the process group on its way out.
+
+    Raises:
+        UserError: the peers are not there within `start_limit`; nobody can be told, each finds out by itself.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield
         return
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
+    with meeting_peers(start_limit):
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=start_limit))
     keeps_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store.set_timeout(ANSWER_TIMEOUT)
     heartbeat = Heartbeat(store, rank, world_size, exit_by_force=_exit_by_force, keeps_store=keeps_store)

@@ -31,6 +31,7 @@ EXIT_WAIT_S = (
 CAUSE, BEAT, IDENTITY = "cause", "beat", "identity"
 FAILURE_SEEN, FINISHED = "failure seen", "finished"  # instead of the number of a beat
 LAUNCHER_IS_GONE = "the launcher or the first process is gone: the store they keep does not answer"
+NEVER_CAME = "never came: it was not started, or is stuck before it could join the others"
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,11 @@ class Heartbeat:
             if not self._cause_is_known.wait(SEARCH_S):
                 pairs = enumerate(zip(before, self._beats(), strict=True))
                 silent = [rank for rank, (first, last) in pairs if first == last and last.isdigit()]
+                absent = [rank for rank, beat in enumerate(before) if not beat]
                 if silent:
                     self.report(self._missing(silent[0]))
+                elif absent:
+                    self.report(Cause(absent[0], NEVER_CAME, 1))
         except dist.DistError:
             self._note_cause(Cause(0, LAUNCHER_IS_GONE, 1))
         return self._cause
@@ -146,8 +150,11 @@ class Heartbeat:
             time.sleep(BEAT_S / 10)
 
     def _beats(self) -> list[str]:
-        beats = self._store.multi_get([_key(BEAT, rank) for rank in self._ranks])
-        return [beat.decode() for beat in beats]
+        """Return every process's beat; empty for one that has not come yet, for which the store would wait."""
+        keys = [_key(BEAT, rank) for rank in self._ranks]
+        if self._store.check(keys):
+            return [beat.decode() for beat in self._store.multi_get(keys)]
+        return [self._store.get(key).decode() if self._store.check([key]) else "" for key in keys]
 
     def _missing(self, rank: int) -> Cause:
         identity = self._store.get(_key(IDENTITY, rank)).decode()

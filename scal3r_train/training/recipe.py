@@ -17,6 +17,7 @@ from scal3r_train.data.sampling.sources import DataSettings
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.kernels import AttentionName
 from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.training.checkpointing.checkpoint import CheckpointSettings
 from scal3r_train.training.freezing import FrozenDtype, TrainedParts
@@ -50,6 +51,13 @@ class TrainedModelSettings(StrictModel):
         default=None,
         ge=1,
         description="chunks of a sequence that pass the network together; fewer take less memory, null is all",
+    )
+    attention: AttentionName = Field(
+        default="sdpa",
+        description="kernel of attention, by transformers' name; flash kernels need their package",
+    )
+    compile: bool = Field(
+        default=False, description="torch.compile each block; the first steps then take minutes"
     )
     train: TrainedParts = Field(default="all", description="what is trained; the rest of the model is frozen")
     frozen_dtype: FrozenDtype = Field(

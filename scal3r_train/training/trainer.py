@@ -15,10 +15,12 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import raise_on_all_ranks
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.parallel.weights import Weights
 from scal3r_train.training.checkpointing.checkpoint import Checkpoints
 from scal3r_train.training.checkpointing.ema import MovingAverage
 from scal3r_train.training.checkpointing.export import replace_folder
 from scal3r_train.training.checkpointing.model_card import CardWriter
+from scal3r_train.training.checkpointing.saver import CheckpointSaver
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.freezing import freeze_untrained_heads
 from scal3r_train.training.monitoring.step_profiler import StepProfiler
@@ -36,8 +38,10 @@ VALIDATION_SEED_OFFSET = 1_000_003
 class Trainer:
     """Trains a model as a recipe says; the same on one process and on many."""
 
-    def __init__(self, recipe: TrainingRecipe, engine: Engine, model: Scal3RModel) -> None:
-        """Open the data, build the optimizer, wrap the model."""
+    def __init__(
+        self, recipe: TrainingRecipe, engine: Engine, model: Scal3RModel, weights: Weights | None = None
+    ) -> None:
+        """Open the data, build the optimizer, wrap the model, whose values are in `weights` if it has no storage."""
         self.recipe = recipe
         self.folder = Path(recipe.output_dir)
         self.engine = engine
@@ -60,11 +64,20 @@ class Trainer:
         self.guard = RegressionGuard(recipe.validation.guard)
         self.card = CardWriter(recipe, engine, model, self.data.dataset.indexes)
         freeze_untrained_heads(model, recipe.losses)
-        engine.prepare(model, lambda placed: build_optimizer(placed, recipe.optim), recipe.optim.clip_norm)
+        optim = recipe.optim
+        engine.prepare(model, lambda placed: build_optimizer(placed, optim), optim.clip_norm, weights)
         decay = recipe.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
-        self.profiler = StepProfiler(engine)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, self.card.describe)
+        self.profiler = StepProfiler(engine, recipe.losses.heads)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint)
+        self.saver = CheckpointSaver(
+            self.checkpoints.folder,
+            recipe.checkpoint,
+            engine,
+            self.average,
+            dump_yaml(recipe),
+            self.card.describe,
+        )
 
     def fit(self) -> str:
         """Train to the last step, from the newest intact checkpoint if the run has one.
@@ -77,7 +90,7 @@ class Trainer:
         with listening_for_signals(stop), deaths_named():
             progress = self._prepare_run()
             micro_steps = self._micro_steps(progress.step, recipe.optim.num_steps)
-            with self._open_telemetry(progress.step) as telemetry:
+            with self._open_telemetry(progress.step) as telemetry, self.saver.finished_when_alone():
                 if skipped := skipped_message(recipe.data, self.available_data):
                     telemetry.say(skipped)
                 reason = self._train(progress, micro_steps, telemetry, stop)
@@ -101,14 +114,18 @@ class Trainer:
             progress = self._step(progress, micro_steps, telemetry)
             if self._is_validation_due(progress.step):
                 self._validate(telemetry, progress.step)
-            reason = stop.agreed(engine.process.device)
+            reason, is_saving = stop.agreed(engine.process.device, is_busy=self.saver.is_busy)
+            if not is_saving:
+                self.saver.go_on()
             is_stopped = bool(reason) and progress.step < num_steps
             if is_stopped or self.checkpoints.is_due(progress.step, num_steps):
                 progress = replace(progress, guard=self.guard.state())
-                self.checkpoints.save(engine, progress, dump_yaml(self.recipe), self.average)
+                self.saver.start(progress)
             if is_stopped:
+                self.saver.finish()
                 telemetry.say(f"stopped after step {progress.step} ({reason}); the same command goes on")
                 return reason
+        self.saver.finish()
         return ""
 
     def _step(
@@ -140,12 +157,12 @@ class Trainer:
         return progress
 
     def _open_telemetry(self, first_step: int) -> Telemetry:
-        recipe, process = self.recipe, self.engine.process
+        recipe = self.recipe
         with raise_on_all_ranks():
             return Telemetry(
                 recipe.telemetry,
                 self.folder,
-                is_main=process.is_main,
+                self.engine.accelerator,
                 num_steps=recipe.optim.num_steps,
                 first_step=first_step,
                 name=recipe.name,

@@ -43,7 +43,7 @@ def _small_config(**sizes: object) -> Scal3RConfig:
 
 def _load(module: torch.nn.Module, weights: dict[str, Tensor]) -> torch.nn.Module:
     module.load_state_dict(weights, strict=True)
-    return module.eval()
+    return module.to(next(iter(weights.values())).device).eval()
 
 
 def _amu_config(config: dict, **more: object) -> Scal3RConfig:
@@ -141,7 +141,7 @@ def check_newton_schulz(golden: Golden) -> dict[str, Tensor]:
 def check_rope2d(golden: Golden) -> dict[str, Tensor]:
     """The rotary embedding alone; our token positions must be the golden's too."""
     config = golden.config
-    positions = token_positions(*config["grid_hw"], config["special"], torch.device("cpu"))
+    positions = token_positions(*config["grid_hw"], config["special"], golden["in.pos"].device)
     table = rotary_table(positions, config["head_dim"], config["frequency"], torch.float32)
     rows = [rotary_table(p, config["head_dim"], config["frequency"], torch.float32) for p in golden["in.pos"]]
     assert torch.equal(golden["in.pos"], positions.expand_as(golden["in.pos"]))

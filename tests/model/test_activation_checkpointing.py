@@ -83,6 +83,16 @@ def test_gradients_are_identical_and_all_but_the_update_runs_twice(mode, images)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_reentrant_checkpointing_is_refused_in_one_line_and_changes_nothing():
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match=r"^Scal3R cannot use reentrant checkpointing: [^\n]+$"):
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+    assert not any(block.gradient_checkpointing for block in model.aggregator.frame_blocks)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert all(block.gradient_checkpointing for block in model.aggregator.frame_blocks)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_protocol_of_transformers_leaves_no_segments_behind():
     model = tiny_model().train()
     for change in (model.gradient_checkpointing_enable, model.gradient_checkpointing_disable):

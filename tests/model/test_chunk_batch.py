@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from scal3r_train.model.chunk_batch import (
     batch_images,
+    in_temporal_order,
+    reference_first,
     reference_first_order,
     reference_index,
-    temporal_order,
     unbatch,
 )
 
@@ -33,9 +34,12 @@ def test_processing_order_is_the_reference_then_the_rest_in_time(num_frames):
 
 
 @given(num_frames=lengths)
-def test_temporal_order_undoes_it(num_frames):
-    frames = torch.arange(num_frames)
-    assert torch.equal(frames[reference_first_order(num_frames)][temporal_order(num_frames)], frames)
+def test_frames_are_put_into_that_order_and_back(num_frames):
+    frames = torch.arange(2 * num_frames).view(num_frames, 2)
+    expected = frames[reference_first_order(num_frames)]
+    assert torch.equal(reference_first(frames, dim=0), expected)
+    assert torch.equal(reference_first(frames.T, dim=1), expected.T)
+    assert torch.equal(in_temporal_order(expected, dim=0), frames)
 
 
 def test_order_of_the_specification():

@@ -12,6 +12,8 @@ SHARDED = ("ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2")
 RESTARTED, RESTARTED_SLOWLY = ("zero2", "zero3", "fsdp2"), ("ddp", "zero1", "zero3_offload")
 # Each of which skips a step, compared with the first.
 SKIPPING = ("ddp", *RESTARTED)
+# Made once more with its blocks gathered in bf16.
+GATHERED = ("fsdp2", "bf16", "none")
 PRECISIONS = ("fp32", "bf16")
 CHECKPOINTING = ("none", "blocks", "segments")
 Run = tuple[str, str, str]  # engine, precision, activation checkpointing

@@ -24,6 +24,7 @@ from scal3r_train.parallel.torch_engine import ReplicatedEngine
 from scal3r_train.parallel.zero import ZeroEngine
 from scal3r_train.training import trainer
 from tests.parallel.engine_runs import (
+    GATHERED,
     RESTARTED,
     RESTARTED_SLOWLY,
     SKIPPING,
@@ -40,6 +41,8 @@ def quick(towns: Path, folder: Path, process: Process) -> None:
     for run in quick_runs():
         with noted_predictions(folder_of(folder, run)):
             tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run)))
+    gathered = changes_for(GATHERED) | {"parallel.gathered_dtype": "bf16"}
+    tiny.train(tiny.recipe(towns, folder / "gathered", gathered))
     restart(towns, folder, process, RESTARTED)
     for engine in SKIPPING:
         skip_one_step(towns, folder / f"skipped_{engine}", engine)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scal3r_train.parallel import zero
+from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.process import current_process, joined_processes
@@ -74,7 +74,7 @@ def run(
 
 
 def main(folder: Path) -> None:
-    zero.ZERO_OPTIMIZATION["zero3"] |= NOTHING_KEPT
+    zero_defaults.ZERO_OPTIMIZATION["zero3"] |= NOTHING_KEPT
     tensors: dict[str, Tensor] = {}
     notes: dict[str, list[list[int]]] = {}
     with joined_processes() as process:

@@ -65,6 +65,17 @@ def test_a_silent_process_is_named(store: dist.TCPStore) -> None:
     assert watches[2].find_cause() == cause
 
 
+def test_who_never_came_is_named(store: dist.TCPStore) -> None:
+    watches = [joined(store, rank, Left()) for rank in (0, 1)]
+    for each in watches:
+        each.start()  # and 2 never announces itself
+    cause = watches[0].find_cause()
+    assert cause is not None
+    assert (cause.rank, cause.code) == (2, 1)
+    assert cause.message.startswith("never came")
+    assert watches[1].find_cause() == cause
+
+
 def test_silence_is_noticed_without_any_collective(
     store: dist.TCPStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ Forked by conftest.py; alone:  torchrun --nproc-per-node 2 tests/training/rank_w
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -24,6 +26,8 @@ from scal3r_train.losses.targets import Targets
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.training import step as step_module
 from scal3r_train.training import trainer
+from scal3r_train.training.checkpointing.host_copy import HostCopy
+from scal3r_train.training.checkpointing.saver import CheckpointSaver
 from tests.training import tiny
 from tests.training.signalled import signalled_in
 
@@ -93,6 +97,22 @@ def poisoned_targets(rank: int, calls: range) -> Iterator[None]:
         step_module.build_targets = original
 
 
+@contextmanager
+def failing_writer(rank: int, method: str, step: int) -> Iterator[None]:
+    """Let the thread of one rank find no room on the disk when it writes the checkpoint of a step."""
+    cls = HostCopy if method == "write" else CheckpointSaver
+    original = getattr(cls, method)
+
+    def fail(self: Any, place: Path, *rest: Any) -> Any:
+        if dist.get_rank() == rank and f"{step:08d}" in place.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, place, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, method, fail)
+        yield
+
+
 def error_of(recipe: Any) -> str:
     """Return the line with which a run ends on this rank."""
     try:
@@ -130,6 +150,12 @@ def run_scenarios(towns: Path, folder: Path) -> None:
     with tiny.killed_after(3):
         run("resumed", {})
     run("resumed", {})
+
+    for name, method, bad_rank in (("other_rank", "write", 1), ("main_rank", "_complete", 0)):
+        with failing_writer(bad_rank, method, 4):
+            notes[f"full_disk_of_{name}"] = error_of(
+                tiny.recipe(towns, folder / f"full_disk_of_{name}", SHARED)
+            )
 
     if rank == 0:
         tiny.write_uneven_towns(towns, folder / "uneven.parquet")

@@ -1,5 +1,6 @@
 """What goes wrong on one rank ends, or is skipped by, all of them; nobody waits."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_an_output_folder_that_only_one_rank_writes_ends_both(ranks: Ranks) -> N
     assert "cannot be written" in lines.pop()
 
 
+@pytest.mark.parametrize("where", ["other_rank", "main_rank"])
+def test_a_thread_that_cannot_write_ends_both_with_the_same_line(ranks: Ranks, where: str) -> None:
+    """Found while the next step is made; what was being written is gone, the checkpoint before it is there."""
+    lines = {rank[f"full_disk_of_{where}"] for rank in ranks.notes}
+    assert len(lines) == 1
+    assert re.search("step_00000004 cannot be written: .*No space left on device", lines.pop())
+    folder = ranks.folder / f"full_disk_of_{where}"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_00000002"]
+    assert not (folder / "model").exists()
+
+
 def test_the_command_ends_with_the_cause(towns: Path, tmp_path: Path, torchrun: Torchrun) -> None:
     """The same through torchrun, as a user starts it: only the second rank meets the broken image."""
     index = tiny.write_broken_town(towns, tmp_path)
@@ -104,10 +116,10 @@ def test_skipped_steps_are_reported_and_written_as_null(
 
     def poisoned(*arguments):
         calls.append(1)
-        loss, terms = original(*arguments)
+        result = original(*arguments)
         if len(calls) == 1:
-            loss.register_hook(lambda gradient: gradient * float("nan"))
-        return loss, terms
+            result.loss.register_hook(lambda gradient: gradient * float("nan"))
+        return result
 
     monkeypatch.setattr(step, "forward_loss", poisoned)
     tiny.train(tiny.recipe(towns, tmp_path, {"validation.every": 0, "optim.num_steps": 2}))

@@ -43,17 +43,27 @@ def assert_same_end(resumed: Path, whole: Path) -> None:
 
 
 def test_one_process_bit_for_bit(one_process: OneProcess, towns: Path, tmp_path: Path) -> None:
-    """Killed after 3 steps, in the middle of writing another checkpoint; the newest complete one is of step 2."""
+    """Killed after 3 steps; the newest complete checkpoint is of step 2."""
     recipe = tiny.recipe(towns, tmp_path)
     with tiny.killed_after(3):
         tiny.train(recipe)
     assert [line["step"] for line in tiny.steps(tmp_path)] == [1, 2, 3]
-    partial = tmp_path / "checkpoints" / "step_00000003.partial"
-    shutil.copytree(tmp_path / "checkpoints" / "step_00000002", partial)
-    (partial / "manifest.json").unlink()
+    assert newest(tmp_path).name == "step_00000002"
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # a line cut short
     tiny.train(recipe)
+    assert_same_end(tmp_path, one_process())
+
+
+def test_killed_while_a_checkpoint_was_written(one_process: OneProcess, towns: Path, tmp_path: Path) -> None:
+    recipe = tiny.recipe(towns, tmp_path, {"checkpoint.every": 1})
+    with tiny.killed_after(3, while_saving=True):
+        tiny.train(recipe)
+    saved = {folder.name: folder for folder in (tmp_path / "checkpoints").iterdir()}
+    assert set(saved) == {"step_00000001", "step_00000002", "step_00000003.partial"}
+    assert [file.name for file in saved["step_00000003.partial"].iterdir()] == ["rank_00000_000.safetensors"]
+    tiny.train(recipe)
+    assert not any((tmp_path / "checkpoints").glob("*.partial"))
     assert_same_end(tmp_path, one_process())
 
 

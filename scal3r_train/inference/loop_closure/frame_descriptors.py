@@ -21,7 +21,7 @@ from torch import Tensor
 from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.tensor_file import save_tensors
-from scal3r_train.model.chunk_batch import temporal_order
+from scal3r_train.model.chunk_batch import in_temporal_order
 from scal3r_train.model.salad import load_place_recognizer
 
 NUM_BANDS = 3
@@ -80,8 +80,8 @@ class FrameDescriptors:
         The tokens are in processing order (reference frame first).
         """
         if self._settings.descriptor == "tokens":
-            in_time = tokens[temporal_order(len(tokens)), self._runner.config.num_special_tokens :]
-            self._save(chunk, frame_descriptor(in_time[self._provided(chunk)]))
+            patches = in_temporal_order(tokens[:, self._runner.config.num_special_tokens :], dim=0)
+            self._save(chunk, frame_descriptor(patches[self._provided(chunk)]))
 
     def of(self, chunk: int) -> Tensor:
         """Return the descriptors of the frames that a chunk provides, [S, D] float32 on the CPU."""

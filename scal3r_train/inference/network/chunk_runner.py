@@ -10,10 +10,10 @@ Shapes: S frames, P tokens of a frame, C channels, H W pixels, h w patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,12 +22,14 @@ from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.inference.prediction import ChunkPrediction, PointSource
 from scal3r_train.model.aggregator import AggregatorState, MemoryRead, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, temporal_order
+from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, in_temporal_order
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.precision import computing
 from scal3r_train.model.rope import TokenPositions, token_positions
+from scal3r_train.parallel.host_memory import pinned_bytes
 
 Precision = Literal["float32", "bfloat16"]
 MAX_UINT8 = 255
@@ -112,7 +114,7 @@ class ChunkRunner:
         """Return the state before the first segment of images [S, 3, H, W] uint8, temporal order."""
         image_hw = images.shape[-2], images.shape[-1]
         floats = images.to(self._weight.device).to(self._weight.dtype) / MAX_UINT8
-        with self._autocast():
+        with self._computing():
             batch = self.model.aggregator.embed(ImageBatch(floats[None, None], (0,), (), None))
         return ChunkState(0, {"tokens": batch.tokens[0, 0]}, image_hw)
 
@@ -165,35 +167,27 @@ class ChunkRunner:
     @torch.no_grad()
     def gradient(self, state: ChunkState) -> FastWeights:
         """Return the gradient that the state's latest segment ended with."""
-        with self._autocast():
+        with self._computing():
             return self.memory(state.segments_done - 1).chunk_gradient(self.batch(state))
 
     @torch.no_grad()
     def predict(self, state: ChunkState, read: MemoryRead | None) -> ChunkPrediction:
         """Run the last segment and return what the heads predict."""
         assert state.segments_done == self.num_memories
-        with self._autocast(), torch.autocast(self._weight.device.type, enabled=False):
+        with self._computing(), torch.autocast(self._weight.device.type, enabled=False):
             return self._heads(state, self._forward_segment(state, read, writes=False)[0])
 
     def _heads(self, state: ChunkState, after: AggregatorState) -> ChunkPrediction:
         """Return what the heads predict after the last segment."""
         *_, last = self.config.tap_layers
-        order = temporal_order(len(state.tensors["tokens"]))
-        encoding = self.model.cameras(after.taps[last]["camera"])[0, 0, -1].double().cpu()
-        extrinsics, intrinsics = decode_pose(encoding, state.image_hw)
-        depth, depth_conf = self._dense("depth", state, after)
-        world_points = world_points_conf = None
-        if "points" in self.heads:
-            world_points, world_points_conf = self._dense("points", state, after)
-            world_points, world_points_conf = world_points[order].cpu(), world_points_conf[order].cpu()
-        return ChunkPrediction(
-            extrinsics,
-            intrinsics,
-            depth[order].squeeze(-1).cpu(),
-            depth_conf[order].cpu(),
-            world_points,
-            world_points_conf,
-        )
+        encoding = self.model.cameras(after.taps[last]["camera"])[0, 0, -1].double()
+        maps = [
+            in_temporal_order(each, dim=0) for name in self.heads for each in self._dense(name, state, after)
+        ]
+        # The host waits from here on, with everything that the device has to do for this chunk under way.
+        extrinsics, intrinsics = decode_pose(encoding.cpu(), state.image_hw)
+        depth, depth_conf, *points = (each.cpu() for each in maps)
+        return ChunkPrediction(extrinsics, intrinsics, depth.squeeze(-1), depth_conf, *points)
 
     def batch(self, state: ChunkState) -> ChunkBatch:
         """Return the state's tokens as the model takes them."""
@@ -219,7 +213,7 @@ class ChunkRunner:
         def read_tap(layer: int, tap: Tap) -> dict[str, Any]:
             return self._read_tap(layer, tap, grid)
 
-        with self._autocast():
+        with self._computing():
             return self.model.aggregator.forward_segment(
                 before, read, None, layers, tapped, read_tap, writes=writes
             )
@@ -266,17 +260,9 @@ class ChunkRunner:
         pending = state.tensors.get("pending")
         return None if pending is None else pending.to(self._weight.dtype)[None, None]
 
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        """Run encoder and attention in the chosen precision, and with bfloat16 the rest in TF32 where there is any."""
-        reduced = self.precision == "bfloat16"
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if reduced else before)
-        try:
-            with torch.autocast(self._weight.device.type, torch.bfloat16, enabled=reduced):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+    def _computing(self) -> AbstractContextManager[None]:
+        """Return the context of the chosen precision."""
+        return computing(self._weight.device, reduced=self.precision == "bfloat16")
 
 
 def dense_heads(points: PointSource) -> tuple[str, ...]:
@@ -292,15 +278,29 @@ def plan_segments(model: Scal3RModel) -> list[range]:
     return segments
 
 
+class StateBytes(NamedTuple):
+    """Most bytes that the state of one chunk takes between any two segments.
+
+    Attributes:
+        plain: of its tensors.
+        pinned: of the pinned memory that holds them, each rounded up by torch's allocator.
+    """
+
+    plain: int
+    pinned: int
+
+
 def state_bytes(
     config: Scal3RConfig, heads: Sequence[str], num_frames: int, grid: tuple[int, int], itemsize: int
-) -> int:
-    """Return the most bytes that the state of one chunk takes between any two segments."""
+) -> StateBytes:
+    """Return what the state of a chunk of frames takes; grid: patches of an image."""
     num_patches = grid[0] * grid[1]
     tokens = (config.num_special_tokens + num_patches) * config.hidden_size
-    most = 0
+    plain = pinned = 0
     for memory in config.memory_layers:
         done = [level for level, layer in enumerate(config.tap_layers) if layer < memory]
-        maps = len(heads) * num_patches * sum(config.dpt_channels[level] for level in done)
-        most = max(most, tokens * (2 if memory in config.tap_layers else 1) + maps)
-    return num_frames * most * itemsize
+        maps = len(heads) * [num_patches * config.dpt_channels[level] for level in done]
+        tensors = [tokens] * (2 if memory in config.tap_layers else 1) + maps
+        sizes = [num_frames * tensor * itemsize for tensor in tensors]
+        plain, pinned = max(plain, sum(sizes)), max(pinned, sum(map(pinned_bytes, sizes)))
+    return StateBytes(plain, pinned)

@@ -11,6 +11,7 @@ Shapes: S frames, P tokens of a frame, C channels, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -178,7 +179,9 @@ class SegmentSchedule:
 
     def _prefetch(self, chunks: Sequence[int], place: int) -> None:
         if place < len(chunks):
-            self._store.prefetch(chunks[place])
+            # Where there is no room for a second state on the device, it comes when its turn is there, in the back-off.
+            with suppress(torch.OutOfMemoryError):
+                self._store.prefetch(chunks[place])
 
     def _save_memory(self, segment: int, weights: FastWeights) -> None:
         if self._folder is not None:

@@ -28,7 +28,7 @@ from scal3r_train.inference.streaming.frame_folder import FrameFolder
 from scal3r_train.inference.streaming.image_pipe import Spool
 from scal3r_train.inference.streaming.incremental_scene import IncrementalScene
 from scal3r_train.inference.streaming.stream_end import EndCheck, StreamEnd, stop_signals
-from scal3r_train.model.load_model import checkpoint_sha256, load_model
+from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.process import current_process, joined_processes
 from scal3r_train.scene.folder import discard_scene_folder, refuse_occupied
@@ -54,7 +54,7 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
         spool = _open_pipe(output, recipe) if source == PIPE_NAME else None
         folder = Path(source) if spool is None else spool.folder
         _refuse_no_folder(folder)
-        model = load_model(recipe.model.checkpoint, process.device, recipe.model.memory)
+        model = load_model_as_set(recipe.model, process.device)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint)
         with stop_signals() as stop_signal:
             if spool is not None:

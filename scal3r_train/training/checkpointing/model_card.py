@@ -208,7 +208,7 @@ class CardWriter:
 
     def describe(self, folder: Path, step: int) -> None:
         """Write README.md and recipe.yaml into a folder that holds the weights after `step` steps."""
-        first, last = validations(Path(self._recipe.output_dir) / "metrics.jsonl")
+        first, last = validations(Path(self._recipe.output_dir) / "metrics.jsonl", step)
         facts = replace(
             self._facts,
             step=step,
@@ -243,15 +243,19 @@ class CardWriter:
         )
 
 
-def validations(metrics: Path) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Return what metrics.jsonl says of the validation before step 0 and of the last one, without what is null."""
+def validations(metrics: Path, step: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Return what metrics.jsonl says of the validation before step 0 and of the last one, without what is null.
+
+    Lines after `step`, and one that is still being written, are those of a run that has gone on since.
+    """
     if not metrics.is_file():
         return {}, {}
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    text = metrics.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     known = [
         {key: value for key, value in line.items() if value is not None}
         for line in lines
-        if any(key.startswith("val/") for key in line)
+        if line["step"] <= step and any(key.startswith("val/") for key in line)
     ]
     if not known:
         return {}, {}

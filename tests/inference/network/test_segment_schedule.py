@@ -106,10 +106,28 @@ def test_states_take_what_was_planned(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, torch.device("cpu"))
     run_schedule(model, store)
     sizes = [
-        state_bytes(model.config, dense_heads("head"), len(images), (2, 3), 4)
+        state_bytes(model.config, dense_heads("head"), len(images), (2, 3), 4).plain
         for images in make_chunks().values()
     ]
     assert store.peak_bytes == sum(sizes)
+
+
+def test_a_state_that_does_not_fit_ahead_comes_in_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_tiny_model()
+    expected = run_schedule(model, DiskStore(tmp_path / "one", torch.device("cpu")))
+    asked = []
+
+    def too_much(_store: object, chunk: int) -> None:
+        asked.append(chunk)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(DiskStore, "prefetch", too_much)
+    found = run_schedule(model, DiskStore(tmp_path / "two", torch.device("cpu")))
+    assert asked
+    for chunk, prediction in expected.items():
+        assert torch.equal(found[chunk].depth, prediction.depth)
 
 
 def test_running_out_of_memory_halves_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:

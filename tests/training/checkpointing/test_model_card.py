@@ -151,8 +151,17 @@ def test_shards_load_the_same(one_process: OneProcess) -> None:
 
 def test_metrics_that_are_not_there(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert validations(path) == ({}, {})
+    assert validations(path, 9) == ({}, {})
     path.write_text('{"step": 1, "loss": 1.0}\n')
-    assert validations(path) == ({}, {})
+    assert validations(path, 9) == ({}, {})
     path.write_text('{"step": 3, "val/auc_5": 0.5, "val/abs_rel": null}\n{"step": 3, "loss": 1.0}\n')
-    assert validations(path) == ({}, {"step": 3, "val/auc_5": 0.5})
+    assert validations(path, 9) == ({}, {"step": 3, "val/auc_5": 0.5})
+
+
+def test_metrics_of_a_run_that_has_gone_on(tmp_path: Path) -> None:
+    """The card is written while later lines are; the last one is cut short."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"step": 0, "val/auc_5": 0.1}\n{"step": 3, "val/auc_5": 0.5}\n{"step": 6, "val/auc_5": 0.9}\n{"st'
+    )
+    assert validations(path, 5) == ({"step": 0, "val/auc_5": 0.1}, {"step": 3, "val/auc_5": 0.5})

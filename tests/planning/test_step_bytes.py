@@ -1,7 +1,10 @@
-"""The planner's memory model against the bytes that are alive in real steps."""
+"""The planner's bytes against the bytes that are alive in real steps."""
 
+import json
 from dataclasses import replace
 from functools import cache
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +15,20 @@ from benchmarks.measured_step import Measured, measured_step
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.planning.choices import MODES, Choice, Costs, budget_of, cheapest_that_fits, most_frugal
+from scal3r_train.planning.choices import (
+    GIB,
+    MODES,
+    Choice,
+    Costs,
+    alternatives,
+    budget_of,
+    cheapest_that_fits,
+    most_frugal,
+    roomiest,
+)
+from scal3r_train.planning.communicators import BYTES_PER_COMMUNICATOR, communicator_bytes
 from scal3r_train.planning.live_bytes import LABELS, CountLiveBytes, LiveBytes
-from scal3r_train.planning.step_memory import Precision
+from scal3r_train.planning.step_bytes import Precision
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.freezing import choose_trained
 from scal3r_train.training.optim import OptimSettings
@@ -112,13 +126,49 @@ def test_adamw_on_all_tensors_at_once_needs_one_copy_of_them() -> None:
 
 def test_frames_that_fit_are_the_most_that_fit() -> None:
     plan = costs()
-    budget = 3 * plan.peak(SINGLE, SIZE)
-    frames = plan.frames_that_fit(SINGLE, SIZE, budget)
     chunks = SIZE.num_sequences * SIZE.num_chunks
-    fitting, beyond = (replace(SIZE, num_frames=frames // chunks + extra) for extra in (0, 1))
-    assert plan.peak(SINGLE, fitting) <= 1.01 * budget
-    assert plan.peak(SINGLE, beyond) > 0.99 * budget
+    for times in (1.5, 3, 4.7):
+        budget = int(times * plan.peak(SINGLE, SIZE))
+        frames = plan.frames_that_fit(SINGLE, SIZE, budget)
+        fitting, beyond = (replace(SIZE, num_frames=frames // chunks + extra) for extra in (0, 1))
+        assert frames % chunks == 0
+        assert plan.peak(SINGLE, fitting) <= budget < plan.peak(SINGLE, beyond)
     assert plan.frames_that_fit(SINGLE, SIZE, plan.states(SINGLE, SIZE).held) == 0
+
+
+def test_most_at_all_is_never_fewer_than_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scal3r_train.planning.choices.MOST_FRAMES", 6)
+    plan = costs(world_size=4, numerics="cuda")
+    for mode, engine, times in product(("none", "segments"), ("ddp", "zero3"), (0.9, 1.02)):
+        choice = Choice(engine, mode, "bf16")
+        budget = int(times * plan.peak(choice, SIZE))
+        as_it_is = plan.frames_that_fit(choice, SIZE, budget)
+        best, most = roomiest(plan, choice, SIZE, budget)
+        assert most >= as_it_is
+        assert most == plan.frames_that_fit(best, SIZE, budget)
+        assert all(plan.frames_that_fit(other, SIZE, budget) <= most for other in alternatives(choice, 4))
+
+
+RECORDED = json.loads((Path(__file__).parent / "recorded_peaks.json").read_text())
+
+
+@pytest.mark.parametrize("num_frames", [8, 16, 32, 84])
+def test_full_size_peaks_are_those_recorded(num_frames: int) -> None:
+    """Of the released network, one chunk of frames of 294 x 518 a rank, bf16, blocks recomputed, 8 ranks.
+
+    No GPU has measured them. A change of the model or of an engine that moves them by 1 % is to be explained, and the
+    file written anew by `python -m benchmarks.record_plan`.
+    """
+    plan = full_size()
+    size = StepSize(1, 1, num_frames, 294, 518)
+    for engine, recorded in RECORDED["peak_gib"].items():
+        peak = plan.peak(Choice(engine, "blocks", "bf16"), size)
+        assert peak / GIB == pytest.approx(recorded[str(num_frames)], rel=0.01), engine
+
+
+@cache
+def full_size() -> Costs:
+    return Costs(Scal3RConfig(), ObjectiveSettings(), OptimSettings(), 8)
 
 
 def test_cheapest_change() -> None:
@@ -138,3 +188,4 @@ def test_cheapest_change() -> None:
 
 def test_a_device_keeps_something_free() -> None:
     assert 20 * 2**30 < budget_of(24) < 23 * 2**30
+    assert budget_of(24) - budget_of(24, 8) == communicator_bytes(8) == 4 * BYTES_PER_COMMUNICATOR

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.parallel.launch import launched_engine
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.planning.choices import (
     DEVICE_SIZES_GB,
@@ -22,19 +23,31 @@ from scal3r_train.planning.choices import (
     budget_of,
     cheapest_that_fits,
     engines_for,
-    most_frugal,
+    roomiest,
+)
+from scal3r_train.planning.communicators import (
+    BYTES_PER_COMMUNICATOR,
+    communicator_bytes,
+    num_communicators,
 )
 from scal3r_train.planning.engine_bytes import FP32, traffic
+from scal3r_train.planning.host_bytes import host_bytes
+from scal3r_train.planning.stages import RunStage
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.recipe import TrainingRecipe
 
 MIB = 2**20
 
 
-def print_memory(
-    console: Console, recipe: TrainingRecipe, network: Scal3RConfig, size: StepSize, world_size: int
+def print_bytes(
+    console: Console,
+    recipe: TrainingRecipe,
+    network: Scal3RConfig,
+    stages: Sequence[RunStage],
+    world_size: int,
+    ranks_per_node: int,
 ) -> None:
-    """Print what the largest step needs, under the recipe's settings and under others."""
+    """Print what the largest step of each stage needs, and of the largest of them, what other settings would."""
     costs = Costs(
         network,
         recipe.losses,
@@ -49,27 +62,56 @@ def print_memory(
         recipe.model.train,
         recipe.model.frozen_dtype,
     )
+    size = max((stage.largest for stage in stages), key=lambda each: costs.peak(choice, each))
     parameters = costs.model_size(choice, size)
     console.print(
         f"model: {parameters.total / 1e6:.2f} M parameters, {parameters.trained / 1e6:.2f} M of them trained",
-        f"memory per rank on CUDA (G: 2^30 bytes) in the largest step: {size.num_sequences} sequences x "
-        f"{size.num_chunks} chunks x {size.num_frames} frames of {size.height} x {size.width}, {choice.precision}; "
+        f"bytes per rank on CUDA (G: 2^30) with {choice.engine}, {choice.checkpointing}, {choice.precision}; "
         "predicted, not measured",
         sep="\n",
         soft_wrap=True,
     )
+    _print_stages(console, costs, choice, stages)
+    console.print(f"the largest, {_shape(size)}:", soft_wrap=True)
     _print_activations(console, costs, choice, size)
     _print_engines(console, costs, choice, size)
     _print_traffic(console, costs, choice, size)
     _print_fits(console, costs, choice, size)
+    _print_host(console, costs, choice, size, recipe.data.num_workers, ranks_per_node)
 
 
 def planned_engine(recipe: TrainingRecipe, world_size: int) -> EngineName:
-    """Return the recipe's engine; where the launcher is to decide, DDP, or for one process none."""
+    """Return the engine that a run would have: the launcher's, the recipe's, DDP, or for one process none.
+
+    Raises:
+        UserError: the launcher asks for something that this project does not run under.
+    """
     if world_size == 1:
         return "single"
     engine = recipe.parallel.engine
-    return "ddp" if engine == "launcher" or engine == "single" else engine
+    if engine == "launcher":
+        return launched_engine() or "ddp"
+    return "ddp" if engine == "single" else engine
+
+
+def _print_stages(console: Console, costs: Costs, choice: Choice, stages: Sequence[RunStage]) -> None:
+    rows = []
+    for stage in stages:
+        activations = costs.step(choice, stage.largest).activations
+        rows.append(
+            [
+                f"{stage.steps.start:,}-{stage.steps[-1]:,}",
+                _shape(stage.largest),
+                _size(activations),
+                _size(costs.peak(choice, stage.largest)),
+            ]
+        )
+    _print_table(console, ["steps", "largest: sequences x chunks x frames", "activations", "peak"], rows)
+
+
+def _shape(size: StepSize) -> str:
+    of_chunks = f"{size.num_sequences} x {size.num_chunks} x {size.num_frames}"
+    return f"{of_chunks} frames of {size.height} x {size.width}"
 
 
 def _print_activations(console: Console, costs: Costs, choice: Choice, size: StepSize) -> None:
@@ -123,19 +165,37 @@ def _print_traffic(console: Console, costs: Costs, choice: Choice, size: StepSiz
 
 
 def _print_fits(console: Console, costs: Costs, choice: Choice, size: StepSize) -> None:
-    frugal = most_frugal(costs, choice, size)
+    communicators = num_communicators(costs.world_size)
     console.print(
-        f"to fit these {size.frames_per_rank} frames per rank ({100 * RESERVED_SHARE:.0f} % and "
-        f"{RESERVED_BYTES / GIB:.0f} GiB of a device are left free), the cheapest change; then how many frames fit, "
-        f"as it is and with the most frugal settings ({_overrides(choice, frugal)}):",
+        f"of a device {100 * RESERVED_SHARE:.0f} % and {RESERVED_BYTES / GIB:.0f} GiB are left free, and "
+        f"{_size(communicator_bytes(costs.world_size))} for {communicators} communicators of NCCL, assumed at "
+        f"{BYTES_PER_COMMUNICATOR / MIB:.0f} MiB each",
+        f"the cheapest change to fit these {size.frames_per_rank} frames per rank; how many frames fit as it is; how "
+        "many at most, and with what:",
+        sep="\n",
         soft_wrap=True,
     )
     for device_gb in DEVICE_SIZES_GB:
-        budget = budget_of(device_gb)
+        budget = budget_of(device_gb, costs.world_size)
         fitting = cheapest_that_fits(costs, choice, size, budget)
         change = "no change is enough" if fitting is None else _overrides(choice, fitting)
-        frames = [costs.frames_that_fit(each, size, budget) for each in (choice, frugal)]
-        console.print(f"{device_gb:4d} GB: {change}; {frames[0]} and {frames[1]} frames", soft_wrap=True)
+        frames = costs.frames_that_fit(choice, size, budget)
+        best, most = roomiest(costs, choice, size, budget)
+        at_most = f" and {most} ({_overrides(choice, best)})" if most > frames else ""
+        console.print(f"{device_gb:4d} GB: {change}; {frames}{at_most} frames", soft_wrap=True)
+
+
+def _print_host(
+    console: Console, costs: Costs, choice: Choice, size: StepSize, num_workers: int, ranks_per_node: int
+) -> None:
+    host = host_bytes(costs.model_size(choice, size), costs.states(choice, size), size, num_workers)
+    console.print(
+        f"a machine's own memory, shared by {ranks_per_node} ranks: {_size(ranks_per_node * host.most)}; each rank "
+        f"{_size(host.process)} itself, {_size(host.readers)} for {num_workers} reading processes, "
+        f"{_size(host.batches)} of batches, {_size(host.offloaded)} offloaded, and at the start {_size(host.loading)} "
+        "of weights",
+        soft_wrap=True,
+    )
 
 
 def _overrides(before: Choice, after: Choice) -> str:

@@ -27,7 +27,7 @@ Numerics = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
-class StepMemory:
+class StepBytes:
     """Bytes alive in the course of a step, without parameters and optimizer.
 
     Attributes:
@@ -74,7 +74,7 @@ class StepMeter:
             if isinstance(module, nn.LayerNorm) and numerics == "cuda":
                 module.register_forward_pre_hook(_in_float32)
 
-    def measure(self, size: StepSize, precision: Precision) -> StepMemory:
+    def measure(self, size: StepSize, precision: Precision) -> StepBytes:
         """Run forward, loss and backward of a step."""
         live = self._live
         with ExitStack() as stack:
@@ -88,14 +88,14 @@ class StepMeter:
             with torch.autocast(PRETENDED.type, torch.bfloat16, enabled=precision == "bf16"):
                 self.calls.clear()
                 self._is_forward = True
-                output = self.model(images, targets.chunk_mask)
+                output = self.model(images, targets.chunk_mask, self.model.heads_among(self.losses.heads))
                 self._is_forward = False
             terms = compute_terms(output, targets, self.losses)
             loss, _ = reduce_terms(terms, self.losses.average, targets.chunk_mask, ONE_RANK, 1.0)
             del output, targets, terms
             loss.backward()
         self.model.zero_grad(set_to_none=True)
-        return StepMemory(_highest(live), live.peak({MEMORIES: 1}))
+        return StepBytes(_highest(live), live.peak({MEMORIES: 1}))
 
     def _count_call(self, module: nn.Module, _: object) -> None:
         self.calls[module] += self._is_forward
