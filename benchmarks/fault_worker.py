@@ -107,16 +107,16 @@ def fill_disk(folder: Path) -> None:
 
 def break_reader() -> None:
     """Let reading raise what nobody foresaw."""
-    original = dataset.read_frames
+    original = dataset.read_pixels
 
-    def read_frames(*arguments: Any, **keywords: Any) -> Any:
+    def read_pixels(*arguments: Any, **keywords: Any) -> Any:
         if next(count) > FAULTY_STEP:
             start_clock()
             raise IndexError("injected bug of a reader")
         return original(*arguments, **keywords)
 
     count = itertools.count(1)
-    dataset.read_frames = read_frames
+    dataset.read_pixels = read_pixels
 
 
 def inject(fault: str, arguments: list[str]) -> None:

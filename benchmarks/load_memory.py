@@ -1,19 +1,22 @@
 """Host memory of each rank while a checkpoint is loaded: its own pieces, against the whole model on every rank.
 
-    python -m benchmarks.load_memory [CHECKPOINT] [--ranks 8] [--engines fsdp2 whole]
+    python -m benchmarks.load_memory [CHECKPOINT] [--ranks 8] [--engines fsdp2 whole] [--keep FOLDER]
+    torchrun --nproc-per-node 2 -m benchmarks.load_memory FOLDER --engines zero3      # ranks that are there
 
 Ranks are simulated, one process after the other, with torch's fake process group: each does what a rank of so many
 would do, without its peers. On a CPU "device memory" is host memory too; on a GPU the pieces would lie there, and what
 is left is what a single read needs. `whole` is the way before: every rank builds and fills the whole model. Anonymous
 memory is measured (RssAnon); pages of the checkpoint's files are shared by all ranks of a machine and can be dropped.
 
-Without CHECKPOINT the published network is written with random weights first, 5 GB in the temporary folder.
+Without CHECKPOINT the published network is written with random weights first, 5 GB in the temporary folder or FOLDER.
+DeepSpeed does not run on ranks that are not there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -69,7 +72,8 @@ def load(checkpoint: Path, num_ranks: int, rank: int, way: str) -> dict[str, Any
         if way == "whole":
             load_model(checkpoint, torch.device("cpu")).train()
         else:
-            dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=num_ranks)
+            if "RANK" not in os.environ:
+                dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=num_ranks)
             settings = TrainedModelSettings(checkpoint=str(checkpoint))
             weights = stored_weights(settings)
             assert weights is not None
@@ -98,14 +102,28 @@ def write_checkpoint(folder: Path) -> None:
     model.save_pretrained(folder, max_shard_size="2GB")
 
 
+def print_line(way: str, rank: int | str, found: dict[str, Any]) -> None:
+    """Print what one rank took."""
+    sizes = f"peak {found['peak'] / GIB:.2f} GiB, read {found['read'] / GIB:.2f} GiB"
+    print(f"{way:6} rank {rank}: {sizes}, {found['seconds']:.1f} s", flush=True)
+
+
 def main() -> None:
     """Print a line for each rank of each way."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("checkpoint", type=Path, nargs="?")
     parser.add_argument("--ranks", type=int, default=8)
-    parser.add_argument("--engines", nargs="+", default=["fsdp2", "zero3", "whole"])
+    parser.add_argument("--engines", nargs="+", default=["fsdp2", "whole"])
     parser.add_argument("--one", type=int, help="what one rank does, as a process of its own")
+    parser.add_argument("--keep", type=Path, help="write the checkpoint here and leave it")
     arguments = parser.parse_args()
+    if "RANK" in os.environ:
+        from scal3r_train.parallel.process import joined_processes
+
+        with joined_processes() as process:
+            found = load(arguments.checkpoint, process.world_size, process.rank, arguments.engines[0])
+        print_line(arguments.engines[0], os.environ["RANK"], found)
+        return
     if arguments.one is not None:
         found = load(arguments.checkpoint, arguments.ranks, arguments.one, arguments.engines[0])
         sys.stdout.write("\n" + json.dumps(found))
@@ -113,7 +131,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         checkpoint = arguments.checkpoint
         if checkpoint is None:
-            checkpoint = Path(temporary) / "model"
+            checkpoint = arguments.keep or Path(temporary) / "model"
             write_checkpoint(checkpoint)
         size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
         print(f"checkpoint {size / GIB:.2f} GiB, {arguments.ranks} ranks")
@@ -129,12 +147,7 @@ def main() -> None:
                 ]
                 command += ["--ranks", str(arguments.ranks), "--engines", way]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
-                found = json.loads(done.stdout.splitlines()[-1])
-                print(
-                    f"{way:6} rank {rank}: peak {found['peak'] / GIB:.2f} GiB, read {found['read'] / GIB:.2f} GiB, "
-                    f"{found['seconds']:.1f} s",
-                    flush=True,
-                )
+                print_line(way, rank, json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":
