@@ -9,7 +9,8 @@ from benchmarks import fault_drill
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "fault", ["other_recipe", "deleted", "unreachable", "alone", "absent", "port_taken", "small_shm", "reader_bug"]
+    "fault",
+    ["other_recipe", "deleted", "unreachable", "alone", "absent", "port_taken", "small_shm", "reader_bug"],
 )
 def test_drill(fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if fault == "small_shm" and os.geteuid() != 0:
