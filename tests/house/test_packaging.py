@@ -16,6 +16,9 @@ else:
 PYPROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
 FOLDERS = {"scal3r_train": "scal3r_train", "scal3r_eval": "eval", "scal3r_data_tools": "data_tools"}
 
+# Of files alone: installed inside the package, found by scal3r_train/shipped.py.
+SHIPPED = {"scal3r_train.recipes": "recipes", "scal3r_train.assets": "assets"}
+
 # `assets` holds a small checkpoint; `.gitignore` is git's.
 TOP_LEVEL = set(
     "scal3r_train recipes data_tools eval tests benchmarks docs assets pyproject.toml README.md "
@@ -36,7 +39,7 @@ def packages_on_disk() -> set[str]:
 def test_package_list_matches_folders() -> None:
     listed = PYPROJECT["tool"]["setuptools"]["packages"]
     assert len(listed) == len(set(listed))
-    assert set(listed) == packages_on_disk()
+    assert set(listed) == packages_on_disk() | set(SHIPPED)
 
 
 def test_every_package_has_an_init_file() -> None:
@@ -45,7 +48,7 @@ def test_every_package_has_an_init_file() -> None:
 
 
 def test_folders_install_under_unique_names() -> None:
-    assert PYPROJECT["tool"]["setuptools"]["package-dir"] == FOLDERS
+    assert PYPROJECT["tool"]["setuptools"]["package-dir"] == FOLDERS | SHIPPED
 
 
 def test_no_build_of_torch_is_forced() -> None:
