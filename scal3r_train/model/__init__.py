@@ -15,5 +15,6 @@ camera_head.py, dpt_head.py  from tokens to cameras, depth and points
 activation_checkpointing.py  what backward computes again
 load_model.py                a saved folder to a model ready to use
 convert_checkpoint.py        the authors' weights to ours and back
+scal3r_auto.py               copied into saved folders, for the Auto classes
 salad.py                     a network for place recognition
 """

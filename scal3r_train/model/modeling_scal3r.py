@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -74,6 +74,10 @@ class Scal3RPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
     # docs/numerics.md#precision: from_pretrained(dtype=torch.bfloat16) would leave 8 bits of a pose.
     _keep_in_fp32_modules_strict = ["memory_units", "camera_head", "depth_head", "point_head"]
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: object = "AutoModel") -> None:
+        """Do nothing, as `Scal3RConfig.register_for_auto_class`."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -309,5 +313,4 @@ def _init_encoder(encoder: DinoPatchEncoder) -> None:
         init.normal_(encoder.register_tokens, std=SPECIAL_TOKEN_STD)
 
 
-AutoConfig.register("scal3r", Scal3RConfig)
 AutoModel.register(Scal3RConfig, Scal3RModel)

@@ -19,7 +19,11 @@ def all_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
 def test_a_saved_model_comes_back_exactly(tmp_path, encoder, loader):
     model = tiny_model(torch.float32, patch_encoder=encoder)
     model.save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "scal3r_auto.py",
+    }
     loaded = loader.from_pretrained(tmp_path)
     assert isinstance(loaded, Scal3RModel)
     assert not loaded.training
