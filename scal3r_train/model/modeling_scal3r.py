@@ -22,10 +22,11 @@ from scal3r_train.model.aggregator import Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import Attention, LayerScale
 from scal3r_train.model.camera_head import CameraHead
-from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, in_temporal_order, unbatch
+from scal3r_train.model.chunk_batch import ImageBatch, batch_images, in_temporal_order, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
+from scal3r_train.model.pixel_values import NestedChunks, checked_pixel_values
 
 SPECIAL_TOKEN_STD = 1e-6
 ENCODER_INIT_STD = 0.02
@@ -64,7 +65,7 @@ class Scal3RPreTrainedModel(PreTrainedModel):
 
     config_class = Scal3RConfig
     base_model_prefix = "scal3r"
-    main_input_name = "images"
+    main_input_name = "pixel_values"
     input_modalities = "image"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -175,22 +176,25 @@ class Scal3RModel(Scal3RPreTrainedModel):
 
     def forward(
         self,
-        images: Tensor | NestedChunks,
+        pixel_values: Tensor | NestedChunks,
         chunk_mask: Tensor | None = None,
         heads: Sequence[str] | None = None,
     ) -> Scal3ROutput:
         """Predict cameras and geometry of every chunk held by this process.
 
         Args:
-            images: [B, K, S, 3, H, W] RGB in [0, 1], frames in temporal order; or, for unequal chunks, one list per
-                sequence of [S, 3, H, W] chunks (empty when other processes hold all of them).
+            pixel_values: [B, K, S, 3, H, W] RGB in [0, 1], frames in temporal order; one sequence may leave out B, one
+                chunk B and K, and both are of length 1 in what comes back. For unequal chunks, one list per sequence
+                of [S, 3, H, W] chunks (empty when other processes hold all of them).
             chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
             heads: which of "camera", "depth", "points" to run; by default all that the model has.
 
         Raises:
-            ValueError: wrong shapes, sides that are no multiple of the patch size, or a head the model lacks.
+            ValueError: wrong shapes, sides that are no multiple of the patch size, a head the model lacks, images that
+                are integers or, on the CPU, far outside of [0, 1].
         """
         wanted = self._wanted_heads(heads)
+        images = checked_pixel_values(pixel_values)
         batches = batch_images(images, chunk_mask, self.chunks_per_pass)
         num_sequences = len(images)
         dense = "depth" in wanted or "points" in wanted
