@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
-from scal3r_train.model.aggregator import Aggregator, Tap
+from scal3r_train.model.aggregator import EMBEDDING, Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import Attention, LayerScale
 from scal3r_train.model.camera_head import CameraHead
@@ -50,6 +50,10 @@ class Scal3ROutput(ModelOutput):
             lists each chunk's is [T, S, 9].
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
         world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
+        hidden_states: where asked for, num_layers + 1 times [B, K, S, P, C]: the tokens before the first layer and
+            after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
+            network has them, the reference first (chunk_batch.py: reference_first_order), for these are the tensors
+            of the graph themselves.
     """
 
     pose_encoding: PerChunk | None = None
@@ -58,6 +62,7 @@ class Scal3ROutput(ModelOutput):
     depth_conf: PerChunk | None = None
     world_points: PerChunk | None = None
     world_points_conf: PerChunk | None = None
+    hidden_states: tuple[PerChunk, ...] | None = None
 
 
 class Scal3RPreTrainedModel(PreTrainedModel):
@@ -179,7 +184,10 @@ class Scal3RModel(Scal3RPreTrainedModel):
         pixel_values: Tensor | NestedChunks,
         chunk_mask: Tensor | None = None,
         heads: Sequence[str] | None = None,
-    ) -> Scal3ROutput:
+        *,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Scal3ROutput | tuple[Any, ...]:
         """Predict cameras and geometry of every chunk held by this process.
 
         Args:
@@ -188,6 +196,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 of [S, 3, H, W] chunks (empty when other processes hold all of them).
             chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
             heads: which of "camera", "depth", "points" to run; by default all that the model has.
+            output_hidden_states: whether to return the tokens of all layers; None: as the configuration says.
+            return_dict: False returns a tuple of what is not None; None: as the configuration says.
 
         Raises:
             ValueError: wrong shapes, sides that are no multiple of the patch size, a head the model lacks, images that
@@ -199,8 +209,11 @@ class Scal3RModel(Scal3RPreTrainedModel):
         num_sequences = len(images)
         dense = "depth" in wanted or "points" in wanted
         tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]
-        taps = self.aggregator(batches, num_sequences, tap_layers)
-        fields: dict[str, PerChunk] = {}
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        every_layer = range(EMBEDDING, self.config.num_layers)
+        taps = self.aggregator(batches, num_sequences, every_layer if output_hidden_states else tap_layers)
+        fields: dict[str, Any] = {}
         if "camera" in wanted:
             stages = [self.cameras(batch_taps[tap_layers[-1]]) for batch_taps in taps]
             fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
@@ -220,7 +233,14 @@ class Scal3RModel(Scal3RPreTrainedModel):
             ]
             fields[value] = unbatch([values for values, _ in dense_maps], batches, num_sequences)
             fields[f"{value}_conf"] = unbatch([conf for _, conf in dense_maps], batches, num_sequences)
-        return Scal3ROutput(**fields)
+        if output_hidden_states:
+            fields["hidden_states"] = tuple(
+                unbatch([batch_taps[layer].layer_half for batch_taps in taps], batches, num_sequences)
+                for layer in every_layer
+            )
+        output = Scal3ROutput(**fields)
+        is_tuple = not (self.config.return_dict if return_dict is None else return_dict)
+        return output.to_tuple() if is_tuple else output
 
     @property
     def heads(self) -> dict[str, nn.Module]:
