@@ -125,7 +125,15 @@ class Scal3RModel(Scal3RPreTrainedModel):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.config = config
+        self._widen_strict_modules()
         self.post_init()
+
+    def _widen_strict_modules(self) -> None:
+        """Hold in float32 at least what `from_pretrained` would, also in a model built in half precision."""
+        for name, module in self.named_modules():
+            if name.split(".")[-1] in self._keep_in_fp32_modules_strict:
+                for parameter in module.parameters():
+                    parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
 
     def set_activation_checkpointing(self, mode: CheckpointingMode) -> None:
         """Choose what is computed again in backward; gradients are the same to the bit.
@@ -173,8 +181,16 @@ class Scal3RModel(Scal3RPreTrainedModel):
         self.aggregator.recomputes_segments = False
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
-    def get_input_embeddings(self) -> None:  # type: ignore[override]
-        """Return None: images have no embedding table (accelerate's FSDP2 asks)."""
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the patch encoder, which makes tokens of images."""
+        return self.aggregator.patch_embed
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Take another patch encoder: normalised images [..., S, 3, H, W] to tokens [..., S, N, C], N row-major.
+
+        Its attribute `frames_are_independent` says whether the frames of a chunk may pass it in parts.
+        """
+        self.aggregator.patch_embed = value
 
     def get_output_embeddings(self) -> None:
         """Return None: there is no vocabulary."""
