@@ -86,3 +86,13 @@ def test_a_check_of_the_range_leaves_the_graph_alone():
     checked = checked_pixel_values(images)
     assert isinstance(checked, Tensor)
     assert torch.equal(torch.autograd.grad(checked.sum(), images)[0], torch.ones_like(images))
+
+
+def test_the_example_of_the_document_runs(project_root, monkeypatch):
+    text = (project_root / "docs" / "huggingface.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert "output.depth.shape  # [1, 2, 8, 48, 72]" in code
+    monkeypatch.chdir(project_root)
+    names: dict[str, object] = {}
+    exec(code, names)  # noqa: S102
+    assert names["output"].depth.shape == (1, 2, 8, 48, 72)
