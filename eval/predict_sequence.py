@@ -20,7 +20,7 @@ from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.reconstruct import is_done, reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
+from scal3r_train.model.load_model import checkpoint_folder, checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.process import current_process
@@ -93,7 +93,7 @@ class Predictor:
         if not output.is_dir():
             return False
         # The configuration alone says how frames are sized; weights are not read for what is done.
-        config = Scal3RConfig.from_pretrained(str(self._run.source))
+        config = Scal3RConfig.from_pretrained(checkpoint_folder(self._run.source))
         video = Video.choose(sequence.record, recipe.input, config)
         try:
             return is_done(output, recipe, video, self.sha256)

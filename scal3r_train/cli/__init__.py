@@ -1,7 +1,7 @@
 """The command `scal3r`.
 
     parser.py           how commands are declared
-    recipe_commands.py  train, plan, eval, config: those that take a recipe
+    recipe_commands.py  train, plan, eval, config: those that take a recipe; recipes
     scene_commands.py   reconstruct, export, report, view, convert
     score_commands.py   score trajectory, score points
     data_commands.py    data index, prepare, check, preview, summary, pack, synth

@@ -1,4 +1,4 @@
-"""train, plan, eval and config: the commands whose first argument is a recipe."""
+"""train, plan, eval and config, whose first argument is a recipe, and recipes, which lists the shipped ones."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_recipe_commands(commands: "Commands") -> None:
-    """Add train, plan, eval and config: the commands whose first argument is a recipe."""
+    """Add train, plan, eval and config, whose first argument is a recipe, and recipes."""
     train = add_command(
         commands,
         "train",
@@ -45,8 +45,18 @@ def add_recipe_commands(commands: "Commands") -> None:
         "scal3r config recipes/demo.yaml seed=1",
     )
     for parser in (train, plan, evaluation, config):
-        parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file")
+        parser.add_argument(
+            "recipe", metavar="RECIPE", type=Path, help="YAML file, or a name of `scal3r recipes`"
+        )
         add_overrides(parser)
+    recipes = add_command(
+        commands,
+        "recipes",
+        _recipes,
+        "List the recipes that come with the package, which all commands take by name, and the files that start them.",
+        "scal3r recipes --path accelerate/zero2.yaml",
+    )
+    recipes.add_argument("--path", metavar="NAME", help="print where this one lies instead")
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -82,6 +92,24 @@ def _config(arguments: argparse.Namespace) -> None:
     from scal3r_train.config import dump_yaml
 
     sys.stdout.write(dump_yaml(load_any_recipe(arguments.recipe, arguments.overrides)))
+
+
+def _recipes(arguments: argparse.Namespace) -> None:
+    from scal3r_train.config import UserError
+    from scal3r_train.shipped import first_comment, recipe_names, shipped_recipe
+
+    if arguments.path is not None:
+        path = shipped_recipe(arguments.path)
+        if path is None:
+            raise UserError(f"no shipped recipe is called {arguments.path}; `scal3r recipes` lists them")
+        sys.stdout.write(f"{path}\n")
+        return
+    names = recipe_names()
+    width = max(map(len, names))
+    for name in names:
+        path = shipped_recipe(name)
+        assert path is not None
+        sys.stdout.write(f"{name:{width}}  {first_comment(path)}\n")
 
 
 def _take_count(overrides: Sequence[str], name: str, default: int | None) -> tuple[int | None, list[str]]:

@@ -28,6 +28,7 @@ from scal3r_train.model.rope import TokenPositions, token_positions
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 AGGREGATOR_NORM_EPS = 1e-5
+EMBEDDING = -1  # as a tapped layer: the tokens before layer 0, as both halves
 
 
 def normalize_images(images: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class Aggregator(nn.Module):
     def forward(
         self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
     ) -> list[dict[int, Tap]]:
-        """Return, for each image batch, the requested taps, frames in processing order."""
+        """Return, for each image batch, the taps of the requested layers or `EMBEDDING`, frames in processing order."""
         if self.memory_scope == "sequence":
             return self._run(batches, num_sequences, tap_layers)
         starts = [0, *accumulate(batch.images.shape[:2].numel() for batch in batches)]
@@ -156,7 +157,7 @@ class Aggregator(nn.Module):
     def _run(
         self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
     ) -> list[dict[int, Tap]]:
-        states = [AggregatorState(self.embed(batch), {}) for batch in batches]
+        states = [_before_layers(self.embed(batch), tap_layers) for batch in batches]
         read: MemoryRead | None = None
         queries: list[Tensor | None] = [None] * len(states)
         for layers in [*self.segments(), range(self.num_layers, self.num_layers)]:
@@ -273,6 +274,12 @@ class Aggregator(nn.Module):
         if self.recomputes_segments and self.training:
             return recompute(function, *inputs)
         return function(*inputs)
+
+
+def _before_layers(batch: ChunkBatch, tap_layers: Sequence[int]) -> AggregatorState:
+    return AggregatorState(
+        batch, {EMBEDDING: Tap(batch.tokens, batch.tokens)} if EMBEDDING in tap_layers else {}
+    )
 
 
 def _after_memory(

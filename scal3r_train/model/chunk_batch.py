@@ -12,9 +12,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from scal3r_train.model.pixel_values import NestedChunks
 from scal3r_train.model.rope import TokenPositions
-
-NestedChunks = Sequence[Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -97,17 +96,15 @@ def batch_images(
     """Group the chunks of a call into batches of equal shape.
 
     Args:
-        images: [B, K, S, 3, H, W], or one list per sequence of chunks [S, 3, H, W] that may differ in S, H and W. A
-            sequence whose chunks are all held by other processes is an empty list.
+        images: checked [B, K, S, 3, H, W], or one list per sequence of chunks [S, 3, H, W] that may differ in S, H
+            and W. A sequence whose chunks are all held by other processes is an empty list.
         chunk_mask: [B, K] bool, False for padding; only for tensor input (lists need no padding).
         chunks_per_pass: the most chunks of a sequence in one batch; None for all that are equal.
 
     Raises:
-        ValueError: the input is empty or has another shape.
+        ValueError: the mask does not fit the images.
     """
     if isinstance(images, Tensor):
-        if images.dim() != 6 or images.shape[3] != 3 or 0 in images.shape:
-            raise ValueError(f"images must be non-empty [B, K, S, 3, H, W], got {list(images.shape)}")
         if chunk_mask is not None and chunk_mask.shape != images.shape[:2]:
             raise ValueError(f"chunk_mask must be {list(images.shape[:2])}, got {list(chunk_mask.shape)}")
         size = chunks_per_pass or images.shape[1]
@@ -127,10 +124,6 @@ def batch_images(
 def _batch_sequence(sequence: int, chunks: Sequence[Tensor], chunks_per_pass: int | None) -> list[ImageBatch]:
     places_by_shape: dict[torch.Size, list[int]] = {}
     for place, chunk in enumerate(chunks):
-        if chunk.dim() != 4 or chunk.shape[1] != 3 or 0 in chunk.shape:
-            raise ValueError(
-                f"sequence {sequence} chunk {place} must be [S, 3, H, W], got {list(chunk.shape)}"
-            )
         places_by_shape.setdefault(chunk.shape, []).append(place)
     return [
         ImageBatch(

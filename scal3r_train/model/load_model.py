@@ -19,6 +19,7 @@ from scal3r_train.config import StrictModel, UserError, files_sha256
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import AttentionName, use_kernels
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.shipped import find_checkpoint
 
 CONFIG_NAME = "config.json"
 SHARD_INDEX_NAME = "model.safetensors.index.json"
@@ -61,7 +62,9 @@ class LoadedModelSettings(StrictModel):
     """Which network predicts, and how."""
 
     checkpoint: Path | None = Field(
-        None, description="Folder written by training, by `scal3r convert` or by save_pretrained."
+        None,
+        description="Folder written by training, by `scal3r convert` or by save_pretrained; or scal3r-tiny, the "
+        "shipped one.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
@@ -167,9 +170,10 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def checkpoint_folder(checkpoint: Path | None) -> Path:
-    """Return the folder after checking that it looks like a checkpoint of ours."""
+    """Return the folder of a path or of a shipped checkpoint's name, after checking that it looks like one of ours."""
     if checkpoint is None:
         raise UserError("no checkpoint is given; add model.checkpoint=FOLDER or name it in the recipe")
+    checkpoint = find_checkpoint(checkpoint)
     if checkpoint.is_file():
         raise UserError(f"checkpoint {checkpoint} is a file; turn it into a folder with `scal3r convert`")
     if not checkpoint.is_dir():

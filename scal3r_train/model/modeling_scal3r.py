@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
-from scal3r_train.model.aggregator import Aggregator, Tap
+from scal3r_train.model.aggregator import EMBEDDING, Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import Attention, LayerScale
 from scal3r_train.model.camera_head import CameraHead
-from scal3r_train.model.chunk_batch import ImageBatch, NestedChunks, batch_images, in_temporal_order, unbatch
+from scal3r_train.model.chunk_batch import ImageBatch, batch_images, in_temporal_order, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
+from scal3r_train.model.pixel_values import NestedChunks, checked_pixel_values
 
 SPECIAL_TOKEN_STD = 1e-6
 ENCODER_INIT_STD = 0.02
@@ -49,6 +50,10 @@ class Scal3ROutput(ModelOutput):
             lists each chunk's is [T, S, 9].
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
         world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
+        hidden_states: where asked for, num_layers + 1 times [B, K, S, P, C]: the tokens before the first layer and
+            after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
+            network has them, the reference first (chunk_batch.py: reference_first_order), for these are the tensors
+            of the graph themselves.
     """
 
     pose_encoding: PerChunk | None = None
@@ -57,6 +62,7 @@ class Scal3ROutput(ModelOutput):
     depth_conf: PerChunk | None = None
     world_points: PerChunk | None = None
     world_points_conf: PerChunk | None = None
+    hidden_states: tuple[PerChunk, ...] | None = None
 
 
 class Scal3RPreTrainedModel(PreTrainedModel):
@@ -64,7 +70,7 @@ class Scal3RPreTrainedModel(PreTrainedModel):
 
     config_class = Scal3RConfig
     base_model_prefix = "scal3r"
-    main_input_name = "images"
+    main_input_name = "pixel_values"
     input_modalities = "image"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -74,6 +80,10 @@ class Scal3RPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
     # docs/numerics.md#precision: from_pretrained(dtype=torch.bfloat16) would leave 8 bits of a pose.
     _keep_in_fp32_modules_strict = ["memory_units", "camera_head", "depth_head", "point_head"]
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: object = "AutoModel") -> None:
+        """Do nothing, as `Scal3RConfig.register_for_auto_class`."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -119,7 +129,15 @@ class Scal3RModel(Scal3RPreTrainedModel):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.config = config
+        self._widen_strict_modules()
         self.post_init()
+
+    def _widen_strict_modules(self) -> None:
+        """Hold in float32 at least what `from_pretrained` would, also in a model built in half precision."""
+        for name, module in self.named_modules():
+            if name.split(".")[-1] in self._keep_in_fp32_modules_strict:
+                for parameter in module.parameters():
+                    parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
 
     def set_activation_checkpointing(self, mode: CheckpointingMode) -> None:
         """Choose what is computed again in backward; gradients are the same to the bit.
@@ -167,36 +185,55 @@ class Scal3RModel(Scal3RPreTrainedModel):
         self.aggregator.recomputes_segments = False
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
-    def get_input_embeddings(self) -> None:  # type: ignore[override]
-        """Return None: images have no embedding table (accelerate's FSDP2 asks)."""
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the patch encoder, which makes tokens of images."""
+        return self.aggregator.patch_embed
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Take another patch encoder: normalised images [..., S, 3, H, W] to tokens [..., S, N, C], N row-major.
+
+        Its attribute `frames_are_independent` says whether the frames of a chunk may pass it in parts.
+        """
+        self.aggregator.patch_embed = value
 
     def get_output_embeddings(self) -> None:
         """Return None: there is no vocabulary."""
 
     def forward(
         self,
-        images: Tensor | NestedChunks,
+        pixel_values: Tensor | NestedChunks,
         chunk_mask: Tensor | None = None,
         heads: Sequence[str] | None = None,
-    ) -> Scal3ROutput:
+        *,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Scal3ROutput | tuple[Any, ...]:
         """Predict cameras and geometry of every chunk held by this process.
 
         Args:
-            images: [B, K, S, 3, H, W] RGB in [0, 1], frames in temporal order; or, for unequal chunks, one list per
-                sequence of [S, 3, H, W] chunks (empty when other processes hold all of them).
+            pixel_values: [B, K, S, 3, H, W] RGB in [0, 1], frames in temporal order; one sequence may leave out B, one
+                chunk B and K, and both are of length 1 in what comes back. For unequal chunks, one list per sequence
+                of [S, 3, H, W] chunks (empty when other processes hold all of them).
             chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
             heads: which of "camera", "depth", "points" to run; by default all that the model has.
+            output_hidden_states: whether to return the tokens of all layers; None: as the configuration says.
+            return_dict: False returns a tuple of what is not None; None: as the configuration says.
 
         Raises:
-            ValueError: wrong shapes, sides that are no multiple of the patch size, or a head the model lacks.
+            ValueError: wrong shapes, sides that are no multiple of the patch size, a head the model lacks, images that
+                are integers or, on the CPU, far outside of [0, 1].
         """
         wanted = self._wanted_heads(heads)
+        images = checked_pixel_values(pixel_values)
         batches = batch_images(images, chunk_mask, self.chunks_per_pass)
         num_sequences = len(images)
         dense = "depth" in wanted or "points" in wanted
         tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]
-        taps = self.aggregator(batches, num_sequences, tap_layers)
-        fields: dict[str, PerChunk] = {}
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        every_layer = range(EMBEDDING, self.config.num_layers)
+        taps = self.aggregator(batches, num_sequences, every_layer if output_hidden_states else tap_layers)
+        fields: dict[str, Any] = {}
         if "camera" in wanted:
             stages = [self.cameras(batch_taps[tap_layers[-1]]) for batch_taps in taps]
             fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
@@ -216,7 +253,14 @@ class Scal3RModel(Scal3RPreTrainedModel):
             ]
             fields[value] = unbatch([values for values, _ in dense_maps], batches, num_sequences)
             fields[f"{value}_conf"] = unbatch([conf for _, conf in dense_maps], batches, num_sequences)
-        return Scal3ROutput(**fields)
+        if output_hidden_states:
+            fields["hidden_states"] = tuple(
+                unbatch([batch_taps[layer].layer_half for batch_taps in taps], batches, num_sequences)
+                for layer in every_layer
+            )
+        output = Scal3ROutput(**fields)
+        is_tuple = not (self.config.return_dict if return_dict is None else return_dict)
+        return output.to_tuple() if is_tuple else output
 
     @property
     def heads(self) -> dict[str, nn.Module]:
@@ -309,5 +353,4 @@ def _init_encoder(encoder: DinoPatchEncoder) -> None:
         init.normal_(encoder.register_tokens, std=SPECIAL_TOKEN_STD)
 
 
-AutoConfig.register("scal3r", Scal3RConfig)
 AutoModel.register(Scal3RConfig, Scal3RModel)

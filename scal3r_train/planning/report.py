@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -16,6 +15,7 @@ from scal3r_train.data.sampling.sources import DataSettings, index_exists, open_
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.planning.stages import run_stages
 from scal3r_train.recipe import load_training_recipe
+from scal3r_train.shipped import find_checkpoint
 from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe
 
 # A plan looks at so many steps of a stage unless it is told how many, and at fewer where a step has many windows: more
@@ -170,8 +170,9 @@ def _network_of(settings: TrainedModelSettings) -> Scal3RConfig:
     if settings.network is not None:
         return Scal3RConfig(**settings.network.model_dump())
     assert settings.checkpoint is not None
-    if not (Path(settings.checkpoint) / "config.json").is_file():
+    folder = find_checkpoint(settings.checkpoint)
+    if not (folder / "config.json").is_file():
         raise UserError(
             f"model.checkpoint {settings.checkpoint} holds no config.json; give a save_pretrained folder"
         )
-    return Scal3RConfig.from_pretrained(settings.checkpoint)
+    return Scal3RConfig.from_pretrained(folder)

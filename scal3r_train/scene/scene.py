@@ -13,6 +13,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -217,13 +218,14 @@ def depth_path(folder: Path, frame: int) -> Path:
     return folder / DEPTH_NAME / f"{frame:06d}.npz"
 
 
-def load_scene(folder: Path) -> Scene:
+def load_scene(folder: str | PathLike[str]) -> Scene:
     """Return a scene that `write_scene` wrote, also while another process replaces it by newer ones.
 
     Raises:
         UserError: the folder or one of its files is missing, damaged, or its parts disagree.
     """
-    cameras, points = read_steady(folder, lambda: open_scene(folder))
+    path = Path(folder)
+    cameras, points = read_steady(path, lambda: open_scene(path))
     with points:
         positions, colours, confidence = points.read()
     return Scene(**vars(cameras), positions=positions, colours=colours, confidence=confidence)

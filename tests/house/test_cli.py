@@ -176,6 +176,7 @@ def test_commands_of_the_contract_exist() -> None:
         "plan",
         "eval",
         "config",
+        "recipes",
         "reconstruct",
         "convert",
         "export",

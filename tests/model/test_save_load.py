@@ -19,7 +19,11 @@ def all_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
 def test_a_saved_model_comes_back_exactly(tmp_path, encoder, loader):
     model = tiny_model(torch.float32, patch_encoder=encoder)
     model.save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "scal3r_auto.py",
+    }
     loaded = loader.from_pretrained(tmp_path)
     assert isinstance(loaded, Scal3RModel)
     assert not loaded.training
@@ -71,6 +75,18 @@ def test_loading_in_bfloat16_keeps_memories_and_heads_in_float32(tmp_path):
     output = loaded(random_images(1, 2, 2, dtype=torch.float32))
     assert all(output[name].isfinite().all() for name in FIELDS)
     assert {output[name].dtype for name in FIELDS} == {torch.float32}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_model_built_in_half_precision_has_memories_and_heads_in_float32(dtype, device):
+    with torch.device(device):
+        model = Scal3RModel._from_config(tiny_config(), dtype=dtype)
+    for name, parameter in model.named_parameters():
+        is_kept = ".memory_units." in name or "_head." in name
+        expected = torch.promote_types(dtype, torch.float32) if is_kept else dtype
+        assert parameter.dtype == expected, name
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_poses_of_a_model_loaded_in_bfloat16_are_about_as_good_as_those_of_autocast(project_root):

@@ -34,7 +34,8 @@ def test_what_is_gathered_is_parameters_and_not_padding(forks: ForkServer, num_r
 def test_units_are_those_of_accelerate(forks: ForkServer) -> None:
     """`Accelerator.prepare` places the same units, and shows why it is not called: it pads each memory 32 times."""
     ours, theirs = placed(forks, 32, 0), placed(forks, 32, 0, "accelerate")
-    assert ours["units"].keys() == theirs["units"].keys()
+    # It makes one more of the input embedding, whatever the policy says.
+    assert theirs["units"].keys() - {"aggregator.patch_embed"} == ours["units"].keys()
     for name in MEMORIES:
         unit = theirs["units"][name]
         assert unit["buffer"] / unit["parameters"] > 20

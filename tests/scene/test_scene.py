@@ -100,7 +100,7 @@ def test_an_independent_reader_understands_the_trajectory(folder: Path) -> None:
     from evo.tools import file_interface
 
     trajectory = file_interface.read_tum_trajectory_file(str(folder / "trajectory.tum"))
-    expected = load_scene(folder).world_from_cam
+    expected = load_scene(str(folder)).world_from_cam
     np.testing.assert_allclose(np.stack(trajectory.poses_se3)[:, :3], expected, atol=1e-9)
 
 

@@ -160,15 +160,15 @@ LOADING = """## Loading
 
 ```python
 import torch
-from transformers import AutoModel
+from scal3r_train import Scal3RModel
 
-import scal3r_train.model.modeling_scal3r  # lets AutoModel know the architecture
-
-model = AutoModel.from_pretrained("path/to/this/folder").eval()
+model = Scal3RModel.from_pretrained("path/to/this/folder").eval()
 with torch.no_grad():
     output = model(images)  # [sequences, chunks, frames, 3, height, width], RGB in [0, 1]
 ```
 
+`AutoModel.from_pretrained("path/to/this/folder", trust_remote_code=True)` of transformers loads it too: the code
+that it runs, `scal3r_auto.py`, is a few lines that import the installed scal3r_train.
 `scal3r reconstruct VIDEO OUT model.checkpoint=path/to/this/folder` takes whole videos.
 """
 
