@@ -3,6 +3,7 @@
 settings.py             the `parallel` section of a recipe
 process.py              this process among the others: rank, world size, device
 launch.py               what the launcher asked for, and what of it is refused
+environment.py          environment variables as they were
 accelerator.py          the one Accelerator of a run
 determinism.py          deterministic kernels, on request
 context_groups.py       which ranks share a sequence; connects the memories to their group

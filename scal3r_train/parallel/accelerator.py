@@ -6,7 +6,6 @@ What it is told about an engine is in this file; docs/engines.md says what stays
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -20,8 +19,10 @@ from accelerate.utils import (
 )
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 
+from scal3r_train.parallel.environment import kept_variables
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import nn
 
@@ -41,7 +42,7 @@ def build_accelerator(
         accumulation_steps: micro-steps of an optimizer step.
         zero_config: DeepSpeed's configuration, for the ZeRO engines.
     """
-    with _unchanged_variables():
+    with kept_variables(PLUGIN_VARIABLES):
         return Accelerator(
             cpu=not torch.cuda.is_available() and zero_config is None,
             mixed_precision="no",  # the recipe's precision leaves memories and heads alone, which theirs does not
@@ -69,7 +70,7 @@ def fsdp2_plugin(model: nn.Module | None = None) -> FullyShardedDataParallelPlug
 
     The units of `model` are the modules that it names as not to be split, whatever a launcher's wrap policy says.
     """
-    with _unchanged_variables():
+    with kept_variables(PLUGIN_VARIABLES):
         plugin = FullyShardedDataParallelPlugin(
             fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
         )
@@ -88,23 +89,7 @@ def fsdp2_units(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> lis
 
 
 def _deepspeed_plugin(config: dict[str, Any]) -> DeepSpeedPlugin:
-    hidden = {name: os.environ.pop(name) for name in _variables_of_launcher()}
-    try:  # the configuration has been read from them already, and both together are refused
+    """Return the plugin of a configuration; the launcher's variables, read for it already, would contradict it."""
+    prefixes = ("ACCELERATE_DEEPSPEED", "ACCELERATE_CONFIG_DS")
+    with kept_variables([name for name in os.environ if name.startswith(prefixes)], hidden=True):
         return DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=False)
-    finally:
-        os.environ.update(hidden)
-
-
-def _variables_of_launcher() -> list[str]:
-    return [name for name in os.environ if name.startswith(("ACCELERATE_DEEPSPEED", "ACCELERATE_CONFIG_DS"))]
-
-
-@contextmanager
-def _unchanged_variables() -> Iterator[None]:
-    """Undo what Accelerate writes into the environment, which is where a later run reads its launcher's choice."""
-    before = {name: os.environ.get(name) for name in PLUGIN_VARIABLES}
-    yield
-    for name, value in before.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from scal3r_train.parallel.environment import kept_variables
 from scal3r_train.parallel.meeting import meeting_peers
 
 PROCESS_TIMEOUT = timedelta(minutes=30)
@@ -91,22 +92,15 @@ def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     if is_launched() and "SLURM_LOCALID" in os.environ:  # plain srun names the place on the node otherwise
         os.environ.setdefault("LOCAL_RANK", os.environ["SLURM_LOCALID"])
     if owns_state:
-        with meeting_peers(timeout) if owns_group else nullcontext(), _without_deepspeed():
+        # torch makes the process group, also where DeepSpeed will be the engine.
+        hidden = kept_variables(["ACCELERATE_USE_DEEPSPEED"], hidden=True)
+        with meeting_peers(timeout) if owns_group else nullcontext(), hidden:
             PartialState(cpu=not torch.cuda.is_available(), **_group_options(timeout))
     yield current_process()
     if owns_group:
         dist.destroy_process_group()
     if owns_state:
         PartialState._reset_state()
-
-
-@contextmanager
-def _without_deepspeed() -> Iterator[None]:
-    """Let torch make the process group also where DeepSpeed will be the engine, as under the others."""
-    asked = os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
-    yield
-    if asked is not None:
-        os.environ["ACCELERATE_USE_DEEPSPEED"] = asked
 
 
 def _group_options(timeout: timedelta) -> dict[str, Any]:

@@ -16,11 +16,10 @@ from torch import nn
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.settings import EngineName
-from scal3r_train.planning.fsdp2_pieces import Fsdp2Pieces, fsdp2_pieces
+from scal3r_train.planning.fsdp2_pieces import FP32, Fsdp2Pieces, fsdp2_pieces
 from scal3r_train.planning.step_bytes import Numerics, StepBytes
 from scal3r_train.training.optim import OptimSettings, parameter_groups
 
-FP32 = 4
 # DeepSpeed's defaults where `zero_defaults.ZERO_OPTIMIZATION` says nothing, in elements.
 PERSISTENCE_THRESHOLD, REUSE_DISTANCE = 100_000, 1_000_000_000
 

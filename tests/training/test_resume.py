@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scal3r_train.config import UserError
+from scal3r_train.model import scal3r_auto
 from tests.training import tiny
 from tests.training.conftest import Ranks
 
@@ -136,5 +137,8 @@ def test_a_new_run_starts_from_the_weights_of_another(
 def test_checkpoints_hold_no_code(one_process: OneProcess) -> None:
     """Tensors and text: nothing that could be unpickled; `scal3r_auto.py` only imports the installed package."""
     files = [path for path in newest(one_process()).rglob("*") if path.is_file()]
-    files = [path for path in files if path.name != "scal3r_auto.py"]
+    code = [path for path in files if path.suffix == ".py"]
+    assert code, "the shim of the Auto classes is gone"
+    assert {path.read_bytes() for path in code} == {Path(scal3r_auto.__file__).read_bytes()}
+    files = [path for path in files if path not in code]
     assert {file.suffix for file in files} == {".safetensors", ".json", ".yaml", ".md"}
