@@ -96,8 +96,9 @@ def test_a_resumed_run_is_the_same_wandb_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, resumed, anew = done.stdout.split()
     assert first == resumed != anew
+    # offline-run-TIME-ID; two runs of one id within one second are told apart by a further -1.
     folders = [path.name for path in (tmp_path / "wandb").glob("offline-run-*")]
-    assert {folder.rpartition("-")[2] for folder in folders} == {first, anew}
+    assert {folder.split("-")[3] for folder in folders} == {first, anew}
     assert done.stderr.splitlines()[0].startswith("wandb offline: ")
     assert all(line.startswith("wandb offline: ") for line in done.stderr.splitlines())
 
