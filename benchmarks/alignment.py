@@ -3,12 +3,13 @@
     python -m benchmarks.alignment
 
 Noise-free points at depths about 10; the error is the distance between where a point is put and where it belongs.
-The twin follows the release (docs/numerics.md#seams): medians, threshold, confidence weights, a closed-form
-fit and five Huber rounds, all pixels.
+The reference implementation follows the release (docs/numerics.md#seams): medians, threshold, confidence weights, a
+closed-form fit and five Huber rounds, all pixels.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmarks.findings import Findings, add_json_option
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_tangent import exp
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
@@ -80,6 +82,11 @@ def timed(run: Callable[[], Sim3]) -> tuple[Sim3, float]:
 
 def main() -> None:
     """Let both take turns and print what they need and how wrong they are."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_json_option(parser)
+    asked = parser.parse_args()
     earlier, later, truth = pair()
     settings = AlignmentSettings()
     probe = later.world_points[::7, ::13, ::11].reshape(-1, 3)
@@ -103,6 +110,7 @@ def main() -> None:
     print(
         f"{FRAMES * HEIGHT * WIDTH:,} points: {fast_s:.3f} s against {slow_s:.3f} s, ratio 1/{slow_s / fast_s:.0f}"
     )
+    Findings(time={"ours / reference": fast_s / slow_s}).save(asked.json)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from benchmarks.clock import median, ratio, take_turns
+from benchmarks.findings import Findings, add_json_option
 from benchmarks.train_step import SMALL
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import Group
@@ -81,6 +82,7 @@ def work(num_chunks: int, folder: Path) -> None:
             "seconds": median(runs["shared"], "step"),
             "ratio": ratio(runs["shared"], runs["apart"], "step")[0],
             "payloads": payloads,
+            "parameter_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
         }
         (folder / f"{process.rank}.json").write_text(json.dumps(result))
 
@@ -105,7 +107,8 @@ def main() -> None:
     )
     parser.add_argument("--chunks", type=int, default=2, help="chunks per rank")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # given to the ranks
-    asked = parser.parse_args()
+    add_json_option(parser)
+    asked, findings = parser.parse_args(), Findings()
     if asked.folder is not None:
         work(asked.chunks, asked.folder)
         return
@@ -115,12 +118,17 @@ def main() -> None:
         seconds, shared = (statistics.mean(result[key] for result in results) for key in ("seconds", "ratio"))
         payloads = results[0]["payloads"]
         assert all(result["payloads"] == payloads for result in results)
+        findings.time[f"{num_ranks} ranks: shared / apart"] = shared
+        if num_ranks > 1:
+            parameter_bytes = results[0]["parameter_bytes"]
+            findings.bytes[f"{num_ranks} ranks: payload / parameters"] = sum(payloads) / parameter_bytes
         ring = 2 * (num_ranks - 1) / num_ranks * sum(payloads)
         print(
             f"{num_ranks} ranks, {num_ranks * asked.chunks} chunks: {1000 * seconds:.0f} ms of processor time per rank "
             f"and step, {shared:.3f} of a step without sharing; {len(payloads)} all-reduces, "
             f"{sum(payloads) / 2**20:.2f} MiB payload per rank, {ring / 2**20:.2f} MiB sent by a ring"
         )
+    findings.save(asked.json)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scal3r_train.scene.export import run
+from scal3r_train.scene.export import export_scene
 from scal3r_train.scene.ply import BLOCK_POINTS, VERTEX, PlyReader, ply_writer
 from scal3r_train.scene.point_cloud import PointCloud
-from scal3r_train.scene.scene import POINTS_NAME, SceneFrame, SceneInfo, write_scene
+from scal3r_train.scene.scene import POINTS_NAME, SceneCameras, SceneFrame, SceneInfo, write_scene
 
 NUM_FRAMES, STEP = 1000, 2.0
 CASES = {
@@ -76,7 +76,7 @@ def measure(folder: Path, form: str, options: dict[str, object]) -> dict[str, fl
     with tempfile.TemporaryDirectory(dir=folder) as outputs:
         output = Path(outputs) / "out"
         start, began, processor = peak_mib(), time.perf_counter(), time.process_time()
-        run.main(folder / "scene", output, form, options)
+        export_scene.main(folder / "scene", output, form, options)
         seconds, processor = time.perf_counter() - began, time.process_time() - processor
         files = [output] if output.is_file() else output.rglob("*")
         return {
@@ -100,10 +100,9 @@ def make_scene(folder: Path, num_points: int) -> None:
         provided_frames=((0, NUM_FRAMES),), world_from_chunk=(), seams=(), num_points=num_points, voxel_size=0.0,
         recipe={}, checkpoint_sha256=None, num_processes=1, timings_s={}, peak_memory_bytes={},
     )  # fmt: skip
-    frames = [SceneFrame(name=f"{number:06d}.jpg", image_hw=(720, 1280)) for number in range(NUM_FRAMES)]
-    write_scene(
-        folder, info, frames, torch.arange(NUM_FRAMES).double(), poses, intrinsics, PointCloud.empty()
-    )
+    frames = tuple(SceneFrame(name=f"{number:06d}.jpg", image_hw=(720, 1280)) for number in range(NUM_FRAMES))
+    cameras = SceneCameras(info, frames, torch.arange(NUM_FRAMES).double(), poses, intrinsics)
+    write_scene(folder, cameras, PointCloud.empty())
     random = np.random.default_rng(0)
     with ply_writer(folder / POINTS_NAME) as writer:
         for start in range(0, num_points, BLOCK_POINTS):

@@ -3,7 +3,8 @@
 Run: OMP_NUM_THREADS=1 python -m benchmarks.fault_drill [--only NAME ...]
 
 Each case starts torchrun in a session of its own: once for both ranks, or ("2 nodes") once per rank, which is what
-two machines look like, where no launcher ends the other rank; or `accelerate launch`. Seconds count from the fault to
+two machines look like, where no launcher ends the other rank; or `accelerate launch`; or the ranks themselves, as srun
+does ("by hand"). Seconds count from the fault to
 the end of the last process of the run, reading processes included. Exit code 0 only if every case passes.
 """
 
@@ -36,8 +37,8 @@ def ends_with(pattern: str, *, in_all_logs: bool = True) -> Callable[[Outcome], 
 def names_the_killed(outcome: Outcome) -> str:
     """Expect rank 1 to be named as killed, by a surviving rank or by the launcher that ended it before it could."""
     complaint = ends_with("rank 1: process .* is gone", in_all_logs=False)(outcome)
-    is_told = re.search(KILLED_RANK, outcome.logs[0]) is not None
-    return "" if all(outcome.codes) and is_told and len(outcome.logs) == 1 else complaint
+    is_reported = re.search(KILLED_RANK, outcome.logs[0]) is not None
+    return "" if all(outcome.codes) and is_reported and len(outcome.logs) == 1 else complaint
 
 
 def goes_on(check: Callable[[Outcome], bool], what: str) -> Callable[[Outcome], str]:
@@ -54,15 +55,15 @@ def goes_on(check: Callable[[Outcome], bool], what: str) -> Callable[[Outcome], 
 
 
 def is_counted(outcome: Outcome) -> bool:
-    """Whether the fallbacks in metrics.jsonl are those in data_faults.jsonl, and each sequence is told of once."""
+    """Whether the fallbacks in metrics.jsonl are those in data_faults.jsonl, and each sequence is reported once."""
     faults = json_lines(outcome.output / "data_faults.jsonl")
-    told = [line for line in outcome.logs[0].splitlines() if "another window takes the place of" in line]
+    reported = [line for line in outcome.logs[0].splitlines() if "another window takes the place of" in line]
     names = {fault["sequence"] for fault in faults}
-    return len(faults) == outcome.metrics()[-1]["data/fallbacks"] > 0 and len(told) == len(names) == 1
+    return len(faults) == outcome.metrics()[-1]["data/fallbacks"] > 0 and len(reported) == len(names) == 1
 
 
 def skipped_once(outcome: Outcome) -> bool:
-    """Whether one step was skipped, and it was told."""
+    """Whether one step was skipped, and it was reported."""
     return outcome.logs[0].count("skipped: loss or gradient not finite") == 1
 
 
@@ -83,7 +84,8 @@ def survives_a_full_disk(outcome: Outcome) -> str:
 
 
 READERS = ("data.num_workers=1",)
-SOON = ("parallel.timeout_minutes=0.2",)
+SOON = ("parallel.timeout_minutes=0.2", "parallel.start_timeout_minutes=0.2")
+BOTH = (0, 1)
 CASES = (
     Case("one rank raises", "bug", ends_with("rank 1: ZeroDivisionError: injected bug")),
     Case("one rank raises, 2 nodes", "bug", ends_with("rank 1: ZeroDivisionError: injected bug"), nodes=2),
@@ -119,6 +121,38 @@ CASES = (
         "launcher_killed",
         ends_with("the launcher or the first process is gone"),
         ("optim.num_steps=1000000",),
+    ),
+    Case(
+        "the master is out of reach, by hand",
+        "unreachable",
+        ends_with("(cannot be reached at|did not all come to) 192.0.2.1"),
+        SOON,
+        by_hand=BOTH,
+        master="192.0.2.1",  # of a network that exists in documents only
+    ),
+    Case(
+        "rank 0 is never started, by hand",
+        "alone",
+        ends_with("the first process cannot be reached"),
+        SOON,
+        by_hand=(1,),
+    ),
+    Case("rank 1 is never started, by hand", "alone", ends_with("did not all come"), SOON, by_hand=(0,)),
+    Case("rank 1 never comes", "absent", ends_with("rank 1: never came"), SOON),
+    Case(
+        "the port is taken, by hand",
+        "port_taken",
+        ends_with("(is taken by another program|another program has that port)"),
+        SOON,
+        by_hand=BOTH,
+        is_port_taken=True,
+    ),
+    Case(
+        "/dev/shm of 64 kB, 2 readers",
+        "small_shm",
+        ends_with("rank .: .*: no room in /dev/shm"),
+        ("data.num_workers=2",),
+        shm="64k",
     ),
 )
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,9 @@ class Outcome:
         """The run's own line about its end, else what the launcher says of a rank."""
         lines = [line for log in self.logs for line in log.splitlines()]
         own = [line for line in lines if line.startswith("scal3r: error:")]
-        told = [line for line in lines if re.match(r"step +\d+( skipped|:)", line)]
+        reported = [line for line in lines if re.match(r"step +\d+( skipped|:)", line)]
         found = [re.search(KILLED_RANK, log) for log in self.logs]
-        return (own + told + ["torchrun: rank 1 ended by signal 9" for match in found if match] + [""])[0]
+        return (own + reported + ["torchrun: rank 1 ended by signal 9" for match in found if match] + [""])[0]
 
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl."""
@@ -73,6 +73,10 @@ class Case:
         nodes: launchers, each with an equal share of the two ranks.
         on_small_disk: whether the run writes to a disk of its own.
         engine: configuration of `accelerate launch` (recipes/accelerate) to start it with, "" for torchrun.
+        by_hand: which of two ranks are started without a launcher, as srun does; empty for a launcher.
+        master: what MASTER_ADDR says then.
+        is_port_taken: whether another program, which never answers, listens at the port.
+        shm: size of /dev/shm; "" for the machine's.
     """
 
     title: str
@@ -82,6 +86,10 @@ class Case:
     nodes: int = 1
     on_small_disk: bool = False
     engine: str = ""
+    by_hand: tuple[int, ...] = ()
+    master: str = "127.0.0.1"
+    is_port_taken: bool = False
+    shm: str = ""
 
 
 def run(case: Case, output: Path, data: Path) -> Outcome:
@@ -101,17 +109,24 @@ def run(case: Case, output: Path, data: Path) -> Outcome:
         "GLOO_SOCKET_IFNAME": "lo",
     }
     arguments = [str(ROOT / "benchmarks/fault_worker.py"), case.fault, str(recipe), *case.changes]
-    logs = [output.parent / f"{mark}.{node}.log" for node in range(case.nodes)]
     port = _free_port()
+    commands = _commands(case, port)
+    logs = [output.parent / f"{mark}.{number}.log" for number in range(len(commands))]
     started = time.time()
     launchers = []
-    for node, log in enumerate(logs):
-        command = [sys.executable, "-m", *_launcher(case, node, port), *arguments]
-        with log.open("w") as file:
-            launchers.append(
-                subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
-            )
-    ended = _wait(launchers, mark, clock, started)
+    with _listening(port) if case.is_port_taken else nullcontext():
+        for (command, place), log in zip(commands, logs, strict=True):
+            with log.open("w") as file:
+                launchers.append(
+                    subprocess.Popen(
+                        [*_in_small_shm(case.shm), sys.executable, *command, *arguments],
+                        env=environment | place,
+                        stdout=file,
+                        stderr=file,
+                        start_new_session=True,
+                    )
+                )
+        ended = _wait(launchers, mark, clock, started)
     orphans = _marked(mark)
     for pid in orphans:
         os.kill(pid, signal.SIGKILL)
@@ -134,6 +149,14 @@ def _wait(launchers: Sequence[subprocess.Popen[bytes]], mark: str, clock: Path, 
     return time.time()
 
 
+def _commands(case: Case, port: int) -> list[tuple[list[str], dict[str, str]]]:
+    """Return what Python is started with, without the worker's arguments, and what is added to its environment."""
+    if case.by_hand:
+        meeting = {"MASTER_ADDR": case.master, "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        return [([], meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in case.by_hand]
+    return [(["-m", *_launcher(case, node, port)], {}) for node in range(case.nodes)]
+
+
 def _launcher(case: Case, node: int, port: int) -> list[str]:
     if case.engine:
         config = str(ROOT / f"recipes/accelerate/{case.engine}.yaml")
@@ -143,6 +166,24 @@ def _launcher(case: Case, node: int, port: int) -> list[str]:
     if case.nodes == 1:
         return [*torchrun, "--nproc-per-node", "2"]
     return [*torchrun, "--nnodes", str(case.nodes), "--node-rank", str(node), "--nproc-per-node", "1"]
+
+
+def _in_small_shm(size: str) -> list[str]:
+    """Return the beginning of a command that gives the rest of it a /dev/shm of that size; root alone may."""
+    if not size:
+        return []
+    script = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+@contextmanager
+def _listening(port: int) -> Iterator[None]:
+    """Have the port, and leave whoever connects without an answer."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))
+        listener.listen(8)
+        yield
 
 
 def _marked(mark: str) -> list[int]:

@@ -78,6 +78,12 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def be_absent() -> None:
+    """Be stuck before the others can be joined."""
+    start_clock()
+    time.sleep(3600)
+
+
 def kill_reader() -> None:
     """Kill a reading process, as the kernel does when memory runs out."""
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
@@ -101,16 +107,16 @@ def fill_disk(folder: Path) -> None:
 
 def break_reader() -> None:
     """Let reading raise what nobody foresaw."""
-    original = dataset.read_frames
+    original = dataset.read_pixels
 
-    def read_frames(*arguments: Any, **keywords: Any) -> Any:
+    def read_pixels(*arguments: Any, **keywords: Any) -> Any:
         if next(count) > FAULTY_STEP:
             start_clock()
             raise IndexError("injected bug of a reader")
         return original(*arguments, **keywords)
 
     count = itertools.count(1)
-    dataset.read_frames = read_frames
+    dataset.read_pixels = read_pixels
 
 
 def inject(fault: str, arguments: list[str]) -> None:
@@ -118,8 +124,12 @@ def inject(fault: str, arguments: list[str]) -> None:
     data, output = (Path(os.environ[name]) for name in ("DRILL_DATA", "DRILL_OUTPUT"))
     if RANK == 0 and fault == "deleted":
         before_step(FAULTY_STEP, lambda: delete_sequence(data))
-    if RANK == 0 and fault == "disk_full":
-        before_step(FAULTY_STEP, lambda: fill_disk(output))
+    if (
+        RANK == 0 and fault == "disk_full"
+    ):  # the checkpoint before the one that is being written is on disk then
+        before_step(2 * FAULTY_STEP - 1, lambda: fill_disk(output))
+    if fault in ("unreachable", "alone", "port_taken", "small_shm"):  # faults of the place, not of a process
+        start_clock()
     if RANK != FAULTY_RANK:
         return
     actions: dict[str, Callable[[], None]] = {
@@ -131,6 +141,7 @@ def inject(fault: str, arguments: list[str]) -> None:
         "reader_killed": lambda: before_step(FAULTY_STEP, kill_reader),
         "reader_bug": break_reader,
         "launcher_killed": lambda: before_step(FAULTY_STEP, kill_launcher),
+        "absent": be_absent,
         "other_recipe": lambda: change_recipe(arguments, "optim.memory_lr=0.002"),
         "bad_recipe": lambda: change_recipe(arguments, "optim.memory_rl=0.002"),
     }

@@ -1,4 +1,4 @@
-"""The slow twin of the segment schedule: every block of every layer over all chunks, state on the host in between.
+"""The reference implementation of the segment schedule: layer by layer over all chunks, state on the host in between.
 
 All taps are kept whole in float32 and all heads run at the end, as in the reference release
 (docs/numerics.md#departures-from-the-release).
@@ -15,7 +15,7 @@ from torch import Tensor
 from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.model.aggregator import Tap
-from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, temporal_order
+from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, in_temporal_order
 from scal3r_train.model.fast_weight import summed
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.rope import TokenPositions
@@ -82,7 +82,6 @@ class LayerByLayer:
     def _heads(self, images: Tensor, taps: dict[int, Tap], heads: Sequence[str]) -> ChunkPrediction:
         config, image_hw = self.model.config, (images.shape[-2], images.shape[-1])
         grid = image_hw[0] // config.patch_size, image_hw[1] // config.patch_size
-        order = temporal_order(len(images))
         on_device = {j: Tap(*(self._moved(half, self.device) for half in tap)) for j, tap in taps.items()}
         flat = [[half.flatten(0, 2) for half in on_device[j]] for j in config.tap_layers]
         encoding = self.model.cameras(on_device[config.tap_layers[-1]])[0, 0, -1].double().cpu()
@@ -92,7 +91,10 @@ class LayerByLayer:
             if name in heads:
                 assert head is not None
                 values, confidence = head(flat, grid)
-                found[name] = values[order].squeeze(-1).cpu(), confidence[order].cpu()
+                found[name] = (
+                    in_temporal_order(values, dim=0).squeeze(-1).cpu(),
+                    in_temporal_order(confidence, dim=0).cpu(),
+                )
         depth, depth_conf = found["depth"]
         points, points_conf = found.get("points", (None, None))
         return ChunkPrediction(extrinsics, intrinsics, depth, depth_conf, points, points_conf)

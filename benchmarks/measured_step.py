@@ -21,7 +21,7 @@ from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.process import current_process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
 from scal3r_train.planning.live_bytes import LABELS, CountLiveBytes, LiveBytes
-from scal3r_train.planning.step_memory import Precision
+from scal3r_train.planning.step_bytes import Precision
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.monitoring.step_profiler import StepProfiler
 from scal3r_train.training.optim import OptimSettings, build_optimizer
@@ -69,7 +69,7 @@ def measured_step(
         live.restart_history()
         held = torch.cuda.memory_allocated() if is_cuda else live.peak(everything)
         watch = StepProfiler(engine)
-        step = [MicroStep(_plan(size, process.world_size), _batch(size))]
+        step = [MicroStep(separate_plan(size, process.world_size), random_batch(size))]
         for number in range(num_steps):
             gc.collect()
             live.restart_history()
@@ -83,13 +83,15 @@ def measured_step(
     return Measured(held, peak)
 
 
-def _plan(size: StepSize, world_size: int) -> StepPlan:
+def separate_plan(size: StepSize, world_size: int) -> StepPlan:
+    """Return a plan in which every rank trains alone on windows of that size."""
     shape = StepShape(size.num_frames, 0, size.num_chunks, Resolution(height=size.height, width=size.width))
     windows = (Window(0, 0, 0, 1, False, size.num_chunks, 0),) * size.num_sequences
     return StepPlan(0, shape, tuple(GroupPlan(range(rank, rank + 1), windows) for rank in range(world_size)))
 
 
-def _batch(size: StepSize) -> SequenceBatch:
+def random_batch(size: StepSize) -> SequenceBatch:
+    """Return one rank's batch of that size, random images and depth, no motion."""
     chunks = (size.num_sequences, size.num_chunks)
     frames = (*chunks, size.num_frames)
     intrinsics = torch.tensor(

@@ -16,15 +16,16 @@ from itertools import product
 
 import torch
 
+from benchmarks.findings import Findings, add_json_option
 from benchmarks.measured_step import Measured, measured_step
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel import zero
+from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.collectives import maximum_over_world
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.planning.choices import ENGINES, MODES, Choice, Costs
-from scal3r_train.planning.step_memory import Numerics, Precision
+from scal3r_train.planning.step_bytes import Numerics, Precision
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.optim import OptimSettings
 
@@ -109,9 +110,11 @@ def on_ranks(world_size: int, numerics: Numerics) -> Iterator[Row]:
 
 def main() -> None:
     """Print a line per case as it is measured, and the worst error."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add_json_option(parser)
+    asked, findings = parser.parse_args(), Findings()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    zero.BUCKET_NUMEL = BUCKET_NUMEL
+    zero_defaults.BUCKET_NUMEL = BUCKET_NUMEL
     worst = 0.0
     with joined_processes() as process:
         numerics: Numerics = "cuda" if process.device.type == "cuda" else "cpu"
@@ -124,12 +127,15 @@ def main() -> None:
             )
         for row in rows:
             worst = max(worst, abs(row.error))
+            findings.bytes[f"{row.name}: peak / held"] = row.measured.peak / row.measured.held
+            findings.bytes[f"{row.name}: held / planned"] = row.measured.held / row.predicted.held
             if process.is_main:
                 held = f"{row.predicted.held / 1e6:8.2f} {row.measured.held / 1e6:8.2f}"
                 peak = f"{row.predicted.peak / 1e6:8.2f} {row.measured.peak / 1e6:8.2f}"
                 print(f"{row.name:48s} held {held}   peak {peak}   {100 * row.error:+6.2f} %", flush=True)
         if process.is_main:
             print(f"worst error of a peak: {100 * worst:.2f} %")
+            findings.save(asked.json)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 import torch
 
+from benchmarks.findings import Findings, add_json_option
 from scal3r_train.data.augmentation import AugmentationSettings, WindowLook
 from scal3r_train.data.dataset import StepDataset, step_loader
 from scal3r_train.data.index.index import load_index, write_index
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--samples", type=int, default=0, help="measure memory over this many samples instead"
     )
+    add_json_option(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -60,11 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.samples:
             print_memory(index, options.samples)
         else:
-            print_speed(load_index(index)[0], options.rounds)
+            print_speed(load_index(index)[0], options.rounds).save(options.json)
 
 
-def print_speed(record: SequenceRecord, rounds: int) -> None:
-    """Print frames per second of each variant and ratios to plain OpenCV."""
+def print_speed(record: SequenceRecord, rounds: int) -> Findings:
+    """Print frames per second of each variant and ratios to plain OpenCV, and return these as ratios of times."""
+    findings = Findings()
     frames = [frame for frame, name in enumerate(record.depth) if name][:NUM_FILES]
     look = WindowLook.draw(LOOK, 1)
     variants: dict[str, Callable[[], object]] = {
@@ -83,12 +86,15 @@ def print_speed(record: SequenceRecord, rounds: int) -> None:
     print(f"{len(frames)} frames of {width}x{height} of {record.dataset}, {rounds} rounds, one thread")
     for name, times in seconds.items():
         ratios = [plain / own for plain, own in zip(seconds["opencv"], times, strict=True)]
+        if name != "opencv":
+            findings.time[f"{name} / opencv"] = 1 / statistics.median(ratios)
         print(
             f"{name:9s} {1 / statistics.median(times):7.1f} frames/s per core, "
             f"{statistics.median(ratios):.3f} of OpenCV's speed ({min(ratios):.3f} to {max(ratios):.3f})"
         )
     shares = [part / whole for part, whole in zip(seconds["decode"], seconds["pipeline"], strict=True)]
     print(f"decoding is {statistics.median(shares):.0%} of the pipeline's time")
+    return findings
 
 
 def print_memory(index: Path, num_samples: int) -> None:

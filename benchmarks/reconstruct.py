@@ -1,4 +1,4 @@
-"""The segment schedule against the layer-by-layer twin, side by side, and how it grows with the length of a video.
+"""The segment schedule against its layer-by-layer reference, side by side, and how it grows with the length of a video.
 
 python -m benchmarks.reconstruct                     small configuration: time, state bytes, bytes moved, difference
 python -m benchmarks.reconstruct --full              the released size, bfloat16; needs a CUDA device
@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.clock import mark, median, ratio, seconds_between, take_turns
+from benchmarks.findings import Findings, add_json_option
 from benchmarks.layer_by_layer import LayerByLayer
 from scal3r_train.config import load_config
 from scal3r_train.inference.chunking import StoreKind
@@ -93,21 +94,21 @@ def segment_variant(
     return run
 
 
-def twin_variant(
+def reference_variant(
     model: Scal3RModel, chunks: list[Tensor], heads: tuple[str, ...]
 ) -> Callable[[], dict[str, float]]:
-    """The twin as something to be timed."""
+    """The reference implementation as something to be timed."""
 
     def run() -> dict[str, float]:
         device = next(model.parameters()).device
         model.set_frames_per_pass(None)
-        twin = LayerByLayer(model)
+        reference = LayerByLayer(model)
         begin = mark(device)
-        twin.predict(chunks, heads)
+        reference.predict(chunks, heads)
         return {
             "s": seconds_between(begin, mark(device)),
-            "state": twin.peak_state_bytes,
-            "moved": twin.moved_bytes,
+            "state": reference.peak_state_bytes,
+            "moved": reference.moved_bytes,
         }
 
     return run
@@ -120,9 +121,9 @@ def largest_difference(first: ChunkPrediction, second: ChunkPrediction) -> float
 
 
 def compare_stores(model: Scal3RModel, chunks: list[Tensor], device: torch.device) -> None:
-    """Print, for every store, how far float32 is from the twin."""
+    """Print, for every store, how far float32 is from the reference."""
     model.set_frames_per_pass(None)
-    twin = LayerByLayer(model).predict(chunks, NEEDED)
+    reference = LayerByLayer(model).predict(chunks, NEEDED)
     for store in ("device", "host", "disk", "recompute"):
         found: dict[int, ChunkPrediction] = {}
         with tempfile.TemporaryDirectory() as folder:
@@ -133,43 +134,50 @@ def compare_stores(model: Scal3RModel, chunks: list[Tensor], device: torch.devic
             begin = time.perf_counter()
             schedule.run(range(len(chunks)), found.__setitem__)
             seconds = time.perf_counter() - begin
-        worst = max(largest_difference(found[k], twin[k]) for k in found)
+        worst = max(largest_difference(found[k], reference[k]) for k in found)
         moved = store_object.moved_bytes / len(chunks) / MIB
         print(
-            f"store {store:9s} float32: differs from the twin by {worst:.1e}, {seconds:.2f} s, "
+            f"store {store:9s} float32: differs from the reference by {worst:.1e}, {seconds:.2f} s, "
             f"state {store_object.peak_bytes / MIB:.1f} MiB, moved {moved:.1f} MiB a chunk"
         )
 
 
 def compare_times(
     model: Scal3RModel, chunks: list[Tensor], device: torch.device, num_rounds: int, *, full: bool
-) -> None:
-    """Print time, state and traffic of both schedules."""
+) -> Findings:
+    """Print time, state and traffic of both schedules; return time and state relative to the reference's."""
+    findings = Findings()
     variants = {
-        "twin, all heads": twin_variant(model, chunks, ALL_HEADS),
-        "twin, camera and depth": twin_variant(model, chunks, NEEDED),
+        "layer by layer, all heads": reference_variant(model, chunks, ALL_HEADS),
+        "layer by layer, camera and depth": reference_variant(model, chunks, NEEDED),
         "segments, all heads": segment_variant(model, chunks, "head", "float32", "host"),
         "segments, camera and depth": segment_variant(model, chunks, "depth", "float32", "host"),
         "segments, camera and depth, bfloat16": segment_variant(model, chunks, "depth", "bfloat16", "host"),
     }
-    if full:  # half a petaflop a chunk: float32 without tensor cores is measured once, in the twin
+    if full:  # half a petaflop a chunk: float32 without tensor cores is measured once, layer by layer
         reduced = [
             (k, segment_variant(model, chunks, "depth", "bfloat16", k)) for k in ("device", "host", "disk")
         ]
-        variants = {"twin, all heads": variants["twin, all heads"]}
+        variants = {"layer by layer, all heads": variants["layer by layer, all heads"]}
         variants |= {f"segments, bfloat16, state on {kind}": variant for kind, variant in reduced}
     runs = take_turns(variants, num_rounds)
-    twin_runs = runs["twin, all heads"]
+    of_reference = runs["layer by layer, all heads"]
     for name, results in runs.items():
-        times = ratio(results, twin_runs, "s")
+        times = ratio(results, of_reference, "s")
         state = median(results, "state")
+        if results is not of_reference:
+            findings.time[f"{name} / reference"] = times[0]
+            findings.bytes[f"{name}: state / reference"] = state / median(of_reference, "state")
         moved = median(results, "moved") / len(chunks) / MIB
+        relative = f"({times[0]:.2f}; {times[1]:.2f}-{times[2]:.2f} of the reference)"
         print(
-            f"{name:38s} {median(results, 's'):8.3f} s ({times[0]:.2f}; {times[1]:.2f}-{times[2]:.2f} of the twin)  "
-            f"state {state / MIB:9.1f} MiB ({state / median(twin_runs, 'state'):.3f})  moved {moved:8.1f} MiB a chunk"
+            f"{name:38s} {median(results, 's'):8.3f} s {relative}  "
+            f"state {state / MIB:9.1f} MiB ({state / median(of_reference, 'state'):.3f})  "
+            f"moved {moved:8.1f} MiB a chunk"
         )
     if device.type == "cuda":
         print(f"device memory: peak {torch.cuda.max_memory_allocated() / GIB:.1f} GiB of all runs together")
+    return findings
 
 
 def growth_worker(num_frames: int, store: StoreKind) -> None:
@@ -237,6 +245,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", nargs=2, metavar=("FRAMES", "STORE"))
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.worker:
         growth_worker(int(arguments.worker[0]), arguments.worker[1])
@@ -248,13 +257,13 @@ def main() -> None:
         model = random_model(Scal3RConfig(), device)
         compare_stores(model, random_chunks(3, 12, (392, 518)), device)
         chunks = random_chunks(arguments.chunks or 3, 60, (392, 518))
-        compare_times(model, chunks, device, arguments.rounds, full=True)
+        compare_times(model, chunks, device, arguments.rounds, full=True).save(arguments.json)
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = random_model(small_config(), device)
         chunks = random_chunks(arguments.chunks or 6, 12, (112, 168))
         compare_stores(model, chunks, device)
-        compare_times(model, chunks, device, arguments.rounds, full=False)
+        compare_times(model, chunks, device, arguments.rounds, full=False).save(arguments.json)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import mark, median, ratio, seconds_between, take_turns
+from benchmarks.findings import Findings, add_json_option
 from benchmarks.step_flops import closed_form_flops
 from scal3r_train.model import fast_weight
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
@@ -116,7 +117,7 @@ class Bench:
 
 
 def wait_at_once(gradient: Tensor, group: Group) -> Callable[[], Tensor]:
-    """The plain twin of a sum under way."""
+    """The reference implementation of a sum under way."""
     total = sum_over_group(gradient, group)
     return lambda: total
 
@@ -161,17 +162,20 @@ def measured_peak(device: torch.device, precision: torch.dtype) -> float:
     return 2 * size**3 / min(times[1:])
 
 
-def compare(title: str, variants: dict[str, Callable[[], dict[str, float]]], num_rounds: int) -> None:
-    """Print the ratio of each variant's step to that of the first, median and range over rounds."""
+def compare(
+    title: str, variants: dict[str, Callable[[], dict[str, float]]], num_rounds: int, findings: Findings
+) -> None:
+    """Print the ratio of each variant's step to that of the first, which is what a run does; find the inverse."""
     results = take_turns(variants, num_rounds)
     first, *others = results
     print(f"{title}: {first} {1000 * median(results[first], 'step'):.1f} ms")
     for name in others:
         middle, low, high = ratio(results[name], results[first], "step")
         print(f"  {name} / {first}: {middle:.3f} ({low:.3f} to {high:.3f})")
+        findings.time[f"{title}: {first} / {name}"] = 1 / middle
 
 
-def print_modes(bench: Bench, config: Scal3RConfig, peak: float, num_rounds: int) -> None:
+def print_modes(bench: Bench, config: Scal3RConfig, peak: float, num_rounds: int, findings: Findings) -> None:
     """Print time, shares, speed and memory of a step in each checkpointing mode."""
     shape = tuple(bench.images.shape)
     flops, closed = counted_flops(config, shape), closed_form_flops(config, shape)
@@ -187,6 +191,8 @@ def print_modes(bench: Bench, config: Scal3RConfig, peak: float, num_rounds: int
         shares = ", ".join(f"{phase} {100 * median(runs, phase) / seconds:.1f} %" for phase in PHASES)
         memory = f"; peak memory {median(runs, 'memory'):.2f} GiB" if "memory" in runs[0] else ""
         middle, low, high = ratio(runs, results["none"], "step")
+        if mode != "none":
+            findings.time[f"checkpointing: {mode} / none"] = middle
         print(
             f"{mode:8s} {1000 * seconds:8.1f} ms ({middle:.3f} of none, {low:.3f} to {high:.3f}); {shares}; "
             f"{num_tokens / seconds:,.0f} tokens/s; {100 * flops / seconds / peak:.1f} % of peak{memory}"
@@ -219,7 +225,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="also through torch.compile")
     parser.add_argument("--peak-tflops", type=float, help="the device's peak by its data sheet")
-    asked = parser.parse_args()
+    add_json_option(parser)
+    asked, findings = parser.parse_args(), Findings()
     with joined_processes() as process:
         if asked.full and process.device.type != "cuda":
             parser.error("--full needs a CUDA device")
@@ -237,8 +244,10 @@ def main() -> None:
             )
             known = 1e12 * asked.peak_tflops if asked.peak_tflops else peak_flops(process.device)
             peak = known or measured_peak(process.device, bench.precision)
-            print_modes(bench, config, peak, asked.rounds)
-            compare_parts(bench, asked.rounds, with_compile=asked.compile)
+            print_modes(bench, config, peak, asked.rounds, findings)
+            compare_parts(bench, asked.rounds, findings, with_compile=asked.compile)
+            if process.is_main:
+                findings.save(asked.json)
             if asked.full and process.world_size == 1:
                 for mode in MODES:
                     fitting, taken = most_frames(bench, mode)
@@ -248,24 +257,31 @@ def main() -> None:
                 print(f"peak resident memory of the process over all of this: {resident:.2f} GiB")
 
 
-def compare_parts(bench: Bench, num_rounds: int, *, with_compile: bool) -> None:
+def compare_parts(bench: Bench, num_rounds: int, findings: Findings, *, with_compile: bool) -> None:
     """Print what single choices cost or bring."""
 
     def with_rebuilt_tables() -> dict[str, float]:
         with replaced(TokenPositions, "table", table_made_again):
             return bench.step()
 
-    compare("rotary tables", {"kept": bench.step, "made at every call": with_rebuilt_tables}, num_rounds)
+    compare(
+        "rotary tables", {"kept": bench.step, "made at every call": with_rebuilt_tables}, num_rounds, findings
+    )
     if bench.group is not None:
         waiting = partial(bench.step, waits_at_once=True)
-        compare("memory sums", {"under way": bench.step, "waited for": waiting}, num_rounds)
+        compare("memory sums", {"under way": bench.step, "waited for": waiting}, num_rounds, findings)
     if bench.images.device.type == "cuda":
 
         def with_tensor_float() -> dict[str, float]:
             with replaced(torch.backends.cuda.matmul, "allow_tf32", True):
                 return bench.step()
 
-        compare("float32 products", {"float32": bench.step, "TensorFloat-32": with_tensor_float}, num_rounds)
+        compare(
+            "float32 products",
+            {"float32": bench.step, "TensorFloat-32": with_tensor_float},
+            num_rounds,
+            findings,
+        )
     if with_compile:
         compiled = torch.compile(fast_weight.ascent_gradient)
 
@@ -273,7 +289,9 @@ def compare_parts(bench: Bench, num_rounds: int, *, with_compile: bool) -> None:
             with replaced(fast_weight, "ascent_gradient", compiled):
                 return bench.step()
 
-        compare("fast-weight gradient", {"eager": bench.step, "compiled": with_compiled}, num_rounds)
+        compare(
+            "fast-weight gradient", {"eager": bench.step, "compiled": with_compiled}, num_rounds, findings
+        )
 
 
 if __name__ == "__main__":

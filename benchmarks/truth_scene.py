@@ -23,7 +23,7 @@ from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.scene.folder import partial_folder, publish_scene_folder, start_scene_folder
 from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler
-from scal3r_train.scene.scene import SceneFrame, SceneInfo, write_scene
+from scal3r_train.scene.scene import SceneCameras, SceneFrame, SceneInfo, write_scene
 from tests.inference.loop_closure.truth_chunks import CHUNK_SIZE, OVERLAP, Drive, drive, read_truth
 
 FIRST_FRAMES, FALSE_PLACES, MIN_GAP = (20, 60, 100), (300, 900), 700
@@ -60,10 +60,11 @@ def make_truth_scene(source: Path, output: Path) -> None:
         }
     )
     names = [f"rgb/{name.name}" for name in sorted((source / "rgb").iterdir())]
-    frames = [SceneFrame(name=name, image_hw=IMAGE_HW) for name in names]
+    frames = tuple(SceneFrame(name=name, image_hw=IMAGE_HW) for name in names)
     times = torch.from_numpy(np.loadtxt(source / "times.txt"))
     start_scene_folder(output)
-    write_scene(partial_folder(output), info, frames, times, world_from_cam, intrinsics, cloud)
+    cameras = SceneCameras(info, frames, times, world_from_cam, intrinsics)
+    write_scene(partial_folder(output), cameras, cloud)
     publish_scene_folder(output)
 
 
@@ -81,7 +82,7 @@ def unprojected(
     height, width = IMAGE_HW
     rows, columns = np.mgrid[0:height:PIXEL_STEP, 0:width:PIXEL_STEP]
     rays = np.stack([(columns - cx) / fx, (rows - cy) / fy, np.ones(rows.shape)], -1)
-    sieve = VoxelDownsampler(VOXEL_SIZE * units_per_metre, MAX_POINTS, 0)
+    downsampler = VoxelDownsampler(VOXEL_SIZE * units_per_metre, MAX_POINTS, 0)
     blocks: list[PointCloud] = []
     images, depths = sorted((source / "rgb").iterdir()), sorted((source / "depth").iterdir())
     for frame, (image, file) in enumerate(zip(images, depths, strict=True)):
@@ -94,10 +95,10 @@ def unprojected(
         confidence = (1 + 60 / (3 + depth[keep])).astype(np.float32)
         blocks.append(PointCloud(local @ camera[:, :3].T + camera[:, 3], colours[keep], confidence, index))
         if len(blocks) == 100 or frame + 1 == len(images):
-            sieve.add(PointCloud.join(blocks))
+            downsampler.add(PointCloud.join(blocks))
             blocks = []
     matrix = torch.tensor([[fx, 0, cx + 0.5], [0, fy, cy + 0.5], [0, 0, 1]], dtype=torch.float64)
-    return matrix.repeat(len(images), 1, 1), sieve.result()
+    return matrix.repeat(len(images), 1, 1), downsampler.result()
 
 
 def scene_info(source: Path, whole: Drive, num_points: int, voxel_size: float) -> SceneInfo:

@@ -20,11 +20,10 @@ import psutil
 
 from scal3r_train.scene.folder import partial_folder, publish_scene_folder, start_scene_folder
 from scal3r_train.scene.point_cloud import PointCloud
-from scal3r_train.scene.scene import load_scene
-from scal3r_train.scene.scene import write_scene as write
+from scal3r_train.scene.scene import SceneCameras, load_scene, write_scene
 from scal3r_train.scene.visualization.viewed_scene import ViewedScene
 from tests.scene.visualization.browser import chromium_page, find_chromium
-from tests.scene.visualization.seen_scene import IMAGE_HW, write_seen_scene
+from tests.scene.visualization.example_scene import IMAGE_HW, write_example_scene
 
 MIB = 1 << 20
 LIMIT_S = 300.0
@@ -50,7 +49,7 @@ def main() -> None:
 
 def street_scene(folder: Path, number: int) -> Path:
     """Write a street of 3 km with facades and `number` points, seen by 40 cameras."""
-    write_seen_scene(folder)
+    write_example_scene(folder)
     scene = load_scene(folder)
     random = np.random.default_rng(0)
     along = random.uniform(0, STREET_M, number)
@@ -63,13 +62,14 @@ def street_scene(folder: Path, number: int) -> Path:
     colours = colours.clip(0, 255).astype(np.uint8)
     source = np.sort(random.integers(0, len(scene.frames) * IMAGE_HW[0] * IMAGE_HW[1], number))
     cloud = PointCloud(positions, colours, random.uniform(1, 9, number).astype(np.float32), source)
-    cameras = scene.world_from_cam.clone()
-    cameras[:, :, :3] = cameras.new_tensor(np.eye(3))
-    cameras[:, :, 3] = 0
-    cameras[:, 2, 3] = cameras.new_tensor(np.linspace(0, STREET_M - 50, len(cameras)))
+    poses = scene.world_from_cam.clone()
+    poses[:, :, :3] = poses.new_tensor(np.eye(3))
+    poses[:, :, 3] = 0
+    poses[:, 2, 3] = poses.new_tensor(np.linspace(0, STREET_M - 50, len(poses)))
     info = scene.info.model_copy(update={"num_points": number, "voxel_size": 0.05, "loops": (), "breaks": ()})
     start_scene_folder(folder)
-    write(partial_folder(folder), info, scene.frames, scene.timestamps, cameras, scene.intrinsics, cloud)
+    cameras = SceneCameras(info, scene.frames, scene.timestamps, poses, scene.intrinsics)
+    write_scene(partial_folder(folder), cameras, cloud)
     publish_scene_folder(folder)
     return folder
 

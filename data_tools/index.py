@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from scal3r_data_tools.adapters.registry import known_adapter
 from scal3r_data_tools.covisibility import covisible_frames
 from scal3r_data_tools.jobs import progress
+from scal3r_data_tools.registry import known_adapter
 from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index.index import check_rotations, write_index
 from scal3r_train.data.sequence import SequenceRecord

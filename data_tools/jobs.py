@@ -1,24 +1,27 @@
-"""A progress bar for long work, silent when nobody watches.
-
-The same work on many things, in several processes.
-"""
+"""Long work with a progress bar, in one process or several; silent when nobody watches."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 
 
 def progress(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
     """Iterate with a bar on stderr when it is a terminal."""
-    yield from tqdm(items, total=total, desc=description, disable=not sys.stderr.isatty(), leave=False)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
 
 
 def run_jobs(

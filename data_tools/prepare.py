@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scal3r_data_tools.adapters.registry import ADAPTERS, known_adapter
+from scal3r_data_tools.registry import ADAPTERS, known_adapter
 from scal3r_train.config import UserError, load_config
 
 

@@ -1,8 +1,7 @@
 """scal3r data summary: what indexes, or the mixture of a recipe, consist of, printed without reading a file of them.
 
-What a summary says: sizes of data sets as their indexes tell them, and shares of a mixture by drawing step plans.
-
-Arithmetic on whole columns of an index, without a Python object per frame. Results are [sequences] arrays.
+Sizes are what the indexes state, computed on whole columns ([sequences] arrays) without a Python object per frame;
+shares of a mixture come from drawing step plans.
 """
 
 from __future__ import annotations
@@ -26,6 +25,10 @@ from scal3r_train.data.index.index import SequenceIndex, load_index
 from scal3r_train.data.sampling.plan import Source, plan_step
 from scal3r_train.data.sampling.sources import denied_rows, index_exists, open_sources
 from scal3r_train.recipe import TrainingRecipe, load_training_recipe
+
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+URL = re.compile(r"\w+://")
+PIPE_WIDTH = 160  # of the tables where nobody watches
 
 
 def path_lengths(index: SequenceIndex) -> np.ndarray:
@@ -177,11 +180,6 @@ def source_shares(
 
 def _sum_known(values: np.ndarray, unit: float) -> float | None:
     return float(np.nansum(values)) / unit if np.isfinite(values).any() else None
-
-
-RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
-URL = re.compile(r"\w+://")
-PIPE_WIDTH = 160  # of the tables where nobody watches
 
 
 class SummarySettings(StrictModel):

@@ -1,4 +1,4 @@
-"""Which code computed a result: hashes of the sources, since between releases the version stays the same.
+"""Hashes of the sources that computed a result, since between releases the version stays the same.
 
 They are taken when this module is loaded, at the start of a run: sources that change during it are not those that run.
 """
@@ -12,14 +12,10 @@ from pathlib import Path
 import scal3r_eval
 import scal3r_train
 
-FLOORS, EVAL = Path(scal3r_train.__file__).parent, Path(scal3r_eval.__file__).parent
+TRAIN, EVAL = Path(scal3r_train.__file__).parent, Path(scal3r_eval.__file__).parent
 NOT_SCORING = ("report", "study")  # how scores are shown, and the study, which has its own
-BELOW_SCORES = (
-    "metrics",
-    "geometry",
-    "data",
-    "inference",
-)  # the floors that scores are computed and read with
+# The packages that scores are computed and read with.
+BELOW_SCORES = ("metrics", "geometry", "data", "scene", "inference")
 NUM_SHOWN = 12
 
 
@@ -41,12 +37,10 @@ def _data_tools() -> list[Path]:
     return [] if found is None or found.origin is None else _sources(Path(found.origin).parent)
 
 
-_BELOW = [path for floor in BELOW_SCORES for path in _sources(FLOORS / floor)]
+_BELOW = [path for package in BELOW_SCORES for path in _sources(TRAIN / package)]
 _SCORING = [path for path in _sources(EVAL) if path.relative_to(EVAL).parts[0] not in NOT_SCORING]
 
-CODE_VERSION = (
-    f"{scal3r_train.__version__}+{sources_sha256([*_sources(FLOORS), *_sources(EVAL)])[:NUM_SHOWN]}"
-)
+CODE_VERSION = f"{scal3r_train.__version__}+{sources_sha256([*_sources(TRAIN), *_sources(EVAL)])[:NUM_SHOWN]}"
 SCORING_SHA256 = sources_sha256([*_SCORING, *_BELOW])  # what scores of sequences depend on
 STUDY_SHA256 = sources_sha256([*_sources(EVAL / "study"), *_BELOW])  # what scores of a study depend on
-INDEXING_SHA256 = sources_sha256([*_data_tools(), *_sources(FLOORS / "data")])
+INDEXING_SHA256 = sources_sha256([*_data_tools(), *_sources(TRAIN / "data")])

@@ -1,9 +1,8 @@
 """`make demo`: make towns, train a small Scal3R on two ranks, reconstruct videos it never saw, score them.
 
 Everything goes through the commands a user has: `scal3r data synth`, torchrun of `scal3r_train.train`,
-`reconstruct`, `score`. The table and runs/demo/results.json compare with guesses that know the true mean speed.
-
-Pictures of trajectories from above.
+`reconstruct`, `score`. The table and runs/demo/results.json compare with guesses that know the true mean speed;
+pictures show the trajectories from above.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from scal3r_eval.baselines import BASELINES
-from scal3r_eval.commands import run_shown
+from scal3r_eval.subprocesses import run_shown
 from scal3r_train.config import atomic_output, load_config, run_command, write_text_atomically
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_io import true_world_from_cam
@@ -34,6 +33,16 @@ from scal3r_train.model.load_model import load_model
 from scal3r_train.recipe import load_training_recipe
 
 NUM_COLUMNS = 4
+RECIPE = Path("recipes/demo.yaml")
+RECONSTRUCTION_RECIPE = Path("recipes/reconstruct/demo.yaml")
+FOLDER = Path("runs/demo")
+NUM_RANKS = 2
+TOWN_SIZE = ("height=48", "width=72")
+TOWNS = {
+    "towns": ("num_sequences=48", "num_frames=64", "seed=11"),
+    "validation": ("num_sequences=4", "num_frames=48", "seed=12"),
+    "held_out": ("num_sequences=16", "num_frames=96", "seed=13"),
+}
 
 
 def plot_trajectories(
@@ -61,18 +70,6 @@ def plot_trajectories(
                 axes.legend()
         with atomic_output(path) as temporary:
             figure.savefig(temporary, dpi=110)
-
-
-RECIPE = Path("recipes/demo.yaml")
-RECONSTRUCTION_RECIPE = Path("recipes/reconstruct/demo.yaml")
-FOLDER = Path("runs/demo")
-NUM_RANKS = 2
-TOWN_SIZE = ("height=48", "width=72")
-TOWNS = {
-    "towns": ("num_sequences=48", "num_frames=64", "seed=11"),
-    "validation": ("num_sequences=4", "num_frames=48", "seed=12"),
-    "held_out": ("num_sequences=16", "num_frames=96", "seed=13"),
-}
 
 
 def main(console: Console) -> int:

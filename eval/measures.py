@@ -1,4 +1,4 @@
-"""What the tables call each measure, in which unit and with how many digits, and which end of it is good."""
+"""The measures in tables: name, unit, digits, and which end of it is good."""
 
 from __future__ import annotations
 

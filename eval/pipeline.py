@@ -14,18 +14,19 @@ from pathlib import Path
 from scal3r_eval.code_identity import CODE_VERSION
 from scal3r_eval.measures import POSES
 from scal3r_eval.methods import Run, runs_of
-from scal3r_eval.predict_stage import Predictor
+from scal3r_eval.predict_sequence import Predictor
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
-from scal3r_eval.report.run import write_reports
 from scal3r_eval.report.tables import summary_table
 from scal3r_eval.report.text import plain
+from scal3r_eval.report.write_reports import write_reports
 from scal3r_eval.results import RESULTS_NAME, EvalResults, RunFacts, SequenceFacts, SequenceScores
-from scal3r_eval.score_stage import score_sequence, write_truth
+from scal3r_eval.score_sequence import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
 from scal3r_eval.summary import asked_measures, summarise
 from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
 from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
-from scal3r_train.parallel.process import current_process, device_name, joined_processes
+from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.process import current_process, device_name, joined_processes, launched_rank
 
 RECIPE_NAME = "recipe.yaml"
 Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]
@@ -35,15 +36,16 @@ def main(recipe_path: Path, overrides: Sequence[str]) -> int:
     """Evaluate as the recipe says and return the exit code; 0 also when methods failed on some sequences.
 
     Raises:
-        UserError: on the main process, for whatever the user can mend; after the reports are written, when a method
+        UserError: on the main process, for whatever the user can fix; after the reports are written, when a method
             failed on all sequences.
     """
-    with joined_processes() as process:
+    with failing_together():
         try:
             recipe = load_eval_recipe(recipe_path, overrides)
-            results = evaluate(recipe)
+            with joined_processes() as process:
+                results = evaluate(recipe)
         except UserError:
-            if process.is_main:
+            if launched_rank() == 0:
                 raise
             return EXIT_USER_ERROR
         if process.is_main:
@@ -182,7 +184,7 @@ def _say_what_is_missing(missing: list[Missing]) -> None:
 
 
 def _say(run: Run, sequence: EvalSequence, found: SequenceScores, number: int, total: int) -> None:
-    """Tell how a sequence went, in one line on stderr."""
+    """Report how a sequence went, in one line on stderr."""
     ate = POSES[0]
     text = found.failure or "; ".join((f"{ate.title} {ate.text(found.metrics.get(ate.key))}", *found.reasons))
     sys.stderr.write(

@@ -1,8 +1,7 @@
 """Where point clouds for scoring come from: files, and the depth maps of a sequence of an index.
 
-Shapes: N points, H W pixels.
-
-The part of space where a cloud is compared with true depth that ends at a distance. Shapes: N points, S cameras.
+True depth that ends at a distance also bounds the region in which clouds are compared (`CameraRegion`).
+Shapes: N points, S cameras, H W pixels.
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ import numpy as np
 import torch
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.transforms import intrinsics_matrices
 from scal3r_train.data.index.source import names_index, open_source
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, true_world_from_cam
 from scal3r_train.data.io.point_file import PointFile
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.geometry.camera import world_points_from_depth
+from scal3r_train.geometry.camera import intrinsics_matrices, world_points_from_depth
 from scal3r_train.metrics.points import NearestPoints
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from scal3r_eval.score_points import PointScoring
 from scal3r_eval.study.settings import StudyRecipe, load_study
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
-from scal3r_train.data.camera.transforms import ResizeRule
+from scal3r_train.data.camera.resize import ResizeRule
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode
 from scal3r_train.model.load_model import MemoryUse
 from scal3r_train.recipe import load_recipe

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
-from tqdm import tqdm
 
 from scal3r_eval.point_source import CameraRegion, DepthCloud, PointSource, open_points
-from scal3r_eval.truth_trajectory import match_files
+from scal3r_eval.score_trajectory import match_files
 from scal3r_train.config import StrictModel, UserError, validate_mapping
 from scal3r_train.data.index.source import names_index
 from scal3r_train.geometry.sim3 import Sim3
@@ -260,5 +261,9 @@ def thinned(
 
 
 def _moved(source: PointSource, sim3: Sim3, name: str) -> Iterator[np.ndarray]:
-    for block in tqdm(source.blocks(), desc=f"reading the {name}", unit="block", leave=False, disable=None):
+    console = Console(stderr=True)
+    is_hidden = not console.is_terminal
+    for block in track(
+        source.blocks(), f"reading the {name}", console=console, transient=True, disable=is_hidden
+    ):
         yield sim3.apply(torch.from_numpy(block)).numpy()

@@ -1,4 +1,10 @@
-"""`scal3r score trajectory`: one estimate against one ground truth, as one line of JSON on standard output."""
+"""`scal3r score trajectory`: an estimated trajectory against the true one, as one line of JSON.
+
+The estimate is a TUM or KITTI file or a scene folder; the truth a file of that kind, or the poses of a sequence of an
+index. Shapes: S poses.
+"""
+
+from __future__ import annotations
 
 import json
 import math
@@ -7,10 +13,62 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from scal3r_eval.truth_trajectory import match_files
+import torch
+
 from scal3r_train.config import UserError
+from scal3r_train.data.index.source import names_index, open_source
+from scal3r_train.data.io.frame_io import true_world_from_cam
 from scal3r_train.metrics.relative_pose import RpeStep
 from scal3r_train.metrics.trajectory import NEXT_FRAME, AlignMode, score_trajectory
+from scal3r_train.metrics.trajectory_io import (
+    MatchedTrajectories,
+    Trajectory,
+    match_trajectories,
+    read_trajectory,
+)
+from scal3r_train.scene.folder import INFO_NAME
+from scal3r_train.scene.scene import TRAJECTORY_NAME, open_scene
+from scal3r_train.scene.visualization.ground_truth import poses_by_frame
+
+
+def match_files(
+    estimate: Path, truth: str | os.PathLike[str], max_time_difference: float
+) -> MatchedTrajectories:
+    """Pair the poses of an estimate (TUM or KITTI) with true ones, a file of that kind or INDEX.parquet#sequence_id.
+
+    Poses of an index have times and numbers, and are paired by what the estimate has. A scene folder knows the numbers
+    of its frames, so that a KITTI file pairs with it too; of any other folder trajectory.tum is read. Raises UserError
+    for what cannot be read or paired.
+    """
+    truth = os.fspath(truth)
+    if (estimate / INFO_NAME).is_file():
+        return _match_scene(estimate, truth, max_time_difference)
+    ours = read_trajectory(estimate / TRAJECTORY_NAME if estimate.is_dir() else estimate)
+    if not names_index(truth):
+        return match_trajectories(ours, read_trajectory(Path(truth)), max_time_difference)
+    record = open_source(truth)
+    if record.cam_from_world is None:
+        raise UserError(f"{truth} has no poses; give another ground truth")
+    world_from_cam = true_world_from_cam(record)
+    if ours.timestamps is None:
+        return match_trajectories(ours, Trajectory(world_from_cam, None), max_time_difference)
+    times = torch.from_numpy(record.timestamp).double()
+    order = times.argsort(stable=True)
+    return match_trajectories(ours, Trajectory(world_from_cam[order], times[order]), max_time_difference)
+
+
+def _match_scene(folder: Path, truth: str, max_time_difference: float) -> MatchedTrajectories:
+    scene, points = open_scene(folder)
+    points.close()
+    frames, true_poses, num_true = poses_by_frame(truth, scene, max_time_difference)
+    if not len(frames):
+        raise UserError(f"no pose of {truth} belongs to a frame of scene {folder}; is it of another video?")
+    return MatchedTrajectories(
+        scene.world_from_cam[frames],
+        true_poses,
+        len(scene.world_from_cam) - len(frames.unique()),
+        num_true - len(frames),
+    )
 
 
 def main(

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from scal3r_eval.code_identity import INDEXING_SHA256
-from scal3r_eval.commands import run_quietly
 from scal3r_eval.recipe import DATA_FOLDER, BenchmarkSettings, EvalRecipe, SequenceSettings
+from scal3r_eval.subprocesses import run_quietly
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.index.index import SequenceIndex, load_index
 from scal3r_train.data.io.frame_files import video_frame

@@ -1,14 +1,19 @@
-"""From scores of sequences to means of methods: failures counted, intervals by resampling.
+"""From scores of sequences to means of methods: failures counted as the paper does, intervals by resampling.
 
-Shapes: R runs of a method, Q sequences.
-
-Which measures a method must have on a sequence: where it lacks one it has failed, also when nobody else has it.
+A measure that a method must have on a sequence and lacks is a failure, also when nobody else has it. The paper says
+only that failed scenes get the worst valid score. Read here as: on one set and for one measure, a method's missing
+score becomes the worst score that any of the compared methods got on any sequence of that set. A method that is
+compared with nobody thus gets its own worst. "per_method" takes a method's own worst in any case; a method without
+any valid score then still gets the worst of all. Shapes: R runs of a method, Q sequences.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -18,15 +23,81 @@ from scal3r_eval.methods import Run
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod
 from scal3r_eval.results import SequenceScores, Summary
 from scal3r_eval.sequences import EvalSequence
-from scal3r_train.metrics.failures import CountedScores, Outcome, count_failures
-from scal3r_train.metrics.kitti_segments import SEGMENT_LENGTHS_M
+from scal3r_train.metrics.trajectory import SEGMENT_LENGTHS_M
 
+Outcome = float | str
+WorstOf = Literal["all_methods", "per_method"]
 DRAWS = BootstrapSettings()
-
 Scores = Mapping[str, Mapping[str, tuple[SequenceScores, ...]]]
 RunLabel = tuple[str, int]
 Asked = Mapping[str, Mapping[str, Collection[str]]]
 NOTHING_ASKED: Asked = MappingProxyType({})
+OVER_SEGMENTS = ("rre_deg_per_100m", "rte_m_per_100m")
+
+
+@dataclass(frozen=True)
+class CountedScores:
+    """One measure of one method on one set, failures filled in.
+
+    Attributes:
+        values: by sequence; None where no method has any valid score.
+        failures: reason by failed sequence.
+        mean: of all values; None where no method has any valid score.
+        mean_of_valid: of the sequences that did not fail; None where all did.
+        fill: what failed sequences got.
+    """
+
+    values: dict[str, float | None]
+    failures: dict[str, str]
+    mean: float | None
+    mean_of_valid: float | None
+    fill: float | None
+
+
+def count_failures(
+    outcomes: Mapping[str, Mapping[str, Outcome]],
+    better: Literal["lower", "higher"] = "lower",
+    worst_of: WorstOf = "all_methods",
+) -> dict[str, CountedScores]:
+    """Return the scores of every method on a set, failed sequences with the worst valid score.
+
+    Args:
+        outcomes: by method, then by sequence: the score, or why there is none. Numbers that are not finite are
+            failures too. All methods must name the same sequences.
+        better: which end of the measure is good.
+        worst_of: whose scores the worst is taken from.
+    """
+    sequences = {frozenset(row) for row in outcomes.values()}
+    assert len(sequences) <= 1, "methods were given different sequences"
+    worst = max if better == "lower" else min
+    valid = {
+        method: {name: float(value) for name, value in row.items() if _is_valid(value)}
+        for method, row in outcomes.items()
+    }
+    everything = [value for row in valid.values() for value in row.values()]
+    counted = {}
+    for method, row in outcomes.items():
+        own = list(valid[method].values())
+        pool = own if worst_of == "per_method" and own else everything
+        fill = worst(pool) if pool else None
+        values = {name: valid[method].get(name, fill) for name in row}
+        numbers = [value for value in values.values() if value is not None]
+        counted[method] = CountedScores(
+            values=values,
+            failures={
+                name: value if isinstance(value, str) else f"the score is {value}"
+                for name, value in row.items()
+                if name not in valid[method]
+            },
+            mean=sum(numbers) / len(numbers) if numbers else None,
+            mean_of_valid=sum(own) / len(own) if own else None,
+            fill=fill,
+        )
+    return counted
+
+
+def _is_valid(value: Outcome) -> bool:
+    return not isinstance(value, str) and math.isfinite(value)
 
 
 def summarise(scores: Scores, asked: Asked = NOTHING_ASKED) -> dict[str, dict[str, Summary]]:
@@ -114,9 +185,6 @@ def _summary(runs: list[CountedScores]) -> Summary:
         num_sequences=values.shape[1],
         num_failures=sum(len(run.failures) for run in runs),
     )
-
-
-OVER_SEGMENTS = ("rre_deg_per_100m", "rte_m_per_100m")
 
 
 def asked_measures(runs: Iterable[Run], sequences: Iterable[EvalSequence], recipe: EvalRecipe) -> Asked:

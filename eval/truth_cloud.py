@@ -1,8 +1,6 @@
 """The true points of a sequence: its depth files seen from its true cameras, one point in each voxel.
 
-Shapes: N points.
-
-What true points and true depth depend on besides the poses: of it are the identities of what is kept of them.
+They are kept in a file, with the identity of all that they depend on besides the poses. Shapes: N points.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Strict settings and recipe files: the ground floor, importing nothing of this project.
+"""Strict settings and recipe files: the lowest layer but for the names of shipped files.
 
 A recipe is one YAML 1.2 file that becomes one frozen pydantic model. The order of precedence, lowest first,
 is defaults in code, the chain of `extends:` parents, the file, `key.path=value` overrides. Mappings merge,
@@ -19,6 +19,8 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from scal3r_train.shipped import find_recipe, shipped_recipe
 
 MAX_KEYS_IN_MESSAGE = 12
 HASH_BLOCK_BYTES = 1 << 22
@@ -78,10 +80,12 @@ def validate_mapping(cls: type[StrictModelT], mapping: Mapping[str, Any], source
 def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return the plain mapping that a recipe file, its parents and `key.path=value` overrides add up to.
 
+    `path` and `extends:` may also name a recipe that comes with the package, such as `debug/cpu`; a file wins.
+
     Raises UserError for a missing or malformed file, a key that appears twice, a missing or circular parent
     and an override that does not parse or points nowhere.
     """
-    mapping = {} if path is None else _load_with_parents(Path(path), ())
+    mapping = {} if path is None else _load_with_parents(find_recipe(os.fspath(path)), ())
     for override in overrides:
         _apply_override(mapping, override)
     return mapping
@@ -172,7 +176,9 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         wanted_by = f", which {children[-1]} extends," if children else ""
-        raise UserError(f"recipe {path}{wanted_by} does not exist; check the path") from None
+        raise UserError(
+            f"recipe {path}{wanted_by} does not exist; check the path, or see `scal3r recipes`"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {path} cannot be read: {error}; it must be a UTF-8 text file") from None
     mapping = _parse_yaml(text, str(path), is_file=True)
@@ -185,7 +191,9 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
     parent = mapping.pop("extends")
     if not isinstance(parent, str):
         raise UserError(f"{path}: `extends` must be one path relative to this file, not {parent!r}")
-    return _merge(_load_with_parents(path.parent / parent, (*children, path)), mapping)
+    beside = path.parent / parent
+    found = beside if beside.is_file() else shipped_recipe(parent) or beside
+    return _merge(_load_with_parents(found, (*children, path)), mapping)
 
 
 def _merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,75 +10,97 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-import torch
 from accelerate.utils import set_seed
 
-from scal3r_train.config import UserError, dump_yaml, run_command
+from scal3r_train.config import UserError, run_command
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.load_model import load_model
+from scal3r_train.model.kernels import use_kernels
+from scal3r_train.model.load_model import load_config
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.stored_weights import StoredWeights
 from scal3r_train.parallel.build_engine import build_engine
-from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.determinism import choose_kernels
+from scal3r_train.parallel.failure_propagation import START_LIMIT, failing_together
 from scal3r_train.parallel.process import joined_processes
-from scal3r_train.recipe import ModelSettings, TrainingRecipe, load_training_recipe, require_whole_patches
+from scal3r_train.parallel.settings import EngineName
+from scal3r_train.parallel.weights import without_storage
+from scal3r_train.recipe import load_training_recipe
 from scal3r_train.training.agreement import require_agreement
 from scal3r_train.training.freezing import choose_trained
+from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe, require_whole_patches
 from scal3r_train.training.stop import EXIT_STOPPED
-from scal3r_train.training.trainer import Trainer, TrainerSettings
+from scal3r_train.training.trainer import Trainer
 
 
-def build_model(settings: ModelSettings) -> Scal3RModel:
-    """Return the model a recipe asks for: loaded, or initialised from the current random state, partly frozen.
+def stored_weights(settings: TrainedModelSettings) -> StoredWeights | None:
+    """Return the weights that the recipe starts from; None where it starts from random ones.
 
     Raises:
-        UserError: the checkpoint cannot be loaded completely, or lacks the part that is to be trained.
+        UserError: the checkpoint cannot be read.
     """
-    if settings.checkpoint is None:
+    return None if settings.checkpoint is None else StoredWeights(Path(settings.checkpoint))
+
+
+def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = None) -> Scal3RModel:
+    """Return the model a recipe asks for, partly frozen.
+
+    Without `weights` it is initialised from the current random state. With them it has no storage: each process will
+    read what it is to hold.
+
+    Raises:
+        UserError: the checkpoint does not hold exactly the model's weights, lacks the part that is to be trained, or
+            the attention cannot be used here.
+    """
+    if weights is None:
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
     else:
-        model = load_model(Path(settings.checkpoint), torch.device("cpu")).train()
+        config = load_config(weights.folder)
+        with without_storage():
+            model = Scal3RModel(config)
+        weights.require_fit(model)
     choose_trained(model, settings.train, settings.frozen_dtype)
     model.set_activation_checkpointing(settings.activation_checkpointing)
     model.chunks_per_pass = settings.chunks_per_pass
+    use_kernels(model, settings.attention, compile_blocks=settings.compile)
     return model
 
 
-def trainer_settings(recipe: TrainingRecipe) -> TrainerSettings:
-    """Return what the trainer needs of a recipe."""
-    return TrainerSettings(
-        name=recipe.name,
-        seed=recipe.seed,
-        output_dir=Path(recipe.output_dir),
-        data=recipe.data,
-        curriculum=recipe.curriculum,
-        losses=recipe.losses,
-        optim=recipe.optim,
-        validation=recipe.validation,
-        checkpoint=recipe.checkpoint,
-        telemetry=recipe.telemetry,
-        recipe_yaml=dump_yaml(recipe),
-        started_from=recipe.model.checkpoint,
-        precision=recipe.parallel.precision,
-    )
+def start_limit(argv: Sequence[str]) -> timedelta:
+    """Return how long to wait for the peers; of a recipe that is refused the usual time: all are to hear why."""
+    try:
+        return timedelta(minutes=load_training_recipe(argv[0], argv[1:]).parallel.start_timeout_minutes)
+    except UserError:
+        return START_LIMIT
 
 
 def main(argv: Sequence[str]) -> int:
     """Train the recipe `argv[0]` with the overrides that follow; every rank runs this."""
     if not argv:
         raise UserError("no recipe given; usage: python -m scal3r_train.train RECIPE [key=value ...]")
-    with failing_together():
+    with failing_together(start_limit(argv)):
         recipe = load_training_recipe(argv[0], argv[1:])
+        choose_kernels(deterministic=recipe.parallel.deterministic)
         with joined_processes(timedelta(minutes=recipe.parallel.timeout_minutes)) as process:
             sources = recipe.data.sources + recipe.validation.sources
             require_agreement(recipe.model_dump(mode="json"), [source.index for source in sources])
             engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
+            _refuse_compiled_zero3(recipe, engine.name)
             set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
-            model = build_model(recipe.model)
+            weights = stored_weights(recipe.model)
+            model = build_model(recipe.model, weights)
             require_whole_patches(recipe, model.config.patch_size)
-            reason = Trainer(trainer_settings(recipe), engine, model).fit()
+            reason = Trainer(recipe, engine, model, weights).fit()
             engine.close()
     return EXIT_STOPPED if reason else 0
+
+
+def _refuse_compiled_zero3(recipe: TrainingRecipe, engine: EngineName) -> None:
+    """ZeRO-3 gathers parameters in hooks inside of a block, which cannot be compiled as one."""
+    if recipe.model.compile and engine in ("zero3", "zero3_offload"):
+        raise UserError(
+            f"model.compile does not go with {engine}; use zero2 or fsdp2, or model.compile=false"
+        )
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.aria import CAMERA_MODEL, NUM_PARAMETERS, QUARTER_TURNS, AriaCamera
-from scal3r_data_tools.formats.axes import inverted
 from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord

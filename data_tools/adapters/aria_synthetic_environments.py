@@ -23,8 +23,8 @@ from scal3r_data_tools.formats.aria import (
     AriaCamera,
     read_closed_loop_trajectory,
 )
-from scal3r_data_tools.formats.axes import inverted, pose_from_wxyz
 from scal3r_data_tools.formats.files import files_by_number, note
+from scal3r_data_tools.formats.poses import inverted, pose_from_wxyz
 from scal3r_train.config import UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.image_codec import read_image_size

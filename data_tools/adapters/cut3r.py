@@ -25,9 +25,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.axes import inverted
 from scal3r_data_tools.formats.camera_npz import CameraNpz, read_camera_npz
 from scal3r_data_tools.formats.files import folders_where, relative_name
+from scal3r_data_tools.formats.poses import inverted
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.depth_codec import CODECS

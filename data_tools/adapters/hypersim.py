@@ -30,9 +30,9 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import rq
 
-from scal3r_data_tools.formats.axes import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_data_tools.formats.files import files_by_number, note
 from scal3r_data_tools.formats.optional import optional
+from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord

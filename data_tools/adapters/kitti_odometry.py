@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.formats.axes import inverted
 from scal3r_data_tools.formats.files import files_by_number
+from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from scal3r_data_tools.adapters import cut3r
-from scal3r_data_tools.formats.axes import pose_from_wxyz
 from scal3r_data_tools.formats.files import folders_where
+from scal3r_data_tools.formats.poses import pose_from_wxyz
 from scal3r_data_tools.formats.text import read_named_rows
 from scal3r_train.data.sequence import SequenceRecord
 

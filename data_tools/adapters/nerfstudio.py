@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from scal3r_data_tools.formats.axes import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_train.config import UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.image_codec import read_image_size

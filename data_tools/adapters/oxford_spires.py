@@ -24,10 +24,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.axes import inverted, pose_from_xyzw
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
+from scal3r_data_tools.formats.poses import inverted, pose_from_xyzw, read_tum
 from scal3r_data_tools.formats.text import read_table
-from scal3r_data_tools.formats.trajectory import read_tum
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size

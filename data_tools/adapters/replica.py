@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.axes import inverted
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.image_codec import read_image_size

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.axes import NED_FROM_OPENCV, inverted, opencv_world_from_cam, pose_from_xyzw
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
+from scal3r_data_tools.formats.poses import NED_FROM_OPENCV, inverted, opencv_world_from_cam, pose_from_xyzw
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.image_codec import read_image_size

@@ -29,9 +29,14 @@ from pydantic import Field
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.formats.axes import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam, pose_from_wxyz
 from scal3r_data_tools.formats.files import present
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.poses import (
+    OPENGL_FROM_OPENCV,
+    inverted,
+    opencv_world_from_cam,
+    pose_from_wxyz,
+)
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord

@@ -20,9 +20,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.axes import inverted
 from scal3r_data_tools.formats.files import folders_where, relative_name
-from scal3r_data_tools.formats.trajectory import paired, read_tum
+from scal3r_data_tools.formats.poses import inverted, paired, read_tum
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord

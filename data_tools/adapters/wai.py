@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.adapters import nerfstudio
-from scal3r_data_tools.formats.axes import OPENGL_FROM_OPENCV
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 

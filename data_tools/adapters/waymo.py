@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.axes import inverted
 from scal3r_data_tools.formats.camera_npz import CameraNpz, read_camera_npz
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
+from scal3r_data_tools.formats.poses import inverted
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord

@@ -1,10 +1,8 @@
-"""Do the depth maps of two frames agree? Points of one, moved into the other, must lie on what that one sees.
+"""Whether the depth maps of two frames agree: points of one, moved into the other, must lie on what that one sees.
 
 The error of a point is |z' - z| / z: z' its depth in the other camera, z the depth map there, bilinear, where the map
 is one smooth piece. A pair's error is the median over points in both directions; occluded points are the minority.
-Shapes: H W pixels, N points.
-
-Depth maps of single frames, sampled at pixels. Shapes: H W pixels of the map, N points.
+Shapes: H W pixels of a map, N points.
 """
 
 from __future__ import annotations
@@ -20,6 +18,10 @@ from scal3r_train.data.sequence import SequenceRecord
 MAX_SIDE = 1024
 MAX_BEND = 0.04  # relative second difference of inverse depth: more is the edge of an object, or noise
 FLIPS = ("", "rows", "columns")
+Motion = tuple[np.ndarray, np.ndarray]  # second_from_first: rotation [3, 3], translation [3]
+NUM_POINTS = 2000
+MIN_OVERLAP = 0.1
+MIN_OVERLAPPING_POINTS = 50
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,6 @@ def read_view(record: SequenceRecord, frame: int) -> DepthView | None:
     return DepthView(thin, (step // 2 + 0.5) * per_entry, step * per_entry)
 
 
-NUM_POINTS = 2000
-MIN_OVERLAP = 0.1
-MIN_OVERLAPPING_POINTS = 50
-
-
 def warp_errors(
     reading: Reading, views: dict[int, DepthView], pairs: list[tuple[int, int]], num_points: int = NUM_POINTS
 ) -> np.ndarray:
@@ -101,7 +98,7 @@ def warp_errors(
         if a not in views or b not in views:
             continue
         found = [
-            _point_errors(reading, views, (i, j), motion[0][row], motion[1][row], num_points)
+            _point_errors(reading, views, (i, j), (motion[0][row], motion[1][row]), num_points)
             for (i, j), motion in (((a, b), forward), ((b, a), backward))
         ]
         both = np.concatenate(found)
@@ -112,11 +109,11 @@ def warp_errors(
 
 def warp_error_map(reading: Reading, views: dict[int, DepthView], pair: tuple[int, int]) -> np.ndarray:
     """Return the signed relative error (z' - z) / z [H, W] at every entry of the first frame's depth; NaN: unknown."""
-    rotation, translation = relative_poses(reading, np.array([pair]))
+    rotations, translations = relative_poses(reading, np.array([pair]))
     view = views[pair[0]]
     pixels = view.pixels().reshape(-1, 2)
     numbers = view.sample(pixels, reading.depth.flip)
-    errors = _signed_errors(reading, views, pair, rotation[0], translation[0], pixels, numbers)
+    errors = _signed_errors(reading, views, pair, (rotations[0], translations[0]), pixels, numbers)
     return errors.reshape(view.numbers.shape)
 
 
@@ -124,8 +121,7 @@ def _point_errors(
     reading: Reading,
     views: dict[int, DepthView],
     pair: tuple[int, int],
-    rotation: np.ndarray,
-    translation: np.ndarray,
+    motion: Motion,
     num_points: int,
 ) -> np.ndarray:
     """Errors [N] of points on a grid over the first frame; NaN where they meet nothing."""
@@ -134,20 +130,19 @@ def _point_errors(
     pixels = view.pixels()[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
     numbers = view.sample(pixels, reading.depth.flip)
     usable = np.isfinite(numbers)
-    return np.abs(
-        _signed_errors(reading, views, pair, rotation, translation, pixels[usable], numbers[usable])
-    )
+    return np.abs(_signed_errors(reading, views, pair, motion, pixels[usable], numbers[usable]))
 
 
 def _signed_errors(
     reading: Reading,
     views: dict[int, DepthView],
     pair: tuple[int, int],
-    rotation: np.ndarray,
-    translation: np.ndarray,
+    motion: Motion,
     pixels: np.ndarray,
     numbers: np.ndarray,
 ) -> np.ndarray:
+    """Errors (z' - z) / z [N] of points of the first frame, at pixels [N, 2] with depth numbers [N]; NaN: unknown."""
+    rotation, translation = motion
     k_a, k_b = reading.intrinsics[pair[0]], reading.intrinsics[pair[1]]
     z = z_coordinates(reading, np.array([pair[0]]), numbers[None], pixels[None])[0]
     moved = rays(pixels, k_a) * z[:, None] @ rotation.T + translation

@@ -1,8 +1,6 @@
-"""Collecting the evidence of a sequence: images are decoded, features matched, depth sampled. Shapes: P pairs, N.
+"""The evidence of a sequence: pairs of frames at several gaps, decoded, matched, and their depth sampled.
 
-Which frames are compared: pairs spread over a sequence, at several gaps. Shapes: P pairs.
-
-Settings of `scal3r data check`, given as key=value.
+`CheckSettings` are those of `scal3r data check`, given as key=value. Shapes: P pairs, N matches.
 """
 
 from __future__ import annotations
@@ -22,6 +20,11 @@ from scal3r_train.config import StrictModel
 from scal3r_train.data.io.frame_io import read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
 
+MAX_MATCHES = 120
+MIN_DISPLACEMENT = 0.4  # of the noise of a match to speak of motion at all
+WARP_GAP = 3
+NUM_MIXED = 14
+
 
 class CheckSettings(StrictModel):
     """How much is looked at, and where the report goes."""
@@ -38,10 +41,6 @@ class CheckSettings(StrictModel):
     report: Path | None = Field(
         None, description="folder to write report.html, report.json and pictures into"
     )
-
-
-MAX_MATCHES = 120
-MIN_DISPLACEMENT = 0.4  # of the noise of a match to speak of motion at all
 
 
 class FrameCache:
@@ -107,10 +106,6 @@ def collect_evidence(cache: FrameCache, pairs: Sequence[tuple[int, int]]) -> Evi
 def _moves(matches: Matches) -> bool:
     """Whether the picture moved: a late frame repeats the one before, whatever its pose says."""
     return matches.displacement > MIN_DISPLACEMENT
-
-
-WARP_GAP = 3
-NUM_MIXED = 14
 
 
 def choose_pairs(record: SequenceRecord, num_pairs: int, gaps: tuple[int, ...]) -> list[tuple[int, int]]:

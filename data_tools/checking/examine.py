@@ -1,4 +1,4 @@
-"""One sequence from its record to a report: files, numbers, then the agreement of pixels, depth and cameras."""
+"""One sequence, from its record to its report: files, numbers, then whether pixels, depth and cameras agree."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The files of a sequence, each decoded: sizes, masks, ranges of depth, pictures that come twice.
+"""The facts that need no second frame: every file decoded, and the index's own rotations, times and intrinsics.
 
-What the index itself holds, without any file: rotations, times, intrinsics.
+Sizes, masks, ranges of depth, pictures that come twice.
 """
 
 from __future__ import annotations

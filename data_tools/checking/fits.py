@@ -1,22 +1,17 @@
-"""Mistakes with a number in them: the factor between the lengths of poses and depth, and between focal lengths.
+"""Fits of mistakes with a number in them: scale, focal length, zoom, jumps of scale, principal point.
 
-Both are measured from the evidence under a reading; whether they explain anything is judged afterwards like all else.
+Each is measured from the evidence under a reading; whether it explains anything is judged afterwards like all else.
 
-One set of intrinsics for all frames, although the camera zooms? Fits a focal factor to each frame of the pairs.
+- The factor between the lengths of poses and depth, and the one between focal lengths.
+- Zoom: one set of intrinsics for all frames, although the camera zooms. Each pair is fitted by itself (two factors),
+  then the factors are smoothed over time, since lenses zoom smoothly; so noise of single pairs explains nothing.
+- Scale jumps: maps that were joined or drifted jump or creep along a sequence. With depth, each pair of frames has
+  its own factor between translations and depth; without, only steps that are suddenly many times as long can be seen.
+- Pixel centres half a pixel off, only where poses, depth and pixels are exact enough. A shift of the principal point
+  of all cameras moves reprojected pixels a little, wherever the camera turned or came nearer. The shift that fits best
+  is measured over all matches; how much it differs between groups of pairs says how well it is known.
 
-Each pair is fitted by itself (two factors), then the factors are smoothed over time, since lenses zoom smoothly; so
-noise of single pairs explains nothing. Shapes: S frames, P pairs, G trial factors.
-
-Does the scale of the poses stay the same along a sequence? Maps that were joined or drifted jump or creep.
-
-With depth, each pair of frames tells its own factor between translations and depth; without, only steps that are
-suddenly many times as long can be seen. Shapes: S frames, P pairs.
-
-Are pixel centres half a pixel off? Only where poses, depth and pixels are exact enough to tell.
-
-A shift of the principal point of all cameras moves reprojected pixels a little, wherever the camera turned or came
-nearer. The shift that fits best is measured over all matches; how much it differs between groups of pairs says how
-well it is known. Shapes: P pairs.
+Shapes: S frames, P pairs, G trial factors.
 """
 
 from __future__ import annotations
@@ -55,6 +50,25 @@ FOCAL_KINDS = {  # which of fx fy cx cy are multiplied
     "focal_x": (1, 0, 0, 0),
     "focal_y": (0, 1, 0, 0),
 }
+WIDTHS = (0.45, 0.15, 0.05)  # logarithms of the widest trial factor, round by round
+NUM_TRIALS = 7
+MIN_SPREAD = 1.05
+MIN_SHARPNESS = 0.1
+PAIRS_AROUND = 3
+MIN_ZOOM_PAIRS = 6
+ZOOM = "shared_intrinsics"
+MIN_SIDE = 2
+MIN_JUMP = 1.3
+SIGNIFICANT = 6.0
+STEPS_AROUND = 10
+MANY_TIMES = 20.0
+STEP_PX = 0.1
+OUTLIER = 3.0
+KNOWN_PX = 0.15
+HALF = 0.5
+TOLERANCE = 0.2
+MIN_EXACT_PAIRS = 6
+NUM_ROUNDS = 4
 
 
 def length_factors(reading: Reading, evidence: Evidence) -> np.ndarray:
@@ -159,15 +173,6 @@ def _focal_text(key: str, factor: float) -> str:
     return f"{names[key]} about {times:.3g} times too {kind}"
 
 
-WIDTHS = (0.45, 0.15, 0.05)  # logarithms of the widest trial factor, round by round
-NUM_TRIALS = 7
-MIN_SPREAD = 1.05
-MIN_SHARPNESS = 0.1
-PAIRS_AROUND = 3
-MIN_ZOOM_PAIRS = 6
-ZOOM = "shared_intrinsics"
-
-
 def zoom_hypothesis(reading: Reading, evidence: Evidence, level: Scores) -> Hypothesis | None:
     """Return the reading with a focal length for each frame, None when frames differ anyway or too little."""
     shared = np.ptp(reading.intrinsics, axis=0).max() < 1e-6 * reading.intrinsics.max()
@@ -264,13 +269,6 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(share, 0.5)])
 
 
-MIN_SIDE = 2
-MIN_JUMP = 1.3
-SIGNIFICANT = 6.0
-STEPS_AROUND = 10
-MANY_TIMES = 20.0
-
-
 def scale_jump(reading: Reading, evidence: Evidence) -> str:
     """Describe the largest jump of the factor between translations and depth, "" without one."""
     if not evidence.has_depth:
@@ -318,15 +316,6 @@ def position_jump(reading: Reading) -> str:
         f"the camera jumps between frames {place} and {place + 1}: a step of {steps[place]:.3g}, those around it are "
         f"{around[place]:.3g}; are they one sequence?"
     )
-
-
-STEP_PX = 0.1
-OUTLIER = 3.0
-KNOWN_PX = 0.15
-HALF = 0.5
-TOLERANCE = 0.2
-MIN_EXACT_PAIRS = 6
-NUM_ROUNDS = 4
 
 
 @dataclass(frozen=True)

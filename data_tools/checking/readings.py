@@ -1,10 +1,8 @@
-"""The usual mistakes, each as a pure function from the given reading to the one that would be right if it was made.
+"""Readings of a sequence: what its numbers are taken to mean, as given or with each usual mistake undone.
 
-`cost` orders them: 1 for what happens every day, 2 for what is rare or two mistakes at once, 3 for both. Of those that
-explain the data equally well the cheapest are named.
-
-A reading of a sequence: what its numbers are taken to mean. The given one is that of the index; the others are what
-they would have to mean if a usual mistake had been made. Shapes: S frames, N points, P pairs.
+The given reading is that of the index; the others are what the numbers would have to mean if a usual mistake had been
+made. `cost` orders mistakes: 1 for what happens every day, 2 for what is rare or two mistakes at once, 3 for both. Of
+those that explain the data equally well the cheapest are named. Shapes: S frames, N points, P pairs.
 """
 
 from __future__ import annotations
@@ -18,10 +16,19 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.formats.axes import FLU_FROM_OPENCV, NED_FROM_OPENCV, OPENGL_FROM_OPENCV, inverted
+from scal3r_data_tools.formats.poses import FLU_FROM_OPENCV, NED_FROM_OPENCV, OPENGL_FROM_OPENCV, inverted
 from scal3r_train.data.io.depth_codec import CODECS
 from scal3r_train.data.io.frame_io import frame_camera
 from scal3r_train.data.sequence import SequenceRecord
+
+MAX_SHIFT = 5
+MIN_CHANGE = 0.015  # of the long side
+AXES = {
+    "opengl": ("OpenGL camera axes (x right, y up, z backward)", OPENGL_FROM_OPENCV),
+    "ned": ("NED camera axes (x forward, y right, z down)", NED_FROM_OPENCV),
+    "flu": ("ROS camera axes (x forward, y left, z up)", FLU_FROM_OPENCV),
+    "pytorch3d": ("PyTorch3D camera axes (x left, y up, z forward)", np.diag([-1.0, -1.0, 1.0])),
+}
 
 
 @dataclass(frozen=True)
@@ -115,10 +122,6 @@ def relative_poses(reading: Reading, pairs: np.ndarray) -> tuple[np.ndarray, np.
     return rotation, b[:, :, 3] - np.einsum("pij,pj->pi", rotation, a[:, :, 3])
 
 
-MAX_SHIFT = 5
-MIN_CHANGE = 0.015  # of the long side
-
-
 @dataclass(frozen=True)
 class Hypothesis:
     """A mistake: what to tell the user, and the reading that undoes it.
@@ -136,14 +139,6 @@ class Hypothesis:
     cost: int
     apply: Callable[[Reading], Reading]
     about_depth: bool = False
-
-
-AXES = {
-    "opengl": ("OpenGL camera axes (x right, y up, z backward)", OPENGL_FROM_OPENCV),
-    "ned": ("NED camera axes (x forward, y right, z down)", NED_FROM_OPENCV),
-    "flu": ("ROS camera axes (x forward, y left, z up)", FLU_FROM_OPENCV),
-    "pytorch3d": ("PyTorch3D camera axes (x left, y up, z forward)", np.diag([-1.0, -1.0, 1.0])),
-}
 
 
 def with_camera_axes(reading: Reading, other_from_opencv: np.ndarray) -> Reading:
@@ -300,9 +295,11 @@ def _requaternioned(given: Reading, turn: int, axes: np.ndarray, *, in_place: bo
     poses = inverted(given.extrinsics) if in_place else given.extrinsics
     known = np.isfinite(poses).all((1, 2))
     rotation = poses[known, :, :3] @ axes.T if in_place else axes @ poses[known, :, :3]
-    mended = Rotation.from_quat(np.roll(Rotation.from_matrix(rotation).as_quat(), turn, axis=-1)).as_matrix()
+    corrected = Rotation.from_quat(
+        np.roll(Rotation.from_matrix(rotation).as_quat(), turn, axis=-1)
+    ).as_matrix()
     result = np.full_like(poses, np.nan)
-    result[known, :, :3] = mended @ axes if in_place else axes.T @ mended
+    result[known, :, :3] = corrected @ axes if in_place else axes.T @ corrected
     result[known, :, 3] = poses[known, :, 3]
     return given.with_poses(inverted(result) if in_place else result)
 

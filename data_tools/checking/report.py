@@ -31,6 +31,12 @@ from scal3r_train.geometry.drawing import View, positions
 NUM_WORST = 3
 NUM_LINES = 60
 WARP_RANGE = 0.05
+MAX_PICTURES = 40
+STYLE = """
+body { font: 14px sans-serif; margin: 2em auto; max-width: 1300px; color: #222 }
+table { border-collapse: collapse } td, th { border: 1px solid #ccc; padding: 3px 8px; text-align: left }
+.bad { color: #b00020 } .note { color: #666 } img { width: 100% }
+"""
 
 
 def sequence_figure(record: SequenceRecord, findings: Findings) -> Figure:
@@ -152,14 +158,6 @@ def _draw_depth(
         f"warped to {other}: median {middle:.2%}\nred behind, blue before what is seen there (+-{WARP_RANGE:.0%})",
         fontsize=8,
     )
-
-
-MAX_PICTURES = 40
-STYLE = """
-body { font: 14px sans-serif; margin: 2em auto; max-width: 1300px; color: #222 }
-table { border-collapse: collapse } td, th { border: 1px solid #ccc; padding: 3px 8px; text-align: left }
-.bad { color: #b00020 } .note { color: #666 } img { width: 100% }
-"""
 
 
 class ReportWriter:

@@ -1,14 +1,10 @@
-"""How far matched pixels are from where a reading of the data puts them, in pixels.
+"""How well a reading explains the evidence: pixels between matches and where it puts them, and which of two is better.
 
 Without depth: the distance of a pixel from the part of its epipolar line that shows points in front of both cameras
 (so that a reversed translation is wrong although its epipolar lines are right). With depth: the distance from the
-projection of the other image's point. Both are taken in both directions. Shapes: P pairs, N matches of each (NaN
-where a pair has fewer).
-
-How well readings explain the evidence, and whether one explains it better than another. Shapes: P pairs.
-
-Errors are compared pair by pair as logarithms of (error + noise): what lies below the noise of the matches counts for
-nothing, and one spoilt pair cannot outweigh the others.
+projection of the other image's point. Both are taken in both directions. Two readings are compared pair by pair by
+logarithms of (error + noise): what lies below the noise of the matches counts for nothing, and one spoilt pair cannot
+outweigh the others. Shapes: P pairs, N matches of each (NaN where a pair has fewer).
 """
 
 from __future__ import annotations
@@ -21,6 +17,13 @@ from scal3r_data_tools.checking.depth_warp import DepthView, warp_errors
 from scal3r_data_tools.checking.readings import Reading, rays, relative_poses, z_coordinates
 
 TINY = 1e-12
+MIN_MATCHES = 10
+LEAST_NOISE = 0.05  # of a matched pixel, as a share of the image's long side / 640
+DEPTH_NOISE = 3.0  # reprojected pixels are this much less exact than matched ones
+WARP_NOISE = 1e-3
+WARP_POINTS = 300
+KINDS = ("epipolar", "reprojection", "warp")
+Scores = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,6 @@ def _half_line(
     return _HalfLine(distance, np.where(is_seen, rho, np.nan), at_infinity)
 
 
-MIN_MATCHES = 10
-LEAST_NOISE = 0.05  # of a matched pixel, as a share of the image's long side / 640
-DEPTH_NOISE = 3.0  # reprojected pixels are this much less exact than matched ones
-WARP_NOISE = 1e-3
-WARP_POINTS = 300
-KINDS = ("epipolar", "reprojection", "warp")
-
-
 @dataclass(frozen=True)
 class Material:
     """What readings are judged by: matches, and depth maps with the pairs of them that are warped."""
@@ -193,9 +188,6 @@ class Comparison:
     ratio: float
     log_error: float
     num_pairs: int
-
-
-Scores = dict[str, np.ndarray]
 
 
 def score(reading: Reading, material: Material, *, with_warp: bool = True) -> Scores:

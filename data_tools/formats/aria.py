@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.formats.axes import pose_from_xyzw
+from scal3r_data_tools.formats.poses import pose_from_xyzw
 from scal3r_train.config import UserError
 
 CAMERA_MODEL = "fisheye624"

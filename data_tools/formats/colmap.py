@@ -1,9 +1,9 @@
-"""COLMAP's sparse models: cameras and images, text or binary, read as a stream; the 2-D points are skipped.
+"""COLMAP's sparse models, text or binary, and records made from them.
 
-Poses are cam_from_world, OpenCV axes, quaternions wxyz. images.txt has two lines an image, the second may be empty.
-Binary files are little endian; where a folder has both, the binary one counts, as in COLMAP.
-
-Records from COLMAP models: the images that are there, their cameras scaled to the files, split by kind of lens.
+Models are read as a stream; the 2-D points are skipped. Poses are cam_from_world, OpenCV axes, quaternions wxyz.
+images.txt has two lines an image, the second may be empty. Binary files are little endian; where a folder has both,
+the binary one counts, as in COLMAP. Records hold the images that are there, their cameras scaled to the files, split
+by kind of lens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from scal3r_data_tools.formats.axes import pose_from_wxyz
+from scal3r_data_tools.formats.poses import pose_from_wxyz
 from scal3r_train.config import UserError
 from scal3r_train.data.camera.camera_model import (
     ColmapCamera,
@@ -33,6 +33,7 @@ from scal3r_train.data.sequence import SequenceRecord
 
 BYTES_OF_POINT = 24  # x, y: float64, point3D_id: int64
 NAME_BLOCK_BYTES = 256
+MAX_STRETCH = 0.02  # of a resized image's aspect ratio by rounding
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,6 @@ def _read_name(file: BinaryIO) -> str:
             file.seek(-len(rest), 1)
             return name.decode("utf-8")
     raise ValueError("the file is truncated")
-
-
-MAX_STRETCH = 0.02  # of a resized image's aspect ratio by rounding
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
-"""Finding the folders and files of a layout.
+"""Finding the folders and files of a layout, and which of the listed ones are there.
 
-Which listed files of a data set are there, asking for each folder once: sets hold millions of small files.
-
-What is left out although nothing is wrong with a folder.
+Each folder is listed once: sets hold millions of small files.
 """
 
 from __future__ import annotations

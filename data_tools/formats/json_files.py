@@ -1,7 +1,4 @@
-"""JSON files of data sets, gzipped ones too.
-
-Long JSON lists of data sets, gzipped ones too, one entry at a time: unpacked they may take gigabytes.
-"""
+"""JSON files of data sets, gzipped ones too: whole, or long lists one entry at a time."""
 
 from __future__ import annotations
 
@@ -13,6 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scal3r_train.config import UserError
+
+BLOCK_BYTES = 1 << 20
+GZIP_START = b"\x1f\x8b"
+BETWEEN = " \t\r\n,"
 
 
 def read_json(path: Path) -> Any:
@@ -31,11 +32,6 @@ def entry(mapping: Any, key: str, path: Path) -> Any:
     if not isinstance(mapping, dict) or key not in mapping:
         raise UserError(f"{path} has no '{key}'; is this the dataset's own layout?")
     return mapping[key]
-
-
-BLOCK_BYTES = 1 << 20
-GZIP_START = b"\x1f\x8b"
-BETWEEN = " \t\r\n,"
 
 
 class _Readable(Protocol):

@@ -1,1 +1,7 @@
-"""Derived files for sets whose pixels must change first: meshes rendered, scans projected, recordings unpacked."""
+"""Derived files for sets whose pixels must change first; the data sets' own files stay as they are.
+
+scannet_pp.py         depth rendered from the mesh
+mesh_depth.py         the z-buffer that does it
+oxford_spires.py      depth projected from laser scans
+aria_digital_twin.py  recordings unpacked
+"""

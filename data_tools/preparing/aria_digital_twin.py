@@ -3,14 +3,13 @@
 Source: a folder of sequences, each with video.vrs, depth_images.vrs, aria_trajectory.csv and the rest as downloaded (or
 one sequence). Output: SEQUENCE/{rgb, depth, calibration.json, frames.txt}. A sequence is written under a temporary name
 and renamed; frames that are already in the temporary folder are not written again, finished sequences are skipped.
-Needs projectaria_tools. Shapes: S frames, H W pixels.
 
-One recording of Aria Digital Twin through the authors' package, projectaria_tools (optional).
-
-What is used of it: projects.adt.AriaDigitalTwinDataPathsProvider(folder).get_datapaths(with_skeletons),
+Recordings are read by the authors' package, projectaria_tools (optional). What is used of it:
+projects.adt.AriaDigitalTwinDataPathsProvider(folder).get_datapaths(with_skeletons),
 AriaDigitalTwinDataProvider(paths) and of that get_aria_device_capture_timestamps_ns, get_aria_camera_calibration,
 get_aria_image_by_timestamp_ns, get_depth_image_by_timestamp_ns, get_aria_3d_pose_by_timestamp_ns, whose answers hold
 is_valid(), data() and dt_ns(), how far the nearest answer is from the time that was asked for.
+Shapes: S frames, H W pixels.
 """
 
 from __future__ import annotations
@@ -37,6 +36,9 @@ from scal3r_train.config import StrictModel, UserError, atomic_output, write_tex
 
 COLOUR_STREAM = "214-1"
 INSTALL = "pip install projectaria-tools (Python up to 3.12)"
+HEADER = "number, seconds, world_from_cam 3x4 row by row (OpenCV axes, metres)"
+OPTIONS_FILE = "options.json"
+PNG_COMPRESSION = 1
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,6 @@ def _found(ask: Callable[..., Any], tolerance_ns: int, *question: Any) -> Any:
     return answer.data()
 
 
-HEADER = "number, seconds, world_from_cam 3x4 row by row (OpenCV axes, metres)"
-OPTIONS_FILE = "options.json"
-PNG_COMPRESSION = 1
 Opener = Callable[[Path, "Options"], Recording]
 
 

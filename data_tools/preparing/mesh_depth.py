@@ -2,11 +2,8 @@
 
 Each triangle is clipped at the near plane and divided until it covers few pixels; the pixels in its bounding box are
 tested one by one against their own ray, so the lens is exact, and the nearest depth is kept. Both sides of a triangle
-are seen. Lengths in metres. Shapes: V vertices, F triangles, N pieces, H W pixels.
-
-Directions of the rays through the pixels of a camera with a lens: the inverse of `camera_model.distort`.
-
-Newton's method on the plane z = 1. Shapes: H W pixels, N points.
+are seen. Rays are the inverse of `camera_model.distort`, by Newton's method on the plane z = 1. Lengths in metres.
+Shapes: V vertices, F triangles, N pieces or points, H W pixels.
 """
 
 from __future__ import annotations
@@ -24,6 +21,12 @@ DIFFERENCE = 1e-6
 CONVERGED = 1e-9
 MAX_TANGENT = 20.0  # rays farther from the axis are as good as sideways
 MAX_START_ANGLE = 1.45
+NEAR_M, FAR_M = 0.05, 20.0
+PIECE_PX = 16.0  # larger triangles are divided
+MAX_DIVISIONS = 16
+MIN_BULGE_PX = 0.01
+TESTS_AT_ONCE = 1 << 20
+TOUCHING = 1e-9  # of a triangle's area: neighbours may not leave a gap
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,6 @@ def _start(target: np.ndarray, model: str) -> np.ndarray:
     return target * np.where(
         angle > 1e-9, np.tan(np.minimum(angle, MAX_START_ANGLE)) / np.maximum(angle, 1e-9), 1.0
     )
-
-
-NEAR_M, FAR_M = 0.05, 20.0
-PIECE_PX = 16.0  # larger triangles are divided
-MAX_DIVISIONS = 16
-MIN_BULGE_PX = 0.01
-TESTS_AT_ONCE = 1 << 20
-TOUCHING = 1e-9  # of a triangle's area: neighbours may not leave a gap
 
 
 def render_depth(

@@ -5,9 +5,8 @@ Writes OUTPUT/NAME/CAMERA/TIME.png, uint16 of 1/256 m (0 = nothing), in the came
 fast. What is there is not written again. The scan of NAME = DATE-SITE-NUMBER is sought in SRC/ground_truth_map/SITE,
 the finest first. In four sequences scan and trajectory are known not to fit; they are skipped.
 
-Depth of one image from a point cloud: nearest point in each pixel, without those that something hides.
-
-A cloud has holes, through which a camera would see what is behind. A pixel's point p is hidden if, seen from it,
+The depth of a pixel is that of the nearest point in it, without points that something hides. A cloud has holes,
+through which a camera would see what is behind. A pixel's point p is hidden if, seen from it,
 neighbours lie towards the camera on all sides: in each of the four quadrants of a window around the pixel the largest
 cosine between the directions to a neighbour's point and to the camera is taken, and their sum says how enclosed p is
 (4: entirely; below 2 on a plane, whatever its slant, since opposite neighbours cancel). Neighbours in the pixel's own
@@ -41,6 +40,14 @@ from scal3r_train.data.io.depth_codec import encode_uint16
 MIN_DEPTH_M = 0.1
 MAX_TANGENT = 4.0  # beyond 76 degrees a fisheye's polynomial may turn back into the image
 CLOSE_TO_ZERO = 1e-9
+SITE = re.compile(r"(?:\d{4}-\d{2}-\d{2}-)?(.+?)(?:-\d{1,2})?")
+SETTINGS = "settings.yaml"
+MISALIGNED = (
+    "2024-03-14-blenheim-palace-01",
+    "2024-03-14-blenheim-palace-02",
+    "2024-03-14-blenheim-palace-05",
+    "2024-03-18-christ-church-01",
+)
 
 
 @dataclass(frozen=True)
@@ -122,16 +129,6 @@ def _window(radius: int) -> Iterator[tuple[int, int, int]]:
         for right in range(-radius, radius + 1):
             if down and right:
                 yield down, right, 2 * (down > 0) + (right > 0)
-
-
-SITE = re.compile(r"(?:\d{4}-\d{2}-\d{2}-)?(.+?)(?:-\d{1,2})?")
-SETTINGS = "settings.yaml"
-MISALIGNED = (
-    "2024-03-14-blenheim-palace-01",
-    "2024-03-14-blenheim-palace-02",
-    "2024-03-14-blenheim-palace-05",
-    "2024-03-18-christ-church-01",
-)
 
 
 class Options(oxford_spires.Options):

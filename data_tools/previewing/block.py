@@ -1,8 +1,6 @@
-"""One sequence of the picture: what it is, its frames, their depth, their overlay, cameras and cloud.
+"""One sequence of the preview: what it is, its frames, their depth, their overlay, its cameras as a chart, its cloud.
 
-Pieces are images [H, W, 3] uint8; sizes are (height, width).
-
-The cameras of a sequence from above or the side, as a chart. Shapes: S frames, H W pixels.
+Pieces are images [H, W, 3] uint8; sizes are (height, width). Shapes: S frames, H W pixels.
 """
 
 from __future__ import annotations
@@ -36,6 +34,12 @@ NUM_ARROWS = 30
 MAX_CAMERAS = 400  # of unordered sequences; more arrows would cover one another
 ARROW_SHARE, ROOM = 0.05, 0.07  # of the larger side of the path
 START, END, SHOWN = "tab:green", "tab:red", "tab:orange"
+MIN_TILE_ASPECT, MAX_TILE_ASPECT = (
+    0.15,
+    1.1,
+)  # height / width, so that portraits do not make the picture endless
+WIDE_ASPECT = 0.45  # below which frames fill two rows
+PANEL_ASPECT = 0.72
 
 
 def path_panel(
@@ -87,14 +91,6 @@ def path_panel(
 def _arrow_frames(num_frames: int, *, is_ordered: bool) -> np.ndarray:
     most = NUM_ARROWS if is_ordered else MAX_CAMERAS
     return np.unique(np.linspace(0, num_frames - 1, min(most, num_frames)).astype(int))
-
-
-MIN_TILE_ASPECT, MAX_TILE_ASPECT = (
-    0.15,
-    1.1,
-)  # height / width, so that portraits do not make the picture endless
-WIDE_ASPECT = 0.45  # below which frames fill two rows
-PANEL_ASPECT = 0.72
 
 
 def sequence_block(record: SequenceRecord, num_frames: int, num_cloud_frames: int, width: int) -> np.ndarray:

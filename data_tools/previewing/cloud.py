@@ -1,8 +1,7 @@
 """The point cloud of a few frames that look at the same: where depth and poses disagree, surfaces are doubled.
 
-Shapes: K frames, N points, S frames of the sequence; world frame and unit are those of the sequence.
-
-A cloud seen from behind its cameras and from above, its cameras as wire frames. Shapes: N points, H W pixels.
+It is drawn from behind its cameras and from above, with its cameras as wire frames. Shapes: K frames, N points, S
+frames of the sequence, H W pixels; world frame and unit are those of the sequence.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from scal3r_data_tools.previewing.shown_frames import ShownFrame, frames_with_depth, read_shown
-from scal3r_train.data.camera.transforms import intrinsics_matrices
 from scal3r_train.data.io.frame_io import upright_poses
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.geometry.camera import world_points_from_depth
+from scal3r_train.geometry.camera import intrinsics_matrices, world_points_from_depth
 from scal3r_train.geometry.drawing import View, positions, shaded, splat
 
 REACH = 0.5  # of the median depth, that a camera may be away from the middle one
@@ -26,6 +24,16 @@ MAX_TURN_DEG = 45.0
 MAX_DEPTH = 4.0  # times the median depth; what is farther would make the rest small
 MAX_SLANT = 40.0  # times the size of a pixel, up to which neighbours are taken as one surface
 FRAME_BOX = (320, 320)
+BACK, ABOVE, AHEAD = 0.7, 0.55, 1.0  # of the median depth: the observer's place, and where the observer looks
+OBSERVER_TAN = 0.6  # tangent of half the observer's vertical field of view
+MIN_Z = 0.02  # of the median depth, nearer to the observer than which nothing is drawn
+ROOF = 0.35  # of the median depth above the cameras; what is higher would hide the rest from above
+MARGIN = 1.08
+CAMERA_SIZE = 0.08  # of the median depth
+CAMERA_COLOUR = (255, 60, 200)
+Projection = Callable[
+    [np.ndarray], tuple[np.ndarray, np.ndarray]
+]  # world [N, 3] -> pixels [N, 2], distance [N]
 
 
 @dataclass(frozen=True)
@@ -129,18 +137,6 @@ def _spacing(points: np.ndarray, frame: ShownFrame) -> np.ndarray:
         step = np.where(inside[1:] & inside[:-1] & (step < MAX_SLANT * here[:-1]), step, 0)
         here[:-1] = np.maximum(here[:-1], step)
     return spacing
-
-
-BACK, ABOVE, AHEAD = 0.7, 0.55, 1.0  # of the median depth: the observer's place, and where the observer looks
-OBSERVER_TAN = 0.6  # tangent of half the observer's vertical field of view
-MIN_Z = 0.02  # of the median depth, nearer to the observer than which nothing is drawn
-ROOF = 0.35  # of the median depth above the cameras; what is higher would hide the rest from above
-MARGIN = 1.08
-CAMERA_SIZE = 0.08  # of the median depth
-CAMERA_COLOUR = (255, 60, 200)
-Projection = Callable[
-    [np.ndarray], tuple[np.ndarray, np.ndarray]
-]  # world [N, 3] -> pixels [N, 2], distance [N]
 
 
 def from_behind(cloud: Cloud, up: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Frames as a preview shows them: what training would read, brought to the size of a tile; a broken one says why.
 
+Where depth jumps is marked, to be compared with the outlines in the image.
 Shapes: H W pixels of the tile; sizes are (height, width).
-
-Where depth jumps, to be compared with the outlines in the image. Shapes: H W pixels.
 """
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from scal3r_train.data.camera.transforms import ResizeAndCrop
+from scal3r_train.data.camera.resize import ResizeAndCrop
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, read_pixels
 from scal3r_train.data.sequence import SequenceRecord
 
 BEND = 0.06  # of the inverse depth, from pixel to pixel
 MIN_BEND = 0.003  # of the nearest pixels' inverse depth: creases of far ground are no jumps
 LINE_SHARE = 0.12  # of the area of a smaller pixel, that an edge must cover
+# What readers raise, and what wrong numbers of an index (a size of zero, a camera of NaN) make of the arithmetic.
+BROKEN = (ValueError, ArithmeticError, OSError, cv2.error)
 
 
 def depth_edges(depth: np.ndarray) -> np.ndarray:
@@ -50,10 +51,6 @@ def edges_at_tile(is_edge: np.ndarray, cover: ResizeAndCrop) -> np.ndarray:
     share = cv2.resize(is_edge.astype(np.float32), (width, height), interpolation=how)
     top, left, (rows, columns) = cover.top, cover.left, cover.target_hw
     return share[top : top + rows, left : left + columns] > LINE_SHARE
-
-
-# What readers raise, and what wrong numbers of an index (a size of zero, a camera of NaN) make of the arithmetic.
-BROKEN = (ValueError, ArithmeticError, OSError, cv2.error)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
-"""The paper's own numbers for a benchmark, none of them measured here.
-
-Numbers of the paper (Scal3R, arXiv 2604.08542), to stand beside ours; they are cited, never measured here.
+"""The paper's own numbers for a benchmark (Scal3R, arXiv 2604.08542), to stand beside ours: cited, never measured here.
 
 Poses and resources are its table 1 (RRE in deg/100 m, RTE in m/100 m, ATE in m after Sim(3)), points its table 2
 (Chamfer in m, F1 at the benchmark's threshold), the three sets of the supplement state ATE alone. Runtime is its study
@@ -126,6 +124,7 @@ RESOURCES = {
 RUNTIME_S = {150: 51.19, 990: 382.80}  # frames -> seconds of Scal3R
 RUNTIME_RPE_M = (0.07, 0.08)  # from, to: of all lengths of that study
 BENCHMARKS = frozenset((*POSES, *POINTS, *ATE_ALONE))
+KNOWN_INTRINSICS = ("DROID-SLAM", "DPVO++")
 
 
 def cited_metrics(benchmark: str | None) -> dict[str, dict[str, float]]:
@@ -147,9 +146,6 @@ def cited_sequence_metrics(benchmark: str | None, sequence: str) -> dict[str, di
     if (benchmark, sequence) != ("kitti", "00"):
         return {}
     return {method: dict(zip(POSE_KEYS, values, strict=True)) for method, values in KITTI_00.items()}
-
-
-KNOWN_INTRINSICS = ("DROID-SLAM", "DPVO++")
 
 
 def cited_table(benchmark: str | None) -> Table:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from scal3r_eval.results import ALIGNED_NAME, EvalResults
-from scal3r_eval.score_stage import truth_path
+from scal3r_eval.score_sequence import truth_path
 from scal3r_eval.sequences import folder_name
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.drawing import View

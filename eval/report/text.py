@@ -1,7 +1,4 @@
-"""Tables as Markdown, as LaTeX and for a terminal.
-
-What tables are made of: cells, of which the paper's stand apart.
-"""
+"""Tables made of cells, and their form as Markdown, as LaTeX and for a terminal; the paper's cells stand apart."""
 
 from __future__ import annotations
 
@@ -11,6 +8,21 @@ from dataclasses import dataclass
 
 BESIDE_OURS = ("Scal3R", "VGGT-Long")  # the paper's method and its baseline, beside ours
 CITED = "cited"
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+}
+MARKDOWN_SPECIAL = re.compile(r"([\\`*|<]|\](?=\())")
 
 
 @dataclass(frozen=True)
@@ -43,23 +55,6 @@ def cited_cell(value: float | None) -> Cell:
     if value is None:
         return Cell("-", is_cited=True)
     return Cell(f"{value:.2f}" if round(value, 2) == value else f"{value:g}", is_cited=True)
-
-
-LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"$<$",
-    ">": r"$>$",
-}
-MARKDOWN_SPECIAL = re.compile(r"([\\`*|<]|\](?=\())")
 
 
 def markdown(title: str, lines: Sequence[str], tables: Sequence[Table]) -> str:

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the study; stages that are complete are not repeated. Returns 0.
 
     Raises:
-        UserError: for whatever the user can mend.
+        UserError: for whatever the user can fix.
     """
     if not argv or argv[0] in ("-h", "--help"):
         raise UserError(

@@ -1,16 +1,15 @@
-"""How well single chunks know their own motion, apart from all joining of chunks.
+"""How well single chunks know their own motion, apart from all joining of chunks, and guesses that bound it.
 
 Everything is of a chunk's last camera in the frame of its first one, so that neither the chunk's coordinate frame nor
 its reference frame matters. Lengths are in the unit that training asks for, the sequence's mean distance: no scale is
 fitted, for a chunk nor for a sequence, or a model that answers one length for all would look good on steady drives.
+
+Two guesses without a network bound what a memory can be of use for. `prior_motion` answers what is best on average
+over the training towns, the most that a chunk alone can do: like a network, it answers in the sequence's unit of
+training (`HeldOutTown.unit_m`) and does not know how many metres that is. `copied_motion` answers the mean of the
+sequence's own clear chunks, taken from the truth: about the most that a memory can hand over. Both answer for every
+chunk, also those that see something.
 Shapes: K chunks, S frames of a chunk.
-
-What a hidden chunk can be told without a network: the bounds between which a memory can be of use.
-
-`prior` answers what is best on average over the training towns, the most that a chunk alone can do: like a network, it
-answers in the sequence's unit of training (`HeldOutTown.unit_m`) and does not know how many metres that is. `copy`
-answers the mean of the sequence's own clear chunks, taken from the truth: about the most that a memory can hand over.
-Both answer for every chunk, also those that see something.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from scal3r_eval.commands import run_logged, run_shown
 from scal3r_eval.study.settings import REFERENCE, StudyRecipe, held_out_folder, run_folder, towns_folder
 from scal3r_eval.study.towns import chunking_of
+from scal3r_eval.subprocesses import run_logged, run_shown
 from scal3r_train.config import UserError, dump_yaml, load_config, write_text_atomically
 from scal3r_train.data.synthetic.settings import TownSettings
 from scal3r_train.inference.chunking import ScheduleSettings

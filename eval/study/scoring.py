@@ -38,9 +38,10 @@ from scal3r_eval.study.settings import (
 from scal3r_eval.study.towns import HeldOutTown, load_towns
 from scal3r_train.config import write_text_atomically
 from scal3r_train.geometry.camera import fov_from_intrinsics
-from scal3r_train.inference.alignment.placement import PlacedFrames, Placement
+from scal3r_train.inference.alignment.neighbours import align_neighbours
+from scal3r_train.inference.alignment.placed_frames import PlacedFrames
+from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.alignment.settings import AlignmentSettings
-from scal3r_train.inference.alignment.stitch import align_neighbours, place_chunks
 from scal3r_train.inference.chunking import Layout, ScheduleSettings
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.settings import ReconstructionRecipe
@@ -51,6 +52,7 @@ from scal3r_train.parallel.process import local_device
 
 STITCHING = {"ate": "sim3", "ate_se3": "se3"}
 Scores = dict[str, float | None]
+Say = Callable[[str], None]
 
 
 def score_chunks(model: Scal3RModel, town: HeldOutTown, condition: Condition) -> Scores:
@@ -83,10 +85,10 @@ def stitch(
     by_number = dict(enumerate(predictions))
     found = align_neighbours(by_number, {}, layout.ranges, recipe.alignment, recipe.points)
     seams = [found[number] for number in range(len(predictions) - 1)]
-    placement = Placement(place_chunks(seams, predictions[0].extrinsics[0]), seams, math.nan)
+    placement = Placement.along_seams(layout, seams, predictions[0].extrinsics[0], math.nan)
     placed: list[PlacedFrames] = []
     for number, prediction in by_number.items():
-        placed += placement.decided_frames(prediction, by_number.get(number + 1), number, layout, recipe)
+        placed += placement.decided_frames(number, prediction, by_number.get(number + 1), recipe)
     return torch.cat([part.world_from_cam for part in placed])
 
 
@@ -96,9 +98,6 @@ def _chunk_scores(predictions: list[ChunkPrediction], town: HeldOutTown) -> Scor
     image_hw = town.images.shape[-2], town.images.shape[-1]
     fov_w = fov_from_intrinsics(intrinsics, image_hw)[..., 1]
     return motion_errors(chunk_motion(extrinsics, fov_w, town.unit_m), town.motion, town.views)
-
-
-Say = Callable[[str], None]
 
 
 def score_all(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> None:

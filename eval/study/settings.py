@@ -1,7 +1,4 @@
-"""The recipe of the memory study (`task: study`).
-
-Where a study keeps what.
-"""
+"""The recipe of the memory study (`task: study`), and where a study keeps what."""
 
 from __future__ import annotations
 

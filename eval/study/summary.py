@@ -1,8 +1,6 @@
-"""From scores to the numbers of a study: means, paired differences, errors by length and by chunks in memory.
+"""From scores to the numbers of a study and their tables, results.md: means, paired differences, errors by length.
 
 A method is a variant as it was trained ("no_gcs"), the reference under another condition ("full, frozen"), or a guess.
-
-results.md: the numbers of results.json as tables.
 """
 
 from __future__ import annotations
@@ -36,6 +34,10 @@ FROZEN_METHOD, GCS_OFF_METHOD = f"{REFERENCE}, frozen", f"{REFERENCE}, gcs_off"
 
 Table = dict[str, dict[str, Any]]
 Scored = list[dict[str, dict[str, float | None]]]  # one entry a seed: scores by sequence
+HIDDEN = ("hidden_yaw_deg", "hidden_length_percent", "hidden_shift_percent", "hidden_fov_deg")
+CLEAR = ("clear_yaw_deg", "clear_shift_percent", "scale_spread_percent", "ate_percent", "ate_se3_percent")
+SWEPT = (*HIDDEN[:3], "clear_yaw_deg", "clear_shift_percent")
+BY_LENGTH = ("hidden_yaw_deg", "hidden_shift_percent", "ate_percent", "ate_se3_percent")
 
 
 def summarize(recipe: StudyRecipe) -> dict[str, Any]:
@@ -123,12 +125,6 @@ def _town_prefix(recipe: StudyRecipe, chunks: int) -> str:
 
 def _plain(interval: Interval | None) -> dict[str, float] | None:
     return None if interval is None else asdict(interval)
-
-
-HIDDEN = ("hidden_yaw_deg", "hidden_length_percent", "hidden_shift_percent", "hidden_fov_deg")
-CLEAR = ("clear_yaw_deg", "clear_shift_percent", "scale_spread_percent", "ate_percent", "ate_se3_percent")
-SWEPT = (*HIDDEN[:3], "clear_yaw_deg", "clear_shift_percent")
-BY_LENGTH = ("hidden_yaw_deg", "hidden_shift_percent", "ate_percent", "ate_se3_percent")
 
 
 def results_page(results: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from scal3r_eval.study.chunk_errors import ChunkMotion, View, chunk_motion, chunk_views
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.transforms import intrinsics_matrices
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_io import read_frames
 from scal3r_train.data.sequence import Frames, SequenceRecord
@@ -22,6 +21,7 @@ from scal3r_train.data.synthetic.settings import read_blackouts
 from scal3r_train.geometry.camera import (
     compose_extrinsics,
     fov_from_intrinsics,
+    intrinsics_matrices,
     invert_extrinsics,
     world_points_from_depth,
 )

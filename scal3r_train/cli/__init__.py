@@ -1,14 +1,22 @@
-"""The command `scal3r`; a command is imported inside its handler, so that `scal3r --help` needs no torch."""
+"""The command `scal3r`.
+
+    parser.py           how commands are declared
+    recipe_commands.py  train, plan, eval, config: those that take a recipe; recipes
+    scene_commands.py   reconstruct, export, report, view, convert
+    score_commands.py   score trajectory, score points
+    data_commands.py    data index, prepare, check, preview, summary, pack, synth
+
+A command is imported inside its handler, so that `scal3r --help` needs no torch.
+"""
 
 import argparse
 from collections.abc import Sequence
 
 from scal3r_train import __version__
 from scal3r_train.cli.data_commands import add_data_commands
-from scal3r_train.cli.model_commands import add_model_commands
 from scal3r_train.cli.parser import OneLineErrorParser
 from scal3r_train.cli.recipe_commands import add_recipe_commands
-from scal3r_train.cli.scene_commands import add_scene_commands
+from scal3r_train.cli.scene_commands import add_model_commands, add_scene_commands
 from scal3r_train.cli.score_commands import add_score_commands
 
 

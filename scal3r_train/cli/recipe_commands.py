@@ -1,4 +1,4 @@
-"""train, plan, eval and config: the commands whose first argument is a recipe."""
+"""train, plan, eval and config, whose first argument is a recipe, and recipes, which lists the shipped ones."""
 
 import argparse
 import sys
@@ -11,12 +11,9 @@ from scal3r_train.cli.parser import add_command, add_overrides
 if TYPE_CHECKING:
     from scal3r_train.cli.parser import Commands
 
-DEFAULT_PLAN_WORLD_SIZE = 32
-DEFAULT_PLAN_STEPS = 1000
-
 
 def add_recipe_commands(commands: "Commands") -> None:
-    """Add train, plan, eval and config: the commands whose first argument is a recipe."""
+    """Add train, plan, eval and config, whose first argument is a recipe, and recipes."""
     train = add_command(
         commands,
         "train",
@@ -28,9 +25,10 @@ def add_recipe_commands(commands: "Commands") -> None:
         commands,
         "plan",
         _plan,
-        "Print who would compute what: context groups, effective lengths, tokens and memory per rank. "
-        "world_size and steps are arguments of this command, all other keys change the recipe.",
-        "scal3r plan recipes/demo.yaml world_size=32 steps=1000",
+        "Print who would compute what: context groups, effective lengths, tokens and bytes per rank. world_size (by "
+        "default the launcher's), steps (of which plans are drawn) and ranks_per_node are arguments of this command, "
+        "all other keys change the recipe.",
+        "scal3r plan recipes/demo.yaml world_size=32",
     )
     evaluation = add_command(
         commands,
@@ -47,8 +45,18 @@ def add_recipe_commands(commands: "Commands") -> None:
         "scal3r config recipes/demo.yaml seed=1",
     )
     for parser in (train, plan, evaluation, config):
-        parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file")
+        parser.add_argument(
+            "recipe", metavar="RECIPE", type=Path, help="YAML file, or a name of `scal3r recipes`"
+        )
         add_overrides(parser)
+    recipes = add_command(
+        commands,
+        "recipes",
+        _recipes,
+        "List the recipes that come with the package, which all commands take by name, and the files that start them.",
+        "scal3r recipes --path accelerate/zero2.yaml",
+    )
+    recipes.add_argument("--path", metavar="NAME", help="print where this one lies instead")
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -58,11 +66,19 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int | None:
-    world_size, overrides = _take_count(arguments.overrides, "world_size", DEFAULT_PLAN_WORLD_SIZE)
-    num_steps, overrides = _take_count(overrides, "steps", DEFAULT_PLAN_STEPS)
+    from scal3r_train.parallel.host_memory import launched_sizes
+
+    launched = launched_sizes()
+    world_size, overrides = _take_count(arguments.overrides, "world_size", launched and launched.world_size)
+    num_steps, overrides = _take_count(overrides, "steps", None)
+    ranks_per_node, overrides = _take_count(
+        overrides, "ranks_per_node", launched and launched.local_world_size
+    )
+    if launched and launched.rank > 0:
+        return 0  # the first of them prints
     from scal3r_train.planning import report
 
-    return report.main(arguments.recipe, overrides, world_size, num_steps)
+    return report.main(arguments.recipe, overrides, world_size, num_steps, ranks_per_node)
 
 
 def _eval(arguments: argparse.Namespace) -> int | None:
@@ -78,7 +94,25 @@ def _config(arguments: argparse.Namespace) -> None:
     sys.stdout.write(dump_yaml(load_any_recipe(arguments.recipe, arguments.overrides)))
 
 
-def _take_count(overrides: Sequence[str], name: str, default: int) -> tuple[int, list[str]]:
+def _recipes(arguments: argparse.Namespace) -> None:
+    from scal3r_train.config import UserError
+    from scal3r_train.shipped import first_comment, recipe_names, shipped_recipe
+
+    if arguments.path is not None:
+        path = shipped_recipe(arguments.path)
+        if path is None:
+            raise UserError(f"no shipped recipe is called {arguments.path}; `scal3r recipes` lists them")
+        sys.stdout.write(f"{path}\n")
+        return
+    names = recipe_names()
+    width = max(map(len, names))
+    for name in names:
+        path = shipped_recipe(name)
+        assert path is not None
+        sys.stdout.write(f"{name:{width}}  {first_comment(path)}\n")
+
+
+def _take_count(overrides: Sequence[str], name: str, default: int | None) -> tuple[int | None, list[str]]:
     """Return the positive number given as `name=number` (the last one counts) and the other overrides."""
     from scal3r_train.config import UserError
 

@@ -1,8 +1,8 @@
-"""What a window of training frames looks like: zoom and colours, drawn from the window's seed alone.
+"""Augmentation of a window of training frames: zoom and colours, drawn from the window's seed alone.
 
 All ranks that share a window draw the same. The zoom is one for all frames, so that it reads as another lens; it moves
-the intrinsics (`Cover.around`). A colour change is affine, y = M x + t on 0..255: brightness, contrast and white
-balance (a gain and an offset per channel), saturation, and at times no colour at all.
+the intrinsics (`ResizeAndCrop.around`). A colour change is affine, y = M x + t on 0..255: brightness, contrast and
+white balance (a gain and an offset per channel), saturation, and at times no colour at all.
 """
 
 from __future__ import annotations

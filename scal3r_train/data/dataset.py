@@ -1,8 +1,6 @@
-"""From a step number to this rank's chunks: the data set of a training run.
+"""The data set of a training run: from a step number, by the plan that every rank computes, to this rank's chunks.
 
 Shapes: B sequences, K chunks, S frames, H W pixels.
-
-A data set tied to the plan that every rank follows: from an optimizer step's plan to this rank's chunks.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from scal3r_train.data.augmentation import WindowLook
 from scal3r_train.data.index.index import SequenceIndex
 from scal3r_train.data.io.frame_cache import FrameCache, require_room
 from scal3r_train.data.io.frame_io import read_pixels
-from scal3r_train.data.io.reading_process import begin_reading
+from scal3r_train.data.io.reading_process import begin_reading, shared_memory_named
 from scal3r_train.data.sampling.covisibility import covisible_walk
 from scal3r_train.data.sampling.curriculum import CurriculumSettings
 from scal3r_train.data.sampling.plan import RankPlan, Source, StepPlan, Window, plan_step
@@ -190,7 +188,8 @@ def step_loader(
         generator=torch.Generator(),  # it draws seeds for its processes: not from the run's random state
         worker_init_fn=begin_reading,
     )
-    return iter(loader)
+    with shared_memory_named():
+        return iter(loader)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Shapes: B sequences, K chunks, S frames, H W pixels. Cameras are OpenCV (x right
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scal3r_train.data.camera.pixel_map import PixelMap
+from scal3r_train.data.camera.resize import PixelMap
 
 
 @dataclass(frozen=True)
@@ -164,13 +165,17 @@ class SequenceBatch:
         return self.images.float() / 255
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SequenceBatch:
-        """The same batch on another device."""
-        return SequenceBatch(
-            images=self.images.to(device, non_blocking=non_blocking),
-            depth=self.depth.to(device, non_blocking=non_blocking),
-            extrinsics=self.extrinsics.to(device, non_blocking=non_blocking),
-            intrinsics=self.intrinsics.to(device, non_blocking=non_blocking),
-            chunk_mask=self.chunk_mask.to(device, non_blocking=non_blocking),
-            sequence_ids=self.sequence_ids,
-            skipped=self.skipped,
-        )
+        """The same batch on another device; from pinned memory `non_blocking` does not wait for the copy."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> SequenceBatch:
+        """The same batch in page-locked memory, from where a GPU copies it while the host goes on.
+
+        torch's DataLoader looks for a method of this name: without it nothing of a batch of its own type is pinned.
+        """
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> SequenceBatch:
+        """The same batch with every tensor changed."""
+        changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return SequenceBatch(**(vars(self) | changed))

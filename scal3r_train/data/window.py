@@ -1,4 +1,4 @@
-"""The frames of a training window that one rank needs: decoded, cropped, coloured; broken ones told.
+"""The frames of a training window that one rank needs: decoded, cropped and coloured; unreadable ones are reported.
 
 Shapes: N frames, H W pixels.
 """
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.augmentation import WindowLook
-from scal3r_train.data.camera.transforms import ResizeAndCrop, intrinsics_matrices
+from scal3r_train.data.camera.resize import ResizeAndCrop
 from scal3r_train.data.io.frame_io import FramePixels, frame_camera
 from scal3r_train.data.sequence import SequenceRecord, SkippedFrame
+from scal3r_train.geometry.camera import intrinsics_matrices
 
 Reader = Callable[[SequenceRecord, int, tuple[int, int]], FramePixels]
 
@@ -85,7 +86,7 @@ def read_window(
         for what, numbers in (("intrinsics", camera.intrinsics), ("extrinsics", camera.extrinsics)):
             if not np.isfinite(numbers).all():
                 raise UserError(
-                    f"{what} of sequence {record.sequence_id!r} contain NaN or infinity in frame {frame}; mend or "
+                    f"{what} of sequence {record.sequence_id!r} contain NaN or infinity in frame {frame}; correct or "
                     "remove it (`scal3r data check` finds the frame)"
                 )
         centre = float(camera.intrinsics[2]), float(camera.intrinsics[3])

@@ -1,16 +1,14 @@
-"""Pinhole cameras: extrinsics, intrinsics, projection and unprojection.
+"""Pinhole cameras and point maps: extrinsics, intrinsics, projection and unprojection.
 
 Conventions. Camera axes are OpenCV's: x right, y down, z forward. `extrinsics` = cam_from_world, [..., 3, 4],
 x_cam = R x_world + t. `intrinsics` [..., 3, 3] are in pixels, without skew; pixel centres lie at half
 integers (COLMAP): the centre of the top-left pixel is (0.5, 0.5) and the image spans [0, W] x [0, H]. Depth
-is z-depth, not the length of the ray. Every function keeps dtype and device, is differentiable, and takes any
-leading dimensions. Shapes: N points, H W pixels.
-
-Point maps: one 3D point for every pixel, [..., H, W, 3], seen from calibrated z-depth.
-
-Conventions as in `camera.py`: OpenCV axes, extrinsics = cam_from_world, pixel centres at half integers.
+is z-depth, not the length of the ray. A point map is one 3D point for every pixel, [..., H, W, 3]. Functions keep
+dtype and device, are differentiable, and take any leading dimensions unless they say otherwise.
+Shapes: N points, H W pixels.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +40,16 @@ def pixel_centres(
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
+def intrinsics_matrices(rows: Tensor | np.ndarray) -> Tensor:
+    """Rows fx fy cx cy [S, 4] -> matrices [S, 3, 3]; float64 on the CPU, whatever the dtype of the rows."""
+    values = torch.as_tensor(rows, dtype=torch.float64)
+    matrices = torch.zeros(len(values), 3, 3, dtype=torch.float64)
+    matrices[:, 0, 0], matrices[:, 1, 1] = values[:, 0], values[:, 1]
+    matrices[:, :2, 2] = values[:, 2:]
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
 def intrinsics_from_fov(fov_hw: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """Intrinsics [..., 3, 3] of a centred pinhole from its full opening angles.
 
@@ -49,8 +57,11 @@ def intrinsics_from_fov(fov_hw: Tensor, image_hw: tuple[int, int]) -> Tensor:
     f_x likewise from W, principal point (W/2, H/2) (docs/numerics.md#pose-encoding).
     """
     height, width = image_hw
-    half_size_hw = fov_hw.new_tensor([height / 2, width / 2])
-    focal_y, focal_x = (half_size_hw / torch.tan(fov_hw / 2)).unbind(-1)
+    # Filled where the angles are: a tensor of the two sizes would have to be copied there.
+    focal_y, focal_x = (
+        torch.full_like(tangent, side / 2) / tangent
+        for tangent, side in zip(torch.tan(fov_hw / 2).unbind(-1), image_hw, strict=True)
+    )
     zero, one = torch.zeros_like(focal_x), torch.ones_like(focal_x)
     entries = [focal_x, zero, one * (width / 2), zero, focal_y, one * (height / 2), zero, zero, one]
     return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))

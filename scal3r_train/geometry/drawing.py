@@ -1,6 +1,7 @@
-"""Cameras seen from above or the side, in a world whose up is unknown. Shapes: S frames, N points.
+"""A small renderer for previews: cameras and points seen from above or the side, points as squares.
 
-Points drawn as squares, the nearest in front: a small renderer for previews. Shapes: N points, H W pixels.
+The world's up is not known and is taken from the cameras, which are held upright. Shapes: S frames, N points, H W
+pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 ROLL_FREE = 0.02  # how much less than certain it is that cameras are held level
+MAX_SIDE = 11
+SHADE_STEP = 0.06  # of the distance, a step behind a neighbour that is drawn half as bright
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,6 @@ def up_direction(cam_from_world: np.ndarray) -> np.ndarray:
     across = x_axis.T @ x_axis / len(x_axis)
     up = np.linalg.solve(across + ROLL_FREE * np.eye(3), up)
     return up / max(float(np.linalg.norm(up)), 1e-12)
-
-
-MAX_SIDE = 11
-SHADE_STEP = 0.06  # of the distance, a step behind a neighbour that is drawn half as bright
 
 
 def splat(

@@ -1,10 +1,10 @@
-"""The nine numbers by which the camera head states a camera (type abs_quat_fov, docs/numerics.md#pose-encoding).
+"""The pose encoding: nine numbers by which the camera head states a camera (docs/numerics.md#pose-encoding).
 
 [t_x, t_y, t_z, q_x, q_y, q_z, q_w, fov_h, fov_w]: translation and xyzw quaternion of cam_from_world (OpenCV
-axes) and the full vertical and horizontal opening angles in radians. The principal point is taken as the
-image centre, so an encoding forgets any other. Leading dimensions are free; dtype and device are kept; both
-ways are differentiable. roma is imported on use: it brings torch._dynamo, two seconds that reading a recipe can
-do without.
+axes) and the full vertical and horizontal opening angles in radians (VGGT's type abs_quat_fov). The principal point
+is taken as the image centre, so an encoding forgets any other. Leading dimensions are free; dtype and device are
+kept; both ways are differentiable. roma is imported on use: it brings torch._dynamo, two seconds that reading a
+recipe can do without.
 """
 
 import torch

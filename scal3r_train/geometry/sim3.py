@@ -1,11 +1,8 @@
 """Similarity transforms of space: rotation, translation and one positive scale, y = s R x + t.
 
-Everything is float64: a video is a chain of these, and errors of a joint repeat at every joint. Values carry
-names of the form `b_from_a`, and `c_from_b @ b_from_a` is c_from_a. Shapes: N points.
-
-Many similarities at once: `Sim3` with a leading dimension, for solvers that move thousands of them together.
-
-Shapes: N similarities, K of a selection.
+`Sim3` is one, `Sim3Batch` many at once, for solvers that move thousands of them together. Everything is float64: a
+video is a chain of these, and errors of a joint repeat at every joint. Values carry names of the form `b_from_a`, and
+`c_from_b @ b_from_a` is c_from_a. Shapes: N points or similarities, K of a selection.
 """
 
 from __future__ import annotations

@@ -73,14 +73,18 @@ class RobustFit:
 
 
 def fit_kabsch(source: Tensor, target: Tensor) -> Sim3:
-    """The rigid transform (scale 1) of least squares, all points weighing the same (mode se3)."""
+    """The rigid transform (scale 1) of least squares, all points weighing the same.
+
+    `align: se3` of the metrics, `alignment.mode: se3` of seams.
+    """
     moments = _moments(source, target, torch.ones_like(source[:, 0]))
     rotation, _ = _closest_rotation(moments.covariance)
     return moments.place(source.new_ones((), dtype=torch.float64), rotation)
 
 
 def fit_umeyama(source: Tensor, target: Tensor) -> Sim3:
-    """The similarity of least squares in the target, all points weighing the same (mode sim3).
+    """The similarity of least squares in the target, all points weighing the same (`align: sim3` of the metrics,
+    `alignment.mode: sim3_unweighted` of seams; their default `sim3` is `fit_robust`).
 
     The scale is the trace formula with population variances. Source points that all coincide (a camera that
     never moves) have no scale: the result is then scale 0, no rotation, and the target's centroid as
@@ -136,7 +140,8 @@ def fit_robust(
         step = (moved - previous).norm(dim=1).median() / scene_scale
         converged = symmetric and bool(step < settings.tolerance)
         symmetric = symmetric or bool(step < NEARLY_SETTLED)
-    return _finish(source, target, weights, solves, solves[-1], settings, converged=converged)
+    measured = _measured(solves[-1], source, target, weights, settings)
+    return RobustFit(solves[-1], *measured, tuple(solves), converged)
 
 
 def spread(points: Tensor) -> Tensor:
@@ -150,7 +155,7 @@ def _fit_like_reference(
     """The release's fit to the letter (docs/numerics.md#robust-fit): it returns the estimate before the newest."""
     scene_scale = spread(target)
     solves = [fit_weighted(source, target, weights)]
-    accepted, previous_cost = solves[0], float("inf")
+    accepted, previous_cost, converged = solves[0], float("inf"), False
     for _ in range(settings.max_rounds):
         residuals = (target - accepted.apply(source)).norm(dim=1)
         width = _width(residuals, weights, scene_scale, settings)
@@ -160,25 +165,19 @@ def _fit_like_reference(
         if _parameters_settled(accepted, solves[-1], settings.tolerance) or (
             abs(previous_cost - cost) < settings.tolerance * previous_cost
         ):
-            return _finish(source, target, weights, solves, accepted, settings, converged=True)
+            converged = True
+            break
         accepted, previous_cost = solves[-1], cost
-    return _finish(source, target, weights, solves, accepted, settings, converged=False)
+    measured = _measured(accepted, source, target, weights, settings)
+    return RobustFit(accepted, *measured, tuple(solves), converged)
 
 
-def _finish(
-    source: Tensor,
-    target: Tensor,
-    weights: Tensor,
-    solves: list[Sim3],
-    chosen: Sim3,
-    settings: RobustFitSettings,
-    *,
-    converged: bool,
-) -> RobustFit:
-    """Measure the chosen estimate."""
+def _measured(
+    chosen: Sim3, source: Tensor, target: Tensor, weights: Tensor, settings: RobustFitSettings
+) -> tuple[Tensor, float]:
+    """Residuals [N] of the chosen estimate, and the width that follows from them."""
     residuals = (target - chosen.apply(source)).norm(dim=1)
-    width = float(_width(residuals, weights, spread(target), settings))
-    return RobustFit(chosen, residuals, width, tuple(solves), converged)
+    return residuals, float(_width(residuals, weights, spread(target), settings))
 
 
 def _width(residuals: Tensor, weights: Tensor, scene_scale: Tensor, settings: RobustFitSettings) -> Tensor:

@@ -76,7 +76,7 @@ class Layout:
 
     Attributes:
         ranges: frames of every chunk.
-        provided: frames of every chunk that it says most about; together all frames, once.
+        provided: frames of every chunk whose result is mostly its own; together all frames, once.
         shared: frames that each chunk but the last decides together with the next one: the overlap, or of an overlap of
             more than half a chunk the middle.
         own: frames that each chunk decides alone; with the shared ones together all frames, once.

@@ -1,13 +1,9 @@
-"""What the network says about one chunk.
+"""What the network predicts for one chunk, in memory and as a file that is read in parts.
 
 Each chunk has its own coordinate frame, near the camera of its reference frame, and its own scale. Cameras are OpenCV,
-extrinsics are cam_from_chunk [3, 4].
+extrinsics are cam_from_chunk [3, 4]. The files are written once and are still there after a kill.
 
 Shapes: S frames, H W pixels.
-
-The predictions of chunks as files: written once, read in parts, and still there after a kill.
-
-Shapes: S frames.
 """
 
 from __future__ import annotations
@@ -25,6 +21,7 @@ from scal3r_train.geometry.camera import world_points_from_depth
 from scal3r_train.inference.tensor_file import save_tensors
 
 PointSource = Literal["depth", "head"]
+FIELDS = ("extrinsics", "intrinsics", "depth", "depth_conf", "world_points", "world_points_conf", "valid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +94,6 @@ def refuse_non_finite(prediction: ChunkPrediction, number: int, frames: range) -
                 f"the model predicts NaN or infinity in {field} of chunk {number}, frame "
                 f"{frames[int(bad.nonzero()[0])]}; check the checkpoint and the images, or use precision float32"
             )
-
-
-FIELDS = ("extrinsics", "intrinsics", "depth", "depth_conf", "world_points", "world_points_conf", "valid")
 
 
 class SavedPrediction:

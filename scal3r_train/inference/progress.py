@@ -1,9 +1,7 @@
 """The stages of a reconstruction: how long each took, over all starts, and a progress bar where somebody watches.
 
-Memory that Python has freed and the C library keeps.
-
-Every chunk leaves a few small results behind, and glibc keeps the large blocks that were freed between them: over
-thousands of chunks a process grows though nothing in it does.
+Between two items of a stage free memory is given back: every chunk leaves a few small results behind, and glibc keeps
+the large blocks that were freed between them, so over thousands of chunks a process grows though nothing in it does.
 """
 
 from __future__ import annotations

@@ -1,66 +1,70 @@
-"""From what all processes contribute to the files of a scene folder."""
+"""The results of all processes put together and written: scene.json and the other files of a scene folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 
 import torch
 
 from scal3r_train import __version__
 from scal3r_train.inference.alignment.placement import Placement
-from scal3r_train.inference.chunking import Layout
-from scal3r_train.inference.input.video import Video
+from scal3r_train.inference.loop_closure.loops import ClosedLoops
 from scal3r_train.inference.network.state_store import StatePlan
-from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.rank_work import RankResult, voxel_size_of
-from scal3r_train.inference.settings import ReconstructionRecipe
+from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.parallel.process import device_name
-from scal3r_train.scene.folder import partial_folder, publish_scene_folder, writing
+from scal3r_train.scene.folder import publish_scene_folder, writing
 from scal3r_train.scene.point_cloud import VoxelDownsampler
-from scal3r_train.scene.scene import SceneInfo, write_scene
+from scal3r_train.scene.scene import SceneCameras, SceneInfo, write_scene
 
 
-def publish_scene(
-    output: Path,
-    video: Video,
-    info: SceneInfo,
-    shares: Sequence[RankResult],
-    recipe: ReconstructionRecipe,
-    voxel_size: float,
-) -> None:
-    """Put the shares of all processes together, write the scene and give it its name."""
-    cloud = VoxelDownsampler(voxel_size, recipe.export.max_points, recipe.export.seed)
-    for share in shares:
-        cloud.add(share.points)
+def publish_scene(run: ReconstructionRun, info: SceneInfo, results: Sequence[RankResult]) -> None:
+    """Put the results of all processes together, write the scene and give it its name.
+
+    Args:
+        run: of the video.
+        info: from `scene_info`.
+        results: in the order of the processes, together all frames.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    export = run.recipe.export
+    cloud = VoxelDownsampler(info.voxel_size, export.max_points, export.seed)
+    for result in results:
+        cloud.add(result.points)
     points = cloud.result()
-    with writing(partial_folder(output)):
-        write_scene(
-            partial_folder(output),
-            info.model_copy(update={"num_points": len(points)}),
-            video.scene_frames,
-            video.timestamps,
-            torch.cat([share.world_from_cam for share in shares]),
-            torch.cat([share.intrinsics for share in shares]),
-            points,
-        )
-        publish_scene_folder(output)
+    cameras = SceneCameras(
+        info=info.model_copy(update={"num_points": len(points)}),
+        frames=run.video.scene_frames,
+        timestamps=run.video.timestamps,
+        world_from_cam=torch.cat([result.world_from_cam for result in results]),
+        intrinsics=torch.cat([result.intrinsics for result in results]),
+    )
+    with writing(run.folder):
+        write_scene(run.folder, cameras, points)
+        publish_scene_folder(run.output)
 
 
 def scene_info(
-    video: Video,
-    layout: Layout,
+    run: ReconstructionRun,
     placement: Placement,
-    recipe: ReconstructionRecipe,
-    shares: Sequence[RankResult],
-    model_sha256: str | None,
-    stages: Stages,
+    results: Sequence[RankResult],
     plan: StatePlan,
-    device: torch.device,
+    closed: ClosedLoops | None,
 ) -> SceneInfo:
-    """Return scene.json but for the number of points, which is not known yet."""
-    kinds = {kind for share in shares for kind in share.peak_memory_bytes}
+    """Return scene.json but for the number of points, which is not known yet.
+
+    Args:
+        run: of the video.
+        placement: of all chunks.
+        results: one for each process.
+        plan: where the states of chunks were kept.
+        closed: what loop closure found; None when loops were not looked for.
+    """
+    video, layout = run.video, run.layout
+    kinds = {kind for result in results for kind in result.peak_memory_bytes}
     return SceneInfo(
         code_version=__version__,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -75,15 +79,17 @@ def scene_info(
         ),
         seams=tuple(seam.quality.as_dict() for seam in placement.seams),
         breaks=tuple(n + 1 for n, seam in enumerate(placement.seams) if seam.quality.method == "break"),
+        loops=() if closed is None else closed.loops,
+        pose_graph=None if closed is None else closed.pose_graph,
         state_plan=plan.as_dict(),
         num_points=0,
-        voxel_size=voxel_size_of(recipe, placement),
-        recipe=recipe.model_dump(mode="json"),
-        checkpoint_sha256=model_sha256,
-        num_processes=len(shares),
-        device=device_name(device),
-        timings_s={name: round(seconds, 3) for name, seconds in stages.timings_s.items()},
+        voxel_size=voxel_size_of(run.recipe, placement),
+        recipe=run.recipe.model_dump(mode="json"),
+        checkpoint_sha256=run.model_sha256,
+        num_processes=len(results),
+        device=device_name(run.device),
+        timings_s={name: round(seconds, 3) for name, seconds in run.stages.timings_s.items()},
         peak_memory_bytes={
-            kind: max(share.peak_memory_bytes.get(kind, 0) for share in shares) for kind in sorted(kinds)
+            kind: max(result.peak_memory_bytes.get(kind, 0) for result in results) for kind in sorted(kinds)
         },
     )

@@ -1,4 +1,4 @@
-"""One process's share of a reconstruction: its chunks predicted, joined to their neighbours, placed in the world.
+"""What one process does with its own chunks: predict them, join them to their neighbours, place their frames.
 
 Shapes: S frames, H W pixels.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from scal3r_train.inference.alignment.placement import PlacedFrames, Placement
-from scal3r_train.inference.alignment.stitch import align_neighbours, overlap_head, place_chunks
-from scal3r_train.inference.chunking import Layout
+from scal3r_train.inference.alignment.neighbours import align_neighbours, overlap_head
+from scal3r_train.inference.alignment.placed_frames import PlacedFrames
+from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.loop_closure.frame_descriptors import FrameDescriptors
 from scal3r_train.inference.loop_closure.loops import wants_loops
@@ -28,10 +27,11 @@ from scal3r_train.inference.prediction import (
     SavedPrediction,
     refuse_non_finite,
 )
-from scal3r_train.inference.progress import Track
+from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks, world_group
 from scal3r_train.parallel.context_groups import connect_memories
+from scal3r_train.parallel.host_memory import launched_sizes
 from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler
 from scal3r_train.scene.scene import write_depth
 
@@ -57,12 +57,12 @@ class RankResult:
 
     @staticmethod
     def nothing() -> RankResult:
-        """Return the share of no frames."""
+        """Return the result of no frames."""
         none = torch.zeros(0, 3, 4, dtype=torch.float64)
         return RankResult(none, none[:, :, :3], PointCloud.empty(), {})
 
     def with_cameras_of(self, other: RankResult) -> RankResult:
-        """Return this share with the cameras of the frames that follow, but without their points."""
+        """Return this result with the cameras of the frames that follow, but without their points."""
         return replace(
             self,
             world_from_cam=torch.cat([self.world_from_cam, other.world_from_cam]),
@@ -70,42 +70,37 @@ class RankResult:
         )
 
 
-def plan_chunk_states(
-    chunk_runner: ChunkRunner, video: Video, layout: Layout, recipe: ReconstructionRecipe, folder: Path
-) -> StatePlan:
+def plan_chunk_states(run: ReconstructionRun, chunk_runner: ChunkRunner) -> StatePlan:
     """Return where all processes keep the states of their chunks: the same on each, for the tightest of them."""
-    free = gather_to_all(free_memory(chunk_runner.device, folder))
+    launched, processes = launched_sizes(), len(run.layout.assignment)
+    local = launched.local_world_size if launched else processes  # started by a test: all on this machine
+    free = gather_to_all(free_memory(run.device, run.folder, local, processes))
     size = state_bytes(
         chunk_runner.config,
         chunk_runner.heads,
-        max(map(len, layout.ranges)),
-        chunk_runner.grid(video.image_hw),
+        max(map(len, run.layout.ranges)),
+        chunk_runner.grid(run.video.image_hw),
         chunk_runner.state_dtype.itemsize,
     )
     tightest = min(free, key=lambda one: (min(one.device, one.host), one.disk))
-    most_chunks = max(map(len, layout.assignment))
-    return plan_states(recipe.schedule.state, most_chunks, size, tightest, recipe.schedule.state_limit_gib)
+    most_chunks = max(map(len, run.layout.assignment))
+    settings = run.recipe.schedule
+    return plan_states(settings.state, most_chunks, size, tightest, settings.state_limit_gib)
 
 
 def predict_chunks_of_rank(
-    chunk_runner: ChunkRunner,
-    video: Video,
-    chunks: range,
-    layout: Layout,
-    recipe: ReconstructionRecipe,
-    plan: StatePlan,
-    folder: Path,
-    track: Track,
+    run: ReconstructionRun, chunk_runner: ChunkRunner, plan: StatePlan
 ) -> tuple[PredictionFolder, SegmentSchedule, FrameDescriptors]:
     """Return the predictions of this process's chunks, remembering those of all processes.
 
-    They lie in `folder`, as do the memories, the states of a disk store and the frames' descriptors. What an earlier
-    run has left there is not computed again. The schedule holds the memories, for those who only read them.
+    They lie in the run's work folder, as do the memories, the states of a disk store and the frames' descriptors. What
+    an earlier run has left there is not computed again. The schedule holds the memories, for those who only read them.
 
     Raises:
         UserError: on all processes, when a prediction on any of them is not finite.
     """
     connect_memories(chunk_runner.model, world_group())
+    video, layout, chunks, folder = run.video, run.layout, run.chunks, run.work_folder
     predictions = PredictionFolder(folder / "predictions")
 
     def images(chunk: int) -> Tensor:
@@ -114,15 +109,15 @@ def predict_chunks_of_rank(
             video.prefetch(layout.ranges[chunk + 1])
         return found
 
-    store = open_store(plan.store, chunk_runner.device, folder / "states")
-    descriptors = FrameDescriptors(recipe.loop_closure, chunk_runner, video, layout, folder / "descriptors")
-    schedule = SegmentSchedule(chunk_runner, images, store, recipe.schedule.frames_per_pass, folder)
+    store = open_store(plan.store, run.device, folder / "states")
+    descriptors = FrameDescriptors(run, chunk_runner)
+    schedule = SegmentSchedule(chunk_runner, images, store, run.recipe.schedule.frames_per_pass, folder)
 
     def keep(number: int, prediction: ChunkPrediction) -> None:
         predictions.save(number, with_what_is_known(prediction, number, video, layout.ranges[number]))
 
-    describe = descriptors.saw_tokens if wants_loops(recipe, layout) else None
-    schedule.run(chunks, keep, track, describe, done=predictions)
+    describe = descriptors.describe if wants_loops(run.recipe, layout) else None
+    schedule.run(chunks, keep, run.track, describe, done=predictions)
     return predictions, schedule, descriptors
 
 
@@ -134,7 +129,9 @@ def with_what_is_known(
     return prediction.with_known(video.known_intrinsics(frames), video.masks(frames))
 
 
-def overlap_after(predictions: Mapping[int, SavedPrediction], layout: Layout) -> dict[int, ChunkPrediction]:
+def overlap_after(
+    run: ReconstructionRun, predictions: Mapping[int, SavedPrediction]
+) -> dict[int, ChunkPrediction]:
     """Return the first overlap of the chunk that follows this process's chunks, by its number; empty at the end.
 
     Every process receives that of every other, for a moment: 8 bytes for each pixel of `overlap` frames (16 more with
@@ -142,79 +139,72 @@ def overlap_after(predictions: Mapping[int, SavedPrediction], layout: Layout) ->
     """
     first = min(predictions, default=0)
     with raise_on_all_ranks():
-        head = {first: overlap_head(predictions[first], first, layout.ranges)} if first > 0 else {}
+        head = {first: overlap_head(predictions[first], first, run.layout.ranges)} if first > 0 else {}
     heads = {number: found for others in gather_to_all(head) for number, found in others.items()}
     following = max(predictions, default=-1) + 1
     return {following: heads[following]} if following in heads else {}
 
 
 def join_chunks(
+    run: ReconstructionRun,
     predictions: Mapping[int, SavedPrediction],
     after: Mapping[int, ChunkPrediction],
-    layout: Layout,
-    recipe: ReconstructionRecipe,
-    track: Track,
 ) -> Placement:
     """Align all neighbouring chunks, each pair on the process that holds the earlier one.
 
     Args:
+        run: of the video.
         predictions: this process's.
         after: `overlap_after` them.
-        layout: of the video.
-        recipe: for the alignment.
-        track: wraps the loop over seams, for progress.
     """
+    ranges, recipe = run.layout.ranges, run.recipe
     origin = None
     with raise_on_all_ranks():
-        seams = align_neighbours(predictions, after, layout.ranges, recipe.alignment, recipe.points, track)
+        seams = align_neighbours(predictions, after, ranges, recipe.alignment, recipe.points, run.track)
         if 0 in predictions:
             chunk = predictions[0].frames(slice(None))
             origin = chunk.extrinsics[0], float(chunk.depth.median())
     findings = gather_to_all((seams, origin))
     all_seams = {number: seam for found, _ in findings for number, seam in found.items()}
-    ordered = [all_seams[number] for number in range(len(layout.ranges) - 1)]
+    ordered = [all_seams[number] for number in range(len(ranges) - 1)]
     first_extrinsics, median_depth = next(origin for _, origin in findings if origin is not None)
-    return Placement(place_chunks(ordered, first_extrinsics), ordered, median_depth)
+    return Placement.along_seams(run.layout, ordered, first_extrinsics, median_depth)
 
 
 def place_chunks_of_rank(
+    run: ReconstructionRun,
     predictions: Mapping[int, SavedPrediction],
     after: Mapping[int, ChunkPrediction],
-    video: Video,
-    layout: Layout,
     placement: Placement,
-    recipe: ReconstructionRecipe,
-    folder: Path,
-    track: Track,
 ) -> RankResult:
     """Return the cameras and points of the frames that this process's chunks decide.
 
     The frames shared with the next chunk belong to the earlier one's process, which has `after` of the next. Depth is
-    written into `folder` if wanted.
+    written into the run's folder if wanted.
     """
-    cloud = VoxelDownsampler(voxel_size_of(recipe, placement), recipe.export.max_points, recipe.export.seed)
-    share = RankResult.nothing()
-    for number in track(predictions):
+    export = run.recipe.export
+    cloud = VoxelDownsampler(voxel_size_of(run.recipe, placement), export.max_points, export.seed)
+    result = RankResult.nothing()
+    for number in run.track(predictions):
         later = after.get(number + 1) or predictions.get(number + 1)
-        for placed in placement.decided_frames(predictions[number], later, number, layout, recipe):
-            part = write_placed(placed, video, recipe, folder)
-            share = share.with_cameras_of(part)
+        for placed in placement.decided_frames(number, predictions[number], later, run.recipe):
+            part = write_placed(run, placed)
+            result = result.with_cameras_of(part)
             cloud.add(part.points)
-    return replace(share, points=cloud.result(), peak_memory_bytes=peak_memory())
+    return replace(result, points=cloud.result(), peak_memory_bytes=peak_memory())
 
 
-def write_placed(
-    placed: PlacedFrames, video: Video, recipe: ReconstructionRecipe, folder: Path
-) -> RankResult:
-    """Return cameras and points, not thinned, of some frames; their depth is written into `folder` if wanted."""
-    if recipe.export.save_depth:
+def write_placed(run: ReconstructionRun, placed: PlacedFrames) -> RankResult:
+    """Return cameras and points, not thinned, of some frames; depth is written into the run's folder if wanted."""
+    export = run.recipe.export
+    if export.save_depth:
         for row, frame in enumerate(placed.frames):
-            write_depth(folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
-    images = video.images(placed.frames)
+            write_depth(run.folder, frame, placed.depth[row].numpy(), placed.depth_conf[row].numpy())
+    images = run.video.images(placed.frames)
     return RankResult(
         placed.world_from_cam,
-        video.input_intrinsics(placed.frames, placed.intrinsics),
-        placed.coloured_points(images, recipe.export.min_confidence_ratio),
+        run.video.input_intrinsics(placed.frames, placed.intrinsics),
+        placed.coloured_points(images, export.min_confidence_ratio),
         {},
     )
 

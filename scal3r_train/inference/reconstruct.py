@@ -1,11 +1,9 @@
 """From a video to a scene folder: `scal3r reconstruct`, on one process or on several under torchrun.
 
-Every process reads, predicts, joins and places its own consecutive chunks. Between processes travel the memories'
-gradient sums (inside the model), the first overlap of each process's first chunk, the seams, and in the end the
-cameras and thinned points, which the main process writes. With depth maps on request, each process writes its own
+Every process reads, predicts, joins and places its own consecutive chunks (rank_work.py). Between processes travel the
+memories' gradient sums (inside the model), the first overlap of each process's first chunk, the seams, and in the end
+the cameras and thinned points, which the main process writes. With depth maps on request, each process writes its own
 into the scene folder, which all of them must then reach.
-
-Shapes: S frames.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -33,17 +32,17 @@ from scal3r_train.inference.rank_work import (
     place_chunks_of_rank,
     plan_chunk_states,
     predict_chunks_of_rank,
-    voxel_size_of,
 )
+from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.model.load_model import checkpoint_sha256, load_model
+from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import gather_to_all, gather_to_main, raise_on_all_ranks
-from scal3r_train.parallel.process import current_process, joined_processes
+from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.process import current_process, joined_processes, launched_rank
 from scal3r_train.scene.folder import (
     TIMINGS_NAME,
     discard_scene_folder,
-    partial_folder,
     refuse_occupied,
     start_scene_folder,
     work_folder,
@@ -58,12 +57,13 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
     Raises:
         UserError: on the main process, for whatever the user can mend; nothing new is left at `output` then.
     """
-    with joined_processes() as process:
+    with failing_together():
         try:
             recipe = load_config(ReconstructionRecipe, recipe_path, overrides)
-            outcome = _reconstruct_unless_done(source, output, recipe)
+            with joined_processes(timedelta(minutes=recipe.timeout_minutes)) as process:
+                outcome = _reconstruct_unless_done(source, output, recipe)
         except UserError:
-            if process.is_main:
+            if launched_rank() == 0:
                 raise
             return EXIT_USER_ERROR
         if process.is_main:
@@ -105,61 +105,37 @@ def reconstruct(
         record = source if isinstance(source, SequenceRecord) else open_source(source)
         video = Video.choose(record, recipe.input, model.config)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
-    mine = layout.assignment[process.rank]
-    identity = _identity(video, recipe, model_sha256, process.world_size)
-    with closing(video), _growing_scene(output, identity):
-        folder = partial_folder(output)
+    chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
+    run = ReconstructionRun(video, layout, recipe, stages, output, chunk_runner.device, model_sha256)
+    with closing(video), _partial_scene(run):
         if process.is_main:
             stages.keep(work_folder(output) / TIMINGS_NAME)
-        chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
-        plan = plan_chunk_states(chunk_runner, video, layout, recipe, folder)
-        if process.is_main:
-            sys.stderr.write("".join(f"{line}\n" for line in (*video.notes, plan.line())))
-        with stages.stage("predict"):
-            work = work_folder(output) / f"process_{process.rank:04d}"
-            predictions, schedule, descriptors = predict_chunks_of_rank(
-                chunk_runner, video, mine, layout, recipe, plan, work, stages.track
-            )
-        with stages.stage("align"):
-            after = overlap_after(predictions, layout)
-            placement = join_chunks(predictions, after, layout, recipe, stages.track)
-        closed: ClosedLoops | None = None
-        if wants_loops(recipe, layout):
-            with stages.stage("loops"):
-                closed = find_and_close_loops(
-                    schedule,
-                    descriptors,
-                    predictions,
-                    placement.seams,
-                    video,
-                    mine,
-                    layout,
-                    recipe,
-                    stages.track,
-                )
-            placement = placement.moved(closed.first_from_chunk)
-        with stages.stage("place"), raise_on_all_ranks():
-            share = place_chunks_of_rank(
-                predictions, after, video, layout, placement, recipe, folder, stages.track
-            )
-        shares = gather_to_main(share)
-        with raise_on_all_ranks():
-            if process.is_main:
-                info = scene_info(
-                    video,
-                    layout,
-                    placement,
-                    recipe,
-                    shares,
-                    model_sha256,
-                    stages,
-                    plan,
-                    chunk_runner.device,
-                )
-                if closed is not None:
-                    info = info.model_copy(update={"loops": closed.loops, "pose_graph": closed.pose_graph})
-                publish_scene(output, video, info, shares, recipe, voxel_size_of(recipe, placement))
+        _run_stages(run, chunk_runner)
     return load_reported(output, recipe) if process.is_main else None
+
+
+def _run_stages(run: ReconstructionRun, chunk_runner: ChunkRunner) -> None:
+    """Predict, align, close loops, place and write; every process calls this."""
+    process = current_process()
+    plan = plan_chunk_states(run, chunk_runner)
+    if process.is_main:
+        sys.stderr.write("".join(f"{line}\n" for line in (*run.video.notes, plan.line())))
+    with run.stages.stage("predict"):
+        predictions, schedule, descriptors = predict_chunks_of_rank(run, chunk_runner, plan)
+    with run.stages.stage("align"):
+        after = overlap_after(run, predictions)
+        placement = join_chunks(run, predictions, after)
+    closed: ClosedLoops | None = None
+    if wants_loops(run.recipe, run.layout):
+        with run.stages.stage("loops"):
+            closed = find_and_close_loops(run, schedule, descriptors, predictions, placement.seams)
+        placement = placement.moved(closed.first_from_chunk)
+    with run.stages.stage("place"), raise_on_all_ranks():
+        result = place_chunks_of_rank(run, predictions, after, placement)
+    results = gather_to_main(result)
+    with raise_on_all_ranks():
+        if process.is_main:
+            publish_scene(run, scene_info(run, placement, results, plan, closed), results)
 
 
 def load_reported(output: Path, recipe: ReconstructionRecipe) -> Scene:
@@ -175,7 +151,7 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
     process = current_process()
     with raise_on_all_ranks():
         record = open_source(source)
-        model = load_model(recipe.model.checkpoint, process.device, recipe.model.memory)
+        model = load_model_as_set(recipe.model, process.device)
         video = Video.choose(record, recipe.input, model.config)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint) if process.is_main else None
         done = process.is_main and is_done(output, recipe, video, model_sha256)
@@ -217,8 +193,8 @@ def refuse_missing_heads(model: Scal3RModel, recipe: ReconstructionRecipe) -> No
 
 
 @contextmanager
-def _growing_scene(output: Path, identity: dict[str, Any] | None) -> Iterator[None]:
-    """Run the body with the partial folder of `output` in place; when anything fails only finished work stays.
+def _partial_scene(run: ReconstructionRun) -> Iterator[None]:
+    """Run the body with the partial folder of the scene in place; when anything fails only finished work stays.
 
     It is made before the work, so that a path that cannot be written is found first.
     """
@@ -226,27 +202,25 @@ def _growing_scene(output: Path, identity: dict[str, Any] | None) -> Iterator[No
     try:
         with raise_on_all_ranks():
             if is_main:
-                start_scene_folder(output, identity)
+                start_scene_folder(run.output, _identity(run))
         yield
     except BaseException:
         if is_main:
-            discard_scene_folder(output)
+            discard_scene_folder(run.output)
         raise
 
 
-def _identity(
-    video: Video, recipe: ReconstructionRecipe, model_sha256: str | None, num_processes: int
-) -> dict[str, Any] | None:
+def _identity(run: ReconstructionRun) -> dict[str, Any] | None:
     """Return all that unfinished work depends on; None when the weights have no name."""
-    if model_sha256 is None:
+    if run.model_sha256 is None:
         return None
     return {
         "code_version": __version__,
-        "input": video.describe(),
-        "frame_indices": list(video.frame_indices),
-        "recipe": _with_overwrite_off(recipe.model_dump(mode="json")),
-        "checkpoint_sha256": model_sha256,
-        "num_processes": num_processes,
+        "input": run.video.describe(),
+        "frame_indices": list(run.video.frame_indices),
+        "recipe": _with_overwrite_off(run.recipe.model_dump(mode="json")),
+        "checkpoint_sha256": run.model_sha256,
+        "num_processes": current_process().world_size,
     }
 
 

@@ -1,4 +1,7 @@
-"""The recipe of a reconstruction: which frames, which network, how chunks are cut, joined and written."""
+"""The recipe of a reconstruction: which frames, which network, how chunks are cut, joined and written.
+
+The section settings sit in the rooms that read them and are composed here.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from scal3r_train.inference.input.settings import InputSettings
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings, LoopSettings
 from scal3r_train.inference.prediction import PointSource
 from scal3r_train.inference.streaming.settings import StreamingSettings
-from scal3r_train.model.load_model import ModelSettings
+from scal3r_train.model.load_model import LoadedModelSettings
 
 
-class ExportSettings(StrictModel):
-    """What is written, and how dense."""
+class SceneFolderSettings(StrictModel):
+    """What a reconstruction writes into its scene folder, and how dense (`scal3r export` has options of its own)."""
 
     min_confidence_ratio: float = Field(
         0.75, ge=0, description="Pixels below this share of their frame's mean confidence give no point."
@@ -39,7 +42,7 @@ class ReconstructionRecipe(StrictModel):
 
     task: Literal["reconstruct"] = "reconstruct"
     input: InputSettings = InputSettings()
-    model: ModelSettings = ModelSettings()
+    model: LoadedModelSettings = LoadedModelSettings()
     points: PointSource = Field(
         "depth", description="Points from depth and camera, or from the point head (which then runs too)."
     )
@@ -48,5 +51,8 @@ class ReconstructionRecipe(StrictModel):
     fusion: FusionSettings = FusionSettings()
     loop_closure: LoopSettings = LoopSettings()
     pose_graph: LoopEdgeSettings = LoopEdgeSettings()
-    export: ExportSettings = ExportSettings()
+    export: SceneFolderSettings = SceneFolderSettings()
     follow: StreamingSettings = StreamingSettings()
+    timeout_minutes: float = Field(
+        30.0, gt=0, description="How long a process waits for the slowest of the others before the run ends."
+    )

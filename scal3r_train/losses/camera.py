@@ -34,6 +34,11 @@ class CameraLossSettings(StrictModel):
         description="compare with the nearer of q and -q, the same rotation; false: raw values, as VGGT does",
     )
 
+    @property
+    def teaches(self) -> bool:
+        """Whether any term has a weight."""
+        return self.weight * max(self.translation_weight, self.rotation_weight, self.fov_weight) > 0
+
 
 def camera_terms(
     stages: Tensor, truth: Tensor, pose_mask: Tensor, translation_mask: Tensor, settings: CameraLossSettings

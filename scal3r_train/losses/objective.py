@@ -11,6 +11,7 @@ the same.
 Shapes: T refinement stages, B sequences, K chunks, S frames, H W pixels.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,9 +20,13 @@ from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.losses.camera import CameraLossSettings, camera_terms
-from scal3r_train.losses.depth import DepthLossSettings, depth_terms
+from scal3r_train.losses.depth_and_points import (
+    DepthLossSettings,
+    PointLossSettings,
+    depth_terms,
+    point_terms,
+)
 from scal3r_train.losses.motion import MotionLossSettings, motion_terms
-from scal3r_train.losses.points import PointLossSettings, point_terms
 from scal3r_train.losses.targets import Scope, SumOver, Targets
 from scal3r_train.losses.terms import WeightedTerm
 
@@ -38,6 +43,16 @@ class ObjectiveSettings(StrictModel):
     depth: DepthLossSettings = DepthLossSettings()
     points: PointLossSettings = PointLossSettings()
     motion: MotionLossSettings = MotionLossSettings()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads that learn from some term, by the names that `Scal3RModel.forward` takes."""
+        teaches = {
+            "camera": self.camera.teaches,
+            "depth": self.depth.teaches,
+            "points": self.points.teaches,
+        }
+        return tuple(name for name, does in teaches.items() if does)
 
 
 class Predictions(Protocol):
@@ -72,17 +87,33 @@ class Predictions(Protocol):
         """[B, K, S, h, w]: the encoder's, in scene units."""
 
 
+@dataclass(frozen=True)
+class RankSums:
+    """Sums over the ranks that hold the chunks of a step.
+
+    num_world: their number. over_world and over_group add detached tensors element-wise over these and over
+    the ranks of this one's context group, which hold chunks of the same B sequences.
+    """
+
+    num_world: int
+    over_world: SumOver
+    over_group: SumOver
+
+
+ONE_RANK = RankSums(1, lambda x: x, lambda x: x)
+
+
 def compute_terms(
     output: Predictions, targets: Targets, settings: ObjectiveSettings
 ) -> dict[str, WeightedTerm]:
     """All terms of the chunks this rank holds, by the names that logs use.
 
-    Computed in float32 or wider, outside autocast. Heads that gave None and losses of weight 0 are absent, so
-    all ranks have the same terms in the same order. Raises UserError when nothing is left.
+    Computed in float32 or wider, outside autocast. Heads that gave None and losses without weight are absent,
+    so all ranks have the same terms in the same order. Raises UserError when nothing is left.
     """
     terms: dict[str, WeightedTerm] = {}
     with torch.autocast(targets.depth.device.type, enabled=False):
-        if output.pose_encoding_stages is not None and settings.camera.weight > 0:
+        if output.pose_encoding_stages is not None and settings.camera.teaches:
             terms |= camera_terms(
                 output.pose_encoding_stages,
                 targets.pose_encoding,
@@ -90,10 +121,10 @@ def compute_terms(
                 translation_mask=targets.has_scale,
                 settings=settings.camera,
             )
-        if output.depth is not None and settings.depth.weight > 0:
+        if output.depth is not None and settings.depth.teaches:
             assert output.depth_conf is not None, "a depth head predicts its confidence"
             terms |= depth_terms(output.depth, output.depth_conf, targets.depth, targets.mask, settings.depth)
-        if output.world_points is not None and settings.points.weight > 0:
+        if output.world_points is not None and settings.points.teaches:
             assert output.world_points_conf is not None, "a point head predicts its confidence"
             terms |= point_terms(
                 output.world_points,
@@ -113,20 +144,16 @@ def compute_terms(
 def reduce_terms(
     terms: dict[str, WeightedTerm],
     average: Scope,
-    sum_over_group: SumOver,
     chunk_mask: Tensor,
-    num_world: int,
-    sum_over_world: SumOver,
+    sums: RankSums,
     num_averaged: Tensor | float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """This rank's loss (a scalar with gradient) and the step's logs: the terms' unweighted means and `loss`.
 
-    The logs are detached scalars, equal on all ranks. chunk_mask [B, K] marks real chunks. sum_over_group and
-    sum_over_world add detached tensors element-wise over the ranks of the context group, which hold chunks of
-    the same B sequences, and over all num_world ranks. Every rank makes the same calls: one over the group if
-    the average is "sequence", one over the world for N or S unless num_averaged gives it, one over the world
-    for the logs. num_averaged: N or S where the step plan knows it; with gradient accumulation their mean
-    over the accumulated micro-steps, whose losses the engine averages.
+    The logs are detached scalars, equal on all ranks. chunk_mask [B, K] marks real chunks. Every rank makes the same
+    calls: one over the group if the average is "sequence", one over the world for N or S unless num_averaged gives
+    it, one over the world for the logs. num_averaged: N or S where the step plan knows it; with gradient accumulation
+    their mean over the accumulated micro-steps, whose losses the engine averages.
     """
     names, weighted = list(terms), list(terms.values())
     totals = torch.stack([entry.term.total for entry in weighted])  # [terms, B, K]
@@ -134,13 +161,13 @@ def reduce_terms(
     if average == "chunk":
         share = chunk_mask.sum()
     else:
-        counts, share = counts_of_sequences(counts, sum_over_group)
+        counts, share = counts_of_sequences(counts, sums.over_group)
     if num_averaged is None:
-        num_averaged = sum_over_world(share.double().reshape(1)).clamp(min=1).to(totals.dtype)
+        num_averaged = sums.over_world(share.double().reshape(1)).clamp(min=1).to(totals.dtype)
     # Counts of 0 come with totals of 0: the quotient is an exact zero that stays attached to the graph.
-    means = num_world / num_averaged * (totals / counts.clamp(min=1)).sum(dim=(1, 2))
+    means = sums.num_world / num_averaged * (totals / counts.clamp(min=1)).sum(dim=(1, 2))
     loss = torch.stack([entry.weight * mean for entry, mean in zip(weighted, means, strict=True)]).sum()
-    logged = sum_over_world(torch.cat([means.detach(), loss.detach().reshape(1)])) / num_world
+    logged = sums.over_world(torch.cat([means.detach(), loss.detach().reshape(1)])) / sums.num_world
     return loss, dict(zip([*names, "loss"], logged.unbind(), strict=True))
 
 

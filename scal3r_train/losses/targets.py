@@ -1,12 +1,14 @@
 """Ground truth in the form that the model predicts it, in units of the scene's scale.
 
-Everything is in the coordinates of its own chunk and divided by the scale of the chunk, or of the whole
-sequence: then the distances of all its chunks, wherever they are, are summed over the context group.
-Predictions are never rescaled: the model learns the unit. Shapes: B sequences, K chunks, S frames, H W
-pixels.
+Everything is in the coordinates of its own chunk and divided by the scale: the mean distance of the valid points to
+the origin of the chunk they belong to, s = (sum m |X|) / (sum m), of the chunk or of the whole sequence. Sum and
+count are kept apart because both are separable: of a sequence, those of all chunks, wherever they are, are summed
+over the context group. Points, depth and translations are divided alike (VGGT's scene normalisation, without its
+1e-3 in the denominator). Predictions are never rescaled: the model learns the unit.
+Shapes: B sequences, K chunks, S frames, H W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,14 +18,30 @@ from torch import Tensor
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.geometry.camera import world_points_from_depth
-from scal3r_train.geometry.normalization import distance_sums, mean_distance
 from scal3r_train.geometry.pose_encoding import encode_pose
 from scal3r_train.losses.terms import masked, per_chunk
 
 Scope = Literal["chunk", "sequence"]
 SumOver = Callable[[Tensor], Tensor]
-
 MIN_SCALE, MAX_SCALE = 1e-6, 1e6
+
+
+def distance_sums(points: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of |X| over the valid points of each chunk, and their number: two float64 tensors [B, K].
+
+    points [B, K, S, H, W, 3] in the chunk's coordinates; mask [B, K, S, H, W] bool, True where a point is
+    valid. Invalid points may hold anything. float64, because sums over chunks in another order must agree.
+    """
+    distance = torch.linalg.vector_norm(points, dim=-1)
+    distance = torch.where(mask, distance, torch.zeros_like(distance))
+    return distance.flatten(2).sum(-1, dtype=torch.float64), mask.flatten(2).sum(-1, dtype=torch.float64)
+
+
+def mean_distance(distance_sum: Tensor, count: Tensor) -> Tensor:
+    """The scale s = distance_sum / count of any shape; exactly 1 where there is no point to measure (count
+    0).
+    """
+    return torch.where(count > 0, distance_sum / count.clamp(min=1), torch.ones_like(distance_sum))
 
 
 @dataclass(frozen=True)
@@ -53,17 +71,15 @@ def build_targets(
 
     scope: whose mean distance is the unit. "sequence" calls sum_over_group once, with [B, 2]: the
     element-wise sum over the ranks of the context group, which all hold chunks of the same B sequences in the
-    same order. A chunk with fewer than min_valid_pixels pixels of depth counts as one without depth. Raises
-    UserError naming sequence and field when the ground truth of a real chunk is not finite, or its scale
-    outside [1e-6, 1e6]. That reads the values: one synchronisation, none when the batch is on the CPU.
+    same order. A chunk with fewer than min_valid_pixels pixels of depth counts as one without depth. No value is read
+    back from the device: the batch must have passed require_finite, which is cheap on the CPU, and whoever uses the
+    targets gives their scale to require_sane_scale once it waits for the device anyway.
     """
-    require_finite(batch)
     with torch.no_grad(), torch.autocast(batch.depth.device.type, enabled=False):
         mask = valid_pixels(batch, min_valid_pixels)
         points = world_points_from_depth(batch.depth, batch.intrinsics, batch.extrinsics)
         points = masked(points, mask[..., None])
         scale, has_scale = measure_scale(points, mask, batch, scope, sum_over_group)
-        require_sane_scale(scale, batch.sequence_ids)
         scale = scale.to(batch.depth.dtype)
         height, width = batch.depth.shape[-2:]
         encoding = encode_pose(batch.extrinsics, batch.intrinsics, (height, width))
@@ -107,16 +123,19 @@ def require_finite(batch: SequenceBatch) -> None:
         field, sequence = is_bad.nonzero()[0].tolist()
         raise UserError(
             f"{list(fields)[field]} of sequence {batch.sequence_ids[sequence]!r} contain NaN or infinity; "
-            "mend or remove it (`scal3r data check` finds the frame)"
+            "correct or remove it (`scal3r data check` finds the frame)"
         )
 
 
-def require_sane_scale(scale: Tensor, sequence_ids: tuple[str, ...]) -> None:
-    """Raise UserError naming the first sequence whose scale cannot be right. scale [B, K]."""
-    is_bad = ~((scale >= MIN_SCALE) & (scale <= MAX_SCALE))
-    if is_bad.any():
-        sequence, chunk = is_bad.nonzero()[0].tolist()
-        raise UserError(
-            f"mean distance {scale[sequence, chunk].item():g} of sequence {sequence_ids[sequence]!r} is "
-            f"outside [{MIN_SCALE:g}, {MAX_SCALE:g}]; check the unit of its depth"
-        )
+def require_sane_scale(scales: Sequence[float], sequence_ids: Sequence[str]) -> None:
+    """Raise UserError naming the first sequence whose scale cannot be right: outside [1e-6, 1e6] or NaN.
+
+    scales: the scale [B, K] of B sequences flattened, as numbers; sequence_ids: their B names.
+    """
+    for place, scale in enumerate(scales):
+        if not MIN_SCALE <= scale <= MAX_SCALE:
+            name = sequence_ids[place * len(sequence_ids) // len(scales)]
+            raise UserError(
+                f"mean distance {scale:g} of sequence {name!r} is outside [{MIN_SCALE:g}, {MAX_SCALE:g}]; check the "
+                "unit of its depth"
+            )

@@ -1,4 +1,4 @@
-"""What a loss is made of before anything is averaged: sums and numbers of element losses, per chunk.
+"""What every loss is made of before anything is averaged: sums and numbers of element losses, per chunk.
 
 Shapes: B sequences, K chunks; "..." any further dimensions of a chunk (frames, pixels, components). Nothing
 here replaces a non-finite value: a NaN or infinity reaches the total, and the trainer's vote finds it.

@@ -1,8 +1,9 @@
-"""Depth errors after scaling by medians. Shapes: ... any leading axes, S frames, H W pixels.
+"""Errors of a depth map after scaling by medians: AbsRel, delta thresholds, RMSE.
 
 Valid are pixels whose true depth is above 0 and, for `depth_errors`, whose estimate is too. The scale is the ratio of
 the median true depth to the median estimate (of an even number of pixels the lower of the two middle ones), as in
 Zhou et al. 2017. The measures are those of Eigen et al. 2014.
+Shapes: ... any leading axes, S frames, H W pixels.
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ def abs_rel_after_median(estimate: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         estimate, truth: depth of one scene, any equal shape; truth 0 is invalid. NaN when nothing is valid.
+
+    Nothing is read back from the device.
     """
-    valid = truth > 0
-    if not valid.any():
-        return truth.new_full((), float("nan"))
-    ours, true = estimate[valid], truth[valid]
-    scale = true.median() / ours.median()
-    return ((scale * ours - true).abs() / true).mean()
+    invalid = truth <= 0
+    ours, true = (depth.masked_fill(invalid, float("nan")) for depth in (estimate, truth))
+    scale = true.nanmedian() / ours.nanmedian()
+    errors = ((scale * ours - true).abs() / true).masked_fill(invalid, 0.0)
+    return errors.sum() / (~invalid).sum()
 
 
 def depth_errors(estimate: Tensor, truth: Tensor, scale: DepthScale = "per_sequence") -> DepthErrors:

@@ -1,4 +1,4 @@
-"""Refining an alignment by the clouds themselves: the iterative closest point method, point to point, robust.
+"""ICP, which refines an alignment by the clouds themselves: iterative closest points, point to point, robust.
 
 After Besl and McKay 1992. Each round pairs points of the estimate with the nearest true points and true points with the
 nearest of the estimate, drops pairs that are too far apart, and fits rigid motion or similarity to the rest by

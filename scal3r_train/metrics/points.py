@@ -1,10 +1,8 @@
 """How well a reconstructed point cloud covers the true one: accuracy, completeness, Chamfer, F1.
 
 Both clouds are in one frame, in the truth's units (metres, as the names say, when it is metric), and thinned alike.
-Sources: Jensen et al. 2014 (DTU: accuracy, completeness), Knapitsch et al. 2017 (precision, recall, F1),
-docs/metrics.md. Shapes: N points of the estimate, M of the truth.
-
-Exact nearest neighbours between large point clouds. Shapes: N queries, M points.
+Nearest neighbours are exact (a k-d tree). Sources: Jensen et al. 2014 (DTU: accuracy, completeness), Knapitsch et
+al. 2017 (precision, recall, F1), docs/metrics.md. Shapes: N points of the estimate (or queries), M of the truth.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Relative pose errors between pairs of frames, and the area under their accuracy curve.
+"""Errors of the motion between two poses: AUC over pairs of frames, and RPE over steps of frames or metres.
 
-Shapes: ... any leading axes, S frames, Q pairs; of S frames there are S (S - 1) / 2.
-
-The relative pose error (RPE): how wrong the motion between two poses is, over steps of frames or of metres.
-
-After Sturm et al. 2012: E = (true motion)^-1 (estimated motion), of which the length of the translation and the
-angle of the rotation are taken. Shapes: S poses, Q pairs.
+AUC: angles of relative rotation and translation direction of all pairs, and the area under their accuracy curve.
+RPE, after Sturm et al. 2012: E = (true motion)^-1 (estimated motion), of which the length of the translation and the
+angle of the rotation are taken.
+Shapes: ... any leading axes, S poses or frames, Q pairs; of S frames there are S (S - 1) / 2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Thinning of point clouds: one point per occupied voxel, the mean of the points in it.
+"""Voxel downsampling for scores: one point per occupied voxel, the mean of the points in it.
 
 Points come in blocks and only occupied voxels are kept, so memory is bounded by their number. Which voxel a point is
 in does not depend on the other points, and two clouds that are thinned with one grid can be compared. The result is

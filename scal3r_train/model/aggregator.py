@@ -13,12 +13,13 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.model.activation_checkpointing import Result, recompute
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import CheckpointedBlock
-from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, MotionEstimate, reference_first_order
+from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, MotionEstimate, reference_first
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.motion_encoder import MotionPatchEncoder
@@ -28,12 +29,16 @@ from scal3r_train.model.rope import TokenPositions, token_positions
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 AGGREGATOR_NORM_EPS = 1e-5
+EMBEDDING = -1  # as a tapped layer: the tokens before layer 0, as both halves
 
 
 def normalize_images(images: Tensor) -> Tensor:
     """Return images [..., 3, H, W] in [0, 1] with ImageNet's mean and standard deviation removed."""
-    mean = images.new_tensor(IMAGE_MEAN).view(3, 1, 1)
-    std = images.new_tensor(IMAGE_STD).view(3, 1, 1)
+    # Filled on the device: a tensor of these numbers would be copied there, and the host would wait for it.
+    mean, std = (
+        torch.cat([images.new_full((1, 1, 1), value) for value in values])
+        for values in (IMAGE_MEAN, IMAGE_STD)
+    )
     return (images - mean) / std
 
 
@@ -65,9 +70,9 @@ class Tap(NamedTuple):
     frame_half: Tensor
     layer_half: Tensor
 
-    def unflattened(self, leading: torch.Size) -> Tap:
-        """Return halves [B * K, 1, ...] as [B, K, ...]."""
-        return Tap(*(half.reshape(*leading, *half.shape[2:]) for half in (self.frame_half, self.layer_half)))
+    def with_chunks_of(self, num_sequences: int) -> Tap:
+        """Return halves [B * K, 1, ...], each chunk a sequence of its own, as [B, K, ...]."""
+        return Tap(*(rearrange(half, "(b k) 1 ... -> b k ...", b=num_sequences) for half in self))
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,10 @@ class ChunkFeatures:
     taps: dict[int, Tap]
     motion: MotionEstimate | None
 
-    def unflattened(self, leading: torch.Size) -> ChunkFeatures:
-        """Return the features of chunks [B * K, 1, ...] as [B, K, ...]."""
-        motion = None if self.motion is None else self.motion.unflattened(leading)
-        return ChunkFeatures({layer: tap.unflattened(leading) for layer, tap in self.taps.items()}, motion)
+    def with_chunks_of(self, num_sequences: int) -> ChunkFeatures:
+        """Return features [B * K, 1, ...], each chunk a sequence of its own, as [B, K, ...]."""
+        taps = {layer: tap.with_chunks_of(num_sequences) for layer, tap in self.taps.items()}
+        return ChunkFeatures(taps, None if self.motion is None else self.motion.with_chunks_of(num_sequences))
 
 
 TapReader = Callable[[int, Tap], Any]
@@ -129,7 +134,7 @@ class MemoryRead:
 class Aggregator(nn.Module):
     """Patch encoder, special tokens, alternating attention and memories.
 
-    `recomputes_segments` makes the encoder, and each chunk batch's visit between two memories, one region that is
+    `recomputes_segments` makes the encoder, and each chunk batch's passage of a segment, one region that is
     computed again in backward; sums over the context lie between regions, so recomputation never repeats one.
     `frames_per_pass` bounds how many frames pass the encoder or a frame block together; None: all of them.
     """
@@ -157,34 +162,34 @@ class Aggregator(nn.Module):
     def forward(
         self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
     ) -> list[ChunkFeatures]:
-        """Return, for each image batch, the requested taps, frames in processing order, and the motion."""
+        """Return, for each image batch, the taps of the requested layers or `EMBEDDING`, and the measured motion."""
         if self.memory_scope == "sequence":
             return self._run(batches, num_sequences, tap_layers)
         starts = [0, *accumulate(batch.images.shape[:2].numel() for batch in batches)]
         alone = [batch.one_row_per_chunk(start) for batch, start in zip(batches, starts, strict=False)]
         features = self._run(alone, starts[-1], tap_layers)
         return [
-            of_batch.unflattened(batch.images.shape[:2])
+            of_batch.with_chunks_of(len(batch.images))
             for batch, of_batch in zip(batches, features, strict=True)
         ]
 
     def _run(
         self, batches: Sequence[ImageBatch], num_sequences: int, tap_layers: Sequence[int]
     ) -> list[ChunkFeatures]:
-        states = [AggregatorState(self.embed(batch), {}) for batch in batches]
+        states = [_before_layers(self.embed(batch), tap_layers) for batch in batches]
         read: MemoryRead | None = None
         queries: list[Tensor | None] = [None] * len(states)
         for layers in [*self.segments(), range(self.num_layers, self.num_layers)]:
-            visits = [
-                self._recomputed(self.visit, state, read, asked, layers, tap_layers)
+            passed = [
+                self._recomputed(self.forward_segment, state, read, asked, layers, tap_layers)
                 for state, asked in zip(states, queries, strict=True)
             ]
-            states = [state for state, _ in visits]
+            states = [state for state, _ in passed]
             unit = self.memory_after(layers)
             if unit is None:
                 break
             in_order = [state.batch for state in states]
-            gradients = [gradient for _, gradient in visits if gradient is not None]
+            gradients = [gradient for _, gradient in passed if gradient is not None]
             finish = unit.start_sum(in_order, gradients, num_sequences)
             # Queries need no sum: they are made while it is under way, unless the next region makes them itself.
             queries = [None if self.recomputes_segments else unit.queries(batch) for batch in in_order]
@@ -218,7 +223,7 @@ class Aggregator(nn.Module):
             )
         images = normalize_images(batch.images.to(self.camera_token.dtype))
         patches, motion = self._recomputed(self._encode, images)
-        patches = patches[:, :, reference_first_order(patches.shape[2])]
+        patches = reference_first(patches, dim=2)
         num_sequences, num_chunks, num_frames = patches.shape[:3]
         reference, others = torch.cat([self.camera_token, self.register_token], dim=2)[0].to(patches.dtype)
         special = torch.cat([reference[None], others.expand(num_frames - 1, -1, -1)])
@@ -238,10 +243,12 @@ class Aggregator(nn.Module):
     def _patch_tokens(self, images: Tensor) -> Tensor:
         if self.frames_per_pass is None or not self.patch_embed.frames_are_independent:
             return self.patch_embed(images)
-        frames = images.flatten(0, 2).split(self.frames_per_pass)
-        return torch.cat([self.patch_embed(part) for part in frames]).unflatten(0, images.shape[:3])
+        num_sequences, num_chunks = images.shape[:2]
+        frames = rearrange(images, "b k s c h w -> (b k s) c h w").split(self.frames_per_pass)
+        tokens = torch.cat([self.patch_embed(part) for part in frames])
+        return rearrange(tokens, "(b k s) n c -> b k s n c", b=num_sequences, k=num_chunks)
 
-    def visit(
+    def forward_segment(
         self,
         state: AggregatorState,
         read: MemoryRead | None,
@@ -252,11 +259,11 @@ class Aggregator(nn.Module):
         *,
         writes: bool = True,
     ) -> tuple[AggregatorState, FastWeights | None]:
-        """Take one chunk batch from after a memory's sum to the next memory's gradient.
+        """Pass one chunk batch through a segment: from an updated memory to the gradient for the next one.
 
         Apply the memory to `read`, if any, pass consecutive layers, and return the chunks' gradient for the memory
-        behind them, if there is one and the visit `writes`. What depends on other chunks and processes happens between
-        visits.
+        behind them, if there is one and this pass `writes`. What depends on other chunks and processes happens between
+        segments: `_run` does it for all chunks of a rank at once, inference/network/segment_schedule.py chunk by chunk.
         """
         if read is not None:
             batch = read.unit.apply_weights(state.batch, read.weights, queries)
@@ -270,15 +277,18 @@ class Aggregator(nn.Module):
     ) -> AggregatorState:
         """Pass one chunk batch through consecutive layers, before the memory of the last one."""
         x, taps, pending = state.batch.tokens, dict(state.taps), None
+        num_sequences, num_chunks, num_frames = x.shape[:3]
         table = state.batch.positions.table(self.head_dim, self.rope_frequency, x.dtype)
         for j in layers:
-            frames = x.flatten(0, 2)
+            frames = rearrange(x, "b k s p c -> (b k s) p c")
             parts = [
                 self.frame_blocks[j](part, table)
                 for part in frames.split(self.frames_per_pass or len(frames))
             ]
-            x = frame_half = (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(x.shape)
-            x = self.global_blocks[j](x.flatten(0, 1).flatten(1, 2), table).reshape(x.shape)
+            frames = parts[0] if len(parts) == 1 else torch.cat(parts)
+            frame_half = rearrange(frames, "(b k s) p c -> b k s p c", b=num_sequences, k=num_chunks)
+            chunks = self.global_blocks[j](rearrange(frame_half, "b k s p c -> (b k) (s p) c"), table)
+            x = rearrange(chunks, "(b k) (s p) c -> b k s p c", b=num_sequences, s=num_frames)
             if j in tap_layers and str(j) in self.memory_units:
                 pending = frame_half
             elif j in tap_layers:
@@ -290,6 +300,12 @@ class Aggregator(nn.Module):
         if self.recomputes_segments and self.training:
             return recompute(function, *inputs)
         return function(*inputs)
+
+
+def _before_layers(batch: ChunkBatch, tap_layers: Sequence[int]) -> AggregatorState:
+    return AggregatorState(
+        batch, {EMBEDDING: Tap(batch.tokens, batch.tokens)} if EMBEDDING in tap_layers else {}
+    )
 
 
 def _after_memory(

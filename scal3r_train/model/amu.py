@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.model import fast_weight
@@ -65,7 +66,8 @@ class AdaptiveMemoryUnit(Recomputed):
     `sum_over_context` receives the fused gradient of the sequences held here, [B, numel(w0) + numel(w1) + numel(w2)],
     starts its sum over the processes that hold other chunks of the same sequences, and returns a function that
     returns it. It must be differentiable. Every process that shares a sequence must start as many sums, also alone.
-    All maths runs in at least float32, whatever autocast says. Nothing persists from one sequence to the next.
+    All maths runs in at least float32, whatever autocast says (precision.py says where in TF32). Nothing persists from
+    one sequence to the next.
     `frames_per_pass` bounds how many frames of every chunk are written or read together (the gradient is a sum over
     tokens, an answer that of one token, so this changes rounding only); None: all.
     """
@@ -130,7 +132,7 @@ class AdaptiveMemoryUnit(Recomputed):
         `queries` are those of `queries(batch)`, made here when not given.
         """
         if batch.sequences != tuple(range(len(weights.w0))):
-            weights = FastWeights(*(matrix[list(batch.sequences)] for matrix in weights))
+            weights = FastWeights(*(_rows(matrix, batch.sequences) for matrix in weights))
         table, mask = self._table(batch), batch.chunk_mask
         # Queries that have been made for all frames are in memory already: nothing is saved by cutting.
         passes = self._passes(batch.tokens) if queries is None else (batch.tokens,)
@@ -192,17 +194,23 @@ class AdaptiveMemoryUnit(Recomputed):
 
     def _write(self, tokens: Tensor, table: RotaryTable | None, chunk_mask: Tensor | None) -> FastWeights:
         x = self.patch_tokens(tokens)
-        projected = self.qkv(x, slice(x.shape[-1], None))
-        keys, values = projected.unflatten(-1, (2, self.num_heads, -1)).movedim(-3, 0)
-        keys = _rotated(_merge(self.k_norm(keys)), table)
+        keys, values = rearrange(
+            self.qkv(x, slice(x.shape[-1], None)),
+            "b k s n (kv e d) -> kv b k s n e d",
+            kv=2,
+            e=self.num_heads,
+        )
+        keys = _rotated(_tokens_per_head(self.k_norm(keys)), table)
         weights = FastWeights(*(w.to(x.dtype) for w in (self.w0, self.w1, self.w2)))
         rates = self.token_rates(x, chunk_mask)
-        return fast_weight.ascent_gradient(weights, keys, _merge(values), rates)
+        return fast_weight.ascent_gradient(weights, keys, _tokens_per_head(values), rates)
 
     def _query(self, tokens: Tensor, table: RotaryTable | None) -> Tensor:
         x = self.patch_tokens(tokens)
-        queries = self.qkv(x, slice(0, x.shape[-1])).unflatten(-1, (self.num_heads, -1))
-        return _rotated(_merge(self.q_norm(queries)), table)
+        queries = rearrange(
+            self.qkv(x, slice(0, x.shape[-1])), "b k s n (e d) -> b k s n e d", e=self.num_heads
+        )
+        return _rotated(_tokens_per_head(self.q_norm(queries)), table)
 
     def _update(self, *gradient: Tensor) -> FastWeights:
         dtype = gradient[0].dtype
@@ -231,7 +239,8 @@ class AdaptiveMemoryUnit(Recomputed):
 
         docs/numerics.md#memory-read.
         """
-        return self.o_norm(fast_weight.forward(weights, queries).transpose(1, 2)).flatten(2)
+        of_heads = rearrange(fast_weight.forward(weights, queries), "b e l d -> b l e d")
+        return rearrange(self.o_norm(of_heads), "b l e d -> b l (e d)")
 
     def modulated(self, answers: Tensor, chunk_mask: Tensor | None = None) -> Tensor:
         """Return gate * (LN(answers) * (1 + scale) + shift), all three predicted from the answers, [..., C]."""
@@ -247,10 +256,13 @@ class AdaptiveMemoryUnit(Recomputed):
         docs/numerics.md#memory-gradient.
         """
         offset = self.base_lr + math.log(-math.expm1(-self.base_lr))
-        rates = F.softplus(self.lrs(x) + offset).unflatten(-1, (3, self.num_heads))
+        rates = rearrange(
+            F.softplus(self.lrs(x) + offset), "b k s n (matrix e) -> b k s n matrix e", matrix=3
+        )
         if chunk_mask is not None:
-            rates = rates * chunk_mask[:, :, None, None, None, None].to(rates.dtype)
-        return TokenRates(*(rate.flatten(1, 3).mT for rate in rates.unbind(-2)))
+            rates = rates * rearrange(chunk_mask, "b k -> b k 1 1 1 1").to(rates.dtype)
+        # Split before folded: the gradient then comes back contiguous, which decides how sums over it are rounded.
+        return TokenRates(*(rearrange(rate, "b k s n e -> b e (k s n)") for rate in rates.unbind(-2)))
 
     def patch_tokens(self, tokens: Tensor) -> Tensor:
         """Return the patch tokens of tokens [B, K, S, P, C] in at least float32."""
@@ -258,9 +270,17 @@ class AdaptiveMemoryUnit(Recomputed):
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _merge(x: Tensor) -> Tensor:
+def _rows(matrix: Tensor, sequences: Sequence[int]) -> Tensor:
+    """Return the rows of some sequences without an index on the device: a view of the one or of those in a row."""
+    first, count = sequences[0], len(sequences)
+    if tuple(sequences) == tuple(range(first, first + count)):
+        return matrix[first : first + count]
+    return torch.stack([matrix[sequence] for sequence in sequences])
+
+
+def _tokens_per_head(x: Tensor) -> Tensor:
     """Return [B, K, S, N, E, D] as [B, E, L, D]."""
-    return x.flatten(1, 3).transpose(1, 2)
+    return rearrange(x, "b k s n e d -> b e (k s n) d")
 
 
 def _rotated(x: Tensor, table: RotaryTable | None) -> Tensor:

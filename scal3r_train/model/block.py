@@ -5,12 +5,19 @@ Shapes: A independent sequences (frames or chunks), N tokens, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.model.activation_checkpointing import Recomputed
 from scal3r_train.model.rope import RotaryTable, rotate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class LayerScale(nn.Module):
@@ -52,8 +59,53 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+def sdpa(
+    _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: None, **_options: Any
+) -> tuple[Tensor, None]:
+    """Attend by torch's fused kernels: queries, keys and values [A, h, N, d] to [A, N, h, d]."""
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2), None
+
+
+def eager(
+    _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: None, **_options: Any
+) -> tuple[Tensor, Tensor]:
+    """Attend in plain operations, which shows the weights [A, h, N, N] and costs their memory."""
+    weights = torch.softmax(query @ key.mT / query.shape[-1] ** 0.5, dim=-1)
+    return (weights @ value).transpose(1, 2), weights
+
+
+def attention_function(name: str | None, dtype: torch.dtype) -> AttentionFunction:
+    """Return the attention of a transformers name, in transformers' interface.
+
+    The flash kernels know half precision only; float32 attention (the camera head's) takes sdpa beside them.
+
+    Raises:
+        KeyError: transformers knows no such attention.
+    """
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    if name in (None, "sdpa") or (name is not None and "flash" in name and not is_half):
+        return sdpa
+    if name == "eager":
+        return eager
+    # Imported here: it takes seconds, which the two above have no use for.
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: PLC0415
+
+    return ALL_ATTENTION_FUNCTIONS[name]
+
+
 class Attention(nn.Module):
-    """Multi-head attention with optional qk-norm and rotary embedding."""
+    """Multi-head attention with optional qk-norm and rotary embedding.
+
+    Attributes:
+        config: of the model, whose `attn_implementation` names the kernel; None outside of a model: sdpa.
+        is_causal: part of transformers' interface; every token attends to every other.
+    """
+
+    config: PreTrainedConfig | None = None
+    is_causal = False
 
     def __init__(self, dim: int, num_heads: int, *, qk_norm: bool) -> None:
         """Split `dim` into `num_heads`; qk_norm adds a LayerNorm per head to queries and keys."""
@@ -67,14 +119,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: RotaryTable | None) -> Tensor:
         """Attend within each sequence of x, [A, N, C]; the rotary table's rows repeat along N."""
-        num_sequences, num_tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(num_sequences, num_tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k, v = rearrange(self.qkv(x), "a n (qkv h d) -> qkv a h n d", qkv=3, h=self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
-        y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-        return self.proj(y.transpose(1, 2).reshape(num_sequences, num_tokens, dim))
+        name = None if self.config is None else self.config._attn_implementation
+        attend = attention_function(name, v.dtype)
+        y, _ = attend(
+            self, q.to(v.dtype), k.to(v.dtype), v, None, scaling=q.shape[-1] ** -0.5, is_causal=False
+        )
+        return self.proj(rearrange(y, "a n h d -> a n (h d)"))
 
 
 class Block(nn.Module):
@@ -106,8 +160,14 @@ class Block(nn.Module):
 
 
 class CheckpointedBlock(Recomputed, Block):
-    """A block that can compute its activations again in backward."""
+    """A block that can compute its activations again in backward, and run compiled."""
+
+    _compiled: Callable[..., Tensor] | None = None
+
+    def compile_region(self, backend: str) -> None:
+        """Run compiled from now on; recomputation calls the compiled code again."""
+        self._compiled = torch.compile(super().forward, backend=backend)
 
     def forward(self, x: Tensor, rotary: RotaryTable | None = None) -> Tensor:
         """Update x, [A, N, C]."""
-        return self.recomputed(super().forward, x, rotary)
+        return self.recomputed(self._compiled or super().forward, x, rotary)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
+from scal3r_train.model.pixel_values import NestedChunks
 from scal3r_train.model.rope import TokenPositions
-
-NestedChunks = Sequence[Sequence[Tensor]]
 
 
 class MotionEstimate(NamedTuple):
@@ -31,9 +31,9 @@ class MotionEstimate(NamedTuple):
     flow: Tensor
     inverse_depth: Tensor
 
-    def unflattened(self, leading: torch.Size) -> MotionEstimate:
-        """Return fields [B * K, 1, ...] as [B, K, ...]."""
-        return MotionEstimate(*(field.reshape(*leading, *field.shape[2:]) for field in self))
+    def with_chunks_of(self, num_sequences: int) -> MotionEstimate:
+        """Return fields [B * K, 1, ...], each chunk a sequence of its own, as [B, K, ...]."""
+        return MotionEstimate(*(rearrange(field, "(b k) 1 ... -> b k ...", b=num_sequences) for field in self))
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class ImageBatch:
 
     def one_row_per_chunk(self, first: int) -> ImageBatch:
         """Return the batch as if each chunk were a sequence of its own, [B * K, 1, ...], numbered from `first`."""
-        images = self.images.flatten(0, 1)[:, None]
-        mask = None if self.chunk_mask is None else self.chunk_mask.flatten()[:, None]
+        images = rearrange(self.images, "b k ... -> (b k) 1 ...")
+        mask = None if self.chunk_mask is None else rearrange(self.chunk_mask, "b k -> (b k) 1")
         return ImageBatch(images, tuple(range(first, first + len(images))), self.places, mask)
 
 
@@ -93,10 +93,23 @@ def reference_first_order(num_frames: int) -> list[int]:
     return [reference, *range(reference), *range(reference + 1, num_frames)]
 
 
-def temporal_order(num_frames: int) -> list[int]:
-    """Return the order that undoes `reference_first_order`."""
-    order = reference_first_order(num_frames)
-    return sorted(range(num_frames), key=order.__getitem__)
+def reference_first(x: Tensor, dim: int) -> Tensor:
+    """Return x, whose axis `dim` is the frames of a chunk in temporal order, in processing order.
+
+    One copy on the device: a list of indices would have to travel there first, and its gradient is a scatter.
+    """
+    num_frames = x.shape[dim]
+    reference = reference_index(num_frames)
+    before, first, after = x.split([reference, 1, num_frames - reference - 1], dim)
+    return torch.cat([first, before, after], dim)
+
+
+def in_temporal_order(x: Tensor, dim: int) -> Tensor:
+    """Return x, whose axis `dim` is the frames of a chunk in processing order, in temporal order."""
+    num_frames = x.shape[dim]
+    reference = reference_index(num_frames)
+    first, before, after = x.split([1, reference, num_frames - reference - 1], dim)
+    return torch.cat([before, first, after], dim)
 
 
 def batch_images(
@@ -105,17 +118,15 @@ def batch_images(
     """Group the chunks of a call into batches of equal shape.
 
     Args:
-        images: [B, K, S, 3, H, W], or one list per sequence of chunks [S, 3, H, W] that may differ in S, H and W. A
-            sequence whose chunks are all held by other processes is an empty list.
+        images: checked [B, K, S, 3, H, W], or one list per sequence of chunks [S, 3, H, W] that may differ in S, H
+            and W. A sequence whose chunks are all held by other processes is an empty list.
         chunk_mask: [B, K] bool, False for padding; only for tensor input (lists need no padding).
         chunks_per_pass: the most chunks of a sequence in one batch; None for all that are equal.
 
     Raises:
-        ValueError: the input is empty or has another shape.
+        ValueError: the mask does not fit the images.
     """
     if isinstance(images, Tensor):
-        if images.dim() != 6 or images.shape[3] != 3 or 0 in images.shape:
-            raise ValueError(f"images must be non-empty [B, K, S, 3, H, W], got {list(images.shape)}")
         if chunk_mask is not None and chunk_mask.shape != images.shape[:2]:
             raise ValueError(f"chunk_mask must be {list(images.shape[:2])}, got {list(chunk_mask.shape)}")
         size = chunks_per_pass or images.shape[1]
@@ -135,10 +146,6 @@ def batch_images(
 def _batch_sequence(sequence: int, chunks: Sequence[Tensor], chunks_per_pass: int | None) -> list[ImageBatch]:
     places_by_shape: dict[torch.Size, list[int]] = {}
     for place, chunk in enumerate(chunks):
-        if chunk.dim() != 4 or chunk.shape[1] != 3 or 0 in chunk.shape:
-            raise ValueError(
-                f"sequence {sequence} chunk {place} must be [S, 3, H, W], got {list(chunk.shape)}"
-            )
         places_by_shape.setdefault(chunk.shape, []).append(place)
     return [
         ImageBatch(

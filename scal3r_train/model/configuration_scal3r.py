@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
+
+# The file that a saved folder gets for those who have not imported this package, and what transformers finds in it.
+AUTO_FILE = Path(__file__).with_name("scal3r_auto.py")
+AUTO_MAP = {
+    name: f"{AUTO_FILE.stem}.{ours}"
+    for name, ours in (("AutoConfig", "Scal3RConfig"), ("AutoModel", "Scal3RModel"))
+}
 
 PatchEncoderKind = Literal["dinov2", "conv", "correlation", "correlation_pyramid"]
 
@@ -137,6 +146,25 @@ class Scal3RConfig(PreTrainedConfig):
         super().__init__(**kwargs)
         self._check()
 
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Write config.json, and beside it the file through which the Auto classes find this package.
+
+        `Scal3RModel.save_pretrained` and the exports of training call it too.
+        """
+        self.auto_map = dict(AUTO_MAP)
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        (Path(save_directory) / AUTO_FILE.name).write_bytes(AUTO_FILE.read_bytes())
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Do nothing: transformers calls it after `trust_remote_code` and would then save copies of this file."""
+
     @property
     def num_special_tokens(self) -> int:
         """Tokens in front of a frame's patches: one camera token and the registers."""
@@ -216,3 +244,6 @@ class Scal3RConfig(PreTrainedConfig):
         broken = [message for holds, message in rules if not holds]
         if broken:
             raise ValueError(f"model configuration: {broken[0]}")
+
+
+AutoConfig.register(Scal3RConfig.model_type, Scal3RConfig)

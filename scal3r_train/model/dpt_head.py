@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from scal3r_train.model.activation_checkpointing import Recomputed
@@ -46,8 +47,8 @@ def position_map(channels: int, height: int, width: int, aspect: float, device: 
         sin, cos = ((POSITION_SCALE * table.T).float() for table in (angles.sin(), angles.cos()))
         return sin, cos
 
-    sin_u, cos_u = (table[:, None, :].expand(-1, height, -1) for table in axis(width, aspect / diagonal))
-    sin_v, cos_v = (table[:, :, None].expand(-1, -1, width) for table in axis(height, 1 / diagonal))
+    sin_u, cos_u = (repeat(table, "c w -> c h w", h=height) for table in axis(width, aspect / diagonal))
+    sin_v, cos_v = (repeat(table, "c h -> c h w", w=width) for table in axis(height, 1 / diagonal))
     return torch.cat([sin_u, cos_u, sin_v, cos_v])
 
 
@@ -176,7 +177,8 @@ class DPTHead(Recomputed):
     def compressed(self, level: int, parts: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Return all that this head keeps of one tap, [A, c_level, h, w], from parts as `forward` takes them."""
         patches = torch.cat([part[:, -math.prod(grid) :] for part in parts], dim=-1)
-        return self.projects[level](self.norm(patches).mT.unflatten(2, grid))
+        maps = rearrange(self.norm(patches), "a (h w) c -> a c h w", h=grid[0], w=grid[1])
+        return self.projects[level](maps)
 
     def _resized(self, level: int, compressed: Tensor) -> Tensor:
         aspect = compressed.shape[-1] / compressed.shape[-2]
@@ -187,7 +189,7 @@ class DPTHead(Recomputed):
 
     def _activated(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Return values and confidence, channels last, from outputs [A, out_channels, H, W]."""
-        raw = raw.movedim(1, -1)
+        raw = rearrange(raw, "a c h w -> a h w c")
         return self._activate(raw[..., :-1]), 1 + raw[..., -1].exp()
 
     def _activate(self, values: Tensor) -> Tensor:

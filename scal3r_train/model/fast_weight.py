@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scal3r_train.model.precision import strict_product
+
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 COLUMN_NORM_EPS = 1e-5
 
@@ -71,7 +73,7 @@ def ascent_gradient(weights: FastWeights, keys: Tensor, values: Tensor, rates: T
 def ascent_gradient_autograd(
     weights: FastWeights, keys: Tensor, values: Tensor, rates: TokenRates
 ) -> FastWeights:
-    """Plain twin of `ascent_gradient`: autograd of the objective, one matrix at a time; the tests' oracle."""
+    """Plain reference of `ascent_gradient`: autograd of the objective, one matrix at a time; the tests' oracle."""
 
     def gradient_of(name: str) -> Tensor:
         leaves = FastWeights(*(w.detach().clone().requires_grad_() for w in weights))
@@ -88,16 +90,17 @@ def newton_schulz(gradient: Tensor, num_steps: int, dtype: torch.dtype) -> Tenso
 
     docs/numerics.md#newton-schulz.
 
-    The quintic iteration runs in `dtype` and returns the input's dtype. Singular values end in about [0.68, 1.15];
-    directions weaker than 1e-3 of the Frobenius norm are lifted only partly. The scale of the input is irrelevant.
+    The quintic iteration runs in `dtype`, never in TF32, and returns the input's dtype. Singular values end in about
+    [0.68, 1.15]; directions weaker than 1e-3 of the Frobenius norm are lifted only partly. The scale of the input is
+    irrelevant.
     """
     a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     tall = gradient.shape[-2] > gradient.shape[-1]
     x = (gradient.mT if tall else gradient).to(dtype)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(num_steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + (c * gram) @ gram) @ x
+        gram = strict_product(x, x.mT)
+        x = a * x + strict_product(b * gram + strict_product(c * gram, gram), x)
     return (x.mT if tall else x).to(gradient.dtype)
 
 

@@ -16,7 +16,10 @@ from pydantic import Field
 from transformers.utils import logging
 
 from scal3r_train.config import StrictModel, UserError, files_sha256
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.kernels import AttentionName, use_kernels
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.shipped import find_checkpoint
 
 CONFIG_NAME = "config.json"
 SHARD_INDEX_NAME = "model.safetensors.index.json"
@@ -55,32 +58,53 @@ MemoryUse = Literal["sequence", "chunk", "off"]
 MEMORY_WEIGHTS = "aggregator.memory_units."
 
 
-class ModelSettings(StrictModel):
+class LoadedModelSettings(StrictModel):
     """Which network predicts, and how."""
 
     checkpoint: Path | None = Field(
-        None, description="Folder written by training, by `scal3r convert` or by save_pretrained."
+        None,
+        description="Folder written by training, by `scal3r convert` or by save_pretrained; or scal3r-tiny, the "
+        "shipped one.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of the encoder and the attention blocks; memories and heads stay in float32."
+        "float32",
+        description="Of the encoder and the attention blocks; memories and heads stay in float32 (with bfloat16 on "
+        "CUDA: with TF32 products).",
     )
     memory: MemoryUse | None = Field(
         None,
         description="What chunks learn of each other: of the whole video, each of itself alone, or without memories; "
         "null: as trained.",
     )
+    attention: AttentionName = Field(
+        "sdpa", description="Kernel of attention, by transformers' name; flash kernels need their package."
+    )
+    compile: bool = Field(False, description="torch.compile each block; worth its minutes for long videos.")
+
+
+def load_config(folder: Path) -> Scal3RConfig:
+    """Return the sizes of a checkpoint's network.
+
+    Raises:
+        UserError: its config.json is damaged or of another model.
+    """
+    try:
+        with _quiet_transformers():
+            return Scal3RConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever is wrong with the file, transformers names it
+        raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
 
 
 def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None) -> Scal3RModel:
     """Return the checkpoint's model on `device`, in evaluation mode and without gradients.
 
-    `memory` changes how its memories are used (`ModelSettings.memory`); with "off" their weights are left out.
+    `memory` changes how its memories are used (`LoadedModelSettings.memory`); with "off" their weights are left out.
 
     Raises:
         UserError: no folder is given, it does not exist, or it does not hold exactly this model's weights in
             safetensors files.
     """
-    folder = _checkpoint_folder(checkpoint)
+    folder = checkpoint_folder(checkpoint)
     loaded: Any  # transformers annotates the model alone
     try:
         with _quiet_transformers():
@@ -92,8 +116,7 @@ def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse 
                 **_memory_config(memory),
             )
     except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"checkpoint {folder} cannot be loaded: {reason}") from error
+        raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
     model: Scal3RModel
     model, loading = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -109,9 +132,16 @@ def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse 
     return model.requires_grad_(requires_grad=False).eval().to(device)
 
 
+def load_model_as_set(settings: LoadedModelSettings, device: torch.device) -> Scal3RModel:
+    """Return the model of a recipe's section, ready to predict; UserError as `load_model` and `use_kernels`."""
+    model = load_model(settings.checkpoint, device, settings.memory)
+    use_kernels(model, settings.attention, compile_blocks=settings.compile)
+    return model
+
+
 def checkpoint_sha256(checkpoint: Path | None) -> str:
     """Return one hash over a checkpoint's configuration and weights; names the model in what it predicts."""
-    return folder_sha256(_checkpoint_folder(checkpoint))
+    return folder_sha256(checkpoint_folder(checkpoint))
 
 
 def _memory_config(memory: MemoryUse | None) -> dict[str, Any]:
@@ -119,6 +149,10 @@ def _memory_config(memory: MemoryUse | None) -> dict[str, Any]:
     if memory is None:
         return {}
     return {"memory_layers": []} if memory == "off" else {"memory_scope": memory}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
@@ -135,10 +169,11 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _checkpoint_folder(checkpoint: Path | None) -> Path:
-    """Return the folder after checking that it looks like a checkpoint of ours."""
+def checkpoint_folder(checkpoint: Path | None) -> Path:
+    """Return the folder of a path or of a shipped checkpoint's name, after checking that it looks like one of ours."""
     if checkpoint is None:
         raise UserError("no checkpoint is given; add model.checkpoint=FOLDER or name it in the recipe")
+    checkpoint = find_checkpoint(checkpoint)
     if checkpoint.is_file():
         raise UserError(f"checkpoint {checkpoint} is a file; turn it into a folder with `scal3r convert`")
     if not checkpoint.is_dir():

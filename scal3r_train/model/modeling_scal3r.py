@@ -5,33 +5,29 @@ Shapes: B sequences, K chunks held by this process, S frames, P tokens, C channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
-from scal3r_train.model.aggregator import Aggregator, ChunkFeatures, Tap
+from scal3r_train.model.aggregator import EMBEDDING, Aggregator, ChunkFeatures, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.block import LayerScale
+from scal3r_train.model.block import Attention, LayerScale
 from scal3r_train.model.camera_head import CameraHead
-from scal3r_train.model.chunk_batch import (
-    ImageBatch,
-    NestedChunks,
-    batch_images,
-    reference_first_order,
-    temporal_order,
-    unbatch,
-)
+from scal3r_train.model.chunk_batch import ImageBatch, batch_images, in_temporal_order, reference_first, unbatch
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.motion_encoder import INITIAL_LOG_FOCAL, MotionPatchEncoder
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
+from scal3r_train.model.pixel_values import NestedChunks, checked_pixel_values
 
 SPECIAL_TOKEN_STD = 1e-6
 ENCODER_INIT_STD = 0.02
@@ -56,6 +52,10 @@ class Scal3ROutput(ModelOutput):
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
         world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
         flow, inverse_depth: of an encoder that measures motion, see `MotionEstimate`; None for nested lists.
+        hidden_states: where asked for, num_layers + 1 times [B, K, S, P, C]: the tokens before the first layer and
+            after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
+            network has them, the reference first (chunk_batch.py: reference_first_order), for these are the tensors
+            of the graph themselves.
     """
 
     pose_encoding: PerChunk | None = None
@@ -66,6 +66,7 @@ class Scal3ROutput(ModelOutput):
     world_points_conf: PerChunk | None = None
     flow: PerChunk | None = None
     inverse_depth: PerChunk | None = None
+    hidden_states: tuple[PerChunk, ...] | None = None
 
 
 class Scal3RPreTrainedModel(PreTrainedModel):
@@ -73,12 +74,20 @@ class Scal3RPreTrainedModel(PreTrainedModel):
 
     config_class = Scal3RConfig
     base_model_prefix = "scal3r"
-    main_input_name = "images"
+    main_input_name = "pixel_values"
     input_modalities = "image"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     _no_split_modules = ["AggregatorBlock", "EncoderBlock", "CameraBlock", "AdaptiveMemoryUnit"]
-    _keep_in_fp32_modules_strict = ["memory_units"]
+    # docs/numerics.md#precision: from_pretrained(dtype=torch.bfloat16) would leave 8 bits of a pose.
+    _keep_in_fp32_modules_strict = ["memory_units", "camera_head", "depth_head", "point_head"]
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: object = "AutoModel") -> None:
+        """Do nothing, as `Scal3RConfig.register_for_auto_class`."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -123,7 +132,18 @@ class Scal3RModel(Scal3RPreTrainedModel):
         self.camera_head = CameraHead(config) if config.camera_head else None
         self.depth_head = DPTHead(config, 2, "exp") if config.depth_head else None
         self.point_head = DPTHead(config, 4, "inverse_log") if config.point_head else None
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.config = config
+        self._widen_strict_modules()
         self.post_init()
+
+    def _widen_strict_modules(self) -> None:
+        """Hold in float32 at least what `from_pretrained` would, also in a model built in half precision."""
+        for name, module in self.named_modules():
+            if name.split(".")[-1] in self._keep_in_fp32_modules_strict:
+                for parameter in module.parameters():
+                    parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
 
     def set_activation_checkpointing(self, mode: CheckpointingMode) -> None:
         """Choose what is computed again in backward; gradients are the same to the bit.
@@ -153,41 +173,76 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 most = self.config.dpt_frames_per_pass
                 head.frames_per_pass = most if num_frames is None else min(most, num_frames)
 
-    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+    def _set_gradient_checkpointing(  # type: ignore[override]  # the rest of its arguments goes on as it is
+        self,
+        enable: bool = True,  # noqa: FBT001, FBT002  transformers' signature
+        gradient_checkpointing_func: Callable[..., Any] = recompute,
+        **kwargs: Any,
+    ) -> None:
+        # The reentrant kind hands on gradients of tensors only, and what is recomputed here takes and gives tuples.
+        chosen = (
+            gradient_checkpointing_func.keywords if isinstance(gradient_checkpointing_func, partial) else {}
+        )
+        if chosen.get("use_reentrant", False):
+            raise ValueError(
+                "Scal3R cannot use reentrant checkpointing: leave use_reentrant out or give "
+                '{"use_reentrant": False}'
+            )
         self.aggregator.recomputes_segments = False
-        super()._set_gradient_checkpointing(*args, **kwargs)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
-    def get_input_embeddings(self) -> None:  # type: ignore[override]
-        """Return None: images have no embedding table (accelerate's FSDP2 asks)."""
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the patch encoder, which makes tokens of images."""
+        return self.aggregator.patch_embed
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Take another patch encoder: normalised images [..., S, 3, H, W] to tokens [..., S, N, C], N row-major.
+
+        Its attribute `frames_are_independent` says whether the frames of a chunk may pass it in parts.
+        """
+        self.aggregator.patch_embed = value
 
     def get_output_embeddings(self) -> None:
         """Return None: there is no vocabulary."""
 
     def forward(
         self,
-        images: Tensor | NestedChunks,
+        pixel_values: Tensor | NestedChunks,
         chunk_mask: Tensor | None = None,
         heads: Sequence[str] | None = None,
-    ) -> Scal3ROutput:
+        *,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Scal3ROutput | tuple[Any, ...]:
         """Predict cameras and geometry of every chunk held by this process.
 
         Args:
-            images: [B, K, S, 3, H, W] RGB in [0, 1], frames in temporal order; or, for unequal chunks, one list per
-                sequence of [S, 3, H, W] chunks (empty when other processes hold all of them).
+            pixel_values: [B, K, S, 3, H, W] RGB in [0, 1], frames in temporal order; one sequence may leave out B, one
+                chunk B and K, and both are of length 1 in what comes back. For unequal chunks, one list per sequence
+                of [S, 3, H, W] chunks (empty when other processes hold all of them).
             chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
             heads: which of "camera", "depth", "points" to run; by default all that the model has.
+            output_hidden_states: whether to return the tokens of all layers; None: as the configuration says.
+            return_dict: False returns a tuple of what is not None; None: as the configuration says.
 
         Raises:
-            ValueError: wrong shapes, sides that are no multiple of the patch size, or a head the model lacks.
+            ValueError: wrong shapes, sides that are no multiple of the patch size, a head the model lacks, images that
+                are integers or, on the CPU, far outside of [0, 1].
         """
         wanted = self._wanted_heads(heads)
+        images = checked_pixel_values(pixel_values)
         batches = batch_images(images, chunk_mask, self.chunks_per_pass)
         num_sequences = len(images)
         dense = "depth" in wanted or "points" in wanted
         tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]
-        features: list[ChunkFeatures] = self.aggregator(batches, num_sequences, tap_layers)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        every_layer = range(EMBEDDING, self.config.num_layers)
+        features: list[ChunkFeatures] = self.aggregator(
+            batches, num_sequences, every_layer if output_hidden_states else tap_layers
+        )
         taps = [of_batch.taps for of_batch in features]
-        fields: dict[str, PerChunk] = {}
+        fields: dict[str, Any] = {}
         if "camera" in wanted:
             stages = [
                 self.cameras(of_batch.taps[tap_layers[-1]], of_batch.motion and of_batch.motion.poses)
@@ -196,7 +251,9 @@ class Scal3RModel(Scal3RPreTrainedModel):
             fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
             every_stage = unbatch(stages, batches, num_sequences)
             fields["pose_encoding_stages"] = (
-                every_stage.movedim(2, 0) if isinstance(every_stage, Tensor) else every_stage
+                rearrange(every_stage, "b k t s pose -> t b k s pose")
+                if isinstance(every_stage, Tensor)
+                else every_stage
             )
         dense_heads = (("depth", self.depth_head, "depth"), ("points", self.point_head, "world_points"))
         for name, dense_head, value in dense_heads:
@@ -212,11 +269,27 @@ class Scal3RModel(Scal3RPreTrainedModel):
         if motions and isinstance(images, Tensor):
             fields["flow"] = torch.cat([motion.flow for motion in motions], dim=1)
             fields["inverse_depth"] = torch.cat([motion.inverse_depth for motion in motions], dim=1)
-        return Scal3ROutput(**fields)
+        if output_hidden_states:
+            fields["hidden_states"] = tuple(
+                unbatch([batch_taps[layer].layer_half for batch_taps in taps], batches, num_sequences)
+                for layer in every_layer
+            )
+        output = Scal3ROutput(**fields)
+        is_tuple = not (self.config.return_dict if return_dict is None else return_dict)
+        return output.to_tuple() if is_tuple else output
+
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """The heads that the model has, by the names that `forward` takes."""
+        modules = {"camera": self.camera_head, "depth": self.depth_head, "points": self.point_head}
+        return {name: module for name, module in modules.items() if module is not None}
+
+    def heads_among(self, names: Collection[str]) -> list[str]:
+        """Return the names of those that the model has."""
+        return [name for name in self.heads if name in names]
 
     def _wanted_heads(self, heads: Sequence[str] | None) -> list[str]:
-        modules = {"camera": self.camera_head, "depth": self.depth_head, "points": self.point_head}
-        available = [name for name, module in modules.items() if module is not None]
+        available = list(self.heads)
         unknown = sorted(set(heads or ()) - set(available))
         if unknown:
             raise ValueError(f"the model has no {unknown[0]!r} head; it has {', '.join(available) or 'none'}")
@@ -235,20 +308,27 @@ class Scal3RModel(Scal3RPreTrainedModel):
             tokens.device.type, enabled=False
         ):  # heads keep to their weights' dtype (docs/numerics.md#precision)
             if start is not None:
-                start = start[:, :, reference_first_order(tokens.shape[2])].flatten(0, 1)
-            stages = self.camera_head(tokens.flatten(0, 1), start)
-        stages = stages[:, :, temporal_order(tokens.shape[2])]
-        return stages.unflatten(1, tokens.shape[:2]).movedim(0, 2)
+                start = rearrange(reference_first(start, dim=2), "b k s pose -> (b k) s pose")
+            stages = self.camera_head(rearrange(tokens, "b k s c -> (b k) s c"), start)
+        stages = in_temporal_order(stages, dim=2)
+        return rearrange(stages, "t (b k) s pose -> b k t s pose", b=len(tokens))
 
     def _dense(self, head: DPTHead, batch: ImageBatch, taps: dict[int, Tap]) -> tuple[Tensor, Tensor]:
         """Return a dense head's values and confidence in temporal order; one-channel values lose the last axis."""
-        leading, size = batch.images.shape[:3], self.config.patch_size
+        (num_sequences, num_chunks), size = batch.images.shape[:2], self.config.patch_size
         grid = batch.images.shape[-2] // size, batch.images.shape[-1] // size
         with torch.autocast(batch.images.device.type, enabled=False):
-            of_frames = [[half.flatten(0, 2) for half in taps[j]] for j in self.config.tap_layers]
+            of_frames = [
+                [rearrange(half, "b k s p c -> (b k s) p c") for half in taps[j]]
+                for j in self.config.tap_layers
+            ]
             values, conf = head(of_frames, grid)
-        order = temporal_order(leading[2])
-        values, conf = values.unflatten(0, leading)[:, :, order], conf.unflatten(0, leading)[:, :, order]
+        values, conf = (
+            in_temporal_order(
+                rearrange(each, "(b k s) ... -> b k s ...", b=num_sequences, k=num_chunks), dim=2
+            )
+            for each in (values, conf)
+        )
         return (values.squeeze(-1) if values.shape[-1] == 1 else values), conf
 
 
@@ -308,5 +388,4 @@ def _init_encoder(encoder: DinoPatchEncoder) -> None:
         init.normal_(encoder.register_tokens, std=SPECIAL_TOKEN_STD)
 
 
-AutoConfig.register("scal3r", Scal3RConfig)
 AutoModel.register(Scal3RConfig, Scal3RModel)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.model.block import CheckpointedBlock
@@ -36,14 +37,14 @@ def local_correlation(features: Tensor, previous: Tensor, radius: int) -> Tensor
     reach, padded_width = 2 * radius + 1, width + 2 * radius
     # One matrix product per image row against the `reach` rows around it, then the band |dx| <= radius of each.
     rows = F.pad(previous, (radius, radius, radius, radius)).unfold(2, reach, 1)
-    rows = rows.permute(0, 2, 1, 4, 3).reshape(num_maps * height, channels, reach * padded_width)
-    products = features.permute(0, 2, 3, 1).reshape(num_maps * height, width, channels) @ rows
+    rows = rearrange(rows, "a f h w dy -> (a h) f (dy w)")
+    products = rearrange(features, "a f h w -> (a h) w f") @ rows
     row_stride, pixel_stride = products.stride()[:2]
     band = products.as_strided(
         (num_maps * height, width, reach, reach), (row_stride, pixel_stride + 1, padded_width, 1)
     )
-    planes = band.reshape(num_maps, height, width, reach * reach).permute(0, 3, 1, 2)
-    return planes / channels
+    planes = rearrange(band, "(a h) w dy dx -> a h w (dy dx)", h=height)
+    return rearrange(planes, "a h w d -> a d h w") / channels
 
 
 def expected_displacement(planes: Tensor, sharpness: Tensor, radius: int) -> Tensor:
@@ -91,16 +92,18 @@ class CorrelationPatchEncoder(nn.Module):
         local = self.features(F.gelu(self.stem(images.flatten(0, -4))))
         # Centred, so that what all places share does not drown what tells them apart.
         contrast = F.normalize(local - local.mean(dim=(-2, -1), keepdim=True), dim=1)
-        sequence = contrast.unflatten(0, (-1, leading[-1]))
-        previous = torch.cat([sequence[:, :1], sequence[:, :-1]], dim=1).flatten(0, 1)
+        sequence = rearrange(contrast, "(chunk s) f h w -> chunk s f h w", s=leading[-1])
+        previous = torch.cat([sequence[:, :1], sequence[:, :-1]], dim=1)
+        previous = rearrange(previous, "chunk s f h w -> (chunk s) f h w")
         planes = local_correlation(contrast, previous, self.radius) * local.shape[1]
         is_first = torch.zeros_like(sequence[:, :, :1])
         is_first[:, 0] = 1
-        x = F.gelu(self.mix(torch.cat([local, planes, is_first.flatten(0, 1)], dim=1)))
+        is_first = rearrange(is_first, "chunk s 1 h w -> (chunk s) 1 h w")
+        x = F.gelu(self.mix(torch.cat([local, planes, is_first], dim=1)))
         x = F.gelu(self.pool(x))
         x = x + self.refine(x)
         flow = F.adaptive_avg_pool2d(expected_displacement(planes, self.sharpness, self.radius), x.shape[-2:])
-        tokens, flow = (maps.flatten(2).mT.unflatten(0, leading) for maps in (x, flow))
+        tokens, flow = (patch_tokens(maps).unflatten(0, leading) for maps in (x, flow))
         return tokens + sum_from_reference(self.motion(torch.cat([tokens, flow], dim=-1)))
 
 
@@ -119,8 +122,7 @@ class ConvPatchEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images, [..., S, 3, H, W], to [..., S, N, C]."""
-        tokens = self.proj(images.flatten(0, -4)).flatten(2).mT
-        return tokens.unflatten(0, images.shape[:-3])
+        return patch_tokens(self.proj(images.flatten(0, -4))).unflatten(0, images.shape[:-3])
 
 
 class EncoderBlock(CheckpointedBlock):
@@ -187,7 +189,7 @@ class DinoPatchEncoder(nn.Module):
             return self.pos_embed
         stored = self.pos_embed.to(torch.promote_types(self.pos_embed.dtype, torch.float32))
         cls, patches = stored[:, :1], stored[:, 1:]
-        grid = patches.mT.unflatten(2, (self.grid_size, self.grid_size))
+        grid = rearrange(patches, "1 (h w) c -> 1 c h w", h=self.grid_size)
         if self.position_offset > 0:
             scale = [(side + self.position_offset) / self.grid_size for side in (grid_height, grid_width)]
             grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", antialias=self.antialias)
@@ -195,4 +197,9 @@ class DinoPatchEncoder(nn.Module):
             grid = F.interpolate(
                 grid, size=(grid_height, grid_width), mode="bicubic", antialias=self.antialias
             )
-        return torch.cat([cls, grid.flatten(2).mT], dim=1)
+        return torch.cat([cls, patch_tokens(grid)], dim=1)
+
+
+def patch_tokens(maps: Tensor) -> Tensor:
+    """Return feature maps [A, C, h, w] as tokens [A, N, C], patches row-major."""
+    return rearrange(maps, "a c h w -> a (h w) c")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -54,7 +55,7 @@ def token_positions(
     """
     rows = torch.arange(1, grid_height + 1, device=device)
     columns = torch.arange(1, grid_width + 1, device=device)
-    patches = torch.cartesian_prod(rows, columns).reshape(-1, 2)
+    patches = torch.cartesian_prod(rows, columns)
     special = torch.zeros(num_special_tokens, 2, dtype=patches.dtype, device=device)
     return torch.cat([special, patches])
 
@@ -69,13 +70,13 @@ def rotary_table(positions: Tensor, head_dim: int, frequency: float, dtype: torc
     exponent = torch.arange(0, half, 2, dtype=angle_dtype, device=positions.device) / half
     inverse_frequency = 1.0 / frequency**exponent
     angles = positions.to(angle_dtype)[:, :, None] * inverse_frequency
-    angles = torch.cat([angles, angles], dim=-1).flatten(1).to(dtype)
+    angles = rearrange(torch.cat([angles, angles], dim=-1), "p uv h -> p (uv h)").to(dtype)
     return RotaryTable(angles.cos(), angles.sin())
 
 
 def rotate(x: Tensor, table: RotaryTable) -> Tensor:
     """Rotate x, [..., N, D], by the [P, D] angles of each frame; channel pairs are (i, i + h/2) within each axis."""
-    frames = x.unflatten(-2, (-1, len(table.cos)))
+    frames = rearrange(x, "... (s p) d -> ... s p d", p=len(table.cos))
     first_u, first_v, second_u, second_v = frames.chunk(4, dim=-1)
     swapped = torch.cat([-first_v, first_u, -second_v, second_u], dim=-1)
-    return (frames * table.cos + swapped * table.sin).flatten(-3, -2)
+    return rearrange(frames * table.cos + swapped * table.sin, "... s p d -> ... (s p) d")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from scal3r_train.config import UserError
@@ -75,9 +76,10 @@ class SaladHead(nn.Module):
             patches: [A, C, h, w] final patch tokens, n = h w greater than the number of clusters.
             token: [A, C] final cls tokens.
         """
-        features = self.cluster_features(patches).flatten(2).float()  # [A, F, n]
-        shares = self.transport(self.score(patches).flatten(2).float())[:, :-1]  # [A, m, n]
-        clusters = F.normalize(features @ shares.mT, dim=1).flatten(1)
+        features = rearrange(self.cluster_features(patches), "a f h w -> a f (h w)").float()  # [A, F, n]
+        scores = rearrange(self.score(patches), "a m h w -> a m (h w)").float()
+        shares = self.transport(scores)[:, :-1]  # [A, m, n]
+        clusters = rearrange(F.normalize(features @ shares.mT, dim=1), "a f m -> a (f m)")
         whole = F.normalize(self.token_features(token).float(), dim=1)
         return F.normalize(torch.cat([whole, clusters], dim=1), dim=1)
 
@@ -126,8 +128,8 @@ class PlaceRecognizer(nn.Module):
         pixels = images.float() / MAX_UINT8 if images.dtype == torch.uint8 else images.float()
         square = F.interpolate(pixels, size=(IMAGE_SIDE, IMAGE_SIDE), mode="bilinear", antialias=True)
         tokens = self.encoder.encode(normalize_images(square).to(dtype))
-        grid = (IMAGE_SIDE // self.patch_size, IMAGE_SIDE // self.patch_size)
-        return self.head(tokens[:, 1:].mT.unflatten(2, grid), tokens[:, 0])
+        patches = rearrange(tokens[:, 1:], "a (h w) c -> a c h w", h=IMAGE_SIDE // self.patch_size)
+        return self.head(patches, tokens[:, 0])
 
 
 def load_place_recognizer(path: Path, device: torch.device) -> PlaceRecognizer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from scal3r_train.config import UserError
+from scal3r_train.parallel.accelerator import build_accelerator
 from scal3r_train.parallel.launch import launched_engine
 from scal3r_train.parallel.process import Process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
@@ -39,25 +40,37 @@ def engine_name(settings: ParallelSettings, process: Process) -> EngineName:
 
 
 def build_engine(settings: ParallelSettings, process: Process, accumulation_steps: int) -> Engine:
-    """Return the run's engine, not yet prepared."""
+    """Return the run's engine and in it the run's Accelerator, not yet prepared; `Engine.close` ends both.
+
+    Raises:
+        UserError: as `engine_name`.
+    """
     name = engine_name(settings, process)
+    if settings.gathered_dtype != "fp32" and name != "fsdp2":
+        raise UserError(
+            f"parallel.gathered_dtype: {settings.gathered_dtype} is for fsdp2, and the engine is {name}: DeepSpeed "
+            "would sum gradients in it as well"
+        )
     # Imported here: each engine brings its own library, and DeepSpeed alone takes seconds.
     if name in ("single", "ddp"):
         from scal3r_train.parallel.torch_engine import ReplicatedEngine  # noqa: PLC0415
 
-        return ReplicatedEngine(name, settings, process, accumulation_steps)
+        accelerator = build_accelerator(name, accumulation_steps)
+        return ReplicatedEngine(name, settings, process, accelerator)
     if not dist.is_initialized():
         raise UserError(f"engine {name} shards over processes: start them with torchrun or accelerate launch")
     if name == "fsdp2":
         from scal3r_train.parallel.fsdp2 import Fsdp2Engine  # noqa: PLC0415
 
-        return Fsdp2Engine(name, settings, process, accumulation_steps)
+        accelerator = build_accelerator(name, accumulation_steps)
+        return Fsdp2Engine(name, settings, process, accelerator)
     if process.device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed prints that it found no other
     try:
-        from scal3r_train.parallel.zero import ZeroEngine  # noqa: PLC0415
+        from scal3r_train.parallel.zero import ZeroEngine, zero_config  # noqa: PLC0415
     except ImportError as error:
         raise UserError(
             f"engine {name} needs DeepSpeed: pip install 'scal3r_train[train]' ({error})"
         ) from None
-    return ZeroEngine(name, settings, process, accumulation_steps)
+    config = zero_config(name, settings.precision, accumulation_steps)
+    return ZeroEngine(name, settings, process, build_accelerator(name, accumulation_steps, config))

@@ -44,7 +44,7 @@ class _SumOverGroup(torch.autograd.Function):
 def sum_over_group(x: Tensor, group: Group) -> Tensor:
     """Return the differentiable sum of x over the group; x itself when the group is None.
 
-    Waits at once, in forward and in backward: the plain twin of `start_sum_over_group`.
+    Waits at once, in forward and in backward: the plain reference of `start_sum_over_group`.
     """
     return x if group is None else _SumOverGroup.apply(x, group)
 
@@ -206,7 +206,7 @@ def raise_on_all_ranks() -> Iterator[None]:
     error: Exception | None = None
     try:
         yield
-    except Exception as caught:  # whatever it is, the peers have to hear of it
+    except Exception as caught:  # whatever it is, the peers have to learn of it
         error = caught
     message = None if error is None else f"{type(error).__name__}: {error}"
     mistake = str(error) if isinstance(error, UserError) else None

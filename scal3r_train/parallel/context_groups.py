@@ -20,6 +20,7 @@ from torch import nn
 
 from scal3r_train.model.amu import AdaptiveMemoryUnit, keep_local
 from scal3r_train.parallel.collectives import Group, Waiting, start_sum_over_group
+from scal3r_train.parallel.process import local_device
 
 
 def largest_blocks(world_size: int) -> list[range]:
@@ -89,7 +90,9 @@ class ContextGroups:
         for block in all_blocks(dist.get_world_size()):
             if len(block) == 1:
                 continue
-            group = dist.new_group(list(block), timeout=timeout)
+            # Only the device's tensors are summed here: without sockets between all members besides.
+            backend = "nccl" if local_device().type == "cuda" else None
+            group = dist.new_group(list(block), timeout=timeout, backend=backend)
             if dist.get_rank() in block:
                 self._warm_up(group)
                 self._groups[block] = group
@@ -101,8 +104,7 @@ class ContextGroups:
     @staticmethod
     def _warm_up(group: dist.ProcessGroup) -> None:
         """Connect the group's members now, in the same order everywhere, not inside the first step."""
-        device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
-        dist.all_reduce(torch.zeros(1, device=device), group=group)
+        dist.all_reduce(torch.zeros(1, device=local_device()), group=group)
 
 
 def connect_memories(model: nn.Module, group: Group, waiting: Waiting = nullcontext) -> None:

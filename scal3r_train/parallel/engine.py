@@ -1,8 +1,7 @@
 """The training engine: what the trainer asks of whatever holds parameters, gradients and optimizer state.
 
-Subclasses say where those live: on every rank (torch_engine.py), or cut into pieces (fsdp2.py, zero.py). Launching and
-launcher settings are Accelerate's; wrapping is done by each library's own entry point, since Accelerate's DeepSpeed
-backward makes the optimizer step before all ranks could vote on the gradient, and its FSDP2 needs an accelerator.
+Subclasses say where those live: on every rank (torch_engine.py), or cut into pieces (fsdp2.py, zero.py). The run's
+`Accelerator` wraps the model and counts micro-steps; the vote, the pieces and the norms are here (docs/engines.md).
 
 What one process holds of a parameter and of the state that trains it: an interval of the flattened parameter.
 
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,12 +23,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from scal3r_train.parallel.accelerator import release_accelerator
 from scal3r_train.parallel.collectives import total_over_world
 from scal3r_train.parallel.process import Process
 from scal3r_train.parallel.settings import EngineName, ParallelSettings
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
+    from scal3r_train.parallel.weights import Weights
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -71,37 +74,46 @@ class Engine(ABC):
     Attributes:
         name: which engine this is.
         process: who this process is.
+        accelerator: the run's, told which engine this is.
         bare_model: the model without wrapper; its parameters may be pieces. Call `forward`, not the model.
         timeout: how long a collective waits for a peer.
         optimizer: torch's AdamW, whose parameter groups carry a `name` and the current learning rate.
     """
 
     def __init__(
-        self, name: EngineName, settings: ParallelSettings, process: Process, accumulation_steps: int
+        self, name: EngineName, settings: ParallelSettings, process: Process, accelerator: Accelerator
     ) -> None:
         """Note the settings; `prepare` does the work."""
         self.name: EngineName = name
         self.settings = settings
         self.process = process
+        self.accelerator = accelerator
         self.timeout = timedelta(minutes=settings.timeout_minutes)
-        self.accumulation_steps = accumulation_steps
         self.bare_model: Scal3RModel
         self.optimizer: torch.optim.Optimizer
         self._scheduler: LRScheduler
         self._group_of: dict[str, str] = {}  # parameter name -> "memory", "backbone"
 
-    def prepare(self, model: Scal3RModel, build_optimizer: BuildOptimizer, clip_norm: float) -> None:
+    def prepare(
+        self,
+        model: Scal3RModel,
+        build_optimizer: BuildOptimizer,
+        clip_norm: float,
+        weights: Weights | None = None,
+    ) -> None:
         """Place and wrap the model, build its optimizer and schedule, allocate the moments.
 
         Args:
-            model: on the CPU, the same values on every rank.
+            model: on the CPU with the same values on every rank, or with parameters without storage.
             build_optimizer: given the model with the parameters that the optimizer will update.
             clip_norm: maximum norm of the whole averaged gradient.
+            weights: the values of a model without storage; each process reads what it will hold.
         """
         self.bare_model = model
-        nn.Module.to(model, self.process.device)  # transformers annotates its own `to` wrongly
+        if weights is None:
+            nn.Module.to(model, self.process.device)  # transformers annotates its own `to` wrongly
         self.clip_norm = clip_norm
-        self._place()
+        self._place(weights)
         self.optimizer, self._scheduler = build_optimizer(self.bare_model)
         names = {id(parameter): name for name, parameter in self.bare_model.named_parameters()}
         for group in self.optimizer.param_groups:
@@ -109,21 +121,35 @@ class Engine(ABC):
             self._group_of |= {names[id(parameter)]: part for parameter in group["params"]}
         self._wrap()
 
-    def _place(self) -> None:  # noqa: B027  most engines build the optimizer on whole parameters
-        """Cut the parameters into pieces where the optimizer is to be built on the pieces."""
+    def _place(self, weights: Weights | None) -> None:
+        """Bring the model to the device: give parameters without storage theirs, cut what is held in pieces."""
+        if weights is not None:
+            materialize(self.bare_model, self.process.device, weights)
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the network runs in reduced precision (model/precision.py), forward and backward."""
+        return self.settings.precision == "bf16"
 
     @abstractmethod
     def _wrap(self) -> None:
         """Wrap model and optimizer, and allocate the moments."""
 
     @abstractmethod
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
-        """Run the model in the recipe's precision; all ranks call this together, in training and evaluation."""
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
+        """Run the model in the recipe's precision; all ranks call this together, in training and evaluation.
+
+        `heads` are those to run, the same on all ranks; None: all.
+        """
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
         """Run forward and backward of one micro-step; gradients may be exchanged in the last one only."""
-        yield
+        with self.accelerator.accumulate():
+            assert self.accelerator.sync_gradients == is_last
+            yield
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
@@ -133,10 +159,9 @@ class Engine(ABC):
     def gradients(self) -> Mapping[str, Tensor]:
         """Return this process's intervals of the averaged gradient, after the last micro-step, by parameter name."""
 
-    @property
     @abstractmethod
-    def holds_whole_gradients(self) -> bool:
-        """Whether every process holds the whole gradient rather than its own interval of it."""
+    def holds_whole_gradient(self, name: str) -> bool:
+        """Return whether every process holds the whole gradient of a parameter rather than its interval of it."""
 
     def gradient_norms(self) -> dict[str, float]:
         """Return the norm of the averaged gradient per part ("memory", "backbone") and of all ("total").
@@ -144,14 +169,16 @@ class Engine(ABC):
         All ranks call this and get the same numbers; not finite if any value of the gradient is not.
         """
         parts = sorted(set(self._group_of.values()))
-        squares = {part: [] for part in parts}  # type: dict[str, list[Tensor]]
+        whole: dict[str, list[Tensor]] = {part: [] for part in parts}
+        pieces: dict[str, list[Tensor]] = {part: [] for part in parts}
         for name, gradient in self.gradients().items():
-            squares[self._group_of[name]].append(gradient)
-        sums = torch.stack([_sum_of_squares(squares[part], self.process.device) for part in parts])
-        if not self.holds_whole_gradients:
-            sums = total_over_world(sums)
-        norms = dict(zip(parts, sums.sqrt().tolist(), strict=True))
-        return norms | {"total": float(sums.sum().sqrt())}
+            (whole if self.holds_whole_gradient(name) else pieces)[self._group_of[name]].append(gradient)
+        device = self.process.device
+        sums = torch.stack([_sum_of_squares(whole[part], device) for part in parts])
+        if not all(self.holds_whole_gradient(name) for name in self._group_of):
+            sums += total_over_world(torch.stack([_sum_of_squares(pieces[part], device) for part in parts]))
+        norms = torch.cat([sums, sums.sum(0, keepdim=True)]).sqrt().tolist()
+        return dict(zip([*parts, "total"], norms, strict=True))
 
     def update(self, norm: float) -> None:
         """Clip the gradient, whose whole norm is `norm`, and let the optimizer and the schedule make one step."""
@@ -191,7 +218,7 @@ class Engine(ABC):
         """
         self._publish_weights()
         for state in self.optimizer.state.values():
-            state["step"] = torch.tensor(float(num_updates))
+            state["step"].fill_(num_updates)
         # Learning rates are a function of the step alone, so a longer or other schedule takes effect at once.
         self._scheduler.last_epoch = step - 1
         with warnings.catch_warnings():
@@ -201,20 +228,45 @@ class Engine(ABC):
     def _publish_weights(self) -> None:  # noqa: B027  where the shards are views of the model there is nothing to do
         """Let the model see what was written into the shards' weights."""
 
-    def close(self) -> None:  # noqa: B027  most engines hold nothing
+    def close(self) -> None:
         """Release what the wrapper holds; the process group is not this class's."""
+        release_accelerator()
 
 
 def allocate_moments(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
     """Give AdamW the zero moments that it would make in its first step, so that they can be saved and restored.
 
-    `parameters` are the tensors that the optimizer steps on: the model's, or an engine's flat partitions of them.
+    Where everything lies on a GPU, an update becomes one fused kernel, which wants the step count there too.
+
+    Args:
+        optimizer: of the run.
+        parameters: the tensors that it steps on: the model's, or an engine's flat partitions of them.
     """
+    parameters = list(parameters)
+    is_fused = all(parameter.device.type == "cuda" for parameter in parameters)
+    for group in optimizer.param_groups:
+        group["fused"] = is_fused or None
     for parameter in parameters:
         optimizer.state[parameter] = {
-            "step": torch.tensor(0.0),
+            "step": torch.zeros((), device=parameter.device if is_fused else "cpu"),
             **{key: torch.zeros_like(parameter, memory_format=torch.preserve_format) for key in MOMENTS},
         }
+
+
+def stepped_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the tensors of all groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def materialize(model: nn.Module, device: torch.device, weights: Weights) -> None:
+    """Give parameters without storage theirs on the device, with their values; buffers are moved there."""
+    for prefix, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            values = torch.empty_like(parameter, device=device)
+            weights.read_into(f"{prefix}.{leaf}" if prefix else leaf, 0, values.detach().view(-1))
+            setattr(module, leaf, nn.Parameter(values, requires_grad=parameter.requires_grad))
+        for leaf, buffer in module.named_buffers(recurse=False):
+            setattr(module, leaf, buffer.to(device))
 
 
 def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""The processes of a run end together: what ends one of them ends all, soon, with its cause on every one's stderr."""
+"""Failure propagation: what ends one process of a run ends all of them soon, with the cause on every stderr."""
 
 from __future__ import annotations
 
@@ -16,44 +16,51 @@ import torch.distributed as dist
 
 from scal3r_train.config import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from scal3r_train.parallel.heartbeat import Cause, Heartbeat
+from scal3r_train.parallel.meeting import meeting_peers
 
 EXIT_FAILURE = 1
 RAISED_BY_READER = "in DataLoader worker process"
 MAX_MESSAGE = 500  # characters of another library's message
-START_TIMEOUT = timedelta(minutes=10)  # for the store to appear
+START_LIMIT = timedelta(
+    minutes=10
+)  # for the store to appear and, where there is no launcher, for all to come
 ANSWER_TIMEOUT = timedelta(minutes=2)  # for the store to answer
 
 
 @contextmanager
-def failing_together() -> Iterator[None]:
+def failing_together(start_limit: timedelta = START_LIMIT) -> Iterator[None]:
     """Let an exception in the body, or the loss of a process, end the body's process on all ranks.
 
     The process that fails leaves its reason in the launcher's store and exits. The others learn it from the failing
-    collective, or within a second from their watch; those that still wait for something GRACE_S later exit by force.
+    collective, or within a second from the heartbeat; those that still wait for something GRACE_S later exit by force.
     Every one prints the cause as one line, a traceback too if the cause is its own and no UserError, kills its
     reading processes and exits with the cause's code: 2 for a UserError, 130 for Ctrl-C, else 1. Nothing is unwound
-    after that: to leave a process group politely needs peers that are there.
+    after that: to close a process group in order needs peers that are there.
 
     Started alone (no launcher, or one process) the body runs as it is. To be entered on the main thread, before
-    anything that could fail, and not inside of a context that says goodbye to the peers on its way out.
+    anything that could fail, and not inside of a context that closes the process group on its way out.
+
+    Raises:
+        UserError: the peers are not there within `start_limit`; nobody can be told, each finds out by itself.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield
         return
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
+    with meeting_peers(start_limit):
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=start_limit))
     keeps_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store.set_timeout(ANSWER_TIMEOUT)
-    watch = Heartbeat(store, rank, world_size, leave=_leave, keeps_store=keeps_store)
-    watch.start()
+    heartbeat = Heartbeat(store, rank, world_size, exit_by_force=_exit_by_force, keeps_store=keeps_store)
+    heartbeat.start()
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        _end(watch, error)
+        _end(heartbeat, error)
     finally:
-        watch.close()
+        heartbeat.close()
 
 
-def _end(watch: Heartbeat, error: BaseException) -> NoReturn:
+def _end(heartbeat: Heartbeat, error: BaseException) -> NoReturn:
     """Settle the cause with the peers, print it and exit."""
     code = exit_code(error)
     try:
@@ -61,20 +68,20 @@ def _end(watch: Heartbeat, error: BaseException) -> NoReturn:
         # in the middle of anything. Neither may cut the cause short.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        own, is_echo = Cause(watch.rank, describe(error), code), is_lost_connection(error)
-        if not is_echo and not isinstance(error, UserError | KeyboardInterrupt):
+        own, is_consequence = Cause(heartbeat.rank, describe(error), code), is_lost_connection(error)
+        if not is_consequence and not isinstance(error, UserError | KeyboardInterrupt):
             traceback.print_exception(error)
-        cause = (watch.find_cause() if is_echo else None) or watch.report(own)
+        cause = (heartbeat.find_cause() if is_consequence else None) or heartbeat.report(own)
         code = cause.code
-        if not is_echo and own.message != cause.message:
+        if not is_consequence and own.message != cause.message:
             _print(own)
         _print(cause)
     finally:
         _exit(code)
 
 
-def _leave(cause: Cause) -> None:
-    """End a process that did not end by itself; called by the watching thread."""
+def _exit_by_force(cause: Cause) -> None:
+    """End a process that did not end by itself; called by the thread of the heartbeat."""
     _print(cause)
     _exit(cause.code)
 

@@ -1,18 +1,27 @@
-"""This process among its peers: rank, world size, device; start and end."""
+"""This process among its peers: rank, world size, device; start and end.
+
+Accelerate's `PartialState` joins the peers, for training and for everything else that runs on several processes.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from scal3r_train.parallel.environment import kept_variables
+from scal3r_train.parallel.meeting import meeting_peers
+
 PROCESS_TIMEOUT = timedelta(minutes=30)
+# Control messages and what lies in host memory anyway travel by gloo, tensors of the device by NCCL.
+CUDA_BACKEND = "cpu:gloo,cuda:nccl"
 
 
 @dataclass(frozen=True)
@@ -60,20 +69,41 @@ def is_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def launched_rank() -> int:
+    """Return this process's rank as its launcher says, before it has joined its peers; 0 when started alone."""
+    return int(os.environ["RANK"]) if is_launched() else 0
+
+
 @contextmanager
 def joined_processes(timeout: timedelta = PROCESS_TIMEOUT) -> Iterator[Process]:
     """Join the peers that a launcher started, if any, and leave them at the end.
 
     Under plain `python` nothing is started. A group that already exists is used and left alone. `timeout`: how long
-    a collective waits for a peer before it fails. After an error in the body the peers are not told goodbye: that
-    may wait for one that is gone, and this process is about to end.
+    to wait for the peers to come, and later how long a collective waits for one, before it fails. After an error in
+    the body the process group is not closed: that may wait for one that is gone, and this process is about to end.
+
+    Raises:
+        UserError: the peers do not come.
     """
+    from accelerate import PartialState  # noqa: PLC0415  most commands that import this module join nobody
+
     owns_group = is_launched() and not dist.is_initialized()
-    if owns_group:
-        device = local_device()
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    owns_state = not PartialState._shared_state
+    if is_launched() and "SLURM_LOCALID" in os.environ:  # plain srun names the place on the node otherwise
+        os.environ.setdefault("LOCAL_RANK", os.environ["SLURM_LOCALID"])
+    if owns_state:
+        # torch makes the process group, also where DeepSpeed will be the engine.
+        hidden = kept_variables(["ACCELERATE_USE_DEEPSPEED"], hidden=True)
+        with meeting_peers(timeout) if owns_group else nullcontext(), hidden:
+            PartialState(cpu=not torch.cuda.is_available(), **_group_options(timeout))
     yield current_process()
     if owns_group:
         dist.destroy_process_group()
+    if owns_state:
+        PartialState._reset_state()
+
+
+def _group_options(timeout: timedelta) -> dict[str, Any]:
+    if not is_launched():
+        return {}
+    return {"backend": CUDA_BACKEND if torch.cuda.is_available() else "gloo", "timeout": timeout}

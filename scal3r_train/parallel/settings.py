@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel
 
@@ -20,8 +20,28 @@ class ParallelSettings(StrictModel):
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
-        description="bf16 runs encoder and attention in autocast; memories and heads stay fp32",
+        description="bf16 runs encoder and attention in autocast; memories and heads stay fp32 (on CUDA: TF32)",
+    )
+    gathered_dtype: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="in which fsdp2 gathers encoder and attention blocks; bf16 halves that traffic, gradients are "
+        "summed in fp32 either way",
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="use deterministic kernels on CUDA: a resumed run then equals the uninterrupted one bit for bit",
+    )
+    start_timeout_minutes: float = Field(
+        default=10.0,
+        gt=0,
+        description="how long a process waits at the start for the first one to be reachable",
     )
     timeout_minutes: float = Field(
         default=10.0, gt=0, description="how long a process waits for the others before the run ends"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> ParallelSettings:
+        if self.gathered_dtype == "bf16" and self.precision != "bf16":
+            raise ValueError("gathered_dtype bf16 goes with precision bf16: blocks would compute in bf16")
+        return self

@@ -1,6 +1,4 @@
-"""The precision of encoder and attention; memories and heads leave autocast by themselves.
-
-What single process, DDP and FSDP2 share: gradients in `.grad`, clipped here, torch's own optimizer step.
+"""What single process, DDP and FSDP2 share: gradients in `.grad`, clipped here, torch's own optimizer step.
 
 Single process and DDP: every rank holds everything, gradients are averaged.
 """
@@ -8,32 +6,24 @@ Single process and DDP: every rank holds everything, gradients are averaged.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Return the context in which the model runs: bf16 autocast or nothing."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+from scal3r_train.model.precision import computing, float32_products
+from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments, stepped_parameters
 
 
 class TorchEngine(Engine):
     """An engine whose parameters carry their gradients."""
 
-    def _wrap(self) -> None:
-        groups = self.optimizer.param_groups
-        allocate_moments(self.optimizer, (parameter for group in groups for parameter in group["params"]))
-
     def backward(self, loss: Tensor) -> None:
         """Accumulate in `.grad`."""
-        (loss / self.accumulation_steps).backward()
+        with float32_products(self.process.device, reduced=self.is_reduced):
+            self.accelerator.backward(loss)
 
     def _apply(self, norm: float) -> None:
         factor = min(1.0, self.clip_norm / (norm + 1e-6))  # as torch's clip_grad_norm_
@@ -50,15 +40,11 @@ class ReplicatedEngine(TorchEngine):
     """Plain PyTorch, wrapped in DDP when there are peers."""
 
     def _wrap(self) -> None:
-        super()._wrap()
-        self._called: nn.Module = self.bare_model
+        # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        self._called: nn.Module = self.accelerator.prepare(self.bare_model, device_placement=[False])
+        allocate_moments(self.optimizer, stepped_parameters(self.optimizer))
         if self.name == "ddp":
-            # The gradients of 1x1 convolutions have other strides than DDP's buckets: nothing a user could mend.
-            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-            self._called = DistributedDataParallel(
-                self.bare_model,
-                device_ids=[self.process.device] if self.process.device.type == "cuda" else None,
-            )
             self._settle_buckets()
 
     def _settle_buckets(self) -> None:
@@ -74,19 +60,19 @@ class ReplicatedEngine(TorchEngine):
         sum(value.sum() for value in output.values()).backward()
         self._drop_gradients()
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
-        """Run the model under autocast."""
-        with autocast(self.settings.precision, self.process.device):
-            return self._called(images, chunk_mask)
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
+        """Run the model in the recipe's precision."""
+        with computing(self.process.device, reduced=self.is_reduced):
+            return self._called(images, chunk_mask, heads)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
         """Exchange gradients in the last micro-step only."""
-        if is_last or not isinstance(self._called, DistributedDataParallel):
+        with self.accelerator.accumulate(self._called):
+            assert self.accelerator.sync_gradients == is_last
             yield
-        else:
-            with self._called.no_sync():
-                yield
 
     def gradients(self) -> Mapping[str, Tensor]:
         """Return the whole averaged gradients."""
@@ -96,8 +82,7 @@ class ReplicatedEngine(TorchEngine):
             if parameter.grad is not None
         }
 
-    @property
-    def holds_whole_gradients(self) -> bool:
+    def holds_whole_gradient(self, name: str) -> bool:
         """Every rank holds all of it."""
         return True
 

@@ -8,59 +8,48 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
 import deepspeed.ops
+import torch
 from deepspeed.utils import logger
-from torch import Tensor
+from torch import Tensor, nn
 
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.precision import float32_products
+from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
 from scal3r_train.parallel.launch import launched_engine, launched_zero_config
 from scal3r_train.parallel.settings import EngineName
-
-# Bytes in flight per bucket are 4 times these numbers.
-BUCKET_NUMEL = 50_000_000
-ZERO_OPTIMIZATION: dict[str, dict[str, Any]] = {
-    "zero1": {"stage": 1},
-    "zero2": {"stage": 2},
-    "zero3": {"stage": 3},
-    "zero3_offload": {
-        "stage": 3,
-        "offload_optimizer": {"device": "cpu", "pin_memory": False},
-        "offload_param": {"device": "cpu", "pin_memory": False},
-    },
-}
+from scal3r_train.parallel.weights import Weights
 
 
-def zero_config(
-    name: EngineName, precision: str, clip_norm: float, accumulation_steps: int
-) -> dict[str, Any]:
-    """Return the configuration for `deepspeed.initialize`.
+def zero_config(name: EngineName, precision: str, accumulation_steps: int) -> dict[str, Any]:
+    """Return DeepSpeed's configuration, but for clipping.
 
-    Whatever the recipe decides (precision, clipping, accumulation) is set here, whatever else the launcher's file
-    says (buckets, offload devices, thresholds) is kept.
+    Whatever the recipe decides (precision, accumulation) is set here, whatever else the launcher's file says
+    (buckets, offload devices, thresholds, printing) is kept.
     """
-    if launched_engine() is None:
-        config: dict[str, Any] = {"zero_optimization": dict(ZERO_OPTIMIZATION[name])}
-    else:
-        config = {key: value for key, value in launched_zero_config().items() if value != "auto"}
-    zero = {key: value for key, value in config["zero_optimization"].items() if value != "auto"}
+    launched = (
+        launched_zero_config()
+        if launched_engine()
+        else {"zero_optimization": zero_defaults.ZERO_OPTIMIZATION[name]}
+    )
     defaults = {
         "contiguous_gradients": True,
-        "reduce_bucket_size": BUCKET_NUMEL,
-        "allgather_bucket_size": BUCKET_NUMEL,
+        "reduce_bucket_size": zero_defaults.BUCKET_NUMEL,
+        "allgather_bucket_size": zero_defaults.BUCKET_NUMEL,
     }
-    config.pop("bf16", None)
-    config.pop("fp16", None)
-    return config | {
-        "zero_optimization": defaults | zero,
+    return {
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+        **launched,
+        "zero_optimization": defaults | launched["zero_optimization"],
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulation_steps,
-        "gradient_clipping": clip_norm,
         # No module's traffic is lowered to bf16: gradients and gathered parameters travel in fp32.
         "torch_autocast": {
             "enabled": precision == "bf16",
@@ -69,8 +58,6 @@ def zero_config(
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
     }
 
 
@@ -84,7 +71,9 @@ class ZeroEngine(Engine):
     module whose traffic is lowered.
     """
 
-    def _wrap(self) -> None:
+    _zero_engine: Any = None  # DeepSpeed's, from `prepare` on
+
+    def _place(self, weights: Weights | None) -> None:
         logger.setLevel(logging.ERROR)  # else it prints every setting, and each skipped step once more
         # DeepSpeed calls what newer torch has renamed.
         warnings.filterwarnings(
@@ -93,31 +82,67 @@ class ZeroEngine(Engine):
         if self.process.device.type == "cpu":
             # An optional shared-memory operator that DeepSpeed would compile for a minute.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        if weights is None or STAGE[self.name] < 3:
+            super()._place(weights)
+        else:
+            self._read_partitions(weights)
+
+    def _read_partitions(self, weights: Weights) -> None:
+        """Cut the parameters one module after the other, each with storage for a moment, and read what is kept."""
+        config = self.accelerator.deepspeed_plugin.deepspeed_config
+        anchor: Any = None  # the first parameter that has been cut knows how to cut others
+        for prefix, module in self.bare_model.named_modules():
+            names = [leaf for leaf, _ in module.named_parameters(recurse=False)]
+            if not names:
+                continue
+            parameters: list[Any] = []  # DeepSpeed gives them attributes of its own
+            for leaf in names:
+                empty = getattr(module, leaf)
+                values = torch.zeros_like(empty, device=self.process.device)
+                parameters.append(nn.Parameter(values, requires_grad=empty.requires_grad))
+                setattr(module, leaf, parameters[-1])
+            if anchor is None:
+                deepspeed.zero.Init(nn.ParameterList(parameters), config_dict_or_path=config)
+                anchor = parameters[0]
+            else:
+                anchor.convert_to_zero_parameters(param_list=parameters)
+            for leaf, parameter in zip(names, parameters, strict=True):
+                piece = parameter.ds_tensor.view(-1)[: self._num_valid(parameter)]
+                weights.read_into(f"{prefix}.{leaf}" if prefix else leaf, self._start(parameter), piece)
+        for module in self.bare_model.modules():
+            for leaf, buffer in module.named_buffers(recurse=False):
+                setattr(module, leaf, buffer.to(self.process.device))
+
+    def _wrap(self) -> None:
         self._is_stage3 = STAGE[self.name] == 3
-        self._zero_engine, self._zero, _, _ = deepspeed.initialize(
-            model=self.bare_model,
-            optimizer=self.optimizer,
-            config=zero_config(self.name, self.settings.precision, self.clip_norm, self.accumulation_steps),
-        )
+        self.accelerator.deepspeed_plugin.deepspeed_config["gradient_clipping"] = self.clip_norm
+        # Accelerate's own `backward` would step at once; the engine that `prepare` returns leaves that to us.
+        self._zero_engine, prepared = self.accelerator.prepare(self.bare_model, self.optimizer)
+        self._zero = prepared.optimizer
         # `Any`: DeepSpeed has given them attributes of its own.
         self._parameters: dict[str, Any] = dict(self.bare_model.named_parameters())
         allocate_moments(self.optimizer, self._flat_partitions())
         if not self._is_stage3:
             self._zero._lazy_init_hp_params_optimizer_state()
 
-    def forward(self, images: Tensor, chunk_mask: Tensor | None) -> Scal3ROutput:
+    def forward(
+        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+    ) -> Scal3ROutput:
         """Run the model; DeepSpeed's engine opens autocast."""
-        return self._zero_engine(images, chunk_mask)
+        with float32_products(self.process.device, reduced=self.is_reduced):
+            return self._zero_engine(images, chunk_mask, heads)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
         """Tell DeepSpeed whether this micro-step is the last."""
-        self._zero_engine.set_gradient_accumulation_boundary(is_last)
-        yield
+        with super().micro_step(is_last=is_last):
+            self._zero_engine.set_gradient_accumulation_boundary(is_last)
+            yield
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate and, in the last micro-step, reduce."""
-        self._zero_engine.backward(loss)
+        with float32_products(self.process.device, reduced=self.is_reduced):
+            self._zero_engine.backward(loss)
 
     def gradients(self) -> Mapping[str, Tensor]:
         """Return this rank's fragments of the averaged gradients."""
@@ -126,14 +151,14 @@ class ZeroEngine(Engine):
             if not parameter.requires_grad:
                 continue
             if self._is_stage3:
-                local = self._zero.get_local_fp32_grad_for_param(parameter)
+                # Where it lies; DeepSpeed's public getter copies pieces on the host to the device, every step.
+                local, _ = self._zero._get_fp32_grad_state_partition(parameter, release_swap_buffers=True)
                 found[name] = local.view(-1)[: self._num_valid(parameter)]
             elif parameter._hp_mapping is not None:
                 found[name] = parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group)
         return found
 
-    @property
-    def holds_whole_gradients(self) -> bool:
+    def holds_whole_gradient(self, name: str) -> bool:
         """Every rank holds its fragments."""
         return False
 
@@ -206,4 +231,6 @@ class ZeroEngine(Engine):
 
     def close(self) -> None:
         """Let DeepSpeed drop its hooks and buffers."""
-        self._zero_engine.destroy()
+        if self._zero_engine is not None:
+            self._zero_engine.destroy()
+        super().close()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -14,8 +15,10 @@ from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.settings import EngineName
+from scal3r_train.planning.communicators import communicator_bytes
 from scal3r_train.planning.engine_bytes import EngineBytes, ModelSize, engine_bytes, model_size
-from scal3r_train.planning.step_memory import Numerics, Precision, StepMemory, StepMeter
+from scal3r_train.planning.most_that_fit import most_that_fit
+from scal3r_train.planning.step_bytes import Numerics, Precision, StepBytes, StepMeter
 from scal3r_train.planning.step_size import StepSize
 from scal3r_train.training.freezing import FrozenDtype, TrainedParts, choose_trained
 from scal3r_train.training.optim import OptimSettings
@@ -28,6 +31,8 @@ MODES: tuple[CheckpointingMode, ...] = ("none", "blocks", "segments")
 ENGINES: tuple[EngineName, ...] = ("ddp", "zero1", "zero2", "fsdp2", "zero3", "zero3_offload")
 # Kept free on a device, an assumption and not measured: CUDA's context, workspaces and fragmentation.
 RESERVED_SHARE, RESERVED_BYTES = 0.05, GIB
+# Of a chunk: beyond, a small network's frames would be counted up for minutes.
+MOST_FRAMES = 256
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,15 @@ class Costs:
         return {}
 
     @cached_property
-    def _steps(self) -> dict[tuple[object, ...], tuple[StepMemory, ModelSize]]:
+    def _steps(self) -> dict[tuple[Any, ...], tuple[StepBytes, ModelSize]]:
         return {}
 
-    def step(self, choice: Choice, size: StepSize) -> StepMemory:
+    @staticmethod
+    def _settings(choice: Choice) -> tuple[Any, ...]:
+        """Return what of a choice a step depends on."""
+        return choice.checkpointing, choice.precision, choice.train, choice.frozen_dtype
+
+    def step(self, choice: Choice, size: StepSize) -> StepBytes:
         """Return what a step keeps alive beside the engine's states."""
         return self._measured(choice, size)[0]
 
@@ -103,28 +113,38 @@ class Costs:
         accumulates = self.optim.accumulation_steps > 1
         return self.states(choice, size).peak(self.step(choice, size), accumulates=accumulates)
 
-    def frames_that_fit(self, choice: Choice, size: StepSize, budget: int) -> int:
-        """Return how many frames per rank fit, in sequences and chunks as they are.
+    def frames_that_fit(self, choice: Choice, size: StepSize, budget: int, at_least: int = 0) -> int:
+        """Return the most frames per rank that fit, in sequences and chunks as they are; 0 if fewer than `at_least` do.
 
-        Bytes grow in a line with frames, attention's too since it keeps no scores, so two sizes tell the rest.
+        Every answer is the shape run's own: the returned number fits and one frame more in each chunk does not. Chunks
+        of more than `MOST_FRAMES` are not looked at.
         """
-        shorter = replace(size, num_frames=max(2, size.num_frames // 2))
-        if shorter == size:
-            shorter = replace(size, num_frames=2 * size.num_frames)
-        steps = [(each.frames_per_rank, self.peak(choice, each)) for each in (shorter, size)]
-        (few, least), (many, most) = sorted(steps)
-        slope = (most - least) / (many - few)
-        if budget < least - slope * few or slope <= 0:
-            return 0
-        return int((budget - least) / slope + few)
+        chunks = size.num_sequences * size.num_chunks
 
-    def _measured(self, choice: Choice, size: StepSize) -> tuple[StepMemory, ModelSize]:
-        key = (choice.checkpointing, choice.precision, choice.train, choice.frozen_dtype, size)
+        def peak(num_frames: int) -> int:
+            return self.peak(choice, replace(size, num_frames=num_frames))
+
+        settings = self._settings(choice)
+        known = {
+            other.num_frames: self.peak(choice, other)
+            for *others, other in self._steps
+            if tuple(others) == settings and replace(other, num_frames=size.num_frames) == size
+        } or {size.num_frames: peak(size.num_frames)}
+        return chunks * most_that_fit(
+            peak,
+            budget,
+            known,
+            at_least=max(1, at_least // chunks),
+            at_most=max(MOST_FRAMES, size.num_frames),
+        )
+
+    def _measured(self, choice: Choice, size: StepSize) -> tuple[StepBytes, ModelSize]:
+        key = (*self._settings(choice), size)
         if key not in self._steps:
             meter = self._meter(choice)
             meter.model.set_activation_checkpointing(choice.checkpointing)
             step = meter.measure(size, choice.precision)
-            self._steps[key] = step, model_size(meter.model, self.optim, meter.calls)
+            self._steps[key] = step, model_size(meter.model, self.optim, meter.calls, self.world_size)
         return self._steps[key]
 
     def _meter(self, choice: Choice) -> StepMeter:
@@ -139,9 +159,9 @@ class Costs:
         return self._meters[key]
 
 
-def budget_of(device_gb: int) -> int:
-    """Return the bytes of a device that a plan may use."""
-    return int(device_gb * GIB * (1 - RESERVED_SHARE)) - RESERVED_BYTES
+def budget_of(device_gb: int, world_size: int = 1) -> int:
+    """Return the bytes of a device that a plan may use, beside what communicators take."""
+    return int(device_gb * GIB * (1 - RESERVED_SHARE)) - RESERVED_BYTES - communicator_bytes(world_size)
 
 
 def engines_for(world_size: int) -> tuple[EngineName, ...]:
@@ -167,6 +187,20 @@ def alternatives(choice: Choice, world_size: int) -> Iterator[Choice]:
 def most_frugal(costs: Costs, choice: Choice, size: StepSize) -> Choice:
     """Return the alternative that needs the least memory."""
     return min(alternatives(choice, costs.world_size), key=lambda each: costs.peak(each, size))
+
+
+def roomiest(costs: Costs, choice: Choice, size: StepSize, budget: int) -> tuple[Choice, int]:
+    """Return the alternative with which most frames fit, the choice itself included, and how many.
+
+    The first of equals, which is the cheapest. What fits no more frames than one before is tried at one length only.
+    """
+    best, most = choice, costs.frames_that_fit(choice, size, budget)
+    chunks = size.num_sequences * size.num_chunks
+    for other in alternatives(choice, costs.world_size):
+        frames = costs.frames_that_fit(other, size, budget, at_least=most + chunks)
+        if frames > most:
+            best, most = other, frames
+    return best, most
 
 
 def cheapest_that_fits(costs: Costs, choice: Choice, size: StepSize, budget: int) -> Choice | None:

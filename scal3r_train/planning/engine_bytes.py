@@ -7,21 +7,20 @@ by benchmarks/plan_memory.py. T trained parameters, W ranks; fp32 is 4 bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.parallel import zero
-from scal3r_train.parallel.fsdp2 import units
+from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.settings import EngineName
-from scal3r_train.planning.step_memory import Numerics, StepMemory
+from scal3r_train.planning.fsdp2_pieces import FP32, Fsdp2Pieces, fsdp2_pieces
+from scal3r_train.planning.step_bytes import Numerics, StepBytes
 from scal3r_train.training.optim import OptimSettings, parameter_groups
 
-FP32 = 4
-# DeepSpeed's defaults where `zero.ZERO_OPTIMIZATION` says nothing, in elements.
+# DeepSpeed's defaults where `zero_defaults.ZERO_OPTIMIZATION` says nothing, in elements.
 PERSISTENCE_THRESHOLD, REUSE_DISTANCE = 100_000, 1_000_000_000
 
 
@@ -34,9 +33,9 @@ class ModelSize:
         frozen_bytes: bytes of frozen ones.
         largest: elements of the largest trained parameter.
         largest_group: elements of the optimizer's largest parameter group.
-        largest_unit_bytes: bytes of the largest module that FSDP2 gathers at a time.
-        root_bytes: bytes of what is in no such module and gathered throughout.
-        gathered_bytes: bytes that FSDP2 gathers in forward: each module as often as it is called.
+        stage3_piece, stage3_trained_piece: bytes of a rank's pieces under ZeRO-3, each parameter's rounded up to whole
+            elements, of all parameters and of trained ones (these in fp32).
+        fsdp2: what FSDP2 holds and gathers.
         small: elements of parameters so small that ZeRO-3 leaves them whole.
         num_memories, fast_weights: memory units whose gradients are summed, and the elements of a sum of all of them.
     """
@@ -46,9 +45,9 @@ class ModelSize:
     frozen_bytes: int
     largest: int
     largest_group: int
-    largest_unit_bytes: int
-    root_bytes: int
-    gathered_bytes: int
+    stage3_piece: int
+    stage3_trained_piece: int
+    fsdp2: Fsdp2Pieces
     small: int
     num_memories: int
     fast_weights: int
@@ -59,13 +58,13 @@ class ModelSize:
         return FP32 * self.trained + self.frozen_bytes
 
 
-def model_size(model: nn.Module, optim: OptimSettings, calls: dict[nn.Module, int]) -> ModelSize:
-    """Return the sizes of a model whose modules are called so often in forward."""
+def model_size(
+    model: nn.Module, optim: OptimSettings, calls: Mapping[nn.Module, int], world_size: int
+) -> ModelSize:
+    """Return the sizes of a model whose modules are called so often in forward, and of its pieces on a rank."""
     parameters = list(model.parameters())
     trained = [parameter.numel() for parameter in parameters if parameter.requires_grad]
     in_groups: list[Any] = [group["params"] for group in parameter_groups(model, optim)]
-    gathered = {unit: _bytes(unit.parameters()) for unit in units(model)}
-    root = _bytes(parameters) - sum(gathered.values())
     memories = [unit for unit in model.modules() if isinstance(unit, AdaptiveMemoryUnit)]
     memories = [unit for unit in memories if unit.scope == "sequence"]
     return ModelSize(
@@ -74,9 +73,11 @@ def model_size(model: nn.Module, optim: OptimSettings, calls: dict[nn.Module, in
         frozen_bytes=_bytes(parameter for parameter in parameters if not parameter.requires_grad),
         largest=max(trained),
         largest_group=max(sum(parameter.numel() for parameter in group) for group in in_groups),
-        largest_unit_bytes=max(gathered.values()),
-        root_bytes=root,
-        gathered_bytes=root + sum(calls.get(unit, 1) * size for unit, size in gathered.items()),
+        stage3_piece=sum(
+            -(-parameter.numel() // world_size) * parameter.element_size() for parameter in parameters
+        ),
+        stage3_trained_piece=sum(-(-numel // world_size) * FP32 for numel in trained),
+        fsdp2=fsdp2_pieces(model, calls, world_size),
         small=sum(
             parameter.numel() for parameter in parameters if parameter.numel() <= PERSISTENCE_THRESHOLD
         ),
@@ -125,7 +126,7 @@ class EngineBytes:
             self.parameters + self.optimizer + self.buffers + (self.gradients if self.gradients_stay else 0)
         )
 
-    def peak(self, step: StepMemory, *, accumulates: bool = False) -> int:
+    def peak(self, step: StepBytes, *, accumulates: bool = False) -> int:
         """Return the most that a rank holds at one time of a step, `accumulates` over several micro-steps."""
         backward = max(step.peak(self.gradient_share), self.before_update)
         if accumulates:
@@ -152,26 +153,36 @@ def engine_bytes(
     is_cuda = numerics == "cuda"
     # AdamW's denominator: on CPU its two last versions, and that of the tensor before.
     one_by_one = 3 * FP32 * size.largest
-    if engine in ("single", "ddp"):
+    if engine == "single":
         return EngineBytes(
             parameters=size.total_bytes,
             optimizer=copies * whole,
             gradients=whole,
-            buffers=whole if engine == "ddp" else 0,
+            accumulated=whole,
+            update=FP32 * size.largest_group if is_cuda else one_by_one,
+        )
+    if engine == "ddp":  # gradients are views of its buckets: one that has come is copied there and gone
+        return EngineBytes(
+            parameters=size.total_bytes,
+            optimizer=copies * whole,
+            gradients=whole,
+            gradients_stay=True,
+            gradient_share=0.0,
             accumulated=whole,
             update=FP32 * size.largest_group if is_cuda else one_by_one,
         )
     if engine == "fsdp2":
+        pieces = size.fsdp2
         return EngineBytes(
-            parameters=-(-size.total_bytes // world_size),
-            optimizer=copies * piece,
-            gradients=piece,
-            working=size.root_bytes + 3 * size.largest_unit_bytes,
-            gradient_share=1 / world_size,
+            parameters=pieces.held,
+            optimizer=copies * pieces.trained,
+            gradients=pieces.trained,
+            working=pieces.root_buffer + 3 * pieces.largest_unit_buffer,
+            gradient_share=pieces.trained / whole,
             accumulated=whole,
             update=group if is_cuda else one_by_one // world_size,
         )
-    bucket = FP32 * zero.BUCKET_NUMEL
+    bucket = FP32 * zero_defaults.BUCKET_NUMEL
     flat_update = group if is_cuda else 2 * group
     if engine in ("zero1", "zero2"):
         return EngineBytes(
@@ -184,9 +195,9 @@ def engine_bytes(
             accumulated=whole if engine == "zero1" else piece,
             update=group + flat_update,
         )
-    pieces = -(-size.total_bytes // world_size)
+    piece = size.stage3_trained_piece
     stage3 = EngineBytes(
-        parameters=pieces,
+        parameters=size.stage3_piece,
         optimizer=(copies + 1) * piece,
         gradients=piece,
         buffers=bucket + FP32 * size.small,
@@ -197,7 +208,7 @@ def engine_bytes(
     )
     if engine == "zero3":
         return stage3
-    host = pieces + (copies + 3) * piece + 2 * group
+    host = size.stage3_piece + (copies + 3) * piece + 2 * group
     return replace(stage3, parameters=0, optimizer=0, gradients=0, update=0, host=host)
 
 
@@ -207,7 +218,7 @@ def kept_gathered(size: ModelSize) -> int:
     It does not release what the next `stage3_max_reuse_distance` elements need again, and the last ones of forward
     are the first ones of backward.
     """
-    distance = zero.ZERO_OPTIMIZATION["zero3"].get("stage3_max_reuse_distance", REUSE_DISTANCE)
+    distance = zero_defaults.ZERO_OPTIMIZATION["zero3"].get("stage3_max_reuse_distance", REUSE_DISTANCE)
     return min(size.total_bytes - FP32 * size.small, FP32 * int(distance) // 2)
 
 
@@ -232,6 +243,9 @@ def traffic(engine: EngineName, size: ModelSize, accumulation_steps: int) -> Tra
     if engine == "zero2":
         return Traffic(all_reduce=accumulation_steps * whole, all_gather=whole)
     if engine == "fsdp2":
-        return Traffic(reduce_scatter=whole, all_gather=accumulation_steps * 2 * size.gathered_bytes)
+        gathered = accumulation_steps * 2 * size.fsdp2.gathered
+        return Traffic(
+            all_reduce=size.fsdp2.uncut_trained, reduce_scatter=size.fsdp2.reduced, all_gather=gathered
+        )
     gathered = 2 * size.total_bytes - kept_gathered(size) - FP32 * size.small
     return Traffic(reduce_scatter=accumulation_steps * whole, all_gather=accumulation_steps * gathered)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -14,15 +13,44 @@ from scal3r_train.config import UserError
 from scal3r_train.data.sampling.plan import Source, StepPlan, plan_step
 from scal3r_train.data.sampling.sources import DataSettings, index_exists, open_sources
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.planning.step_size import StepSize
-from scal3r_train.recipe import ModelSettings, load_training_recipe
+from scal3r_train.planning.stages import run_stages
+from scal3r_train.recipe import load_training_recipe
+from scal3r_train.shipped import find_checkpoint
+from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe
+
+# A plan looks at so many steps of a stage unless it is told how many, and at fewer where a step has many windows: more
+# would not change the shares that it prints.
+MOST_STEPS, MOST_WINDOWS = 1000, 10_000
 
 
-def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps: int) -> int:
-    """Print the plan of the first `num_steps` steps on `world_size` ranks."""
-    if world_size < 1 or num_steps < 1:
-        raise UserError(f"world_size={world_size} steps={num_steps}: both must be at least 1")
+def main(
+    recipe_path: str,
+    overrides: Sequence[str],
+    world_size: int | None,
+    num_steps: int | None = None,
+    ranks_per_node: int | None = None,
+) -> int:
+    """Print the plan of a run on `world_size` ranks.
+
+    Args:
+        recipe_path: of a training recipe.
+        overrides: `key=value`.
+        world_size: ranks; None, which is refused, where neither launcher nor user named it.
+        num_steps: step plans that are drawn, spread evenly over the stages of the curriculum; None: some.
+        ranks_per_node: ranks that share a machine's memory; None: up to 8.
+
+    Raises:
+        UserError: a number is below 1, or the recipe is none.
+    """
     recipe = load_training_recipe(recipe_path, overrides)
+    if world_size is None:
+        raise UserError(
+            "how many ranks? Give world_size=8, or start this under torchrun or accelerate launch"
+        )
+    if world_size < 1 or (num_steps is not None and num_steps < 1):
+        raise UserError(f"world_size={world_size} steps={num_steps}: both must be at least 1")
+    if ranks_per_node is not None and not 1 <= ranks_per_node <= world_size:
+        raise UserError(f"ranks_per_node={ranks_per_node}: it must be in 1..{world_size}, the world_size")
     config = _network_of(recipe.model)
     console = Console()
     sources, is_known = plannable_sources(recipe.data)
@@ -31,17 +59,52 @@ def main(recipe_path: str, overrides: Sequence[str], world_size: int, num_steps:
             "an index does not exist yet: its sequences are taken as long enough, so no chunk is padding",
             soft_wrap=True,
         )
-    curriculum = recipe.curriculum.in_plans(recipe.optim.accumulation_steps)
-    plans = [plan_step(curriculum, sources, recipe.seed, step, world_size) for step in range(num_steps)]
-    console.print(f"{recipe_path}: {num_steps} steps on {world_size} ranks", soft_wrap=True)
-    _print_groups(console, plans)
-    _print_lengths(console, plans)
-    _print_work(console, plans, config, world_size)
+    stages = run_stages(recipe)
+    for number, stage in enumerate(stages):
+        plans = stage_plans(recipe, sources, stage.steps, world_size, num_steps, len(stages))
+        name = (
+            "" if len(stages) == 1 else f", stage {number} (steps {stage.steps.start:,}-{stage.steps[-1]:,})"
+        )
+        console.print(f"{recipe_path}{name}: {len(plans)} steps on {world_size} ranks", soft_wrap=True)
+        _print_groups(console, plans)
+        _print_lengths(console, plans)
+        _print_work(console, plans, config, world_size)
     # Imported here: the model's base class takes seconds, and what is above is printed before.
-    from scal3r_train.planning.memory_report import print_memory  # noqa: PLC0415
+    from scal3r_train.planning.bytes_report import print_bytes  # noqa: PLC0415
 
-    print_memory(console, recipe, config, largest_step(plans, config), world_size)
+    print_bytes(console, recipe, config, stages, world_size, ranks_per_node or min(8, world_size))
     return 0
+
+
+def stage_plans(
+    recipe: TrainingRecipe,
+    sources: Sequence[Source],
+    steps: range,
+    world_size: int,
+    num_steps: int | None,
+    num_stages: int,
+) -> list[StepPlan]:
+    """Return plans of a stage's first steps.
+
+    Args:
+        recipe: of the run.
+        sources: the mixture.
+        steps: optimizer steps of the stage; each has as many plans as micro-steps.
+        world_size: ranks; None, which is refused, where neither launcher nor user named it.
+        num_steps: plans to draw for all stages together; None: until the shares are known well enough.
+        num_stages: of the run.
+    """
+    micro_steps = recipe.optim.accumulation_steps
+    curriculum = recipe.curriculum.in_plans(micro_steps)
+    wanted = MOST_STEPS if num_steps is None else max(1, num_steps // num_stages)
+    plans: list[StepPlan] = []
+    num_windows = 0
+    for step in range(micro_steps * steps.start, micro_steps * steps.stop):
+        if len(plans) == wanted or (num_steps is None and num_windows >= MOST_WINDOWS):
+            break
+        plans.append(plan_step(curriculum, sources, recipe.seed, step, world_size))
+        num_windows += plans[-1].num_sequences
+    return plans
 
 
 def plannable_sources(settings: DataSettings) -> tuple[list[Source], bool]:
@@ -103,25 +166,13 @@ def _print_work(console: Console, plans: Sequence[StepPlan], config: Scal3RConfi
     )
 
 
-def largest_step(plans: Sequence[StepPlan], config: Scal3RConfig) -> StepSize:
-    """Return the size of the step in which a rank passes the most tokens."""
-    plan = max(plans, key=lambda each: rank_work(each, config.patch_size, config.num_special_tokens))
-    shape = plan.shape
-    return StepSize(
-        num_sequences=len(plan.groups[0].windows),
-        num_chunks=shape.chunks_per_rank,
-        num_frames=shape.chunk_size,
-        height=shape.resolution.height,
-        width=shape.resolution.width,
-    )
-
-
-def _network_of(settings: ModelSettings) -> Scal3RConfig:
+def _network_of(settings: TrainedModelSettings) -> Scal3RConfig:
     if settings.network is not None:
         return Scal3RConfig(**settings.network.model_dump())
     assert settings.checkpoint is not None
-    if not (Path(settings.checkpoint) / "config.json").is_file():
+    folder = find_checkpoint(settings.checkpoint)
+    if not (folder / "config.json").is_file():
         raise UserError(
             f"model.checkpoint {settings.checkpoint} holds no config.json; give a save_pretrained folder"
         )
-    return Scal3RConfig.from_pretrained(settings.checkpoint)
+    return Scal3RConfig.from_pretrained(folder)

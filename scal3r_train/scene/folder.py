@@ -1,6 +1,6 @@
-"""The folder of a scene while it grows and once it is complete: it appears whole or not at all.
+"""The folder of a scene: a partial one beside it while a run writes, and how that takes its place, whole or not at all.
 
-A folder that is replaced as a whole under its readers: either the old one or the new one, never none and no mix.
+Readers of a folder that is replaced find either the old scene or the new one, never none and no mix (`read_steady`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ WORK_NAME, IDENTITY_NAME, TIMINGS_NAME = "work", "run.json", "timings.json"
 
 
 def partial_folder(output: Path) -> Path:
-    """Return the folder beside `output` in which a scene grows until it is complete."""
+    """Return the folder beside `output` in which a scene is written until it is complete."""
     return output.with_name(f"{output.name}.partial")
 
 
@@ -142,7 +142,7 @@ def publish_scene_folder(output: Path) -> None:
 
 
 def _has_finished_work(work: Path) -> bool:
-    """Whether a round of visits or a chunk is finished; states and descriptors alone save nothing worth keeping."""
+    """Whether a memory or a chunk is finished; states and descriptors alone save nothing worth keeping."""
     return any(work.rglob("memory_*.safetensors")) or any(work.glob("*/predictions/*.safetensors"))
 
 

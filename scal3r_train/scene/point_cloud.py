@@ -2,8 +2,8 @@
 
 What is kept is decided by rules that do not depend on how the points were grouped: in every voxel the most
 confident point wins, and of too many voxels those with the smallest hashes stay. So frames can be added one
-after another, any number of processes can thin their own share, and thinning the shares together gives what
-one process would have got.
+after another, any number of processes can thin their own points, and thinning the results together gives
+what one process would have got.
 
 Shapes: N points.
 """
@@ -103,7 +103,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 
 class VoxelDownsampler:
-    """Collects clouds and keeps few points of them, in memory bounded by the sieve's size and one cloud."""
+    """Collects clouds and keeps few points of them, in memory bounded by `max_points` and one cloud."""
 
     def __init__(self, voxel_size: float, max_points: int, seed: int) -> None:
         """Thin as `point_cloud.thin` does with these arguments."""

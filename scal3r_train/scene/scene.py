@@ -1,12 +1,10 @@
-"""The scene folder: what a reconstruction leaves behind, written whole or not at all, and its reader.
+"""A scene: what a reconstruction leaves behind, in memory, and how it is written into a folder and read again.
 
 scene.json (`SceneInfo`), frames.jsonl, trajectory.tum, intrinsics.txt, points.ply; on request depth/NNNNNN.npz. World
 coordinates are those of the first frame's camera (OpenCV: x right, y down, z forward) in the units that chunk 0
-was predicted in. Shapes: S frames, N points, H W pixels.
+was predicted in. In trajectory.tum and intrinsics.txt every float64 reads back to the same bits.
 
-Tables of numbers in a scene folder: trajectory.tum and intrinsics.txt. Every float64 reads back to the same bits.
-
-Shapes: S frames.
+Shapes: S frames, N points, H W pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.camera import intrinsics_matrices
 from scal3r_train.scene.folder import INFO_NAME, read_steady, writing
 from scal3r_train.scene.ply import PlyReader, write_ply
 from scal3r_train.scene.point_cloud import PointCloud
@@ -36,14 +36,6 @@ def tum_rows(timestamps: Tensor, world_from_cam: Tensor) -> Tensor:
     quaternion_xyzw = roma.rotmat_to_unitquat(world_from_cam[:, :, :3])
     quaternion_xyzw = torch.where(quaternion_xyzw[:, 3:] < 0, -quaternion_xyzw, quaternion_xyzw)
     return torch.cat([timestamps[:, None], world_from_cam[:, :, 3], quaternion_xyzw], dim=-1)
-
-
-def intrinsics_matrices(entries: Tensor) -> Tensor:
-    """Return matrices [S, 3, 3] from rows fx fy cx cy."""
-    matrices = torch.eye(3, dtype=torch.float64).repeat(len(entries), 1, 1)
-    matrices[:, 0, 0], matrices[:, 1, 1] = entries[:, 0], entries[:, 1]
-    matrices[:, :2, 2] = entries[:, 2:]
-    return matrices
 
 
 def write_table(path: Path, header: str, rows: Tensor) -> None:
@@ -81,12 +73,12 @@ class SceneInfo(StrictModel):
     """scene.json. Lengths are in `units`; timings in seconds, of all starts of a run that was interrupted; memory in
     bytes, the most of any process, of the last start.
 
-    `chunks` are [start, stop) in frames of the scene and `provided_frames` those frames of each whose result
-    was kept; `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one
-    before it (`align.SeamQuality`). `breaks` are the chunks at whose start the trajectory is torn. `loops` are all
-    candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did; None when
-    none was closed. `state_plan` says where the chunks' states were kept, and why. `device` is the main process's,
-    for people; None in scenes of before.
+    `chunks` are [start, stop) in frames of the scene and `provided_frames` those frames of each whose result was kept;
+    `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one before it
+    (`SeamQuality` in inference/alignment/seam.py). `breaks` are the chunks at whose start the trajectory is torn.
+    `loops` are all candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did;
+    None when none was closed. `state_plan` says where the chunks' states were kept, and why. `device` is the main
+    process's, for people; None in scenes of before.
     """
 
     format_version: Literal[2] = 2
@@ -177,24 +169,23 @@ class Scene(SceneCameras):
     confidence: np.ndarray
 
 
-def write_scene(
-    folder: Path,
-    info: SceneInfo,
-    frames: Sequence[SceneFrame],
-    timestamps: Tensor,
-    world_from_cam: Tensor,
-    intrinsics: Tensor,
-    points: PointCloud,
-) -> None:
-    """Write everything but depth into a folder; scene.json comes last. Arguments as in `Scene`.
+def write_scene(folder: Path, cameras: SceneCameras, points: PointCloud) -> None:
+    """Write everything but depth into a folder; scene.json comes last.
 
-    The points are in the order of their `source`, as `PointCloud.join` and `VoxelDownsampler` give them.
+    Args:
+        folder: that exists.
+        cameras: all but the points; its frames need not know their number of points.
+        points: in the order of their `source`, as `PointCloud.join` and `VoxelDownsampler` give them.
+
+    Raises:
+        OSError: as the files do.
     """
+    info, intrinsics = cameras.info, cameras.intrinsics
     write_ply(folder / POINTS_NAME, points.positions, points.colours, points.confidence)
-    frames = _with_counts(frames, points, info.processed_hw)
+    frames = _with_counts(cameras.frames, points, info.processed_hw)
     write_text_atomically(folder / FRAMES_NAME, "".join(f"{frame.model_dump_json()}\n" for frame in frames))
     columns = "timestamp tx ty tz qx qy qz qw (world_from_cam)"
-    write_table(folder / TRAJECTORY_NAME, columns, tum_rows(timestamps, world_from_cam))
+    write_table(folder / TRAJECTORY_NAME, columns, tum_rows(cameras.timestamps, cameras.world_from_cam))
     columns = "fx fy cx cy (pixels of the input image, centre of the top-left pixel at 0.5 0.5)"
     entries = [intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 2], intrinsics[:, 1, 2]]
     write_table(folder / INTRINSICS_NAME, columns, torch.stack(entries, dim=-1))
@@ -227,13 +218,14 @@ def depth_path(folder: Path, frame: int) -> Path:
     return folder / DEPTH_NAME / f"{frame:06d}.npz"
 
 
-def load_scene(folder: Path) -> Scene:
+def load_scene(folder: str | PathLike[str]) -> Scene:
     """Return a scene that `write_scene` wrote, also while another process replaces it by newer ones.
 
     Raises:
         UserError: the folder or one of its files is missing, damaged, or its parts disagree.
     """
-    cameras, points = read_steady(folder, lambda: open_scene(folder))
+    path = Path(folder)
+    cameras, points = read_steady(path, lambda: open_scene(path))
     with points:
         positions, colours, confidence = points.read()
     return Scene(**vars(cameras), positions=positions, colours=colours, confidence=confidence)
@@ -259,7 +251,7 @@ def open_scene(folder: Path) -> tuple[SceneCameras, PlyReader]:
         frames=frames,
         timestamps=trajectory[:, 0],
         world_from_cam=torch.cat([rotation, trajectory[:, 1:4, None]], dim=-1),
-        intrinsics=intrinsics_matrices(intrinsics),
+        intrinsics=intrinsics_matrices(intrinsics.numpy()),
     )
     return cameras, points
 

@@ -1,1 +1,15 @@
-"""The training loop and its parts."""
+"""The training loop and its parts.
+
+recipe.py       the recipe of a training run
+trainer.py      the loop
+step.py         one optimizer step
+data_faults.py  other windows in place of unreadable ones
+validation.py   held-out windows, and the guard that stops a bad run
+optim.py        optimizer and learning rates
+freezing.py     what is trained
+agreement.py    all ranks were given the same
+stop.py         requests to save and stop
+progress.py     counters of a run
+checkpointing/  checkpoints, averages, exported models
+monitoring/     what a run measures
+"""

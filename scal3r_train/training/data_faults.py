@@ -1,6 +1,6 @@
 """Data that cannot be read: all ranks agree on what takes its place, count it, and say so.
 
-A window is lost when any rank of its context group cannot use its part of it. All ranks hear of it in one exchange,
+A window is unreadable when any rank of its context group cannot use its part of it. All ranks learn so in one exchange,
 the ranks of the group read the same other window (data/sampling/plan.py), and all exchange again. Who reads what
 depends on the step and on which files can be read, on nothing else. Single frames that cannot be read were replaced
 where they were read (data/window.py); here they are counted.
@@ -20,7 +20,7 @@ from torch import Tensor
 from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.data.dataset import FailedBatch, StepDataset, UnreadableWindow
 from scal3r_train.data.sampling.curriculum import CurriculumSettings
-from scal3r_train.data.sampling.plan import GroupPlan, Source, StepPlan, fallback_window
+from scal3r_train.data.sampling.plan import GroupPlan, Source, StepPlan, WindowSlot, fallback_window
 from scal3r_train.data.sampling.sources import DataSettings
 from scal3r_train.data.sequence import SequenceBatch, SkippedFrame
 from scal3r_train.losses.targets import require_finite
@@ -33,13 +33,13 @@ MIN_STEPS = 100  # that a share is taken of; one fault in the second step is not
 
 
 @dataclass(frozen=True)
-class Lost:
+class FaultyWindow:
     """A window that some rank could not read.
 
     Attributes:
         micro_step, group: where in the step: number of the micro-step, first rank of the context group.
-        rank: which told.
-        window: what it told.
+        rank: which could not read it.
+        window: what that rank reported.
     """
 
     micro_step: int
@@ -74,7 +74,7 @@ class DataFaults:
         self._curriculum, self._sources, self._seed = curriculum, sources, seed
         self._dataset, self._process = dataset, process
         self._path = folder / FILE_NAME
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def resume(self, step: int) -> None:
         """Take over the account of the first `step` steps and forget later lines; all ranks call this."""
@@ -82,14 +82,14 @@ class DataFaults:
         if self._process.is_main and self._path.exists():
             lines = _lines_until(self._path, step)
             write_text_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
-            self._told = {
+            self._reported = {
                 f"{line['dataset']}/{line['sequence']}" if "frame" in line else line["sequence"]
                 for line in lines
             }
-        lost = [line["step"] for line in lines if "frame" not in line]
+        faulty = [line["step"] for line in lines if "frame" not in line]
         skipped = Counter(line["dataset"] for line in lines if "frame" in line)
-        told = broadcast_from_main((len(lost), len(set(lost)), skipped))
-        self.num_fallbacks, self._num_faulty_steps, self.num_skipped_frames = told
+        account = broadcast_from_main((len(faulty), len(set(faulty)), skipped))
+        self.num_fallbacks, self._num_faulty_steps, self.num_skipped_frames = account
 
     def counts(self) -> dict[str, int]:
         """Return what the metrics say: windows and frames that could not be read, frames also by data set."""
@@ -97,7 +97,7 @@ class DataFaults:
         total = {"data/fallbacks": self.num_fallbacks, "data/skipped_frames": self.num_skipped_frames.total()}
         return total | by_set
 
-    def mended(
+    def replace_unreadable(
         self, step: int, micro_steps: Sequence[MicroStep], say: Callable[[str], None]
     ) -> list[MicroStep]:
         """Return the micro-steps with readable windows, equal to what was given if all of it can be read.
@@ -113,37 +113,37 @@ class DataFaults:
             UserError: nothing readable in `max_fallbacks_per_step` attempts, or too many such steps; on all ranks.
         """
         result = list(micro_steps)
-        lost, skipped = self._exchange(result)
-        if not lost:
+        faulty, skipped = self._exchange(result)
+        if not faulty:
             self._account_skipped(step, skipped, say)
             return result
         self._num_faulty_steps += 1
         avoided: dict[tuple[int, int, int], set[tuple[int, int]]] = {}
         for attempt in range(1, self.settings.max_fallbacks_per_step + 1):
             before = list(result)
-            for one in lost:
+            for one in faulty:
                 window = _group_starting_at(result[one.micro_step].plan, one.group).windows[one.window.place]
                 avoided.setdefault(one.key, set()).add((window.source, window.row))
                 result[one.micro_step] = self._replaced(
                     result[one.micro_step], one, attempt, avoided[one.key]
                 )
-            self._account(step, attempt, lost, result, say)
-            self._refuse_too_many(step, lost[0])
+            self._account(step, attempt, faulty, result, say)
+            self._refuse_too_many(step, faulty[0])
             result = [self._read_again(new, old.plan) for new, old in zip(result, before, strict=True)]
-            lost, skipped = self._exchange(result)
-            if not lost:
+            faulty, skipped = self._exchange(result)
+            if not faulty:
                 self._account_skipped(step, skipped, say)
                 return result
         tried = f" ({self.settings.max_fallbacks_per_step} other windows neither)" if avoided else ""
-        raise UserError(f"step {step}: {lost[0].window.reason}{tried}")
+        raise UserError(f"step {step}: {faulty[0].window.reason}{tried}")
 
-    def _exchange(self, micro_steps: Sequence[MicroStep]) -> tuple[list[Lost], list[SkippedFrame]]:
+    def _exchange(self, micro_steps: Sequence[MicroStep]) -> tuple[list[FaultyWindow], list[SkippedFrame]]:
         """Return the windows of all micro-steps that some rank cannot use, and the frames that any has skipped.
 
         The same lists on every rank.
         """
         mine = [
-            Lost(
+            FaultyWindow(
                 place,
                 micro_step.plan.for_rank(self._process.rank).group.ranks.start,
                 self._process.rank,
@@ -156,23 +156,23 @@ class DataFaults:
         my_skipped = [
             frame for batch in batches if isinstance(batch, SequenceBatch) for frame in batch.skipped
         ]
-        by_key: dict[tuple[int, int, int], Lost] = {}
+        by_key: dict[tuple[int, int, int], FaultyWindow] = {}
         by_frame: dict[tuple[str, str, int], SkippedFrame] = {}
-        for told, skipped in gather_to_all((mine, my_skipped)):
-            for lost in told:
-                by_key.setdefault(lost.key, lost)
-            for frame in skipped:  # ranks that share an overlap tell of the same ones
+        for reported, skipped in gather_to_all((mine, my_skipped)):
+            for faulty in reported:
+                by_key.setdefault(faulty.key, faulty)
+            for frame in skipped:  # ranks that share an overlap report the same ones
                 by_frame.setdefault((frame.dataset, frame.sequence_id, frame.index), frame)
         return [by_key[key] for key in sorted(by_key)], [by_frame[key] for key in sorted(by_frame)]
 
     def _replaced(
-        self, micro_step: MicroStep, lost: Lost, attempt: int, avoided: set[tuple[int, int]]
+        self, micro_step: MicroStep, faulty: FaultyWindow, attempt: int, avoided: set[tuple[int, int]]
     ) -> MicroStep:
         """Return the micro-step with another window in its plan; nothing is read yet."""
-        plan, place = micro_step.plan, lost.window.place
-        group = _group_starting_at(plan, lost.group)
+        plan, place = micro_step.plan, faulty.window.place
+        group = _group_starting_at(plan, faulty.group)
         window = fallback_window(
-            self._curriculum, self._sources, self._seed, plan, group, place, attempt, avoided
+            self._curriculum, self._sources, self._seed, WindowSlot(plan, group, place), attempt, avoided
         )
         windows = (*group.windows[:place], window, *group.windows[place + 1 :])
         groups = tuple(replace(other, windows=windows) if other is group else other for other in plan.groups)
@@ -189,15 +189,15 @@ class DataFaults:
         self,
         step: int,
         attempt: int,
-        lost: Sequence[Lost],
+        faulty: Sequence[FaultyWindow],
         replaced: Sequence[MicroStep],
         say: Callable[[str], None],
     ) -> None:
-        self.num_fallbacks += len(lost)
+        self.num_fallbacks += len(faulty)
         if not self._process.is_main:
             return
         lines: list[dict[str, Any]] = []
-        for one in lost:
+        for one in faulty:
             window = _group_starting_at(replaced[one.micro_step].plan, one.group).windows[one.window.place]
             lines.append(
                 {
@@ -209,8 +209,8 @@ class DataFaults:
                     "replaced_by": self._dataset.sequence_id(window),
                 }
             )
-            if one.window.sequence_id not in self._told:
-                self._told.add(one.window.sequence_id)
+            if one.window.sequence_id not in self._reported:
+                self._reported.add(one.window.sequence_id)
                 say(
                     f"step {step}: {one.window.reason}; another window takes the place of "
                     f"{one.window.sequence_id}, now and whenever it is met ({FILE_NAME})"
@@ -225,8 +225,8 @@ class DataFaults:
             return
         for frame in skipped:
             name = f"{frame.dataset}/{frame.sequence_id}"
-            if name not in self._told:
-                self._told.add(name)
+            if name not in self._reported:
+                self._reported.add(name)
                 say(
                     f"step {step}: {frame.reason}; such frames of {frame.sequence_id} are replaced by their "
                     f"neighbours or go without depth, now and whenever they are met ({FILE_NAME})"
@@ -248,12 +248,12 @@ class DataFaults:
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
-    def _refuse_too_many(self, step: int, lost: Lost) -> None:
+    def _refuse_too_many(self, step: int, faulty: FaultyWindow) -> None:
         if self._num_faulty_steps > self.settings.max_fallback_share * max(step, MIN_STEPS):
             raise UserError(
                 f"{self._num_faulty_steps} of {step} steps met data that cannot be read, more than "
                 f"data.max_fallback_share = {self.settings.max_fallback_share:g}; mend the files that {self._path} "
-                f"lists; last: {lost.window.reason}"
+                f"lists; last: {faulty.window.reason}"
             )
 
 

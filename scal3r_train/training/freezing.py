@@ -40,9 +40,8 @@ def choose_trained(model: Scal3RModel, train: TrainedParts, frozen_dtype: Frozen
         raise UserError(f"model.train {train}: the model has no memories (memory_layers is empty)")
     memories.requires_grad_(True)
     if train == "memories_and_heads":
-        for head in (model.camera_head, model.depth_head, model.point_head):
-            if head is not None:
-                head.requires_grad_(True)
+        for head in model.heads.values():
+            head.requires_grad_(True)
     if frozen_dtype == "bf16":
         _store_in_bf16(model.aggregator)
 
@@ -61,12 +60,7 @@ def _store_in_bf16(aggregator: nn.Module) -> None:
 
 
 def freeze_untrained_heads(model: Scal3RModel, losses: ObjectiveSettings) -> None:
-    """Freeze heads whose loss has no weight: engines wait for the gradient of every trainable parameter."""
-    weights = (
-        (model.camera_head, losses.camera.weight),
-        (model.depth_head, losses.depth.weight),
-        (model.point_head, losses.points.weight),
-    )
-    for head, weight in weights:
-        if head is not None and weight == 0:
+    """Freeze heads that no loss teaches: engines wait for the gradient of every trainable parameter."""
+    for name, head in model.heads.items():
+        if name not in losses.heads:
             head.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""How far a run has come: what a checkpoint must tell beside tensors."""
+"""Progress of a run: the counters that a checkpoint keeps beside tensors."""
 
 from __future__ import annotations
 

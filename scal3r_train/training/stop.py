@@ -32,12 +32,17 @@ class StopRequest:
             raise KeyboardInterrupt
         self._code = REASONS.index(signal.Signals(number).name)
 
-    def agreed(self, device: torch.device) -> str:
-        """Return the reason that any rank has to stop, the same on every rank; empty to go on. A collective."""
+    def agreed(self, device: torch.device, *, is_busy: bool) -> tuple[str, bool]:
+        """Return the reason that any rank has to stop, empty to go on, and whether any rank is busy.
+
+        The same on every rank. A collective: the one between two steps, so a second matter travels with it.
+        """
         code = self._code
         if not code and self._deadline is not None and time.monotonic() >= self._deadline:
             code = 1
-        return REASONS[int(maximum_over_world(torch.tensor([code], device=device)))]
+        mine = torch.tensor([code, int(is_busy)], device=device)
+        code, num_busy = maximum_over_world(mine).tolist()
+        return REASONS[code], bool(num_busy)
 
 
 @contextmanager

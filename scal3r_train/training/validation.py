@@ -20,7 +20,12 @@ from scal3r_train.data.sampling.plan import StepPlan
 from scal3r_train.data.sampling.sources import SourceSettings
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.engine import Engine
-from scal3r_train.training.monitoring.chunk_errors import ERROR_NAMES, chunk_errors
+from scal3r_train.training.monitoring.chunk_errors import (
+    ERROR_NAMES,
+    MEASURED_HEADS,
+    chunk_errors,
+    real_chunks,
+)
 from scal3r_train.training.monitoring.world_means import WorldMeans
 from scal3r_train.training.step import checked_batch
 
@@ -135,6 +140,7 @@ def validate(
     """Return mean pose and depth errors over all chunks of the validation windows; all ranks call this."""
     was_training = engine.bare_model.training
     engine.bare_model.eval()
+    heads = engine.bare_model.heads_among(MEASURED_HEADS)
     rows = []
     with torch.no_grad():
         for window in range(num_windows):
@@ -142,8 +148,10 @@ def validate(
             connect_memories(
                 engine.bare_model, groups[plan_of(window).for_rank(engine.process.rank).group.ranks]
             )
+            chunks = real_chunks(batch)
             batch = batch.to(engine.process.device)
-            rows += chunk_errors(engine.forward(batch.float_images(), batch.chunk_mask), batch)
+            output = engine.forward(batch.float_images(), batch.chunk_mask, heads)
+            rows += chunk_errors(output, batch, chunks)
     engine.bare_model.train(was_training)
     return _mean_over_world(rows, engine.process.device)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scal3r_train.data.augmentation import AugmentationSettings, WindowLook
-from scal3r_train.data.camera.transforms import ResizeAndCrop
+from scal3r_train.data.camera.resize import ResizeAndCrop
 
 IMAGE = np.random.default_rng(0).integers(60, 196, (20, 30, 3)).astype(np.uint8)
 

@@ -131,6 +131,46 @@ def test_reading_processes_give_the_same_batches(towns: Path) -> None:
         assert_same(batch, batch_of(dataset, step))
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_a_gpu_will_copy_is_pinned(
+    towns: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    """Through torch's own loader, which believes in a GPU; every tensor of a batch, by a copy that is told apart."""
+    pinned: set[int] = set()
+
+    def pin_memory(tensor: Tensor) -> Tensor:
+        copy = tensor.clone()
+        pinned.add(copy.data_ptr())
+        return copy
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
+    dataset = dataset_of(towns, 2, 0)
+    batches = list(step_loader(dataset, range(2), num_workers=num_workers))
+    for step, batch in enumerate(batches):
+        assert isinstance(batch, SequenceBatch)
+        assert all(getattr(batch, name).data_ptr() in pinned for name in FIELDS)
+        assert_same(batch, batch_of(dataset, step))
+    assert len(pinned) == len(batches) * len(FIELDS)
+
+
+def test_a_copy_to_a_device_does_not_wait(towns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def to(tensor: Tensor, device: str, *, non_blocking: bool) -> Tensor:
+        asked.append(non_blocking)
+        return tensor.clone()
+
+    batch = batch_of(dataset_of(towns, 2, 0), 0)
+    monkeypatch.setattr(Tensor, "to", to)
+    assert_same(batch.to("cuda", non_blocking=True), batch)
+    assert asked == [True] * len(FIELDS)
+
+
 def test_colour_jitter_is_one_change_per_window(towns: Path) -> None:
     """All ranks that share a window see the same colours; another window sees others; geometry stays."""
     plain = [batch_of(dataset_of(towns, 2, rank), 1) for rank in (0, 1)]

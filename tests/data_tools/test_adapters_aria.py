@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scal3r_data_tools.adapters.registry import ADAPTERS
 from scal3r_data_tools.formats.aria import AriaCamera
 from scal3r_data_tools.preparing import aria_digital_twin as aria_digital_twin_prepare
 from scal3r_data_tools.preparing.aria_digital_twin import RecordedFrame, open_recording
+from scal3r_data_tools.registry import ADAPTERS
 from scal3r_train.config import UserError, load_config
 from scal3r_train.data.io.image_codec import read_image
 from scal3r_train.data.sequence import SequenceRecord

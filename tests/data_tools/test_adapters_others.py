@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scal3r_data_tools.adapters.registry import ADAPTERS
 from scal3r_data_tools.formats import json_files
+from scal3r_data_tools.registry import ADAPTERS
 from scal3r_train.config import UserError, load_config
 from scal3r_train.data.io.frame_io import read_frame_depth, read_frame_image
 from scal3r_train.data.io.image_codec import read_image, read_image_size

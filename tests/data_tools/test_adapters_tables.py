@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from scal3r_data_tools import index
-from scal3r_data_tools.adapters.registry import ADAPTERS
+from scal3r_data_tools.registry import ADAPTERS
 from scal3r_train.config import UserError, load_config
 from scal3r_train.data.io.frame_io import read_frame_depth, read_frame_image
 from scal3r_train.data.sequence import SequenceRecord

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scal3r_data_tools import check, index
-from scal3r_data_tools.adapters.registry import ADAPTERS
+from scal3r_data_tools.registry import ADAPTERS
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_depth, read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
@@ -19,7 +19,14 @@ from tests.data_tools.miniature import Miniature, homogeneous, make_miniature, p
 NAMES = sorted(module.name for module in pkgutil.iter_modules(layouts.__path__))
 WITHOUT_CAMERAS = {"images", "video"}
 LUMA = np.array([0.299, 0.587, 0.114])  # of RGB, as image libraries turn colour into grey (ITU-R BT.601)
-TESTED_ELSEWHERE = {"game_loop", "images", "seven_scenes", "towns"}  # test_adapters.py, test_tools.py
+CHECKED = ["num_pairs=18", "gaps=[1,3]", "max_features=600", "num_workers=1"]
+TESTED_ELSEWHERE = {
+    "circuits",
+    "game_loop",
+    "images",
+    "seven_scenes",
+    "towns",
+}  # test_circuits, _adapters, _tools.py
 
 
 def test_every_adapter_has_a_layout() -> None:
@@ -38,7 +45,7 @@ def test_what_was_written_is_read(name: str, tmp_path: Path, capsys: pytest.Capt
         compare_intrinsics(record, scene)
         for frame in (0, record.num_frames // 2):
             compare_pixels(record, frame, scene, scale)
-    assert check.main(tmp_path / "index.parquet") == 0, capsys.readouterr().out
+    assert check.main(tmp_path / "index.parquet", CHECKED) == 0, capsys.readouterr().out
 
 
 def indexed(layout: ModuleType, scene: Miniature, folder: Path) -> SequenceRecord:

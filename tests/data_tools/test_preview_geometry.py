@@ -19,7 +19,7 @@ from scal3r_data_tools.previewing.colours import (
     overlay,
 )
 from scal3r_data_tools.previewing.shown_frames import depth_edges, edges_at_tile
-from scal3r_train.data.camera.transforms import ResizeAndCrop
+from scal3r_train.data.camera.resize import ResizeAndCrop
 from scal3r_train.data.io.frame_io import frame_camera, upright_poses
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.drawing import MAX_SIDE, View, positions, shaded, splat, up_direction

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from scal3r_eval import predict_stage
-from scal3r_eval import score_stage as scoring
+from scal3r_eval import predict_sequence, score_sequence
 from scal3r_train.data.sequence import SequenceRecord
 from tests.inference.conftest import make_tiny_model
 
@@ -55,7 +54,7 @@ def write_recipe(tmp_path: Path, towns: Path, checkpoint: Path) -> WriteRecipe:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is computed: names of reconstructed and of scored sequences, as they come."""
     made: list[str] = []
-    reconstruct, scored = predict_stage.reconstruct, scoring._scored
+    reconstruct, scored = predict_sequence.reconstruct, score_sequence._scored
 
     def counted(record: SequenceRecord, *arguments: Any) -> Any:
         made.append(f"predict {record.sequence_id}")
@@ -65,6 +64,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append(f"score {run.method} {sequence.name}")
         return scored(run, sequence, *arguments)
 
-    monkeypatch.setattr(predict_stage, "reconstruct", counted)
-    monkeypatch.setattr(scoring, "_scored", counted_scoring)
+    monkeypatch.setattr(predict_sequence, "reconstruct", counted)
+    monkeypatch.setattr(score_sequence, "_scored", counted_scoring)
     return made

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scal3r_data_tools.adapters.registry import NoOptions, known_adapter
+from scal3r_data_tools.registry import NoOptions, known_adapter
 from scal3r_eval.methods import runs_of
-from scal3r_eval.predict_stage import reconstruction_recipe
+from scal3r_eval.predict_sequence import reconstruction_recipe
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, SequenceSettings, load_eval_recipe
 from scal3r_eval.report.cited import BENCHMARKS
 from scal3r_eval.sequences import choose_frames

@@ -11,12 +11,12 @@ import torch
 
 from scal3r_eval.recipe import PointProtocol, SequenceSettings
 from scal3r_eval.results import SCORES_NAME, SequenceScores, read_scored
-from scal3r_eval.sequence_depth import score_depth
+from scal3r_eval.score_sequence import score_sequence_depth
 from scal3r_eval.sequences import choose_frames
 from scal3r_eval.summary import summarise
 from scal3r_eval.truth_cloud import truth_cloud, truth_files_sha256
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.transforms import ResizeRule
+from scal3r_train.data.camera.resize import ResizeRule
 from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.data.io.frame_io import read_frames
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
@@ -268,6 +268,6 @@ def test_true_depth_is_sized_as_the_frames_of_the_scene_were(
         true = read_frames(sequence.record, [frame], rule).depth
         assert true is not None
         write_depth(scene, place, true[0].numpy(), np.ones((14, 28)))
-    errors = score_depth(scene, sequence, "per_sequence")
+    errors = score_sequence_depth(scene, sequence, "per_sequence")
     assert errors["depth_abs_rel"] == pytest.approx(0, abs=1e-6)
     assert errors["depth_delta_1"] == 1

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from scal3r_eval.predict_stage import forget_peak_memory
+from scal3r_eval.predict_sequence import forget_peak_memory
 from scal3r_train.inference.rank_work import peak_memory
 
 MIB = 1 << 20

@@ -3,18 +3,14 @@
 import errno
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scal3r_eval import pipeline, predict_stage, sequences
-from scal3r_eval import score_stage as scoring
+from scal3r_eval import pipeline, predict_sequence, score_sequence, sequences
 from scal3r_eval.baselines import straight_line
 from scal3r_eval.recipe import load_eval_recipe
 from scal3r_eval.results import RESULTS_NAME, EvalResults, read_scored
@@ -26,6 +22,7 @@ from scal3r_train.model.load_model import checkpoint_sha256
 from scal3r_train.scene.scene import load_scene
 from tests.eval.conftest import WriteRecipe
 from tests.eval.evaluating import FIRST, SECOND, ate, run, truth_of
+from tests.forking import ForkServer
 
 
 def test_numbers_are_those_of_the_scene_and_the_index(
@@ -85,7 +82,7 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(
     assert sorted(calls) == sorted(f"score {m} {n}" for m in first.scores for n in (FIRST, SECOND))
     calls.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "SCORING_SHA256", "other code")
+        patch.setattr(score_sequence, "SCORING_SHA256", "other code")
         run(recipe)
     assert sorted(calls) == sorted(f"score {m} {n}" for m in first.scores for n in (FIRST, SECOND))
     calls.clear()
@@ -95,23 +92,23 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(
 
 KILLED = """
 import os, signal, sys
-from scal3r_eval import predict
+from scal3r_eval import predict_sequence
 from scal3r_train.cli import main
-reconstruct = predict_stage.reconstruct
+reconstruct = predict_sequence.reconstruct
 def once(record, *arguments):
     if record.sequence_id == "town_001_00001":
         os.kill(os.getpid(), signal.SIGKILL)
     return reconstruct(record, *arguments)
-predict_stage.reconstruct = once
+predict_sequence.reconstruct = once
 main(["eval", sys.argv[1]])
 """
 
 
 def test_a_killed_run_goes_on_where_it_was(
-    write_recipe: WriteRecipe, calls: list[str], tmp_path: Path
+    write_recipe: WriteRecipe, calls: list[str], forks: ForkServer, tmp_path: Path
 ) -> None:
     recipe = write_recipe()
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(recipe)], env=os.environ, timeout=200)
+    killed = forks.run("-c", KILLED, recipe)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "out" / "scal3r" / FIRST / "scores.json").is_file()
     assert not (tmp_path / "out" / RESULTS_NAME).exists()
@@ -127,14 +124,14 @@ def test_failures_count_with_the_worst_valid_score_and_are_listed(
 ) -> None:
     recipe = write_recipe()
     good = run(recipe, "output_dir=" + str(tmp_path / "good"))
-    reconstruct = predict_stage.reconstruct
+    reconstruct = predict_sequence.reconstruct
 
     def failing(record: SequenceRecord, *arguments: Any) -> Any:
         if record.sequence_id == SECOND:
             raise UserError("chunk 1 predicted NaN")
         return reconstruct(record, *arguments)
 
-    monkeypatch.setattr(predict_stage, "reconstruct", failing)
+    monkeypatch.setattr(predict_sequence, "reconstruct", failing)
     results = run(recipe)
     assert results.failures == (
         {"method": "scal3r", "run": 0, "sequence": SECOND, "reason": "chunk 1 predicted NaN"},
@@ -146,7 +143,7 @@ def test_failures_count_with_the_worst_valid_score_and_are_listed(
     assert (summary.mean_of_valid, summary.num_failures) == (pytest.approx(first), 1)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "chunk 1 predicted NaN" in text and "(1 failed;" in text
-    monkeypatch.setattr(predict_stage, "reconstruct", reconstruct)
+    monkeypatch.setattr(predict_sequence, "reconstruct", reconstruct)
     assert run(recipe).failures == (), "failures are tried again"
 
 
@@ -159,7 +156,7 @@ def test_a_full_disk_is_no_failure_of_the_method(
         except OSError as error:
             raise UserError("scene cannot be written") from error
 
-    monkeypatch.setattr(predict_stage, "reconstruct", full)
+    monkeypatch.setattr(predict_sequence, "reconstruct", full)
     with pytest.raises(UserError, match="scene cannot be written"):
         run(write_recipe())
 
@@ -262,10 +259,12 @@ def test_a_bad_checkpoint_is_found_before_any_work(
     assert calls == []
 
 
-def test_two_processes_give_what_one_gives(write_recipe: WriteRecipe, torchrun: Any, tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives(
+    write_recipe: WriteRecipe, forks: ForkServer, tmp_path: Path
+) -> None:
     recipe = write_recipe(sequences={"names": [FIRST]})
     one = run(recipe)
-    done = torchrun("-m", "scal3r_train.cli", "eval", recipe, f"output_dir={tmp_path / 'two'}")
+    done = forks.run_ranks(2, "-m", "scal3r_train.cli", "eval", recipe, f"output_dir={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr[-3000:]
     two = read_scored(tmp_path / "two" / RESULTS_NAME, EvalResults)
     assert two.num_processes == 2

@@ -12,7 +12,7 @@ from scal3r_eval import score_points as score_points_module
 from scal3r_eval.point_source import CameraRegion
 from scal3r_eval.recipe import PointProtocol, SequenceSettings
 from scal3r_eval.score_points import score_point_files
-from scal3r_eval.sequence_points import score_points
+from scal3r_eval.score_sequence_points import score_sequence_points
 from scal3r_eval.sequences import choose_frames
 from scal3r_train.config import UserError
 from scal3r_train.data.index.index import write_index
@@ -57,7 +57,7 @@ def on_axis(shift: float = 0) -> np.ndarray:
 
 def errors_of_the_protocol(record: SequenceRecord, folder: Path, **protocol: Any) -> dict[str, Any]:
     write_cloud(folder / "estimate.ply", on_axis())
-    found, notes = score_points(
+    found, notes = score_sequence_points(
         folder / "estimate.ply",
         Sim3.identity(),
         choose_frames(record, SequenceSettings()),

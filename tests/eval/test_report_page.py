@@ -9,8 +9,7 @@ from scal3r_eval import pipeline
 from scal3r_eval.measures import SCORES
 from scal3r_eval.recipe import load_eval_recipe
 from scal3r_eval.report.page import page
-from scal3r_eval.report.resource_tables import resource_table, runtime_table
-from scal3r_eval.report.tables import all_tables, sequence_table, summary_table
+from scal3r_eval.report.tables import all_tables, resource_table, runtime_table, sequence_table, summary_table
 from scal3r_eval.results import EvalResults, Resources, SequenceFacts, SequenceScores
 from tests.eval.conftest import WriteRecipe
 from tests.scene.visualization.browser import chromium_page, find_chromium

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scal3r_eval.recipe import load_eval_recipe
-from scal3r_eval.report.run import protocol_line
+from scal3r_eval.report.write_reports import protocol_line
 from tests.conftest import PROJECT_ROOT
 
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from scal3r_train.scene.ply import write_ply
+from tests.forking import ForkServer
 from tests.geometry.test_sim3 import random_sim3
 from tests.metrics.test_icp import surface
 from tests.metrics.test_trajectory import drive
@@ -121,7 +120,7 @@ def test_icp_mends_a_bad_alignment(tmp_path: Path) -> None:
     assert rigid["scale"] == 1
 
 
-def twin(record: SequenceRecord) -> list[list[float]]:
+def reference(record: SequenceRecord) -> list[list[float]]:
     """Points of all pixels with depth, pixel by pixel."""
     assert record.intrinsics is not None
     assert record.cam_from_world is not None
@@ -143,7 +142,7 @@ def test_depth_maps_become_points(towns: Path) -> None:
     record = load_index(towns)[0]
     blocks = list(DepthCloud(record).blocks())
     assert len(blocks) == record.num_frames
-    np.testing.assert_allclose(np.concatenate(blocks), twin(record), atol=1e-9)
+    np.testing.assert_allclose(np.concatenate(blocks), reference(record), atol=1e-9)
 
 
 def test_depth_of_another_size_than_the_image(towns: Path) -> None:
@@ -274,21 +273,10 @@ def test_sequences_without_depth_or_poses_are_no_truth(towns: Path) -> None:
         open_points("nowhere.ply")
 
 
-def test_a_damaged_cloud_ends_the_command_with_one_line_and_code_2(tmp_path: Path) -> None:
+def test_a_damaged_cloud_ends_the_command_with_one_line_and_code_2(forks: ForkServer, tmp_path: Path) -> None:
     path = tmp_path / "bad.ply"
     path.write_bytes(b"ply\nformat ascii 1.0\n")
-    command = [
-        sys.executable,
-        "-m",
-        "scal3r_train.cli",
-        "score",
-        "points",
-        str(path),
-        str(path),
-        "--threshold",
-        "1",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forks.run("-m", "scal3r_train.cli", "score", "points", path, path, "--threshold", "1")
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,8 @@ from scal3r_eval.score_trajectory import main, score_files
 from scal3r_train.config import UserError
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from scal3r_train.scene.scene import load_scene
-from tests.scene.visualization.seen_scene import write_seen_scene
+from tests.forking import ForkServer
+from tests.scene.visualization.example_scene import write_example_scene
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +83,12 @@ def test_arguments_out_of_range_are_refused(tmp_path: Path) -> None:
             score_files(tmp_path, tmp_path, align, limit)
 
 
-def test_a_malformed_file_ends_the_command_with_one_line_and_code_2(tmp_path: Path) -> None:
+def test_a_malformed_file_ends_the_command_with_one_line_and_code_2(
+    forks: ForkServer, tmp_path: Path
+) -> None:
     path = tmp_path / "bad.txt"
     path.write_text("0 0 0 0 0 0 0 1\n1 2 3\n")
-    command = [sys.executable, "-m", "scal3r_train.cli", "score", "trajectory", str(path), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forks.run("-m", "scal3r_train.cli", "score", "trajectory", path, path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
@@ -97,7 +97,7 @@ def test_a_malformed_file_ends_the_command_with_one_line_and_code_2(tmp_path: Pa
 
 def test_a_scene_folder_is_scored_by_the_numbers_of_its_frames(tmp_path: Path) -> None:
     """Against KITTI's files too, which pair with the frames of the input: every second one is in this scene."""
-    folder = write_seen_scene(tmp_path / "scene")
+    folder = write_example_scene(tmp_path / "scene")
     scene = load_scene(folder)
     numbers = scene.info.frame_indices
     truth = scene.world_from_cam.repeat_interleave(2, dim=0)[: numbers[-1] + 1].clone()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from scal3r_eval import predict_stage
+from scal3r_eval import predict_sequence
 from scal3r_train.config import UserError
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.sequence import SequenceRecord
@@ -135,14 +135,14 @@ def test_poses_on_some_frames_are_scored_by_frame_and_said(
 def test_ours_that_always_fail_stand_in_the_rows_of_points_and_depth(
     write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    reconstruct = predict_stage.reconstruct
+    reconstruct = predict_sequence.reconstruct
 
     def failing(record: SequenceRecord, model: Any, recipe: Any, *arguments: Any) -> Any:
         if recipe.model.memory == "off":
             raise UserError("chunk 1 predicted NaN")
         return reconstruct(record, model, recipe, *arguments)
 
-    monkeypatch.setattr(predict_stage, "reconstruct", failing)
+    monkeypatch.setattr(predict_sequence, "reconstruct", failing)
     methods = {"scal3r": {"kind": "scal3r"}, "no_gcm": {"kind": "scal3r", "memory": "off"}}
     protocol = {"points": {"threshold": 1.0, "max_depth": 20.0}, "depth": "per_frame"}
     results = run(write_recipe(sequences={"names": [FIRST]}, methods=methods, protocol=protocol))

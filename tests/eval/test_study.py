@@ -1,13 +1,17 @@
 """A whole study in miniature: every stage by its command, nothing twice, tables of what the files say."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from scal3r_eval import subprocesses
 from scal3r_eval.study.__main__ import main
 from scal3r_train.config import UserError
 from tests.conftest import PROJECT_ROOT
+from tests.forking import ForkServer
 
 TINY = """
 extends: {parent}
@@ -16,6 +20,14 @@ model:
              correlation_radius: 1, tap_layers: [1, 1, 1, 1], memory_layers: {memories}}}
 curriculum: {{sequences_per_group: 1, chunks_per_rank: {{3: 1.0}}, resolution: [{{height: 24, width: 36}}]}}
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked(forks: ForkServer) -> Iterator[None]:
+    """Fork the commands that a study starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocesses, "subprocess", SimpleNamespace(run=forks.instead_of_subprocess))
+        yield
 
 
 @pytest.fixture(scope="module")

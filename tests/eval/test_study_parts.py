@@ -1,4 +1,4 @@
-"""The memory study: errors of chunks, intervals, conditions and stitching against closed forms, twins and scipy."""
+"""The memory study: errors of chunks, intervals, conditions and stitching against closed forms and plain references."""
 
 import math
 from pathlib import Path

@@ -29,7 +29,7 @@ def random_extrinsics(*leading: int, seed: int = 0, dtype: torch.dtype = torch.f
 
 
 def as_matrix(extrinsics: torch.Tensor) -> torch.Tensor:
-    """The 4 x 4 homogeneous twin."""
+    """The 4 x 4 homogeneous form."""
     bottom = torch.tensor([[0.0, 0, 0, 1]], dtype=extrinsics.dtype).expand(*extrinsics.shape[:-2], 1, 4)
     return torch.cat([extrinsics, bottom], dim=-2)
 

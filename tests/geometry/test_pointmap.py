@@ -1,4 +1,4 @@
-"""World points from depth: agree with a plain per-pixel twin, and project back onto their pixels."""
+"""World points from depth: agree with a plain per-pixel reference, and project back onto their pixels."""
 
 import torch
 
@@ -15,7 +15,7 @@ def make_views(*leading: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return 0.5 + torch.rand(*leading, 6, 8, generator=generator, dtype=torch.float64), intrinsics, extrinsics
 
 
-def test_agrees_with_a_per_pixel_twin() -> None:
+def test_agrees_with_a_per_pixel_reference() -> None:
     depth, intrinsics, extrinsics = make_views(2)
     points = world_points_from_depth(depth, intrinsics, extrinsics)
     for frame in range(2):

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3_fit import REFERENCE_FIT
+from scal3r_train.inference.alignment.neighbours import align_neighbours
+from scal3r_train.inference.alignment.placement import place_chunks
 from scal3r_train.inference.alignment.settings import AlignmentSettings
-from scal3r_train.inference.alignment.stitch import align_neighbours, place_chunks
-from scal3r_train.inference.chunking import Layout, ScheduleSettings
+from scal3r_train.inference.chunking import provider_chunk_of_frame
 from scal3r_train.inference.network.segment_schedule import predict_chunks
 from scal3r_train.model import fast_weight
 from scal3r_train.model.aggregator import Aggregator, AggregatorBlock
@@ -42,7 +43,7 @@ def _small_config(**sizes: object) -> Scal3RConfig:
 
 def _load(module: torch.nn.Module, weights: dict[str, Tensor]) -> torch.nn.Module:
     module.load_state_dict(weights, strict=True)
-    return module.eval()
+    return module.to(next(iter(weights.values())).device).eval()
 
 
 def _amu_config(config: dict, **more: object) -> Scal3RConfig:
@@ -140,7 +141,7 @@ def check_newton_schulz(golden: Golden) -> dict[str, Tensor]:
 def check_rope2d(golden: Golden) -> dict[str, Tensor]:
     """The rotary embedding alone; our token positions must be the golden's too."""
     config = golden.config
-    positions = token_positions(*config["grid_hw"], config["special"], torch.device("cpu"))
+    positions = token_positions(*config["grid_hw"], config["special"], golden["in.pos"].device)
     table = rotary_table(positions, config["head_dim"], config["frequency"], torch.float32)
     rows = [rotary_table(p, config["head_dim"], config["frequency"], torch.float32) for p in golden["in.pos"]]
     assert torch.equal(golden["in.pos"], positions.expand_as(golden["in.pos"]))
@@ -245,22 +246,22 @@ def _trace_aggregator(
     counts: dict[str, int] = {}
     prefixes = [f"mid.{label}.", f"out.{label}.", *(["mid."] if label == "fp32" else [])]
 
-    def record(name: str, shape: torch.Size):
+    def record(name: str):
         def hook(_module: object, _inputs: object, output: Tensor) -> None:
             index = counts[name] = counts.get(name, -1) + 1
             for prefix in prefixes:
-                out[f"{prefix}chunk{index}.{name}"] = output.reshape(1, *shape)
+                out[f"{prefix}chunk{index}.{name}"] = output.reshape(1, *shapes[index])
 
         return hook
 
     embedded = [aggregator.embed(batch) for batch in batches]
-    shape = embedded[0].tokens.shape[2:]
+    shapes = [tokens.tokens.shape[2:] for tokens in embedded]  # chunks may differ in length
     handles = []
     for j in range(config.num_layers):
         is_memory = str(j) in aggregator.memory_units
-        handles.append(aggregator.frame_blocks[j].register_forward_hook(record(f"layer{j}.frame", shape)))
+        handles.append(aggregator.frame_blocks[j].register_forward_hook(record(f"layer{j}.frame")))
         global_name = f"layer{j}.before_amu" if is_memory else f"layer{j}.tokens"
-        handles.append(aggregator.global_blocks[j].register_forward_hook(record(global_name, shape)))
+        handles.append(aggregator.global_blocks[j].register_forward_hook(record(global_name)))
     taps = [features.taps for features in aggregator(batches, 1, config.tap_layers)]
     for handle in handles:
         handle.remove()
@@ -428,18 +429,19 @@ REFERENCE_ALIGNMENT = AlignmentSettings(confidence_floor=0, min_points=3, robust
 def _reconstruct(golden: Golden, model: Scal3RModel) -> dict[str, Tensor]:
     """Cameras of all frames as reconstruction finds them: c2w with the chunk's scale, in chunk 0's coordinates."""
     frames = golden["in.frames_u8"].movedim(-1, 1)
-    settings = ScheduleSettings(chunk_size=golden.config["block_size"], overlap=golden.config["overlap_size"])
-    layout = Layout.plan(len(frames), settings, num_processes=1)
-    assert [[chunk.start, chunk.stop] for chunk in layout.ranges] == golden.config["chunk_ranges"]
-    images = {k: frames[chunk.start : chunk.stop] for k, chunk in enumerate(layout.ranges)}
+    ranges = [range(start, stop) for start, stop in golden.config["chunk_ranges"]]
+    providers = provider_chunk_of_frame(len(frames), ranges, golden.config["overlap_size"])
+    images = {k: frames[chunk.start : chunk.stop] for k, chunk in enumerate(ranges)}
     predictions = predict_chunks(model, images)
-    seams = align_neighbours(predictions, {}, layout.ranges, REFERENCE_ALIGNMENT, "depth")
+    seams = align_neighbours(predictions, {}, ranges, REFERENCE_ALIGNMENT, "depth")
     worlds = place_chunks([seams[k] for k in sorted(seams)], torch.eye(3, 4))
     c2w, ixt = [], []
-    for k, provided in enumerate(layout.provided):
-        part = predictions[k].frames(slice(provided.start - layout.ranges[k].start, None))
-        chunk_from_cam = torch.eye(4, dtype=torch.float64).repeat(len(provided), 1, 1)
-        chunk_from_cam[:, :3] = invert_extrinsics(part.extrinsics[: len(provided)])
+    for k, chunk in enumerate(ranges):
+        num_provided = providers.count(k)
+        first = providers.index(k) - chunk.start
+        part = predictions[k].frames(slice(first, first + num_provided))
+        chunk_from_cam = torch.eye(4, dtype=torch.float64).repeat(num_provided, 1, 1)
+        chunk_from_cam[:, :3] = invert_extrinsics(part.extrinsics)
         c2w.append(worlds[k].matrix() @ chunk_from_cam)
-        ixt.append(part.intrinsics[: len(provided)])
+        ixt.append(part.intrinsics)
     return {"c2w": torch.cat(c2w), "ixt": torch.cat(ixt)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scal3r_train.data.camera.transforms import ResizeAndCrop, ResizeRule
+from scal3r_train.data.camera.resize import ResizeAndCrop, ResizeRule
 from scal3r_train.data.io.image_codec import read_image
 from tests.golden.reader import Golden
 

@@ -6,6 +6,7 @@ values, `out.*` outputs.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,25 +75,44 @@ class Golden:
         over the finite entries. NaN and infinities must be in the same places; axes of length one do not
         count.
         """
+        distance = self._distance(key, value)
+        if isinstance(distance, str):
+            return False, f"{key}: {distance}"
+        (rel_rms, max_abs_over_rms), (allowed_rms, allowed_max) = distance, self.tolerance(key)
+        ok = rel_rms <= allowed_rms and max_abs_over_rms <= allowed_max
+        return ok, (
+            f"{key}: rel_rms {rel_rms:.2e} (allowed {allowed_rms:.1e}), "
+            f"max_abs_over_rms {max_abs_over_rms:.2e} (allowed {allowed_max:.1e})"
+        )
+
+    def excess(self, key: str, value: Tensor) -> float:
+        """Return how far `value` lies from the recorded tensor in units of what is allowed: up to 1 it agrees.
+
+        Infinite where `compare` finds another shape, or NaN and infinities at other places.
+        """
+        distance = self._distance(key, value)
+        if isinstance(distance, str):
+            return math.inf
+        return max(
+            found / max(allowed, 1e-30) for found, allowed in zip(distance, self.tolerance(key), strict=True)
+        )
+
+    def _distance(self, key: str, value: Tensor) -> tuple[float, float] | str:
+        """Return rel_rms and max_abs_over_rms, or why the two cannot be compared."""
         expected = self.tensors[key]
         if _shape_without_ones(value) != _shape_without_ones(expected):
-            return False, f"{key}: shape {tuple(value.shape)}, recorded {tuple(expected.shape)}"
+            return f"shape {tuple(value.shape)}, recorded {tuple(expected.shape)}"
         wanted = expected.double().flatten()
         got = torch.as_tensor(value).detach().cpu().double().flatten()
         finite = torch.isfinite(wanted)
         if not torch.equal(finite, torch.isfinite(got)) or not _equal_or_both_nan(
             got[~finite], wanted[~finite]
         ):
-            return False, f"{key}: NaN or infinity at other places than recorded"
+            return "NaN or infinity at other places than recorded"
         difference, scale = (got - wanted)[finite], _rms(wanted[finite]).clamp_min(1e-30)
         rel_rms = float(_rms(difference) / scale)
         max_abs_over_rms = float(difference.abs().max() / scale) if difference.numel() else 0.0
-        allowed_rms, allowed_max = self.tolerance(key)
-        ok = rel_rms <= allowed_rms and max_abs_over_rms <= allowed_max
-        return ok, (
-            f"{key}: rel_rms {rel_rms:.2e} (allowed {allowed_rms:.1e}), "
-            f"max_abs_over_rms {max_abs_over_rms:.2e} (allowed {allowed_max:.1e})"
-        )
+        return rel_rms, max_abs_over_rms
 
 
 def _rms(values: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ TORCHRUN = [
     *("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"),
     *("--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
 ]
+run_python = subprocess.run  # for one process; tests put cheaper ones in its place
 SETTINGS = THREADS | {"HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 # Where the debug recipes look for their towns; of the size that scal3r-tiny was trained for.
@@ -87,9 +88,8 @@ def call(workspace: Path, module: str, *words: object, num_ranks: int = 1) -> st
     command = [sys.executable, *launcher, "-m", module, *map(str, words)]
     paths = [str(PROJECT_ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = os.environ | SETTINGS | {"PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=LIMIT_S
-    )
+    run = subprocess.run if launcher else run_python
+    done = run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[-5000:]}"
     return " ".join(["python", *command[1:]])
 

@@ -5,6 +5,7 @@ step and both values. What is meant to change is recorded anew (tests/golden/rec
 """
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import LIMIT_S
-from tests.golden import record
+from tests.forking import ForkServer
+from tests.golden import record, recorded_runs
 from tests.golden.recorded_runs import Run, all_runs, make_workspace
 from tests.golden.recording import FOLDER, Outcome, Recording, this_machine
 
@@ -26,9 +28,11 @@ RECORDING = Recording("train_it", "c0ffee" * 6 + "beef", HERE, OUTCOME)
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which all runs are made, with the towns they share."""
-    return make_workspace(tmp_path_factory.mktemp("recorded"))
+def workspace(tmp_path_factory: pytest.TempPathFactory, forks: ForkServer) -> Iterator[Path]:
+    """The folder in which all runs are made, with the towns they share; commands of one process are forked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorded_runs, "run_python", forks.instead_of_subprocess)
+        yield make_workspace(tmp_path_factory.mktemp("recorded"))
 
 
 def marked(run: Run) -> Any:

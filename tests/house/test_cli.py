@@ -18,11 +18,11 @@ from tests.conftest import PROJECT_ROOT
 # argv, the function it ends in, and that function's arguments.
 CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("train r.yaml a=1 b.0.c=2", "scal3r_train.train.main", (["r.yaml", "a=1", "b.0.c=2"],)),
-    ("plan r.yaml", "scal3r_train.planning.report.main", (Path("r.yaml"), [], 32, 1000)),
+    ("plan r.yaml", "scal3r_train.planning.report.main", (Path("r.yaml"), [], None, None, None)),
     (
         "plan r.yaml world_size=4 a=1 steps=7",
         "scal3r_train.planning.report.main",
-        (Path("r.yaml"), ["a=1"], 4, 7),
+        (Path("r.yaml"), ["a=1"], 4, 7, None),
     ),
     ("eval r.yaml", "scal3r_eval.pipeline.main", (Path("r.yaml"), [])),
     ("eval r.yaml a=1 b.c=2", "scal3r_eval.pipeline.main", (Path("r.yaml"), ["a=1", "b.c=2"])),
@@ -57,12 +57,12 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ),
     (
         "export s --to ply o.ply",
-        "scal3r_train.scene.export.run.main",
+        "scal3r_train.scene.export.export_scene.main",
         (Path("s"), Path("o.ply"), "ply", {}),
     ),
     (
         "export --to colmap s o --max-points 9 --voxel-size 0.5 --text --images d",
-        "scal3r_train.scene.export.run.main",
+        "scal3r_train.scene.export.export_scene.main",
         (
             Path("s"),
             Path("o"),
@@ -176,6 +176,7 @@ def test_commands_of_the_contract_exist() -> None:
         "plan",
         "eval",
         "config",
+        "recipes",
         "reconstruct",
         "convert",
         "export",

@@ -71,7 +71,13 @@ def test_its_world_can_be_planned_without_its_data(path: Path) -> None:
     assert max(used) <= world_size, "a group that this world cannot form"
 
 
-@pytest.mark.parametrize("name", ["paper/stage_1", "paper/stage_2_long", "finetune/full_8gpu"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "finetune/full_8gpu",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("paper/stage_1", "paper/stage_2_long")),
+    ],
+)
 def test_the_published_network_is_planned_at_that_size(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`scal3r plan` with the network written out, since nobody has the checkpoint here."""
     path = PROJECT_ROOT / "recipes" / f"{name}.yaml"
@@ -79,7 +85,10 @@ def test_the_published_network_is_planned_at_that_size(name: str, capsys: pytest
     world_size = launches_of(path)[0].world_size
     assert report.main(str(path), without_checkpoint, world_size, 20) == 0
     out = capsys.readouterr().out
-    assert f"20 steps on {world_size} ranks" in out
+    drawn = [
+        int(number) for number in re.findall(rf": (\d+) steps on {world_size} ranks", out)
+    ]  # of each stage
+    assert abs(sum(drawn) - 20) < max(1, len(drawn))
 
 
 def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from tests.inference.streaming.following import Follow, following
+from tests.inference.streaming.streams import RunStream, stream_runner
 
 IMAGE_HW = (63, 90)  # processed at 28 x 42: resized to 29 x 42, then one row is cut off
 NUM_FRAMES = 11
@@ -67,7 +67,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def growing(tmp_path: Path) -> Path:
+def incoming(tmp_path: Path) -> Path:
     """An empty folder."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -75,6 +75,6 @@ def growing(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_follow(tiny_model: Scal3RModel, growing: Path, tmp_path: Path) -> Follow:
-    """Follow the growing folder with overrides into tmp_path / scene."""
-    return following(growing, tmp_path / "scene", tiny_model)
+def run_stream(tiny_model: Scal3RModel, incoming: Path, tmp_path: Path) -> RunStream:
+    """RunStream the incoming folder with overrides into tmp_path / scene."""
+    return stream_runner(incoming, tmp_path / "scene", tiny_model)

@@ -1,8 +1,5 @@
-"""Several processes under torchrun write the scene that one process writes."""
+"""Several processes write the scene that one process writes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,9 @@ from scal3r_train.inference.reconstruct import reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.scene.scene import Scene, load_scene
+from tests.forking import ForkServer
 from tests.inference.conftest import NUM_FRAMES
+from tests.tolerance import rounding
 
 pytestmark = pytest.mark.exactness
 
@@ -29,17 +28,8 @@ CHUNKS = {
     5: ["schedule.chunk_size=4", "schedule.overlap=2"],
     2: ["schedule.chunk_size=7", "schedule.overlap=3"],
 }
-TOLERANCE = 1e-5
-
-
-def torchrun(project_root: Path, num_processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)),
-        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
-        *("-m", "scal3r_train.cli", "reconstruct", *map(str, arguments)),
-    ]
-    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project_root)}
-    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=280)
+# The longest sums are over the pixels of a chunk, where its scale is found and its neighbours are joined.
+TOLERANCE = rounding(torch.float32, 7 * 42 * 42)
 
 
 def assert_same_scene(scene: Scene, expected: Scene) -> None:
@@ -64,7 +54,7 @@ def assert_same_scene(scene: Scene, expected: Scene) -> None:
 def test_processes_agree_with_one(
     num_processes: int,
     num_chunks: int,
-    project_root: Path,
+    forks: ForkServer,
     image_folder: Path,
     checkpoint: Path,
     tiny_model: Scal3RModel,
@@ -76,14 +66,8 @@ def test_processes_agree_with_one(
     expected = reconstruct(image_folder, tiny_model, recipe, tmp_path / "one")
     assert expected is not None
     assert len(expected.info.chunks) == num_chunks
-    done = torchrun(
-        project_root,
-        num_processes,
-        image_folder,
-        tmp_path / "many",
-        f"model.checkpoint={checkpoint}",
-        *settings,
-    )
+    command = ("-m", "scal3r_train.cli", "reconstruct", image_folder, tmp_path / "many")
+    done = forks.run_ranks(num_processes, *command, f"model.checkpoint={checkpoint}", *settings)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count(f"{NUM_FRAMES} frames in {num_chunks} chunks") == 1
     scene = load_scene(tmp_path / "many")
@@ -93,7 +77,7 @@ def test_processes_agree_with_one(
 
 
 def test_an_error_on_one_process_ends_all_with_one_line(
-    project_root: Path, image_folder: Path, checkpoint: Path, tmp_path: Path
+    forks: ForkServer, image_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """Only the second process reads the last image."""
     (tmp_path / "in").mkdir()
@@ -102,12 +86,11 @@ def test_an_error_on_one_process_ends_all_with_one_line(
         last = path.name == f"{NUM_FRAMES - 1:03d}.png"
         (tmp_path / "in" / path.name).write_bytes(content[: len(content) // 2] if last else content)
     settings = [*SETTINGS, *CHUNKS[5]]
-    done = torchrun(
-        project_root, 2, tmp_path / "in", tmp_path / "out", f"model.checkpoint={checkpoint}", *settings
-    )
+    command = ("-m", "scal3r_train.cli", "reconstruct", tmp_path / "in", tmp_path / "out")
+    done = forks.run_ranks(2, *command, f"model.checkpoint={checkpoint}", *settings)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "scal3r: error:" in line]
     assert len(lines) == 1, done.stderr[-3000:]
     assert "010.png cannot be read" in lines[0]
-    assert 'Traceback (most recent call last):\n  File "' + str(project_root) not in done.stderr
+    assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]

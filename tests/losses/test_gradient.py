@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from scal3r_train.losses.residuals import gradient_term, normal_term
+from scal3r_train.losses.depth_and_points import gradient_term, normal_term
 
 
 def full(shape, value=True):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scal3r_train.config import UserError, load_config
-from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
+from scal3r_train.losses.objective import ONE_RANK, ObjectiveSettings, compute_terms, reduce_terms
 from scal3r_train.losses.targets import build_targets
 
 SETTINGS = ObjectiveSettings()
@@ -28,7 +28,7 @@ def alone(tensor):
 
 
 def reduce_alone(terms, chunk_mask, average="chunk"):
-    return reduce_terms(terms, average, alone, chunk_mask, 1, alone)
+    return reduce_terms(terms, average, chunk_mask, ONE_RANK)
 
 
 @pytest.fixture

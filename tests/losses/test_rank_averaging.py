@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, reduce_terms
-from scal3r_train.losses.residuals import RegressionSettings
+from scal3r_train.losses.depth_and_points import RegressionSettings
+from scal3r_train.losses.objective import ONE_RANK, ObjectiveSettings, RankSums, compute_terms, reduce_terms
 from scal3r_train.losses.targets import build_targets
 
 pytestmark = pytest.mark.exactness
@@ -130,10 +130,8 @@ def run_world(groups, config, make_batch, perfect_output, num_averaged=None):
         loss, logs = reduce_terms(
             terms,
             config.average,
-            sum_over_group,
             batch.chunk_mask,
-            num_world,
-            world.for_rank(rank),
+            RankSums(num_world, world.for_rank(rank), sum_over_group),
             num_averaged,
         )
         loss.backward()
@@ -192,7 +190,7 @@ def test_the_naive_mean_of_each_rank_is_something_else(make_batch, perfect_outpu
             batch, theta = rank_batch(whole_batch(make_batch, group), *span, 3), new_theta()
             targets = build_targets(batch, "chunk", alone, 1)
             terms = compute_terms(predict(theta, batch, perfect_output), targets, config)
-            reduce_terms(terms, average, alone, batch.chunk_mask, 1, alone)[0].backward()
+            reduce_terms(terms, average, batch.chunk_mask, ONE_RANK)[0].backward()
             gradients.append(theta.grad)
     naive = torch.stack(gradients).mean(0)
     assert (naive - expected).norm() > 1e-2 * expected.norm()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scal3r_train.losses.residuals import RegressionSettings, filtered_term, regression_terms
+from scal3r_train.losses.depth_and_points import RegressionSettings, filtered_term, regression_terms
 
 UNFILTERED = RegressionSettings(outlier_quantile=1.0)
 

@@ -5,7 +5,7 @@ import torch
 
 from scal3r_train.config import UserError
 from scal3r_train.geometry.pose_encoding import decode_pose
-from scal3r_train.losses.targets import build_targets
+from scal3r_train.losses.targets import build_targets, require_finite, require_sane_scale
 
 
 def no_group(tensor):
@@ -104,7 +104,7 @@ def test_non_finite_ground_truth_names_sequence_and_field(make_batch, field, val
     tensor = getattr(batch, field).clone()
     tensor[1, 0].view(-1)[3] = value
     with pytest.raises(UserError, match=rf"^{field} of sequence 'town_1' contain NaN or infinity; .+$"):
-        build_targets(replace(batch, **{field: tensor}), "chunk", forbidden_group)
+        require_finite(replace(batch, **{field: tensor}))
 
 
 @pytest.mark.parametrize("factor", [1e-8, 1e8])
@@ -113,8 +113,10 @@ def test_an_impossible_scale_names_the_sequence(make_batch, factor):
     extrinsics, depth = batch.extrinsics.clone(), batch.depth.clone()
     extrinsics[1, ..., 3] *= factor
     depth[1] *= factor
+    targets = build_targets(replace(batch, depth=depth, extrinsics=extrinsics), "chunk", forbidden_group)
     with pytest.raises(UserError, match="mean distance .* of sequence 'town_1' is outside"):
-        build_targets(replace(batch, depth=depth, extrinsics=extrinsics), "chunk", forbidden_group)
+        require_sane_scale(targets.scale.flatten().tolist(), batch.sequence_ids)
+    require_sane_scale(targets.scale[0].tolist(), batch.sequence_ids[:1])
 
 
 def test_autocast_does_not_reach_the_targets(make_batch):

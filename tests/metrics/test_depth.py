@@ -29,7 +29,7 @@ def test_nothing_valid_is_nan() -> None:
     assert abs_rel_after_median(torch.ones(2, 2), torch.zeros(2, 2)).isnan()
 
 
-def twin(estimate: np.ndarray, truth: np.ndarray, scale: float) -> list[float]:
+def reference(estimate: np.ndarray, truth: np.ndarray, scale: float) -> list[float]:
     """AbsRel, three deltas and mean square, pixel by pixel."""
     rows = []
     for ours, true in zip((scale * estimate).tolist(), truth.tolist(), strict=True):
@@ -41,7 +41,7 @@ def twin(estimate: np.ndarray, truth: np.ndarray, scale: float) -> list[float]:
 
 
 @pytest.mark.parametrize("scale", ["per_sequence", "per_frame", "none"])
-def test_depth_errors_agree_with_a_plain_twin(scale: DepthScale) -> None:
+def test_depth_errors_agree_with_a_plain_reference(scale: DepthScale) -> None:
     random = np.random.default_rng(0)
     truth = random.uniform(1, 50, (4, 5, 7))
     estimate = (
@@ -57,11 +57,11 @@ def test_depth_errors_agree_with_a_plain_twin(scale: DepthScale) -> None:
         return float(np.sort(values)[(len(values) - 1) // 2])
 
     if scale == "per_frame":
-        parts = [twin(ours, true, lower_median(true) / lower_median(ours)) for ours, true in frames]
+        parts = [reference(ours, true, lower_median(true) / lower_median(ours)) for ours, true in frames]
     else:
         ours, true = estimate[valid], truth[valid]
         parts = [
-            twin(ours, true, lower_median(true) / lower_median(ours) if scale == "per_sequence" else 1.0)
+            reference(ours, true, lower_median(true) / lower_median(ours) if scale == "per_sequence" else 1.0)
         ]
     expected = np.mean(parts, axis=0)
     errors = depth_errors(torch.from_numpy(estimate), torch.from_numpy(truth), scale)

@@ -1,4 +1,4 @@
-"""Relative pose errors against closed forms and a slow twin."""
+"""Relative pose errors against closed forms and a slow reference."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_angle_of_vectors() -> None:
         assert angle_between_vectors_deg(first, second).item() == pytest.approx(degrees, abs=1e-9)
 
 
-def test_errors_agree_with_a_slow_twin() -> None:
+def test_errors_agree_with_a_slow_reference() -> None:
     estimate, truth = random_extrinsics(5, 1), random_extrinsics(5, 2)
     rotation, direction = relative_pose_errors_deg(estimate, truth)
     place = 0

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from scal3r_train.metrics.kitti_segments import find_segments, segment_errors
 from scal3r_train.metrics.relative_pose import RpeStep
-from scal3r_train.metrics.trajectory import score_trajectory
+from scal3r_train.metrics.trajectory import find_segments, score_trajectory, segment_errors
 from tests.metrics.test_trajectory import drive
 
 

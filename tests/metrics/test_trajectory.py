@@ -1,4 +1,4 @@
-"""Trajectory metrics against evo, against a plain twin of KITTI's definition, on known and on degenerate paths."""
+"""Trajectory metrics against evo, against a plain reference of KITTI's definition, on known and on degenerate paths."""
 
 import copy
 import math
@@ -15,9 +15,14 @@ from hypothesis import strategies as st
 
 from scal3r_train.config import UserError
 from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.metrics.kitti_segments import SEGMENT_LENGTHS_M, find_segments, segment_errors
 from scal3r_train.metrics.relative_pose import RpeStep
-from scal3r_train.metrics.trajectory import AlignMode, score_trajectory
+from scal3r_train.metrics.trajectory import (
+    SEGMENT_LENGTHS_M,
+    AlignMode,
+    find_segments,
+    score_trajectory,
+    segment_errors,
+)
 from tests.geometry.test_sim3 import random_sim3
 
 
@@ -164,7 +169,7 @@ def test_a_static_estimate_gets_nothing_from_auc() -> None:
     assert score_trajectory(static, truth).auc_30 == 0
 
 
-def kitti_twin(estimate: torch.Tensor, truth: torch.Tensor) -> tuple[float, float, int]:
+def kitti_reference(estimate: torch.Tensor, truth: torch.Tensor) -> tuple[float, float, int]:
     """KITTI's errors by loops and 4 x 4 inverses."""
     bottom = np.array([[0, 0, 0, 1.0]])
     est = [np.vstack([pose, bottom]) for pose in estimate.numpy()]
@@ -188,12 +193,12 @@ def kitti_twin(estimate: torch.Tensor, truth: torch.Tensor) -> tuple[float, floa
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_segment_errors_agree_with_a_plain_twin(seed: int) -> None:
+def test_segment_errors_agree_with_a_plain_reference(seed: int) -> None:
     truth = drive(400, 2.4, 0.01, wobble=0.05, seed=seed)
     estimate = drive(400, 2.3, 0.0105, wobble=0.05, seed=seed + 9)
     ours = segment_errors(estimate, truth)
     assert ours is not None
-    translation, rotation, count = kitti_twin(estimate, truth)
+    translation, rotation, count = kitti_reference(estimate, truth)
     assert ours.num_segments == count
     assert ours.translation_m_per_100m == pytest.approx(translation, rel=1e-9)
     assert ours.rotation_deg_per_100m == pytest.approx(rotation, rel=1e-6)

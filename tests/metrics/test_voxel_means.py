@@ -12,7 +12,7 @@ from scal3r_train.metrics.voxel_means import HALF_RANGE, VoxelGrid, VoxelMeans, 
 ORIGIN = np.array([0.3, -2, 100])
 
 
-def twin(points: np.ndarray, size: float) -> np.ndarray:
+def reference(points: np.ndarray, size: float) -> np.ndarray:
     voxels = defaultdict(list)
     for point in points:
         voxels[tuple(np.floor((point - ORIGIN) / size).tolist())].append(point)
@@ -41,7 +41,7 @@ def test_means_agree_with_a_dictionary(
     for block in np.array_split(points, num_blocks):
         means.add(block)
     got = means.means()
-    expected = twin(points, size)
+    expected = reference(points, size)
     assert got.shape == expected.shape
     np.testing.assert_allclose(by_coordinate(got), expected, rtol=0, atol=1e-6)
     assert means.num_points == len(points)

@@ -83,6 +83,16 @@ def test_gradients_are_identical_and_all_but_the_update_runs_twice(mode, images)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_reentrant_checkpointing_is_refused_in_one_line_and_changes_nothing():
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match=r"^Scal3R cannot use reentrant checkpointing: [^\n]+$"):
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+    assert not any(block.gradient_checkpointing for block in model.aggregator.frame_blocks)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert all(block.gradient_checkpointing for block in model.aggregator.frame_blocks)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_protocol_of_transformers_leaves_no_segments_behind():
     model = tiny_model().train()
     for change in (model.gradient_checkpointing_enable, model.gradient_checkpointing_disable):
@@ -153,7 +163,7 @@ def test_each_mode_keeps_less_than_the_one_before():
         kept[mode] = kept_bytes(model, random_images(1, 4, 6))
     assert kept["none"] > 5 * kept["blocks"]
     tokens = 4 * 6 * (3 + 6) * 16 * 8
-    # The inputs of 24 blocks and of 2 memories become those of 3 visits, of which the first is no block's own.
+    # The inputs of 24 blocks and of 2 memories become those of 3 segments, of which the first is no block's own.
     assert kept["blocks"] - kept["segments"] > 20 * tokens, kept
 
 

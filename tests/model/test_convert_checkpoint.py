@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -262,16 +260,10 @@ def test_everything_but_plain_tensors_is_refused_in_one_line(tmp_path):
     assert not (tmp_path / "was executed").exists()
 
 
-def run_cli(project_root: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "scal3r_train.cli", "convert", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(project_root), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def test_the_command_refuses_a_pickle_with_code(tmp_path, project_root):
+def test_the_command_refuses_a_pickle_with_code(tmp_path, forks):
     path = tmp_path / "code.pt"
     torch.save({"a": RunsCode(tmp_path / "was executed")}, path)
-    done = run_cli(project_root, path, tmp_path / "out")
+    done = forks.run("-m", "scal3r_train.cli", "convert", path, tmp_path / "out")
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("scal3r: error: checkpoint ")

@@ -40,8 +40,8 @@ def test_gradient_equals_the_autograd_twin_head_by_head():
     gradient = fast_weight.ascent_gradient(*problem())
     for group in range(NUM_GROUPS):
         for head in range(NUM_HEADS):
-            twin = fast_weight.ascent_gradient_autograd(*one_head(group, head))
-            for value, expected in zip(gradient, twin, strict=True):
+            reference = fast_weight.ascent_gradient_autograd(*one_head(group, head))
+            for value, expected in zip(gradient, reference, strict=True):
                 torch.testing.assert_close(value[group, head], expected, rtol=1e-12, atol=1e-12)
 
 
@@ -62,7 +62,7 @@ def test_gradient_equals_finite_differences_of_the_objective():
 
 
 def test_gradient_equals_torch_func_for_shared_rates():
-    """An oracle that shares no code with the twin: the gradient of a loss written token by token."""
+    """An oracle that shares no code with the reference: the gradient of a loss written token by token."""
     weights, keys, values, _ = one_head(1, 0)
     rates = TokenRates(*(torch.linspace(0.1, 2, NUM_TOKENS, dtype=torch.float64),) * 3)
 

@@ -308,3 +308,20 @@ def test_bfloat16_images_into_a_float32_model():
     images = random_images(1, 2, 2, dtype=torch.bfloat16)
     output, expected = model(images), model(images.float())
     assert all(torch.equal(output[name], expected[name]) for name in FIELDS)
+
+
+def test_the_patch_encoder_is_the_input_embedding_and_can_be_replaced():
+    """Adapters of frozen models ask for it (`enable_input_require_grads`)."""
+    model, images = tiny_model().requires_grad_(requires_grad=False), random_images(1, 2, 2)
+    assert model.get_input_embeddings() is model.aggregator.patch_embed
+    assert model.get_output_embeddings() is None
+    model.enable_input_require_grads()
+    assert model(images).depth.requires_grad
+    model.disable_input_require_grads()
+    assert not model(images).depth.requires_grad
+    other = tiny_model(patch_encoder="dinov2")
+    model.set_input_embeddings(other.get_input_embeddings())
+    other.aggregator.load_state_dict(model.aggregator.state_dict())
+    for head in ("camera_head", "depth_head", "point_head"):
+        getattr(other, head).load_state_dict(getattr(model, head).state_dict())
+    torch.testing.assert_close(model(images).depth, other(images).depth, **CLOSE)

@@ -1,4 +1,4 @@
-"""The rotary embedding: a slow twin from its definition, and what it is for."""
+"""The rotary embedding: a slow reference from its definition, and what it is for."""
 
 import math
 import weakref

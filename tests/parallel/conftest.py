@@ -3,8 +3,6 @@
 import fcntl
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.forking import ForkServer
 from tests.parallel.exactness_setup import WORLD_SIZE, Scenario
 
 
@@ -47,14 +46,15 @@ class RankResults:
 
 
 @pytest.fixture(scope="session")
-def ranks(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> RankResults:
+def ranks(tmp_path_factory: pytest.TempPathFactory, forks: ForkServer) -> RankResults:
     """Run the worker on four ranks that talk over the loopback interface only."""
     folder = _folder_shared_by_test_workers(tmp_path_factory) / "ranks"
     folder.mkdir(exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            _run_worker(project_root, folder)
+            done = forks.run_ranks(WORLD_SIZE, "tests/parallel/exactness_worker.py", folder)
+            assert done.returncode == 0, done.stderr[-3000:]
             (folder / "done").touch()
     files = [folder / f"rank{rank}" for rank in range(WORLD_SIZE)]
     return RankResults(
@@ -66,14 +66,3 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> RankR
 def _folder_shared_by_test_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-def _run_worker(project_root: Path, folder: Path) -> None:
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(WORLD_SIZE)),
-        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
-        *(str(project_root / "tests/parallel/exactness_worker.py"), str(folder)),
-    ]
-    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project_root)}
-    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]

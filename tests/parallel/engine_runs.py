@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 SHARDED = ("ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2")
-# Of which quick tests stop and start runs, and those that differ from one of these by settings of the library alone.
-RESTARTED, RESTARTED_SLOWLY = ("ddp", "zero2", "zero3", "fsdp2"), ("zero1", "zero3_offload")
+# Of which quick tests stop and start runs, and those that differ from one of these by settings of the library alone
+# or are stopped elsewhere (ddp: tests/training/test_resume.py).
+RESTARTED, RESTARTED_SLOWLY = ("zero2", "zero3", "fsdp2"), ("ddp", "zero1", "zero3_offload")
+# Each of which skips a step, compared with the first.
+SKIPPING = ("ddp", *RESTARTED)
+# Made once more with its blocks gathered in bf16.
+GATHERED = ("fsdp2", "bf16", "none")
 PRECISIONS = ("fp32", "bf16")
 CHECKPOINTING = ("none", "blocks", "segments")
 Run = tuple[str, str, str]  # engine, precision, activation checkpointing

@@ -1,4 +1,4 @@
-"""One of two ranks: trains the same run under every engine. Started by test_engines.py.
+"""One of two ranks: trains the same run under every engine. Forked by test_engines.py; alone:
 
 torchrun --nproc-per-node 2 tests/parallel/engine_worker.py TOWNS_INDEX OUTPUT_FOLDER quick|rest|table
 """
@@ -24,9 +24,10 @@ from scal3r_train.parallel.torch_engine import ReplicatedEngine
 from scal3r_train.parallel.zero import ZeroEngine
 from scal3r_train.training import trainer
 from tests.parallel.engine_runs import (
+    GATHERED,
     RESTARTED,
     RESTARTED_SLOWLY,
-    SHARDED,
+    SKIPPING,
     changes_for,
     folder_of,
     quick_runs,
@@ -40,8 +41,10 @@ def quick(towns: Path, folder: Path, process: Process) -> None:
     for run in quick_runs():
         with noted_predictions(folder_of(folder, run)):
             tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run)))
+    gathered = changes_for(GATHERED) | {"parallel.gathered_dtype": "bf16"}
+    tiny.train(tiny.recipe(towns, folder / "gathered", gathered))
     restart(towns, folder, process, RESTARTED)
-    for engine in SHARDED:
+    for engine in SKIPPING:
         skip_one_step(towns, folder / f"skipped_{engine}", engine)
 
 
@@ -51,6 +54,8 @@ def rest(towns: Path, folder: Path, process: Process) -> None:
         run = (engine, "fp32", "none")
         tiny.train(tiny.recipe(towns, folder_of(folder, run), changes_for(run)))
     restart(towns, folder, process, RESTARTED_SLOWLY)
+    for engine in RESTARTED_SLOWLY:
+        skip_one_step(towns, folder / f"skipped_{engine}", engine)
 
 
 def restart(towns: Path, folder: Path, process: Process, engines: tuple[str, ...]) -> None:

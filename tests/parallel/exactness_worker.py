@@ -1,6 +1,6 @@
 """One rank of the exactness tests: runs every scenario and writes what it predicted and the averaged gradients.
 
-Started by test_exactness.py:  torchrun --nproc-per-node 4 tests/parallel/exactness_worker.py OUTPUT_FOLDER
+Forked by conftest.py; alone:  torchrun --nproc-per-node 4 tests/parallel/exactness_worker.py OUTPUT_FOLDER
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One of two processes that end together; started by test_failure_propagation.py, without a launcher.
+"""One of two processes that end together; forked by test_failure_propagation.py.
 
 python failing_worker.py SCENARIO, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
 """

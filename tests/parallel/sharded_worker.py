@@ -1,6 +1,7 @@
 """One of two ranks whose parameters are cut into pieces: gradients of two steps per engine and checkpointing mode.
 
-Started by test_sharded_checkpointing.py:  torchrun --nproc-per-node 2 tests/parallel/sharded_worker.py OUTPUT_FOLDER
+Forked by test_sharded_checkpointing.py; alone:
+torchrun --nproc-per-node 2 tests/parallel/sharded_worker.py OUTPUT_FOLDER
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scal3r_train.parallel import zero
+from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
 from scal3r_train.parallel.process import current_process, joined_processes
@@ -73,7 +74,7 @@ def run(
 
 
 def main(folder: Path) -> None:
-    zero.ZERO_OPTIMIZATION["zero3"] |= NOTHING_KEPT
+    zero_defaults.ZERO_OPTIMIZATION["zero3"] |= NOTHING_KEPT
     tensors: dict[str, Tensor] = {}
     notes: dict[str, list[list[int]]] = {}
     with joined_processes() as process:

@@ -1,10 +1,6 @@
 """What ends one process ends the other, with the same cause; nobody waits for good and nothing is left behind."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +10,7 @@ import torch.distributed as dist
 
 from scal3r_train.config import UserError
 from scal3r_train.parallel.failure_propagation import describe, exit_code, is_lost_connection
+from tests.forking import ForkServer
 
 LIMIT_S = 200
 SCENARIOS = ("fine", "early_mistake", "bug", "bug_while_other_sleeps", "killed")
@@ -32,40 +29,17 @@ class End:
         return [line for line in self.err.splitlines() if line.startswith("scal3r: error:")]
 
 
-def start(project_root: Path, scenario: str) -> list[subprocess.Popen[str]]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    place = {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    command = [sys.executable, str(project_root / "tests/parallel/failing_worker.py"), scenario]
-    return [
-        subprocess.Popen(
-            command,
-            env=os.environ | place | {"RANK": str(rank), "PYTHONPATH": str(project_root)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-
-
 @pytest.fixture(scope="module")
-def ends(project_root: Path) -> Iterator[dict[str, list[End]]]:
+def ends(forks: ForkServer) -> Iterator[dict[str, list[End]]]:
     """All scenarios, side by side."""
-    started = {scenario: start(project_root, scenario) for scenario in SCENARIOS}
+    started = {
+        scenario: forks.start_ranks(2, "tests/parallel/failing_worker.py", scenario) for scenario in SCENARIOS
+    }
     try:
         found = {}
         for scenario, processes in started.items():
-            texts = [process.communicate(timeout=LIMIT_S) for process in processes]
-            found[scenario] = [
-                End(process.returncode, *text) for process, text in zip(processes, texts, strict=True)
-            ]
+            done = [process.wait(LIMIT_S) for process in processes]
+            found[scenario] = [End(each.returncode, each.stdout, each.stderr) for each in done]
         yield found
     finally:
         for processes in started.values():
@@ -79,7 +53,7 @@ def test_a_run_that_ends_well_says_nothing(ends: dict[str, list[End]]) -> None:
         assert not end.lines
 
 
-def test_a_mistake_of_one_is_told_by_both(ends: dict[str, list[End]]) -> None:
+def test_a_mistake_of_one_is_reported_by_both(ends: dict[str, list[End]]) -> None:
     """Made before the other, which waits for it, could join it."""
     for end in ends["early_mistake"]:
         assert end.code == 2, end.err

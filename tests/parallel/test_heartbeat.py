@@ -31,7 +31,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dist.TCPStore:
     monkeypatch.setattr(heartbeat, "BEAT_S", 0.02)
     monkeypatch.setattr(heartbeat, "SEARCH_S", 3.0)
     monkeypatch.setattr(heartbeat, "GRACE_S", 0.1)
-    monkeypatch.setattr(heartbeat, "FAREWELL_S", 1.0)
+    monkeypatch.setattr(heartbeat, "EXIT_WAIT_S", 1.0)
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
@@ -63,6 +63,17 @@ def test_a_silent_process_is_named(store: dist.TCPStore) -> None:
     assert (cause.rank, cause.code) == (1, 1)
     assert "is gone without a word" in cause.message
     assert watches[2].find_cause() == cause
+
+
+def test_who_never_came_is_named(store: dist.TCPStore) -> None:
+    watches = [joined(store, rank, Left()) for rank in (0, 1)]
+    for each in watches:
+        each.start()  # and 2 never announces itself
+    cause = watches[0].find_cause()
+    assert cause is not None
+    assert (cause.rank, cause.code) == (2, 1)
+    assert cause.message.startswith("never came")
+    assert watches[1].find_cause() == cause
 
 
 def test_silence_is_noticed_without_any_collective(

@@ -16,7 +16,7 @@ from scal3r_train.scene.folder import (
     work_folder,
 )
 from scal3r_train.scene.point_cloud import PointCloud
-from scal3r_train.scene.scene import SceneFrame, SceneInfo, load_scene, write_depth, write_scene
+from scal3r_train.scene.scene import SceneCameras, SceneFrame, SceneInfo, load_scene, write_depth, write_scene
 
 NUM_FRAMES, NUM_POINTS = 6, 9
 SOURCE_FRAMES = np.array([0, 0, 0, 1, 3, 3, 5, 5, 5])
@@ -49,11 +49,13 @@ def folder(tmp_path: Path) -> Path:
     start_scene_folder(tmp_path / "scene")
     write_scene(
         partial_folder(tmp_path / "scene"),
-        make_info(),
-        FRAMES,
-        1e9 + torch.arange(NUM_FRAMES, dtype=torch.float64) / 30,
-        random_cameras(),
-        intrinsics,
+        SceneCameras(
+            make_info(),
+            FRAMES,
+            1e9 + torch.arange(NUM_FRAMES, dtype=torch.float64) / 30,
+            random_cameras(),
+            intrinsics,
+        ),
         points,
     )
     publish_scene_folder(tmp_path / "scene")
@@ -98,7 +100,7 @@ def test_an_independent_reader_understands_the_trajectory(folder: Path) -> None:
     from evo.tools import file_interface
 
     trajectory = file_interface.read_tum_trajectory_file(str(folder / "trajectory.tum"))
-    expected = load_scene(folder).world_from_cam
+    expected = load_scene(str(folder)).world_from_cam
     np.testing.assert_allclose(np.stack(trajectory.poses_se3)[:, :3], expected, atol=1e-9)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Torchrun
+from tests.forking import ForkServer
 from tests.training import tiny
 
 
@@ -22,9 +22,7 @@ class Ranks:
 
 
 @pytest.fixture(scope="session")
-def ranks(
-    tmp_path_factory: pytest.TempPathFactory, project_root: Path, torchrun: Torchrun, towns: Path
-) -> Ranks:
+def ranks(tmp_path_factory: pytest.TempPathFactory, forks: ForkServer, towns: Path) -> Ranks:
     """Run the worker's scenarios, once even when several test processes ask."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -33,7 +31,7 @@ def ranks(
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            done = torchrun(project_root / "tests/training/rank_worker.py", towns, folder)
+            done = forks.run_ranks(2, "tests/training/rank_worker.py", towns, folder)
             assert done.returncode == 0, done.stderr[-3000:]
             (folder / "done").touch()
     return Ranks(folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)])

@@ -1,10 +1,11 @@
 """One of two ranks: trains what the tests compare with one process, and notes what happened to it.
 
-Started by conftest.py:  torchrun --nproc-per-node 2 tests/training/rank_worker.py TOWNS_INDEX OUTPUT_FOLDER
+Forked by conftest.py; alone:  torchrun --nproc-per-node 2 tests/training/rank_worker.py TOWNS_INDEX OUTPUT_FOLDER
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -24,6 +26,8 @@ from scal3r_train.losses.targets import Targets
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.training import step as step_module
 from scal3r_train.training import trainer
+from scal3r_train.training.checkpointing.host_copy import HostCopy
+from scal3r_train.training.checkpointing.saver import CheckpointSaver
 from tests.training import tiny
 from tests.training.signalled import signalled_in
 
@@ -50,7 +54,7 @@ def one_sequence_per_rank(curriculum: Any, sources: Any, seed: int, step: int, w
 
 @contextmanager
 def noted_steps() -> Iterator[list[dict[str, Any]]]:
-    """Note for each step whether it was applied, whom it blamed, and what this rank had read."""
+    """Note for each step whether it was applied, which sequences it named, and what this rank had read."""
     notes: list[dict[str, Any]] = []
     original = trainer.train_step
 
@@ -61,7 +65,7 @@ def noted_steps() -> Iterator[list[dict[str, Any]]]:
         notes.append(
             {
                 "is_applied": result.is_applied,
-                "blamed": list(result.blamed),
+                "culprits": list(result.culprits),
                 "has_moved": not torch.equal(before, after),
                 "sequences": [name for micro in micro_steps for name in micro.batch.sequence_ids],
                 "lr": next(iter(engine.learning_rates.values())),
@@ -91,6 +95,22 @@ def poisoned_targets(rank: int, calls: range) -> Iterator[None]:
         yield
     finally:
         step_module.build_targets = original
+
+
+@contextmanager
+def failing_writer(rank: int, method: str, step: int) -> Iterator[None]:
+    """Let the thread of one rank find no room on the disk when it writes the checkpoint of a step."""
+    cls = HostCopy if method == "write" else CheckpointSaver
+    original = getattr(cls, method)
+
+    def fail(self: Any, place: Path, *rest: Any) -> Any:
+        if dist.get_rank() == rank and f"{step:08d}" in place.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, place, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, method, fail)
+        yield
 
 
 def error_of(recipe: Any) -> str:
@@ -130,6 +150,12 @@ def run_scenarios(towns: Path, folder: Path) -> None:
     with tiny.killed_after(3):
         run("resumed", {})
     run("resumed", {})
+
+    for name, method, bad_rank in (("other_rank", "write", 1), ("main_rank", "_complete", 0)):
+        with failing_writer(bad_rank, method, 4):
+            notes[f"full_disk_of_{name}"] = error_of(
+                tiny.recipe(towns, folder / f"full_disk_of_{name}", SHARED)
+            )
 
     if rank == 0:
         tiny.write_uneven_towns(towns, folder / "uneven.parquet")

@@ -13,7 +13,7 @@ import torch
 from scal3r_train.config import UserError
 from scal3r_train.data import dataset
 from scal3r_train.data.index.index import load_index, write_index
-from scal3r_train.data.sampling.plan import fallback_window, plan_step
+from scal3r_train.data.sampling.plan import WindowSlot, fallback_window, plan_step
 from scal3r_train.training import data_faults
 from tests.training import tiny
 from tests.training.conftest import Ranks
@@ -52,7 +52,7 @@ def test_every_fallback_is_counted_and_written(whole_run: Path) -> None:
         assert line["data/fallbacks"] == sum(fault["step"] <= line["step"] for fault in faults)
 
 
-def test_a_sequence_is_told_of_once(partly: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sequence_is_reported_once(partly: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = tiny.recipe(partly, tmp_path, BROKEN)
     tiny.train(recipe)
     lines = capfd.readouterr().err.splitlines()
@@ -73,7 +73,9 @@ def test_it_is_as_if_the_plan_had_said_so(
             return plan
         (group,) = plan.groups
         (lost,) = group.windows
-        window = fallback_window(curriculum, sources, seed, plan, group, 0, 1, [(lost.source, lost.row)])
+        window = fallback_window(
+            curriculum, sources, seed, WindowSlot(plan, group, 0), 1, [(lost.source, lost.row)]
+        )
         return replace(plan, groups=(replace(group, windows=(window,)),))
 
     monkeypatch.setattr(dataset, "plan_step", planned)

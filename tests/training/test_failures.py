@@ -1,5 +1,6 @@
 """What goes wrong on one rank ends, or is skipped by, all of them; nobody waits."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_nan_on_one_rank_is_skipped_by_both(ranks: Ranks) -> None:
 def test_the_sequence_behind_the_nan_is_named(ranks: Ranks) -> None:
     mine, poisoned = (rank["poisoned_once"][1] for rank in ranks.notes)
     assert mine["sequences"] != poisoned["sequences"]
-    assert mine["blamed"] == poisoned["blamed"] == poisoned["sequences"]
+    assert mine["culprits"] == poisoned["culprits"] == poisoned["sequences"]
 
 
 def test_too_many_skipped_steps_end_the_run_on_both(ranks: Ranks) -> None:
@@ -55,6 +56,17 @@ def test_an_output_folder_that_only_one_rank_writes_ends_both(ranks: Ranks) -> N
     lines = {rank["unwritable"] for rank in ranks.notes}
     assert len(lines) == 1
     assert "cannot be written" in lines.pop()
+
+
+@pytest.mark.parametrize("where", ["other_rank", "main_rank"])
+def test_a_thread_that_cannot_write_ends_both_with_the_same_line(ranks: Ranks, where: str) -> None:
+    """Found while the next step is made; what was being written is gone, the checkpoint before it is there."""
+    lines = {rank[f"full_disk_of_{where}"] for rank in ranks.notes}
+    assert len(lines) == 1
+    assert re.search("step_00000004 cannot be written: .*No space left on device", lines.pop())
+    folder = ranks.folder / f"full_disk_of_{where}"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_00000002"]
+    assert not (folder / "model").exists()
 
 
 def test_the_command_ends_with_the_cause(towns: Path, tmp_path: Path, torchrun: Torchrun) -> None:
@@ -91,7 +103,7 @@ def test_what_a_run_prints(towns: Path, tmp_path: Path, capfd: pytest.CaptureFix
     assert [line.split()[:3] for line in lines] == [["step", str(k), "rotation_deg"] for k in (0, 3, 5)]
 
 
-def test_skipped_steps_are_told_and_written_as_null(
+def test_skipped_steps_are_reported_and_written_as_null(
     towns: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone as well; also when it is the very first step, before the optimizer ever ran.
@@ -104,10 +116,10 @@ def test_skipped_steps_are_told_and_written_as_null(
 
     def poisoned(*arguments):
         calls.append(1)
-        loss, terms = original(*arguments)
+        result = original(*arguments)
         if len(calls) == 1:
-            loss.register_hook(lambda gradient: gradient * float("nan"))
-        return loss, terms
+            result.loss.register_hook(lambda gradient: gradient * float("nan"))
+        return result
 
     monkeypatch.setattr(step, "forward_loss", poisoned)
     tiny.train(tiny.recipe(towns, tmp_path, {"validation.every": 0, "optim.num_steps": 2}))

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from scal3r_train.config import UserError
 from scal3r_train.model.load_model import load_model
-from scal3r_train.recipe import ModelSettings
 from scal3r_train.train import build_model
 from scal3r_train.training.freezing import choose_trained
+from scal3r_train.training.recipe import TrainedModelSettings
 from tests.training import rank_worker, tiny
 from tests.training.conftest import Ranks
 
@@ -32,7 +32,7 @@ BASE: dict[str, Any] = {
 
 
 def built(**settings: Any):
-    return build_model(ModelSettings.model_validate({"network": BASE["model.network"]} | settings))
+    return build_model(TrainedModelSettings.model_validate({"network": BASE["model.network"]} | settings))
 
 
 def built_of(changes: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -68,12 +68,12 @@ def test_groups_of_what_is_trained_only(one_process: OneProcess) -> None:
 @pytest.mark.parametrize("train", ["memories", "memories_and_heads"])
 def test_bf16_changes_no_result(one_process: OneProcess, train: str) -> None:
     """Autocast rounds the same matrices to the same bits at every use."""
-    run, twin = (
+    run, reference = (
         one_process(BASE | {"model.train": train, "model.frozen_dtype": dtype}) for dtype in ("bf16", "fp32")
     )
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in tiny.steps(run))
-    assert tiny.metrics(run) == tiny.metrics(twin)
-    weights, expected = tiny.weights(run), tiny.weights(twin)
+    assert tiny.metrics(run) == tiny.metrics(reference)
+    weights, expected = tiny.weights(run), tiny.weights(reference)
     for name, value in weights.items():
         rounded = expected[name].to(value.dtype)
         assert torch.equal(value, rounded), name
@@ -176,7 +176,7 @@ def test_every_trainable_parameter_of_a_loaded_model_gets_a_gradient(tmp_path: P
     network = tiny.NETWORK | {"patch_encoder": "dinov2", "encoder_layers": 1, "encoder_heads": 2}
     built(network=network).save_pretrained(tmp_path / "model")
     for train in ("all", "memories", "memories_and_heads"):
-        model = build_model(ModelSettings(checkpoint=str(tmp_path / "model"), train=train))
+        model = tiny.loaded(TrainedModelSettings(checkpoint=str(tmp_path / "model"), train=train))
         output = model(torch.rand(1, 2, 3, 3, 28, 42))
         total = output.pose_encoding_stages.sum() + output.depth.sum() + output.depth_conf.sum()
         total.backward()
@@ -189,13 +189,33 @@ def test_every_trainable_parameter_of_a_loaded_model_gets_a_gradient(tmp_path: P
 def test_a_checkpoint_without_memories_cannot_train_them(tmp_path: Path) -> None:
     built(network=tiny.NETWORK | {"memory_layers": []}).save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match="model.train memories: the model has no memories"):
-        build_model(ModelSettings(checkpoint=str(tmp_path / "model"), train="memories"))
-    model = build_model(ModelSettings(checkpoint=str(tmp_path / "model")))
+        tiny.loaded(TrainedModelSettings(checkpoint=str(tmp_path / "model"), train="memories"))
+    model = tiny.loaded(TrainedModelSettings(checkpoint=str(tmp_path / "model")))
     assert all(value.requires_grad for value in model.parameters())
 
 
+def test_a_step_runs_the_heads_that_losses_teach_and_no_others(
+    towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scal3r_train.model.modeling_scal3r import Scal3RModel
+
+    asked: list[tuple[bool, list[str]]] = []
+    original = Scal3RModel.forward
+
+    def forward(self, images, chunk_mask=None, heads=None):
+        asked.append((self.training, list(heads)))
+        return original(self, images, chunk_mask, heads)
+
+    monkeypatch.setattr(Scal3RModel, "forward", forward)
+    changes = {"model.network": tiny.NETWORK | {"point_head": True}, "losses.depth.weight": 0.0}
+    tiny.train(tiny.recipe(towns, tmp_path, changes | {"losses.points.weight": 1.0, "optim.num_steps": 1}))
+    assert [heads for training, heads in asked if training] == [["camera", "points"]]
+    assert {tuple(heads) for training, heads in asked if not training} == {("camera", "depth")}
+    assert "points_regression" in tiny.steps(tmp_path)[0]
+
+
 def test_a_head_without_a_loss_rests_also_when_heads_are_trained() -> None:
-    from scal3r_train.losses.depth import DepthLossSettings
+    from scal3r_train.losses.depth_and_points import DepthLossSettings
     from scal3r_train.losses.objective import ObjectiveSettings
     from scal3r_train.training.trainer import freeze_untrained_heads
 

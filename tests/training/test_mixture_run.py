@@ -1,10 +1,6 @@
 """A mixture of five data sets, one of them damaged, on two ranks: counted, completed, resumed exactly."""
 
 import importlib
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,8 +9,9 @@ import torch
 
 from scal3r_data_tools import index
 from scal3r_train.config import dump_yaml
-from tests.conftest import LIMIT_S, Torchrun
+from tests.conftest import LIMIT_S
 from tests.data_tools.miniature import make_miniature
+from tests.forking import ForkServer
 from tests.training import tiny
 
 SETS = ("blended_mvs", "replica", "tartanair", "virtual_kitti_2", "wildrgbd")
@@ -61,9 +58,9 @@ def write_recipe(mixture: dict[str, Path], folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole_run(mixture: dict[str, Path], torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_run(mixture: dict[str, Path], forks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    done = torchrun("-m", "scal3r_train.train", write_recipe(mixture, folder))
+    done = forks.run_ranks(2, "-m", "scal3r_train.train", write_recipe(mixture, folder))
     assert done.returncode == 0, done.stderr[-3000:]
     for told in ("another window takes the place of", "such frames of"):  # once each, for all of the sequence
         assert done.stderr.count(told) == 1
@@ -85,12 +82,12 @@ def test_damage_is_counted_and_the_run_completes(whole_run: Path) -> None:
 
 
 def test_a_killed_run_goes_on_exactly(
-    whole_run: Path, mixture: dict[str, Path], torchrun: Torchrun, tmp_path: Path
+    whole_run: Path, mixture: dict[str, Path], forks: ForkServer, tmp_path: Path
 ) -> None:
     recipe = write_recipe(mixture, tmp_path)
-    kill_after(recipe, tmp_path / "run" / "metrics.jsonl", num_lines=8)
+    kill_after(forks, recipe, tmp_path / "run" / "metrics.jsonl", num_lines=8)
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) >= 1
-    done = torchrun("-m", "scal3r_train.train", recipe)
+    done = forks.run_ranks(2, "-m", "scal3r_train.train", recipe)
     assert done.returncode == 0, done.stderr[-3000:]
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(whole_run)
     assert tiny.faults(tmp_path / "run") == tiny.faults(whole_run)
@@ -99,27 +96,18 @@ def test_a_killed_run_goes_on_exactly(
         assert torch.equal(value, expected[name]), name
 
 
-def kill_after(recipe: Path, metrics: Path, num_lines: int) -> None:
+def kill_after(forks: ForkServer, recipe: Path, metrics: Path, num_lines: int) -> None:
     """Start the run on two ranks and kill all of it once it has written some steps."""
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
-        *("-m", "scal3r_train.train", str(recipe)),
-    ]
-    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command,
-        env=os.environ | settings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
+    ranks = forks.start_ranks(2, "-m", "scal3r_train.train", recipe)
+    try:
         deadline = time.monotonic() + LIMIT_S
         while not metrics.exists() or len(metrics.read_text().splitlines()) < num_lines:
-            assert process.poll() is None, "the run ended before it was killed"
+            assert all(rank.poll() is None for rank in ranks), "the run ended before it was killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 def test_miniatures_are_of_both_kinds(mixture: dict[str, Path]) -> None:

@@ -8,8 +8,8 @@ import torch
 from transformers import get_scheduler
 
 from scal3r_train.losses.camera import CameraLossSettings
+from scal3r_train.losses.depth_and_points import PointLossSettings
 from scal3r_train.losses.objective import ObjectiveSettings
-from scal3r_train.losses.points import PointLossSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.training.optim import OptimSettings, build_optimizer, learning_rate_factor, parameter_groups
@@ -131,3 +131,33 @@ def test_heads_without_a_loss_are_frozen(model: Scal3RModel) -> None:
     held = {id(p) for group in parameter_groups(model, SETTINGS) for p in group["params"]}
     assert all(id(p) not in held for p in model.camera_head.parameters())
     assert isinstance(build_optimizer(model, SETTINGS)[0], torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(
+    ("losses", "heads"),
+    [
+        ({}, ("camera", "depth", "points")),
+        ({"camera": {"translation_weight": 0, "rotation_weight": 0}}, ("camera", "depth", "points")),
+        ({"camera": {"translation_weight": 0, "rotation_weight": 0, "fov_weight": 0}}, ("depth", "points")),
+        ({"depth": {"confidence_weight": 0, "regression_weight": 0}}, ("camera", "depth", "points")),
+        (
+            {"depth": {"confidence_weight": 0, "regression_weight": 0, "gradient_strides": []}},
+            ("camera", "points"),
+        ),
+        (
+            {"points": {"confidence_weight": 0, "regression_weight": 0, "normal_weight": 0}},
+            ("camera", "depth"),
+        ),
+        ({"points": {"weight": 0}, "camera": {"weight": 0}}, ("depth",)),
+    ],
+)
+def test_a_head_learns_when_any_term_of_its_loss_has_a_weight(
+    model: Scal3RModel, losses: dict, heads: tuple[str, ...]
+) -> None:
+    objective = ObjectiveSettings.model_validate(losses)
+    assert objective.heads == heads
+    model.requires_grad_(True)
+    freeze_untrained_heads(model, objective)
+    names = {"camera_head": "camera", "depth_head": "depth", "point_head": "points"}
+    prefixes = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert tuple(names[prefix] for prefix in sorted(prefixes - {"aggregator"})) == heads

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scal3r_train.config import UserError
+from scal3r_train.model import scal3r_auto
 from tests.training import tiny
 from tests.training.conftest import Ranks
 
@@ -43,17 +44,27 @@ def assert_same_end(resumed: Path, whole: Path) -> None:
 
 
 def test_one_process_bit_for_bit(one_process: OneProcess, towns: Path, tmp_path: Path) -> None:
-    """Killed after 3 steps, in the middle of writing another checkpoint; the newest complete one is of step 2."""
+    """Killed after 3 steps; the newest complete checkpoint is of step 2."""
     recipe = tiny.recipe(towns, tmp_path)
     with tiny.killed_after(3):
         tiny.train(recipe)
     assert [line["step"] for line in tiny.steps(tmp_path)] == [1, 2, 3]
-    partial = tmp_path / "checkpoints" / "step_00000003.partial"
-    shutil.copytree(tmp_path / "checkpoints" / "step_00000002", partial)
-    (partial / "manifest.json").unlink()
+    assert newest(tmp_path).name == "step_00000002"
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # a line cut short
     tiny.train(recipe)
+    assert_same_end(tmp_path, one_process())
+
+
+def test_killed_while_a_checkpoint_was_written(one_process: OneProcess, towns: Path, tmp_path: Path) -> None:
+    recipe = tiny.recipe(towns, tmp_path, {"checkpoint.every": 1})
+    with tiny.killed_after(3, while_saving=True):
+        tiny.train(recipe)
+    saved = {folder.name: folder for folder in (tmp_path / "checkpoints").iterdir()}
+    assert set(saved) == {"step_00000001", "step_00000002", "step_00000003.partial"}
+    assert [file.name for file in saved["step_00000003.partial"].iterdir()] == ["rank_00000_000.safetensors"]
+    tiny.train(recipe)
+    assert not any((tmp_path / "checkpoints").glob("*.partial"))
     assert_same_end(tmp_path, one_process())
 
 
@@ -124,6 +135,10 @@ def test_a_new_run_starts_from_the_weights_of_another(
 
 
 def test_checkpoints_hold_no_code(one_process: OneProcess) -> None:
-    """Tensors and text: nothing that could be unpickled."""
+    """Tensors and text: nothing that could be unpickled; `scal3r_auto.py` only imports the installed package."""
     files = [path for path in newest(one_process()).rglob("*") if path.is_file()]
+    code = [path for path in files if path.suffix == ".py"]
+    assert code, "the shim of the Auto classes is gone"
+    assert {path.read_bytes() for path in code} == {Path(scal3r_auto.__file__).read_bytes()}
+    files = [path for path in files if path not in code]
     assert {file.suffix for file in files} == {".safetensors", ".json", ".yaml", ".md"}

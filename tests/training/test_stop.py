@@ -62,6 +62,6 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
 
 
 @pytest.mark.exactness
-def test_one_rank_is_told_and_both_stop(ranks: Ranks) -> None:
+def test_one_rank_is_signalled_and_both_stop(ranks: Ranks) -> None:
     assert [notes["stopped"] for notes in ranks.notes] == ["SIGTERM", "SIGTERM"]
     assert_same_end(ranks.folder / "stopped", ranks.folder / "shared")

@@ -3,14 +3,17 @@
 import json
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from scal3r_train.config import UserError
 from scal3r_train.data.dataset import plan_data
-from scal3r_train.recipe import ModelSettings, require_whole_patches
-from scal3r_train.train import build_model, main
+from scal3r_train.parallel.accelerator import build_accelerator
+from scal3r_train.train import build_model, main, stored_weights
 from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
+from scal3r_train.training.recipe import TrainedModelSettings, require_whole_patches
 from tests.training import tiny
 
 
@@ -25,7 +28,7 @@ def test_telemetry_writes_due_steps_and_forgets_what_comes_again(tmp_path: Path)
     def write(first_step: int, steps: range) -> None:
         settings = TelemetrySettings(log_every=2)
         with Telemetry(
-            settings, tmp_path, is_main=True, num_steps=9, first_step=first_step, name="t"
+            settings, tmp_path, build_accelerator("single", 1), num_steps=9, first_step=first_step, name="t"
         ) as telemetry:
             for step in steps:
                 telemetry.log(step, {"loss": float("nan") if step == 4 else step / 2})
@@ -40,9 +43,8 @@ def test_telemetry_writes_due_steps_and_forgets_what_comes_again(tmp_path: Path)
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
-    with Telemetry(
-        TelemetrySettings(), tmp_path, is_main=False, num_steps=9, first_step=0, name="t"
-    ) as telemetry:
+    other: Any = SimpleNamespace(is_main_process=False)
+    with Telemetry(TelemetrySettings(), tmp_path, other, num_steps=9, first_step=0, name="t") as telemetry:
         telemetry.log(10, {"loss": 1.0}, always=True)
         telemetry.say("nothing")
     assert not list(tmp_path.iterdir())
@@ -50,13 +52,15 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
-        build_model(ModelSettings(checkpoint=str(tmp_path / "absent")))
+        stored_weights(TrainedModelSettings(checkpoint=str(tmp_path / "absent")))
 
 
 def test_a_loaded_model_can_be_trained(tmp_path: Path) -> None:
-    model = build_model(ModelSettings.model_validate({"network": tiny.NETWORK}))
+    model = build_model(TrainedModelSettings.model_validate({"network": tiny.NETWORK}))
     model.save_pretrained(tmp_path / "model")
-    again = build_model(ModelSettings(checkpoint=str(tmp_path / "model"), activation_checkpointing="blocks"))
+    again = tiny.loaded(
+        TrainedModelSettings(checkpoint=str(tmp_path / "model"), activation_checkpointing="blocks")
+    )
     assert again.training
     assert any(vars(module).get("gradient_checkpointing") for module in again.modules())
     assert not any(vars(module).get("gradient_checkpointing") for module in model.modules())

@@ -7,7 +7,8 @@ from scal3r_train.config import UserError, validate_mapping
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.geometry.pose_encoding import encode_pose
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
-from scal3r_train.training.validation import ValidationSettings, _mean_over_world, chunk_errors
+from scal3r_train.training.monitoring.chunk_errors import chunk_errors, real_chunks
+from scal3r_train.training.validation import ValidationSettings, _mean_over_world
 
 NUM_FRAMES, SIZE = 4, (28, 42)
 
@@ -41,7 +42,7 @@ def perfect(batch: SequenceBatch) -> Scal3ROutput:
 
 def test_a_perfect_prediction() -> None:
     batch = batch_of_truth(2)
-    rows = chunk_errors(perfect(batch), batch)
+    rows = chunk_errors(perfect(batch), batch, real_chunks(batch))
     assert len(rows) == 2
     for row in rows:
         assert row["val/rotation_deg"].item() < 1e-3
@@ -57,7 +58,7 @@ def test_a_camera_that_is_said_not_to_turn() -> None:
     still[..., :3] = torch.eye(3)
     output = perfect(batch)
     output.pose_encoding = encode_pose(still, batch.intrinsics, SIZE)
-    row = chunk_errors(output, batch)[0]
+    row = chunk_errors(output, batch, real_chunks(batch))[0]
     assert row["val/rotation_deg"].item() == pytest.approx((3 * 5 + 2 * 10 + 15) / 6, abs=1e-3)
     assert row["val/auc_5"].item() < 0.2 and row["val/auc_30"].item() > 0.5
 
@@ -67,14 +68,14 @@ def test_padding_chunks_are_left_out() -> None:
     batch.chunk_mask[0, 1] = False
     output = perfect(batch)
     output.pose_encoding[0, 1] = float("nan")
-    assert len(chunk_errors(output, batch)) == 2
+    assert len(chunk_errors(output, batch, real_chunks(batch))) == 2
 
 
 def test_heads_that_are_switched_off_have_no_rows() -> None:
     batch = batch_of_truth(1)
-    assert set(chunk_errors(Scal3ROutput(depth=batch.depth), batch)[0]) == {"val/abs_rel"}
+    assert set(chunk_errors(Scal3ROutput(depth=batch.depth), batch, real_chunks(batch))[0]) == {"val/abs_rel"}
     only_poses = Scal3ROutput(pose_encoding=perfect(batch).pose_encoding)
-    assert "val/abs_rel" not in chunk_errors(only_poses, batch)[0]
+    assert "val/abs_rel" not in chunk_errors(only_poses, batch, real_chunks(batch))[0]
 
 
 def test_the_mean_leaves_out_what_a_chunk_cannot_say() -> None:
@@ -90,7 +91,7 @@ def test_a_chunk_without_depth_or_motion_has_no_such_error() -> None:
     batch = batch_of_truth(1)
     batch.depth.zero_()
     batch.extrinsics[..., 3] = 0
-    row = chunk_errors(perfect(batch), batch)[0]
+    row = chunk_errors(perfect(batch), batch, real_chunks(batch))[0]
     assert row["val/abs_rel"].isnan() and row["val/direction_deg"].isnan()
     assert row["val/auc_5"] == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,12 +20,15 @@ from torch import Tensor
 from scal3r_train.config import validate_mapping
 from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.build_engine import build_engine
+from scal3r_train.parallel.engine import materialize
 from scal3r_train.parallel.process import joined_processes
-from scal3r_train.recipe import TrainingRecipe
-from scal3r_train.train import build_model, trainer_settings
+from scal3r_train.train import build_model, stored_weights
 from scal3r_train.training import trainer
 from scal3r_train.training.checkpointing.checkpoint_files import StateReader
+from scal3r_train.training.checkpointing.saver import THREAD_NAME, CheckpointSaver
+from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe
 
 NETWORK = {
     "image_size": 28,
@@ -93,9 +98,19 @@ def train(recipe: TrainingRecipe) -> str:
         engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
         set_seed(recipe.seed)
         try:
-            return trainer.Trainer(trainer_settings(recipe), engine, build_model(recipe.model)).fit()
+            weights = stored_weights(recipe.model)
+            return trainer.Trainer(recipe, engine, build_model(recipe.model, weights), weights).fit()
         finally:
             engine.close()
+
+
+def loaded(settings: TrainedModelSettings) -> Scal3RModel:
+    """Return the model of a checkpoint as a single process gets it."""
+    weights = stored_weights(settings)
+    model = build_model(settings, weights)
+    assert weights is not None
+    materialize(model, torch.device("cpu"), weights)
+    return model
 
 
 @contextmanager
@@ -110,18 +125,32 @@ def replaced(name: str, value: Any, module: ModuleType = trainer) -> Iterator[No
 
 
 @contextmanager
-def killed_after(num_steps: int) -> Iterator[None]:
-    """Let the process die when it begins one more step, and survive that."""
+def killed_after(num_steps: int, *, while_saving: bool = False) -> Iterator[None]:
+    """Let the process die when it begins one more step, and survive that.
+
+    The save that is under way then is on disk before, or given up `while_saving`: its files are there, its manifest
+    is not. On several ranks all die at the same step.
+    """
     count, original = 0, trainer.train_step
+    savers: list[CheckpointSaver] = []
+
+    def noted_saver(*arguments: Any) -> CheckpointSaver:
+        savers.append(CheckpointSaver(*arguments))
+        return savers[-1]
 
     def step(*arguments: Any) -> Any:
         nonlocal count
         count += 1
         if count > num_steps:
+            if not while_saving:
+                savers[-1].finish()
+            for thread in threading.enumerate():  # a kill would have ended them
+                if thread.name == THREAD_NAME:
+                    thread.join()
             raise Killed
         return original(*arguments)
 
-    with replaced("train_step", step):
+    with replaced("train_step", step), replaced("CheckpointSaver", noted_saver):
         try:
             yield
         except Killed:

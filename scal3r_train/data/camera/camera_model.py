@@ -1,27 +1,17 @@
-"""How lenses bend rays: the camera models of an index, from an undistorted to a distorted image plane.
+"""Lens distortion of the camera models that an index may name, and COLMAP's models in terms of them.
 
-| camera_model | coefficients | source |
-| --- | --- | --- |
-| pinhole | none | |
-| opencv | k1 k2 p1 p2 k3 k4 k5 k6, trailing ones may be left out | Brown-Conrady with a rational radial part (OpenCV) |
-| opencv_fisheye | k1 k2 k3 k4 | Kannala-Brandt (OpenCV's cv2.fisheye) |
-| thin_prism_fisheye | k1 k2 p1 p2 k3 k4 sx1 sy1 | COLMAP's model of that name (ETH3D) |
-| fisheye624 | k0..k5 p0 p1 s0..s3 | Project Aria's FisheyeRadTanThinPrism |
+| camera_model | coefficients | source | COLMAP's models |
+| --- | --- | --- | --- |
+| pinhole | none | | SIMPLE_PINHOLE, PINHOLE |
+| opencv | k1 k2 p1 p2 k3 k4 k5 k6 | Brown-Conrady, rational radial part (OpenCV) | SIMPLE_RADIAL .. FULL_OPENCV |
+| opencv_fisheye | k1 k2 k3 k4 | Kannala-Brandt (OpenCV's cv2.fisheye) | all whose name ends in FISHEYE but one |
+| thin_prism_fisheye | k1 k2 p1 p2 k3 k4 sx1 sy1 | COLMAP's model (ETH3D) | THIN_PRISM_FISHEYE |
+| fisheye624 | k0..k5 p0 p1 s0..s3 | Project Aria's FisheyeRadTanThinPrism | RAD_TAN_THIN_PRISM_FISHEYE |
 
-All are followed by fx fy cx cy. COLMAP's SIMPLE_RADIAL, RADIAL, OPENCV and FULL_OPENCV are `opencv` with zeros.
-
-COLMAP's camera models in terms of ours (`camera_model.py`).
-
-| COLMAP | ours |
-| --- | --- |
-| SIMPLE_PINHOLE, PINHOLE | pinhole |
-| SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV | opencv |
-| SIMPLE_FISHEYE, FISHEYE, SIMPLE_RADIAL_FISHEYE, RADIAL_FISHEYE, OPENCV_FISHEYE | opencv_fisheye |
-| THIN_PRISM_FISHEYE | thin_prism_fisheye |
-| RAD_TAN_THIN_PRISM_FISHEYE | fisheye624 |
-
-Others are refused by name. Pixel centres are at half integers. A sequence has one camera model: cameras whose models
-can be written as one are (`pinhole` as `opencv` with zeros, `opencv_fisheye` as `thin_prism_fisheye` with zeros).
+Of `opencv` trailing coefficients may be left out. All are followed by fx fy cx cy. `_MODELS` lists COLMAP's models
+one by one; others are refused by name. Pixel centres are at half integers. A sequence has one camera model: cameras
+whose models can be written as one are (`pinhole` as `opencv` with zeros, `opencv_fisheye` as `thin_prism_fisheye`
+with zeros).
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""The index of a dataset: a Parquet file readable by `datasets`, one row a sequence. Files stay where they are.
+"""The index of a dataset: a Parquet file readable by `datasets`, one row a sequence; written, read and summed up.
 
-Columns are the fields of `SequenceRecord` and `num_frames`. `root` is stored relative to the index when the files
-lie beside or below it (so that a folder may be moved with its index), absolute otherwise.
-
-One row of an index: a `SequenceRecord` as Parquet columns, one column a field, and back.
+Columns are the fields of `SequenceRecord` and `num_frames`; the files that a row names stay where they are. `root` is
+stored relative to the index when the files lie beside or below it (so that a folder may be moved with its index),
+absolute otherwise. `summarize` adds rows up by data set and licence, for the model card.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,6 +68,8 @@ POSE = (3, 4)
 PACKED_ROW = (
     "packed_row"  # first row of the sequence's frames in the Parquet file `root`; -1: files are below root
 )
+ROTATION_TOLERANCE = 1e-3
+ROWS_PER_GROUP = 64  # held in memory while an index of millions of frames is written
 
 
 def row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
@@ -129,10 +131,6 @@ def _value(row: pyarrow.Table, name: str) -> Any:
     array = values.to_numpy(zero_copy_only=False).copy()
     array = array.astype(np.int64) if array.dtype.kind == "i" else array
     return array.reshape(-1, width) if is_nested else array
-
-
-ROTATION_TOLERANCE = 1e-3
-ROWS_PER_GROUP = 64  # held in memory while an index of millions of frames is written
 
 
 class SequenceIndex:
@@ -296,5 +294,45 @@ def check_rotations(record: SequenceRecord, path: str | Path) -> None:
         frame = int(np.argmin(good))
         raise UserError(
             f"{path}: pose of {record.sequence_id} frame {frame} ({record.image[frame]}) is not a rigid transform "
-            f"(det {determinant[frame]:.4g}, |R R^T - I| {error[frame]:.2g}); mend it in the source and index again"
+            f"(det {determinant[frame]:.4g}, |R R^T - I| {error[frame]:.2g}); correct it in the source and index again"
         )
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """The sequences of one data set under one licence.
+
+    Attributes:
+        name, licence, source: as the index says; "" when it does not.
+        num_sequences, num_frames: how many.
+        hours: length of the videos; 0 for frames that are in no order.
+        is_synthetic: whether all of it is rendered.
+    """
+
+    name: str
+    licence: str
+    source: str
+    num_sequences: int
+    num_frames: int
+    hours: float
+    is_synthetic: bool
+
+
+def summarize(indexes: Sequence[SequenceIndex]) -> tuple[DatasetSummary, ...]:
+    """Return the data sets of some indexes by name, those of the same name, licence and source together."""
+    rows: dict[tuple[str, str, str], list[tuple[int, float, bool]]] = {}
+    for index in indexes:
+        names = zip(index.column("dataset"), index.column("licence"), index.column("source"), strict=True)
+        facts = zip(index.num_frames, index.durations_s(), index.column("is_synthetic"), strict=True)
+        for name, fact in zip(names, facts, strict=True):
+            rows.setdefault(name, []).append(fact)
+    return tuple(
+        DatasetSummary(
+            *names,
+            num_sequences=len(facts),
+            num_frames=sum(num_frames for num_frames, _, _ in facts),
+            hours=float(np.nansum([seconds for _, seconds, _ in facts])) / 3600,
+            is_synthetic=all(is_synthetic for _, _, is_synthetic in facts),
+        )
+        for names, facts in sorted(rows.items())
+    )

@@ -117,7 +117,7 @@ def record_from_video(path: Path) -> SequenceRecord:
     """A sequence of all frames of a video, cameras unknown; timestamps are the seconds at which frames are shown.
 
     The first frame is decoded for its size. Of a video that was cut off, the frames that are left are taken, and
-    `num_missing` counts those known to be lost. Raises UserError when the video cannot be read.
+    `num_missing` counts those known to be missing. Raises UserError when the video cannot be read.
     """
     path = path.resolve()
     times = presentation_times(path)

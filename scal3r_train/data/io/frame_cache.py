@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from scal3r_train.config import StrictModel, UserError, atomic_output
-from scal3r_train.data.camera.transforms import ResizeAndCrop
+from scal3r_train.data.camera.resize import ResizeAndCrop
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import FramePixels, read_pixels
 from scal3r_train.data.sequence import SequenceRecord
@@ -53,7 +53,7 @@ class FrameCache:
     def __init__(self, settings: CacheSettings) -> None:
         """Make the folder. Raises UserError when that is not possible."""
         assert settings.folder is not None
-        self._settings, self._folder, self._is_told = settings, settings.folder, False
+        self._settings, self._folder, self._is_reported = settings, settings.folder, False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -118,7 +118,7 @@ class FrameCache:
         return FramePixels(image, depth, pixels.fault)
 
     def _keep(self, path: Path, pixels: FramePixels) -> None:
-        """Leave a copy if there is room. A cache that cannot be written is told of once and never ends a run."""
+        """Leave a copy if there is room. A cache that cannot be written is reported once and never ends a run."""
         tensors = {"image": np.ascontiguousarray(pixels.image)}
         if pixels.depth is not None:
             tensors["depth"] = np.ascontiguousarray(pixels.depth)
@@ -133,8 +133,8 @@ class FrameCache:
                 self._claim(-num_bytes)
                 raise
         except (OSError, SafetensorError) as error:
-            if not self._is_told:
-                self._is_told = True
+            if not self._is_reported:
+                self._is_reported = True
                 sys.stderr.write(
                     f"data.cache.folder {self._folder} cannot be written ({error}); going on without\n"
                 )

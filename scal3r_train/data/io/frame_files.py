@@ -1,10 +1,8 @@
 """Bytes of the files that an index names: below its root, or packed into a Parquet file.
 
-A frame of a video is named VIDEO#NUMBER, the number counting frames in the order they are shown.
-
-Files packed into Parquet, one row a frame, read a few rows at a time: from a disk or, by ranges, over a network.
-
-Every process keeps the last row groups that it read, so that the frames of a window cost one request for each group.
+A frame of a video is named VIDEO#NUMBER, the number counting frames in the order they are shown. Packed files are one
+row a frame, read a few rows at a time: from a disk or, by ranges, over a network. Every process keeps the last row
+groups that it read, so that the frames of a window cost one request for each group.
 """
 
 from __future__ import annotations

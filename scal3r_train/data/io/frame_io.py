@@ -1,11 +1,9 @@
-"""Frames of a sequence, from files to pixels, depth and camera that fit together.
+"""Frames of a sequence: from files to pixels, depth and a camera that fit together.
 
 One frame: decode -> masks -> undo lens distortion -> ray length to z -> drop depth that is too far -> turn upright.
-Then, for all frames of a window, one size. Shapes: S frames, H W pixels; sizes are (height, width).
-
-What is decoded of one frame for training: at no more resolution than is needed, and without depth if that is broken.
-
-Shapes: H W pixels.
+`read_frames` brings all frames of a window to one size. `read_pixels` serves training: it decodes at no more
+resolution than is needed, and gives a frame without depth where the depth file is broken.
+Shapes: S frames, H W pixels; sizes are (height, width).
 """
 
 from __future__ import annotations
@@ -18,28 +16,23 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.pixel_map import PixelMap
 from scal3r_train.data.camera.rectify import (
     DistortedCamera,
     pinhole_intrinsics,
     undistorted,
     undistorted_nearest,
 )
-from scal3r_train.data.camera.transforms import (
-    ResizeAndCrop,
-    ResizeRule,
-    half_pixel_intrinsics,
-    intrinsics_matrices,
-)
+from scal3r_train.data.camera.resize import PixelMap, ResizeAndCrop, ResizeRule, half_pixel_intrinsics
 from scal3r_train.data.io.depth_codec import CODECS, SKY, decode_depth, zero_beyond
 from scal3r_train.data.io.frame_files import read_file, video_frame
 from scal3r_train.data.io.image_codec import at_size, decode_image, decode_mask
 from scal3r_train.data.io.video_frames import read_video_frame
 from scal3r_train.data.sequence import Frames, SequenceRecord
-from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.geometry.camera import intrinsics_matrices, invert_extrinsics
 
 # One clockwise quarter turn: what was right is below, what was below is left.
 TURNED_FROM_CAMERA = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+REDUCTIONS = (8, 4, 2)  # of JPEG files while they are decoded; only whole ones, so that pixels stay in place
 
 
 @dataclass(frozen=True)
@@ -257,9 +250,6 @@ def _stacked(cameras: Sequence[FrameCamera]) -> tuple[Tensor | None, Tensor | No
     poses = [camera.extrinsics for camera in cameras if camera.extrinsics is not None]
     intrinsics = intrinsics_matrices(np.stack(rows)) if rows else None
     return intrinsics, torch.from_numpy(np.stack(poses)) if poses else None
-
-
-REDUCTIONS = (8, 4, 2)  # of JPEG files while they are decoded; only whole ones, so that pixels stay in place
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,10 @@
-"""Image files to upright 8-bit RGB: grey is repeated, transparency is laid over black. 16-bit grey is refused, since
-it is a depth map far more often than a picture. OpenCV decodes plain files, Pillow all others; linear images in HDF5
-files are tone mapped (image_codec.py).
+"""Decoding of image and mask files: any picture as upright 8-bit RGB, any mask as which pixels count.
 
-Linear, unbounded images in HDF5 files (Hypersim's) to 8-bit RGB.
-
-Tone mapping is that of the set's authors: one factor for the image, such that the 90th percentile of brightness becomes
-0.8 after gamma 1 / 2.2, and what is then above 1 is cut. Brightness is 0.3 R + 0.59 G + 0.11 B of the finite pixels.
-Needs h5py. Shapes: H W pixels.
-
-Mask files: 8-bit images whose grey values say which pixels count. Shapes: H W pixels.
+Grey is repeated, transparency is laid over black. 16-bit grey is refused, since it is a depth map far more often than
+a picture. OpenCV decodes plain files, Pillow all others. Linear, unbounded images in HDF5 files (Hypersim's, which
+need h5py) are tone mapped as the set's authors do it: one factor for the image, such that the 90th percentile of
+brightness becomes 0.8 after gamma 1 / 2.2, and what is then above 1 is cut. Brightness is 0.3 R + 0.59 G + 0.11 B of
+the finite pixels. Masks are 8-bit images whose grey values say which pixels count. Shapes: H W pixels.
 """
 
 from __future__ import annotations
@@ -28,6 +24,19 @@ KEY = "dataset"
 GAMMA = 1 / 2.2
 PERCENTILE, BRIGHTNESS = 90, 0.8
 DARKEST = 1e-4
+EXIF_ORIENTATION = 274
+EXIF_SIDEWAYS = (5, 6, 7, 8)
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+REDUCED = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+}
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+HDF5_SUFFIXES = (".hdf5", ".h5")
+PNG_GREY_OR_RGB = (b"\x08\x00", b"\x08\x02")  # bit depth and colour type
+RULE = re.compile(r"(below|from) (\d+)")
 
 
 def decode_hdr(data: bytes) -> np.ndarray:
@@ -67,19 +76,6 @@ def _colour(file):  # type: ignore[no-untyped-def]  # an h5py.Dataset
 
 
 cv2.setNumThreads(0)  # its pool does not survive the fork that makes reading processes, which would then hang
-
-EXIF_ORIENTATION = 274
-EXIF_SIDEWAYS = (5, 6, 7, 8)
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-REDUCED = {
-    1: cv2.IMREAD_COLOR_RGB,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
-}
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-HDF5_SUFFIXES = (".hdf5", ".h5")
-PNG_GREY_OR_RGB = (b"\x08\x00", b"\x08\x02")  # bit depth and colour type
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -157,9 +153,6 @@ def _image_error(name: str | Path, error: Exception) -> UserError:
     if isinstance(error, UnidentifiedImageError):
         return UserError(f"image {name} cannot be read: not an image, or its header is damaged")
     return UserError(f"image {name} cannot be read: {error}")
-
-
-RULE = re.compile(r"(below|from) (\d+)")
 
 
 def decode_mask(data: bytes, rule: str, name: str | Path) -> np.ndarray:

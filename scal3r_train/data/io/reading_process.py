@@ -1,15 +1,18 @@
-"""The processes that read ahead: how they begin, whom they obey, and what is said when one dies."""
+"""The processes that read training data ahead: how they start, how they end, and the message when one dies."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
 
 import cv2
 
@@ -18,6 +21,11 @@ from scal3r_train.config import UserError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 MALLOC_LIMIT = 32 << 20  # bytes; the most that glibc takes
 MALLOC_KEPT = 256 << 20
+EXIT_NO_SHARED_MEMORY = 76
+SHARED_MEMORY = "shared memory"  # in what torch says when /dev/shm is full
+NO_SHARED_MEMORY = (
+    "no room in /dev/shm: make it larger (docker run --shm-size=16g) or lower data.num_workers; 0 needs none"
+)
 DEATH = "DataLoader worker (pid"  # how torch begins, at any point of the main process's main thread
 
 
@@ -26,6 +34,16 @@ def begin_reading(worker: int) -> None:
     cv2.setNumThreads(1)  # there is one process for each core already
     keep_freed_memory()
     obey_parent_only()
+    # Python's own hook for this; torch has none.
+    Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # type: ignore[attr-defined]
+
+
+def _end_unsent(error: BaseException, _batch: object) -> None:
+    """End this process, since a batch that cannot be sent is lost and the training would wait for it for good."""
+    if SHARED_MEMORY not in str(error):
+        traceback.print_exception(error)
+        os._exit(1)
+    os._exit(EXIT_NO_SHARED_MEMORY)
 
 
 def keep_freed_memory() -> None:
@@ -59,7 +77,7 @@ def _end_when_parent_says() -> None:
 
 @contextmanager
 def deaths_named() -> Iterator[None]:
-    """Turn the end of a reading process, wherever torch tells of it inside the body, into one line.
+    """Turn the end of a reading process, wherever torch reports it inside the body, into one line.
 
     Raises:
         UserError: naming process and signal.
@@ -69,8 +87,26 @@ def deaths_named() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith(DEATH):
             raise
-        told = str(error).split(". ")[0].strip(" .").removeprefix("DataLoader ")
+        # torch has two ways of noticing; the code is in the first one's message, which the second one goes on from
+        if f"exit code {EXIT_NO_SHARED_MEMORY}" in f"{error} {error.__cause__}":
+            raise UserError(f"a reading process died: {NO_SHARED_MEMORY}") from None
+        reason = str(error).split(". ")[0].strip(" .").removeprefix("DataLoader ")
         raise UserError(
-            f"a reading process died: {told}; if memory (RAM or /dev/shm) ran out, lower data.num_workers, else "
+            f"a reading process died: {reason}; if memory (RAM or /dev/shm) ran out, lower data.num_workers, else "
             "data.num_workers=0 shows the error"
         ) from None
+
+
+@contextmanager
+def shared_memory_named() -> Iterator[None]:
+    """Turn a full /dev/shm, met inside the body while reading processes are started, into one line.
+
+    Raises:
+        UserError: saying what helps.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"reading processes cannot be started: {NO_SHARED_MEMORY}") from None

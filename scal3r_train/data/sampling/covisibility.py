@@ -1,4 +1,4 @@
-"""Unordered photographs: which frames make a window, so that each sees something of the ones before it.
+"""Windows of unordered photographs: a walk in which each frame sees something of the ones before it.
 
 `SequenceRecord.covisible` lists, per frame, those that see most of the same. A window is a walk through that graph.
 """

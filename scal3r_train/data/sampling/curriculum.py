@@ -1,4 +1,4 @@
-"""What a training step looks like: the distributions from which every step's shape is drawn, stage by stage."""
+"""The curriculum: distributions from which every training step's shape is drawn, stage by stage."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """The step plan: which rank trains on which chunks of which sequence in a step, as a pure function.
 
 Every rank computes the whole plan alone and all agree, so nothing is communicated and there is no sampler state:
-resuming is starting at the next step, and the plan of 1,024 ranks can be printed on a laptop.
-
-Another window in place of one that cannot be read: a pure function, so that all ranks take the same one.
+resuming is starting at the next step, and the plan of 1,024 ranks can be printed on a laptop. Another window in place
+of one that cannot be read is such a function too, so that all ranks take the same one.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ import numpy as np
 from scal3r_train.config import UserError
 from scal3r_train.data.sampling.curriculum import CurriculumSettings, Resolution
 from scal3r_train.parallel.context_groups import draw_partition
+
+MAX_DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -247,20 +248,24 @@ def _draw_index(weights: Sequence[float], generator: np.random.Generator) -> int
     return bisect_right(cumulative, generator.random() * cumulative[-1], hi=len(cumulative) - 1)
 
 
-MAX_DRAWS = 100
+@dataclass(frozen=True)
+class WindowSlot:
+    """Where a window is in a plan: in which step, for which context group, which of the group's windows."""
+
+    plan: StepPlan
+    group: GroupPlan
+    place: int
 
 
 def fallback_window(
     settings: CurriculumSettings,
     sources: Sequence[Source],
     seed: int,
-    plan: StepPlan,
-    group: GroupPlan,
-    place: int,
+    slot: WindowSlot,
     attempt: int,
     avoided: Collection[tuple[int, int]],
 ) -> Window:
-    """Return a window of the same shape as `group.windows[place]`, drawn like it from the whole mixture.
+    """Return a window of the same shape as the one in the slot, drawn like it from the whole mixture.
 
     It depends on the arguments only and not on what was read before, so that a resumed run draws it again.
 
@@ -268,18 +273,17 @@ def fallback_window(
         settings: curriculum of the plan.
         sources: the mixture.
         seed: of the run.
-        plan: of the step.
-        group: the context group, as planned.
-        place: which of its windows.
+        slot: of the window that cannot be read, as planned.
         attempt: 1 for the first window in its place, 2 for the next.
         avoided: (source, row) of the sequences not wanted again; one of them comes back where there is no other.
     """
     assert attempt >= 1, "trailing zeros would not change the generator's seed, and the plan has [seed, step]"
-    generator = np.random.default_rng([seed, plan.step, group.ranks.start, place, attempt])
+    plan, group = slot.plan, slot.group
+    generator = np.random.default_rng([seed, plan.step, group.ranks.start, slot.place, attempt])
     num_chunks = len(group.ranks) * plan.shape.chunks_per_rank
     for _ in range(MAX_DRAWS):
         window = draw_window(
-            sources, plan.shape, num_chunks, group.windows[place].stride, settings, generator
+            sources, plan.shape, num_chunks, group.windows[slot.place].stride, settings, generator
         )
         if (window.source, window.row) not in avoided:
             break

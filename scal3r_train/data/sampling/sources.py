@@ -1,9 +1,8 @@
 """The `data` section of a recipe, and the indexes that it names as sources of the step plan.
 
-Which indexes of a mixture are there, what they hold, and whether a resumed run still finds the same.
-
 The plan of a step is a pure function of the sources' weights and lengths. A source that appears, vanishes or is
-written again between two starts of a run would silently change every later step.
+written again between two starts of a run would silently change every later step; so a run records which sources were
+there and what they held, and a resumed run is compared with it.
 """
 
 from __future__ import annotations
@@ -24,6 +23,9 @@ from scal3r_train.data.io.frame_cache import CacheSettings
 from scal3r_train.data.sampling.deny_list import VERSION, denied
 from scal3r_train.data.sampling.plan import Source
 from scal3r_train.parallel.collectives import gather_to_all
+
+MIXTURE_FILE = "mixture.json"
+SYNTHETIC_INDEX = "index.parquet"  # what `scal3r data synth FOLDER` writes into its folder
 
 
 class SourceSettings(StrictModel):
@@ -164,10 +166,6 @@ def _refuse_untrainable(settings: DataSettings, name: str, index: SequenceIndex)
                 f"data source {name}: sequence {index.sequence_ids[lacking[0]]!r} has no {field}; it cannot be "
                 "trained on"
             )
-
-
-MIXTURE_FILE = "mixture.json"
-SYNTHETIC_INDEX = "index.parquet"  # what `scal3r data synth FOLDER` writes into its folder
 
 
 def available_data(settings: DataSettings, needed: Sequence[SourceSettings] = ()) -> DataSettings:

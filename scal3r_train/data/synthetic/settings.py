@@ -1,8 +1,7 @@
-"""Settings of the procedural towns.
+"""Settings of the procedural towns, and which of their frames show nothing.
 
-Which frames of a town show nothing, and the file that tells evaluation so.
-
-A black-out hides the picture only: poses, intrinsics and depth of its frames stay exact. Shapes: S frames.
+A black-out hides the picture only: poses, intrinsics and depth of its frames stay exact. blackouts.txt lists the
+hidden frames for evaluation. Shapes: S frames.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel, UserError
+
+BLACKOUT_FILE = "blackouts.txt"
 
 
 class TownSettings(StrictModel):
@@ -70,9 +71,6 @@ class TownSettings(StrictModel):
             if low > high:
                 raise ValueError(f"min_{name} must not exceed max_{name}")
         return self
-
-
-BLACKOUT_FILE = "blackouts.txt"
 
 
 def draw_blackouts(rng: np.random.Generator, settings: TownSettings) -> np.ndarray:

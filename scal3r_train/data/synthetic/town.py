@@ -12,13 +12,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from scal3r_train.data.camera.pixel_map import PixelMap
+from scal3r_train.data.camera.resize import PixelMap
 from scal3r_train.data.sequence import Frames
 from scal3r_train.data.synthetic.layout import Town, make_town
 from scal3r_train.data.synthetic.path import TownPath, make_path, smooth_noise
-from scal3r_train.data.synthetic.raycast import CameraRays, cast_rays
+from scal3r_train.data.synthetic.render import Air, CameraRays, RayHits, cast_rays, shade
 from scal3r_train.data.synthetic.settings import TownSettings, draw_blackouts
-from scal3r_train.data.synthetic.shading import Air, shade
 
 __all__ = ["TownDrive", "TownSettings", "render_town"]
 
@@ -59,9 +58,10 @@ class TownDrive:
                 yield np.zeros((*centre.shape, 3), np.uint8), centre
                 continue
             camera = -extrinsics[:, :3].T @ extrinsics[:, 3]
-            quarters = directions[:, 1:], depth[1:], surface[1:]  # the centre sample is for the depth alone
+            # The centre sample is for the depth alone.
+            quarters = RayHits(directions[:, 1:], depth[1:], surface[1:])
             air = fog if is_hidden and fog is not None else self.air
-            image = shade(self.town, air, self.focal, camera, *quarters)
+            image = shade(self.town, air, self.focal, camera, quarters)
             yield (image * 255 + 0.5).astype(np.uint8), centre
 
     @property

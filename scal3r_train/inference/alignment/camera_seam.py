@@ -1,7 +1,9 @@
-"""Joining two chunks by their cameras alone, for when no pixel is valid in both.
+"""A seam from cameras alone, for when too few pixels are valid in both chunks.
 
 Shapes: P pairs of frames, H W pixels.
 """
+
+from __future__ import annotations
 
 import roma
 import torch
@@ -13,12 +15,12 @@ from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, shared_frames
 
 
-def join_by_cameras(earlier: ChunkGeometry, later: ChunkGeometry, *, with_scale: bool) -> tuple[Sim3, bool]:
+def join_by_cameras(earlier: ChunkGeometry, later: ChunkGeometry, scale: float | None) -> tuple[Sim3, bool]:
     """Return (earlier_from_later, joined) from the poses of shared frames.
 
-    The rotation is the mean over shared frames, the translation maps the mean camera centre. The scale is the
-    ratio of median depths in the same frame, else that of the camera centres' radii, else (or without
-    `with_scale`) 1. `joined` is False when that is a guess: a scale was wanted and nothing tells it, or no
+    The rotation is the mean over shared frames, the translation maps the mean camera centre. The scale is
+    `scale` if given, else the ratio of median depths in the same frame, else that of the camera centres' radii, else 1.
+    `joined` is False when that is a guess: a scale was wanted and nothing shows it, or no
     frame is shared. In the latter case the later chunk's first camera is put where the earlier chunk's last
     one is. Raises UserError when a camera that is needed is not finite.
     """
@@ -32,15 +34,15 @@ def join_by_cameras(earlier: ChunkGeometry, later: ChunkGeometry, *, with_scale:
     cameras_later = _cameras(later, [pair[1] for pair in pairs])
     relative = cameras_earlier[..., :3] @ cameras_later[..., :3].transpose(-1, -2)
     rotation = roma.special_procrustes(relative.mean(dim=0))
-    scale = torch.ones_like(rotation[0, 0])
-    if with_scale:
+    found = None if scale is None else rotation.new_tensor(scale)
+    if found is None:
         found = _depth_ratio(earlier, later, pairs)
-        if found is None:
-            found = _radius_ratio(cameras_earlier[..., 3], cameras_later[..., 3])
-        joined = joined and found is not None
-        scale = scale if found is None else found
+    if found is None:
+        found = _radius_ratio(cameras_earlier[..., 3], cameras_later[..., 3])
+    joined = joined and found is not None
+    factor = torch.ones_like(rotation[0, 0]) if found is None else found
     centre_earlier, centre_later = cameras_earlier[..., 3].mean(0), cameras_later[..., 3].mean(0)
-    return Sim3(scale, rotation, centre_earlier - scale * (rotation @ centre_later)), joined
+    return Sim3(factor, rotation, centre_earlier - factor * (rotation @ centre_later)), joined
 
 
 def _cameras(chunk: ChunkGeometry, positions: list[int]) -> Tensor:

@@ -1,21 +1,30 @@
-"""What the joining of chunks needs to know of each of them.
+"""What alignment uses of a chunk's prediction: points with their confidence, valid pixels, cameras, frame numbers.
 
 Shapes: S frames, H W pixels, P pairs of frames.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from scal3r_train.inference.prediction import ChunkPrediction, PointSource
+
 
 @dataclass(frozen=True, eq=False)
 class ChunkGeometry:
     """The geometry of one chunk in its own coordinates (OpenCV axes) and units.
 
-    `frame_indices` S distinct numbers in the video, in any order that the tensors share; `world_points`
-    [S, H, W, 3]; `confidence` [S, H, W] > 0; `valid` [S, H, W] bool; `extrinsics` [S, 3, 4] cam_from_chunk.
     Frames that no neighbour shares may be left out.
+
+    Attributes:
+        frame_indices: S distinct numbers in the video, in any order that the tensors share.
+        world_points: [S, H, W, 3].
+        confidence: [S, H, W] > 0.
+        valid: [S, H, W] bool.
+        extrinsics: [S, 3, 4] cam_from_chunk.
     """
 
     frame_indices: Sequence[int]
@@ -30,8 +39,14 @@ class ChunkGeometry:
         assert self.confidence.shape == self.valid.shape == (num_frames, height, width)
         assert self.extrinsics.shape == (num_frames, 3, 4)
 
+    @staticmethod
+    def of(prediction: ChunkPrediction, frames: Sequence[int], source: PointSource) -> ChunkGeometry:
+        """Return the geometry of a prediction of `frames`; every usable pixel (positive depth, not masked) is valid."""
+        points, confidence = prediction.points(source)
+        return ChunkGeometry(frames, points, confidence, prediction.usable, prediction.extrinsics)
+
 
 def shared_frames(earlier: ChunkGeometry, later: ChunkGeometry) -> list[tuple[int, int]]:
-    """Positions (in `earlier`, in `later`) of the frames that both hold, in the later chunk's order."""
+    """Return positions (in `earlier`, in `later`) of the P frames that both hold, in the later chunk's order."""
     position = {frame: index for index, frame in enumerate(earlier.frame_indices)}
     return [(position[frame], i) for i, frame in enumerate(later.frame_indices) if frame in position]

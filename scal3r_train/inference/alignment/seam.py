@@ -1,11 +1,14 @@
-"""Joining chunks: the similarity between adjacent chunks from the frames that both have seen.
+"""A seam: the similarity, scale included, between two neighbouring chunks, from the frames that both have seen.
 
-Every chunk is predicted in its own coordinates with its own scale. Where two chunks share frames, the same
-pixel is the same point of the scene, so pixels are correspondences (docs/numerics.md#seams). A `Seam` is the
-result for one
-pair; `chain` strings seams into world_from_chunk. The world is chunk 0's coordinate frame (OpenCV axes).
+Every chunk is predicted in its own coordinates with its own scale. Where two chunks share frames, the same pixel is
+the same point of the scene, so pixels are correspondences: `find_correspondences` draws them, `keep_confident` drops
+the doubtful ones, `fit_correspondences` fits rotation, translation and scale (docs/numerics.md#seams). `align_chunks`
+is the whole; `chain` strings seams into world_from_chunk, where the world is chunk 0's coordinate frame (OpenCV axes).
+
 Shapes: O shared frames, H W pixels, N correspondences.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,18 +24,24 @@ from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, share
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 ROBUST_MODES = ("sim3", "sim3_scale_locked")
-RIGID_MODES = ("sim3_scale_locked", "se3")
 
 
 @dataclass(frozen=True)
 class SeamQuality:
     """How well a seam holds: plain values, as `scene.json` keeps them.
 
-    `method` is `points` (shared pixels), `cameras` (too few shared pixels were valid: poses of shared
-    frames), or `break` (the trajectory is torn here, and the later chunk merely placed where the earlier one
-    ends). Residuals are relative to the scene's scale, the median distance of the earlier chunk's points from
-    their middle; None unless points were used. `inlier_share` is the share of the `num_points` points that
-    fit. `spread` is that scale and `centre` that middle, in the earlier chunk's units and coordinates.
+    Residuals are relative to the scene's scale, the median distance of the earlier chunk's points from their middle;
+    None unless points were used.
+
+    Attributes:
+        method: `points` (shared pixels), `cameras` (too few shared pixels were valid: poses of shared frames), or
+            `break` (the trajectory is torn here, and the later chunk merely placed where the earlier one ends).
+        trusted: whether enough points fit.
+        scale: of the later chunk, in units of the earlier one.
+        num_points: shared pixels used.
+        residual_rms, residual_median: of all of them.
+        inlier_share: how many of them fit, in [0, 1].
+        spread, centre: that scale and that middle, in the earlier chunk's units and coordinates.
     """
 
     method: Literal["points", "cameras", "break"]
@@ -70,7 +79,7 @@ class Correspondences:
     def __len__(self) -> int:
         return len(self.earlier)
 
-    def take(self, index: Tensor) -> "Correspondences":
+    def take(self, index: Tensor) -> Correspondences:
         """Those selected by a mask or by indices."""
         return Correspondences(
             self.earlier[index],
@@ -89,7 +98,7 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
     if settings.mode in ROBUST_MODES:
         shared = keep_confident(shared, settings)
     if len(shared) < settings.min_points or min(spread(shared.earlier), spread(shared.later)) <= 0:
-        sim3, joined = join_by_cameras(earlier, later, with_scale=settings.mode not in RIGID_MODES)
+        sim3, joined = join_by_cameras(earlier, later, given_scale(settings))
         method: Literal["cameras", "break"] = "cameras" if joined else "break"
         return Seam(sim3, SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared)))
     return _measure(fit_correspondences(shared, settings), shared, settings)
@@ -186,6 +195,13 @@ def keep_confident(shared: Correspondences, settings: AlignmentSettings) -> Corr
     return shared.take(torch.minimum(shared.earlier_confidence, shared.later_confidence) >= threshold)
 
 
+def given_scale(settings: AlignmentSettings) -> float | None:
+    """Return the scale that a mode gives to every seam; None where the seam has to show it."""
+    if settings.mode == "sim3_scale_locked":
+        return settings.locked_scale
+    return 1.0 if settings.mode == "se3" else None
+
+
 def fit_correspondences(shared: Correspondences, settings: AlignmentSettings) -> Sim3:
     """earlier_from_later by the mode of the settings; weights are geometric means of the confidences."""
     if settings.mode == "se3":
@@ -193,8 +209,7 @@ def fit_correspondences(shared: Correspondences, settings: AlignmentSettings) ->
     if settings.mode == "sim3_unweighted":
         return fit_umeyama(shared.later, shared.earlier)
     weights = (shared.earlier_confidence * shared.later_confidence).sqrt()
-    scale = settings.locked_scale if settings.mode == "sim3_scale_locked" else None
-    return fit_robust(shared.later, shared.earlier, weights, settings.robust, scale).sim3
+    return fit_robust(shared.later, shared.earlier, weights, settings.robust, given_scale(settings)).sim3
 
 
 def chain(seams: Sequence[Seam]) -> list[Sim3]:

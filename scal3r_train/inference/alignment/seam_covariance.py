@@ -1,9 +1,11 @@
-"""How far a seam can be wrong: the covariance of a similarity fitted to points.
+"""How far a seam can be wrong: the covariance of a similarity fitted to points (docs/alignment.md).
 
 A fit to points about their middle has independent errors there: rotation and log scale by about the relative residual,
 translation by that times the spread of the points. Neighbouring pixels err together, so a point counts only as a
 fraction of a measurement. Seen from the chunk's origin, which may lie far from the points, the same errors move by
-the adjoint. Tangent vectors are (tau, phi, sigma) in the later chunk's frame. Shapes: E seams.
+the adjoint. Tangent vectors are (tau, phi, sigma) in the later chunk's frame.
+
+Shapes: E seams.
 """
 
 from __future__ import annotations

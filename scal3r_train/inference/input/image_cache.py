@@ -1,7 +1,9 @@
-"""Decoded images, kept while there is room, decoded ahead in the background, and again when they are needed once more.
+"""A bounded number of decoded images: decoded ahead in the background, and again when they are needed once more.
 
 Least recently used images go first. All decoding is done by the cache's threads, in the order asked for, so that one
-thread reads a video from front to back. Shapes: S frames, H W pixels.
+thread reads a video from front to back.
+
+Shapes: S frames, H W pixels.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class ImageCache:
     def prefetch(self, frames: range) -> None:
         """Begin to decode images that will be wanted, the first of them first, as many as have room.
 
-        A hint: never an error. What cannot be read is told of when it is asked for.
+        A hint: never an error. What cannot be read is reported when it is asked for.
         """
         with self._lock:
             room = min(self._capacity, MAX_AHEAD) - len(self._pending)

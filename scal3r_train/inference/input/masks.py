@@ -3,6 +3,7 @@
 A folder follows COLMAP's convention: black pixels are not used. The mask of `a/b.jpg` is, in this order, `a/b.jpg.png`,
 `a/b.png` (`.jpg`, `.jpeg`), or a file called `b.jpg.png` or `b.png` anywhere in the folder; that of frame 12 of a video
 is called by the number 12 (`000012.png`). In JPEG files, which blur, what is darker than half grey counts as black.
+
 Shapes: H W pixels.
 """
 

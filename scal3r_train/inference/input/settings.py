@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.camera.transforms import ResizeRule
+from scal3r_train.data.camera.resize import ResizeRule
 
 TIME_NOISE_S = 1e-6  # of seconds since 1970 as float64
 

@@ -1,7 +1,9 @@
 """The frames that a reconstruction uses: which ones, at which size, with what is known of them.
 
 Images are 8-bit and come through a bounded cache: decoded ahead, and again when they are needed after others took
-their place. Shapes: S frames, H W pixels. "Frame" numbers count the chosen frames; `frame_indices` lead to the input's.
+their place. "Frame" numbers count the chosen frames; `frame_indices` lead to the input's.
+
+Shapes: S frames, H W pixels.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.known_cameras import with_cameras
-from scal3r_train.data.camera.pixel_map import PixelMap
-from scal3r_train.data.camera.transforms import ResizeAndCrop, ResizeRule, intrinsics_matrices
+from scal3r_train.data.camera.resize import PixelMap, ResizeAndCrop, ResizeRule
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_image
+from scal3r_train.data.known_cameras import with_cameras
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.camera import intrinsics_matrices
 from scal3r_train.inference.input.image_cache import ImageCache
 from scal3r_train.inference.input.image_times import has_times, with_times
 from scal3r_train.inference.input.masks import Masks
@@ -30,7 +32,7 @@ from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.scene.scene import SceneFrame
 
 BYTES_PER_GIB = 2**30
-MUCH_CUT = 0.25  # share of an image that falls away when it is cut to the common shape
+MUCH_CUT = 0.25  # fraction of an image that falls away when it is cut to the common shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ class Video:
     image_hw: tuple[int, int]
     masks_of_input: Masks
     has_known_intrinsics: bool
-    _cover_multiple: int
+    _resize_multiple: int
     _cache: ImageCache
 
     @staticmethod
@@ -121,8 +123,8 @@ class Video:
                 f"{len(missing)} of {self.num_frames} frames have no mask (first: {self.record.image[missing[0]]}); "
                 "all their pixels are used"
             )
-        cut = [self._cut_share(index) for index in self.frame_indices]
-        if num_cut := sum(share > MUCH_CUT for share in cut):
+        cut = [self._cut_fraction(index) for index in self.frame_indices]
+        if num_cut := sum(fraction > MUCH_CUT for fraction in cut):
             notes.append(
                 f"{num_cut} of {self.num_frames} images lose up to {max(cut):.0%} of their area when cut to the shape "
                 f"of the first, {self.image_hw[1]}x{self.image_hw[0]}"
@@ -138,12 +140,12 @@ class Video:
         return self._cache.stacked(frames)
 
     def prefetch(self, frames: range) -> None:
-        """Begin to decode images in the background; what goes wrong is told of by `images`."""
+        """Begin to decode images in the background; what goes wrong is reported by `images`."""
         self._cache.prefetch(frames)
 
     def pixel_map_of(self, frames: Sequence[int]) -> PixelMap:
         """Return the map from pixels of the input images to those of `images`; nothing is decoded."""
-        return PixelMap.stack([self._cover(self.frame_indices[frame]).pixel_map() for frame in frames])
+        return PixelMap.stack([self._resize(self.frame_indices[frame]).pixel_map() for frame in frames])
 
     def input_intrinsics(self, frames: range, intrinsics: Tensor) -> Tensor:
         """Return intrinsics [S, 3, 3] of processed images in pixels of the input images, undistorted and upright."""
@@ -170,7 +172,7 @@ class Video:
             index = self.frame_indices[frame]
             valid = self.masks_of_input.read(index)
             if valid is not None:
-                result[place] = torch.from_numpy(self._cover(index).depth(valid).copy())
+                result[place] = torch.from_numpy(self._resize(index).depth(valid).copy())
         return result
 
     def close(self) -> None:
@@ -203,11 +205,11 @@ class Video:
             "files_sha256": digest.hexdigest(),
         }
 
-    def _cover(self, index: int) -> ResizeAndCrop:
-        return ResizeAndCrop.plan(self.record.upright_hw(index), self.image_hw, self._cover_multiple)
+    def _resize(self, index: int) -> ResizeAndCrop:
+        return ResizeAndCrop.plan(self.record.upright_hw(index), self.image_hw, self._resize_multiple)
 
-    def _cut_share(self, index: int) -> float:
-        height, width = self._cover(index).resized_hw
+    def _cut_fraction(self, index: int) -> float:
+        height, width = self._resize(index).resized_hw
         return 1 - self.image_hw[0] * self.image_hw[1] / (height * width)
 
 

@@ -1,1 +1,11 @@
-"""Places seen twice: candidates, joint predictions, verdicts and the pose graph."""
+"""Places seen twice: found, tested by geometry, and closed (docs/loop_closure.md). Where to look:
+
+loops.py              the whole, in order: candidates, joint predictions, verdicts, pose graph
+frame_descriptors.py  one vector a frame, by which frames are compared
+retrieval.py          candidates: pairs of frames that seem to show one place
+windows.py            which frames around a candidate are predicted together
+common_view.py        whether the two windows see the same surfaces
+edges.py              the relative pose that a joint prediction gives, and whether it is believed
+pose_graph.py         the poses of all chunks that agree best with seams and loops
+settings.py           recipe sections `loop_closure` and `pose_graph`
+"""

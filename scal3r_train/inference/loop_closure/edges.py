@@ -1,22 +1,14 @@
-"""Loop edges: what a loop chunk says about two distant chunks, and whether it is believed.
+"""Loop edges: the relative pose of two distant chunks that a loop chunk measures, and whether it is believed.
 
 A loop chunk holds frames of two distant chunks a < c, predicted together. Aligned to both it gives their relative pose,
-a_from_c = a_from_loop @ c_from_loop^-1 (docs/numerics.md#loop-edges).
-An edge is believed when both alignments hold, when it lies within
-what the chain of seams may have drifted, and when the pose graph's robust cost keeps it: three guards, for a loop
-that never was ruins a map, and one that is missed leaves some drift.
-
-Do two windows of a loop chunk see the same surfaces?
-
-The network puts any two windows somewhere, also when they show different places. Then hardly any point of one window,
-projected into the frames of the other, meets a surface at its own depth.
-
-Shapes: S frames, H W pixels, N points.
+a_from_c = a_from_loop @ c_from_loop^-1 (docs/numerics.md#loop-edges). An edge is believed when both alignments hold,
+when it lies within what the chain of seams may have drifted, and when the pose graph's robust cost keeps it: three
+guards, for a loop that never was ruins a map, and one that is missed leaves some drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -31,16 +23,22 @@ from scal3r_train.inference.alignment.seam_covariance import seam_covariances
 from scal3r_train.inference.alignment.settings import AlignmentSettings, SeamNoiseSettings
 from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, PoseGraphResult, optimise_pose_graph
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
-from scal3r_train.inference.prediction import ChunkPrediction
 
 
 @dataclass(frozen=True, eq=False)
 class LoopEdge:
     """The relative pose of chunks `a` < `c` by a loop chunk, and the verdict on it.
 
-    `a_seam`, `c_seam` are the loop chunk's alignments to the chunks (it is the later one of both). `reason` is one
-    line. Set by `close_loops`: `scale_ratio` (the edge's scale over the chain's), `chain_deviation` (standard
-    deviations), `weight` (in the optimum).
+    The last three are set by `close_loops`.
+
+    Attributes:
+        a, c: numbers of the chunks.
+        a_seam, c_seam: the loop chunk's alignments to them (it is the later one of both).
+        accepted: the verdict.
+        reason: why, in one line.
+        scale_ratio: the edge's scale over the chain's.
+        chain_deviation: distance from the chain's relative pose in standard deviations.
+        weight: in the optimum, in [0, 1].
     """
 
     a: int
@@ -90,24 +88,24 @@ class LoopClosureReport:
 
 
 def make_loop_edge(
-    a: int,
-    c: int,
-    a_chunk: ChunkGeometry,
-    c_chunk: ChunkGeometry,
+    ends: Mapping[int, ChunkGeometry],
     loop_chunk: ChunkGeometry,
     alignment: AlignmentSettings,
     settings: LoopEdgeSettings,
 ) -> LoopEdge:
-    """Align a loop chunk to chunks number `a` < `c`, and judge the two alignments.
+    """Align a loop chunk to the two chunks whose frames it holds, and judge the two alignments.
 
-    The chunks' frames are told apart by `frame_indices`; frames outside the windows may be left out. Raises
-    UserError when cameras have to be used and are not finite.
+    Args:
+        ends: the two chunks by number; frames outside the windows may be left out.
+        loop_chunk: frames of both, predicted together; `frame_indices` say which are which.
+        alignment: of the loop chunk to the two.
+        settings: when the edge is believed.
+
+    Raises:
+        UserError: cameras have to be used and are not finite.
     """
-    assert a < c, (a, c)
-    a_seam, c_seam = (
-        align_chunks(a_chunk, loop_chunk, alignment),
-        align_chunks(c_chunk, loop_chunk, alignment),
-    )
+    a, c = sorted(ends)
+    a_seam, c_seam = (align_chunks(ends[number], loop_chunk, alignment) for number in (a, c))
     for chunk, quality in ((a, a_seam.quality), (c, c_seam.quality)):
         fault = _fault(quality, settings)
         if fault:
@@ -121,7 +119,7 @@ def close_loops(
 ) -> tuple[list[Sim3], LoopClosureReport]:
     """Return world_from_chunk of all chunks (one more than seams; the world is chunk 0) with loops closed.
 
-    Edges that were rejected already stay so. Without any accepted edge the result is `align.chain(seams)`.
+    Edges that were rejected already stay so. Without any accepted edge the result is `chain(seams)`.
     """
     chained = chain(seams)
     if not seams or not any(edge.accepted for edge in loop_edges):
@@ -219,46 +217,3 @@ def _optimise(
     return optimise_pose_graph(
         nodes, PoseEdges(i, j, Sim3Batch.stack(measured), information, robust), settings.graph
     )
-
-
-DEPTH_TOLERANCE = 0.1
-MAX_POINTS = 4096
-NEAREST_SHARE = 0.05  # of the median depth: what lies nearer to a camera projects badly
-
-
-def common_view_share(prediction: ChunkPrediction, num_first: int) -> float:
-    """Return the share of points of one window that the other sees at the same depth, the larger of both ways.
-
-    Args:
-        prediction: of a loop chunk, in temporal order: `num_first` frames of the first window, then the second.
-        num_first: of those frames, which belong to the first window.
-    """
-    first, second = prediction.frames(slice(0, num_first)), prediction.frames(slice(num_first, None))
-    return max(_seen_share(first, second), _seen_share(second, first))
-
-
-def _seen_share(seen: ChunkPrediction, by: ChunkPrediction) -> float:
-    """Return the share of `seen`'s points that some frame of `by` sees at their depth."""
-    points = seen.points("depth")[0].reshape(-1, 3)[seen.usable.flatten()]
-    if not len(points) or not by.usable.any():
-        return 0.0
-    points = points[:: -(-len(points) // MAX_POINTS)]
-    found = torch.zeros(len(points), dtype=torch.bool)
-    nearest = NEAREST_SHARE * float(by.depth[by.usable].median())
-    for frame in range(by.num_frames):
-        found |= _agrees(points, by, frame, nearest)
-    return float(found.double().mean())
-
-
-def _agrees(points: Tensor, by: ChunkPrediction, frame: int, nearest: float) -> Tensor:
-    """Return which of N points a frame sees at their depth."""
-    in_camera = points @ by.extrinsics[frame, :, :3].T + by.extrinsics[frame, :, 3]
-    depth = in_camera[:, 2]
-    pixels = in_camera @ by.intrinsics[frame].T
-    height, width = by.depth.shape[1:]
-    column, row = (pixels[:, :2] / depth.clamp(min=1e-12)[:, None]).floor().long().unbind(-1)
-    inside = (depth > nearest) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    column, row = column.clamp(0, width - 1), row.clamp(0, height - 1)
-    surface = by.depth[frame, row, column].double()
-    near = (surface - depth).abs() <= DEPTH_TOLERANCE * depth
-    return inside & by.usable[frame, row, column] & near

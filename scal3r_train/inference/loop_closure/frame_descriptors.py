@@ -1,11 +1,9 @@
-"""The descriptors of this process's frames, made while their chunks pass the encoder and kept as files.
+"""One vector a frame, by which frames are compared to find places seen twice; made in passing and kept as files.
 
-Every frame has the descriptor that its provider chunk gives it. Shapes: S frames, P tokens of a frame, C channels, D
-numbers of a descriptor.
+The default is made from the patch tokens that the model computes anyway (`frame_descriptor`); thumbnails and a SALAD
+network are made from the images. Every frame has the descriptor that its provider chunk gives it.
 
-One vector per frame for place recognition, from what a reconstruction holds anyway.
-
-Shapes: S frames, N patches of a frame (row-major), C channels, D numbers of a descriptor, H W pixels.
+Shapes: S frames, P tokens of a frame, N patches (row-major), C channels, D numbers of a descriptor, H W pixels.
 """
 
 from __future__ import annotations
@@ -20,16 +18,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scal3r_train.inference.chunking import Layout
-from scal3r_train.inference.input.video import Video
-from scal3r_train.inference.loop_closure.settings import LoopSettings
 from scal3r_train.inference.network.chunk_runner import ChunkRunner
+from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.tensor_file import save_tensors
-from scal3r_train.model.chunk_batch import temporal_order
+from scal3r_train.model.chunk_batch import in_temporal_order
 from scal3r_train.model.salad import load_place_recognizer
 
 NUM_BANDS = 3
 THUMBNAIL_SIDE = 64
+FRAMES_PER_CALL = 8  # of the network or the function that makes descriptors from images
 
 
 def frame_descriptor(patch_tokens: Tensor) -> Tensor:
@@ -38,7 +35,7 @@ def frame_descriptor(patch_tokens: Tensor) -> Tensor:
     The bands are the upper, middle and lower third of the patches (with fewer than three patches, one band each).
     They keep what is above what, which a place seen again shares, and forget what is left of what, which changes
     with the camera's heading. Meant for the output of the patch encoder: it depends on the frame alone, not on its
-    chunk (the "correlation" encoder apart). Compare descriptors as `descriptor_space` does, never raw.
+    chunk (the "correlation" encoder apart). Compare descriptors as `retrieval.comparison_space` does, never raw.
 
     Args:
         patch_tokens: [S, N, C] of any floating dtype, without special tokens.
@@ -67,25 +64,24 @@ def thumbnail_descriptor(images: Tensor) -> Tensor:
     return torch.nn.functional.normalize(descriptors - descriptors.mean(dim=1, keepdim=True), dim=1)
 
 
-FRAMES_PER_CALL = 8
-
-
 class FrameDescriptors:
-    """Descriptors by chunk."""
+    """Descriptors of the frames of this process's chunks, one file a chunk; those of an earlier run are used."""
 
-    def __init__(
-        self, settings: LoopSettings, chunk_runner: ChunkRunner, video: Video, layout: Layout, folder: Path
-    ) -> None:
-        """Keep files in `folder`; those of an earlier run are used."""
-        self._settings, self._pass, self._video, self._layout = settings, chunk_runner, video, layout
-        self._folder = folder
+    def __init__(self, run: ReconstructionRun, chunk_runner: ChunkRunner) -> None:
+        """Keep the files in a folder of the run; `chunk_runner` embeds chunks that `describe` was not called for."""
+        self._settings, self._runner = run.recipe.loop_closure, chunk_runner
+        self._video, self._layout = run.video, run.layout
+        self._folder = run.work_folder / "descriptors"
         self._describe_images: Callable[[Tensor], Tensor] | None = None
 
-    def saw_tokens(self, chunk: int, tokens: Tensor) -> None:
-        """Take the tokens of a chunk before the first visit, [S, P, C] in processing order."""
+    def describe(self, chunk: int, tokens: Tensor) -> None:
+        """Keep the descriptors of a chunk's frames from its tokens before the first segment, [S, P, C], if wanted.
+
+        The tokens are in processing order (reference frame first).
+        """
         if self._settings.descriptor == "tokens":
-            in_time = tokens[temporal_order(len(tokens)), self._pass.config.num_special_tokens :]
-            self._save(chunk, frame_descriptor(in_time[self._provided(chunk)]))
+            patches = in_temporal_order(tokens[:, self._runner.config.num_special_tokens :], dim=0)
+            self._save(chunk, frame_descriptor(patches[self._provided(chunk)]))
 
     def of(self, chunk: int) -> Tensor:
         """Return the descriptors of the frames that a chunk provides, [S, D] float32 on the CPU."""
@@ -94,8 +90,8 @@ class FrameDescriptors:
         except (OSError, SafetensorError):
             pass
         if self._settings.descriptor == "tokens":
-            state = self._pass.embed(self._video.images(self._layout.ranges[chunk]))
-            self.saw_tokens(chunk, state.tensors["tokens"])
+            state = self._runner.embed(self._video.images(self._layout.ranges[chunk]))
+            self.describe(chunk, state.tensors["tokens"])
         else:
             self._save(chunk, self._from_images(self._layout.provided[chunk]))
         return load_file(self._path(chunk))["descriptors"]
@@ -106,7 +102,7 @@ class FrameDescriptors:
             self._describe_images = thumbnail_descriptor
             if self._settings.descriptor == "salad":
                 assert self._settings.salad_checkpoint is not None
-                device = next(self._pass.model.parameters()).device
+                device = next(self._runner.model.parameters()).device
                 recognizer = load_place_recognizer(self._settings.salad_checkpoint, device)
                 self._describe_images = lambda images: recognizer(images.to(device))
         parts = self._video.images(frames).split(FRAMES_PER_CALL)

@@ -1,4 +1,4 @@
-"""Loop closure within a run: candidates from descriptors, joint predictions of both ends, verdicts, the pose graph.
+"""Loop closure of a whole video, step by step: candidates, joint predictions of both ends, verdicts, the pose graph.
 
 A loop chunk only reads the memories: it is predicted after them, so a candidate that turns out to be false has
 changed nothing, and a video's frames are written to the memory as often with loop closure as without. Each candidate
@@ -19,10 +19,9 @@ import torch
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.alignment.seam import Seam
-from scal3r_train.inference.alignment.stitch import chunk_geometry
 from scal3r_train.inference.chunking import Layout
-from scal3r_train.inference.input.video import Video
-from scal3r_train.inference.loop_closure.edges import LoopEdge, close_loops, common_view_share, make_loop_edge
+from scal3r_train.inference.loop_closure.common_view import common_view_share
+from scal3r_train.inference.loop_closure.edges import LoopEdge, close_loops, make_loop_edge
 from scal3r_train.inference.loop_closure.frame_descriptors import FrameDescriptors
 from scal3r_train.inference.loop_closure.retrieval import LoopCandidate, find_loop_candidates
 from scal3r_train.inference.loop_closure.windows import (
@@ -33,7 +32,7 @@ from scal3r_train.inference.loop_closure.windows import (
 )
 from scal3r_train.inference.network.segment_schedule import SegmentSchedule
 from scal3r_train.inference.prediction import ChunkPrediction, SavedPrediction
-from scal3r_train.inference.progress import Track
+from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
 
@@ -61,29 +60,40 @@ def wants_loops(recipe: ReconstructionRecipe, layout: Layout) -> bool:
 
 
 def find_and_close_loops(
+    run: ReconstructionRun,
     schedule: SegmentSchedule,
     descriptors: FrameDescriptors,
     predictions: Mapping[int, SavedPrediction],
     seams: Sequence[Seam],
-    video: Video,
-    mine: range,
-    layout: Layout,
-    recipe: ReconstructionRecipe,
-    track: Track,
 ) -> ClosedLoops:
-    """Find, test and close loops; every process must call this, and all get the same answer."""
-    candidates, windows, dropped = _candidates(descriptors, mine, layout, recipe)
-    second_ends = _exchange(predictions, windows, mine, layout, recipe)
+    """Find, test and close loops; every process must call this, and all get the same answer.
+
+    Args:
+        run: of the video.
+        schedule: of this process, its memories updated.
+        descriptors: of this process's frames.
+        predictions: of this process's chunks.
+        seams: of all chunks.
+
+    Raises:
+        UserError: on all processes, when a descriptor or a camera on any of them is not finite.
+    """
+    candidates, windows, dropped = _candidates(run, descriptors)
+    second_ends = _exchange(run, predictions, windows)
     edges: dict[int, LoopEdge] = {}
     with raise_on_all_ranks():
-        for number in track([n for n, window in enumerate(windows) if window.first_chunk in mine]):
+        own = [number for number, window in enumerate(windows) if window.first_chunk in run.chunks]
+        for number in run.track(own):
             window = windows[number]
-            prediction = _predict_loop(schedule, video, window)
-            first = _end(predictions, window.first_chunk, window.first_frames, layout, recipe)
-            edges[window.candidate] = _judge(prediction, first, second_ends[number], window, recipe)
+            prediction = _predict_loop(run, schedule, window)
+            first = _end(run, predictions, window.first_chunk, window.first_frames)
+            ends = {window.first_chunk: first, window.second_chunk: second_ends[number]}
+            edges[window.candidate] = _judge(run, window, prediction, ends)
     found = {candidate: edge for others in gather_to_all(edges) for candidate, edge in others.items()}
     order = sorted(found)
-    closed, report = from_main(lambda: close_loops(seams, [found[n] for n in order], recipe.pose_graph))
+    closed, report = from_main(
+        lambda: close_loops(seams, [found[number] for number in order], run.recipe.pose_graph)
+    )
     verdicts: dict[int, dict[str, Any]] = {
         number: edge.as_dict() for number, edge in zip(order, report.edges, strict=True)
     }
@@ -93,69 +103,60 @@ def find_and_close_loops(
 
 
 def _candidates(
-    descriptors: FrameDescriptors, mine: range, layout: Layout, recipe: ReconstructionRecipe
+    run: ReconstructionRun, descriptors: FrameDescriptors
 ) -> tuple[tuple[LoopCandidate, ...], list[LoopWindows], list[DroppedPair]]:
     """Return the candidates, the loop chunks that test them, and those that need none."""
+    settings, ranges = run.recipe.loop_closure, run.layout.ranges
     with raise_on_all_ranks():
-        own = {chunk: descriptors.of(chunk).half() for chunk in mine}
+        own = {chunk: descriptors.of(chunk).half() for chunk in run.chunks}
     everyone = {chunk: part for parts in gather_to_all(own) for chunk, part in parts.items()}
-    ordered = torch.cat([everyone[chunk].float() for chunk in range(len(layout.ranges))])
-    candidates = from_main(lambda: find_loop_candidates(ordered, recipe.loop_closure)).candidates
+    ordered = torch.cat([everyone[chunk].float() for chunk in range(len(ranges))])
+    candidates = from_main(lambda: find_loop_candidates(ordered, settings)).candidates
     pairs = [(candidate.later, candidate.earlier) for candidate in candidates]
-    windows, dropped = plan_loop_windows(pairs, layout.ranges, recipe.loop_closure.window_size)
+    windows, dropped = plan_loop_windows(pairs, ranges, settings.window_size)
     return candidates, windows, dropped
 
 
 def _exchange(
-    predictions: Mapping[int, SavedPrediction],
-    windows: Sequence[LoopWindows],
-    mine: range,
-    layout: Layout,
-    recipe: ReconstructionRecipe,
+    run: ReconstructionRun, predictions: Mapping[int, SavedPrediction], windows: Sequence[LoopWindows]
 ) -> dict[int, ChunkGeometry]:
     """Return the second end of every loop chunk that some process tests, by its place in `windows`."""
     with raise_on_all_ranks():
         own = {
-            number: _end(predictions, window.second_chunk, window.second_frames, layout, recipe)
+            number: _end(run, predictions, window.second_chunk, window.second_frames)
             for number, window in enumerate(windows)
-            if window.second_chunk in mine
+            if window.second_chunk in run.chunks
         }
-    travelling = {number: end for number, end in own.items() if windows[number].first_chunk not in mine}
+    travelling = {number: end for number, end in own.items() if windows[number].first_chunk not in run.chunks}
     return own | {number: end for others in gather_to_all(travelling) for number, end in others.items()}
 
 
 def _end(
-    predictions: Mapping[int, SavedPrediction],
-    chunk: int,
-    frames: range,
-    layout: Layout,
-    recipe: ReconstructionRecipe,
+    run: ReconstructionRun, predictions: Mapping[int, SavedPrediction], chunk: int, frames: range
 ) -> ChunkGeometry:
     """Return what alignment needs of some frames of a chunk."""
-    start = layout.ranges[chunk].start
+    start = run.layout.ranges[chunk].start
     part = predictions[chunk].frames(slice(frames.start - start, frames.stop - start))
-    return _thinned(chunk_geometry(part, frames, recipe.points))
+    return _thinned(ChunkGeometry.of(part, frames, run.recipe.points))
 
 
-def _predict_loop(schedule: SegmentSchedule, video: Video, window: LoopWindows) -> ChunkPrediction:
+def _predict_loop(run: ReconstructionRun, schedule: SegmentSchedule, window: LoopWindows) -> ChunkPrediction:
     """Return the joint prediction of both windows."""
     both = (window.first_frames, window.second_frames)
-    prediction = schedule.read_only(torch.cat([video.images(frames) for frames in both]))
-    return prediction.with_known(video.known_intrinsics(window.frames), video.masks(window.frames))
+    prediction = schedule.read_only(torch.cat([run.video.images(frames) for frames in both]))
+    return prediction.with_known(run.video.known_intrinsics(window.frames), run.video.masks(window.frames))
 
 
 def _judge(
-    prediction: ChunkPrediction,
-    first: ChunkGeometry,
-    second: ChunkGeometry,
+    run: ReconstructionRun,
     window: LoopWindows,
-    recipe: ReconstructionRecipe,
+    prediction: ChunkPrediction,
+    ends: Mapping[int, ChunkGeometry],
 ) -> LoopEdge:
-    """Return the edge that a loop chunk gives, with its verdict."""
-    loop = _thinned(chunk_geometry(prediction, window.frames, recipe.points))
-    ends = {window.first_chunk: first, window.second_chunk: second}
-    a, c = sorted(ends)
-    edge = make_loop_edge(a, c, ends[a], ends[c], loop, recipe.alignment, recipe.pose_graph)
+    """Return the edge that a loop chunk gives, with its verdict; `ends` are the two chunks by number."""
+    recipe = run.recipe
+    loop = _thinned(ChunkGeometry.of(prediction, window.frames, recipe.points))
+    edge = make_loop_edge(ends, loop, recipe.alignment, recipe.pose_graph)
     share = common_view_share(prediction, len(window.first_frames))
     least = recipe.loop_closure.min_common_view
     if edge.accepted and share < least:

@@ -1,4 +1,4 @@
-"""Pose graphs over Sim(3) or SE(3): the poses that agree best with measured relative poses.
+"""Pose graphs over Sim(3) or SE(3): the poses of all chunks that agree best with measured relative poses.
 
 Node k is T_k = world_from_k. An edge (i, j, M) measures M = i_from_j; its residual is e = Log(M^-1 T_i^-1 T_j), a
 tangent vector in frame j, and its cost e^T information e. Poses are changed by T <- T Exp(d), so the Jacobians are
@@ -6,13 +6,12 @@ Jr^-1(e) for T_j and -Jr^-1(e) Ad(T_j^-1 T_i) for T_i. Levenberg-Marquardt with 
 stays. Edges marked robust have the truncated quadratic cost, approached from the quadratic one by graduated
 non-convexity (GNC-TLS, Yang et al. 2020): with a redescending weight alone, a right loop edge is lost whenever drift
 exceeds the width. Edges within the width count fully, so that the solution is not biased by the kernel.
+
+Every step solves the same sparse system with other numbers (`NormalEquations`): the elimination order (minimum degree,
+found on the graph of nodes rather than on its D times as many unknowns) and the place of every number in the sparse
+matrix are worked out once. docs/alignment.md has the whole.
+
 Shapes: N nodes, E edges, D = 7 (or 6: SE(3)) numbers of a pose.
-
-Sparse normal equations of a pose graph: one symmetric positive definite system, factored again and again.
-
-The pattern never changes, so the elimination order (minimum degree, found on the graph of nodes rather than on its
-D times as many unknowns) and the place of every number in the sparse matrix are worked out once. Node 0 is fixed and
-has no unknowns. Shapes: N nodes, E edges, D unknowns of a node.
 """
 
 from __future__ import annotations
@@ -30,6 +29,11 @@ from scal3r_train.geometry.sim3 import Sim3Batch
 from scal3r_train.inference.loop_closure.settings import PoseGraphSettings
 
 SYMMETRIC = {"SymmetricMode": True}
+FLOAT_FLOOR = 1e-28  # costs below it per residual are rounding
+ROUNDING = 1e-13  # relative changes of a cost below it are rounding
+SMALLEST_DAMPING = 1e-13
+ROUGH_TOLERANCE = 1e-2  # of the cost, before the kernel hardens
+UNDECIDED = 1e-3  # weights further than that from 0 and 1 are undecided
 
 
 class NormalEquations:
@@ -96,19 +100,15 @@ def _elimination_order(i: np.ndarray, j: np.ndarray, num: int) -> np.ndarray:
     return factor.perm_c.astype(np.int64)
 
 
-FLOAT_FLOOR = 1e-28  # costs below it per residual are rounding
-ROUNDING = 1e-13  # relative changes of a cost below it are rounding
-SMALLEST_DAMPING = 1e-13
-ROUGH_TOLERANCE = 1e-2  # of the cost, before the kernel hardens
-UNDECIDED = 1e-3  # weights further than that from 0 and 1 are undecided
-
-
 @dataclass(frozen=True, eq=False)
 class PoseEdges:
     """E measured relative poses.
 
-    `i`, `j` [E] node numbers; `i_from_j` measurements; `information` [E, D, D] symmetric positive definite, of
-    residuals (tau, phi, sigma) in frame j; `robust` [E] bool, those that may be wrong altogether.
+    Attributes:
+        i, j: [E] node numbers.
+        i_from_j: [E] measurements.
+        information: [E, D, D] symmetric positive definite, of residuals (tau, phi, sigma) in frame j.
+        robust: [E] bool, those that may be wrong altogether.
     """
 
     i: Tensor
@@ -128,8 +128,14 @@ class PoseEdges:
 class PoseGraphResult:
     """What `optimise_pose_graph` found.
 
-    `nodes` N world_from_k; `weights` [E] in [0, 1], what the kernel left of each edge; `chi2` [E] squared residuals
-    in standard deviations, unweighted; costs are sums of (robust) squares; `reason` says why it stopped.
+    Attributes:
+        nodes: N world_from_k.
+        weights: [E] in [0, 1], what the kernel left of each edge.
+        chi2: [E] squared residuals in standard deviations, unweighted.
+        num_iterations: trial steps.
+        cost_before, cost_after: sums of (robust) squares.
+        converged: whether one of the tests held before `max_iterations`.
+        reason: why it stopped.
     """
 
     nodes: Sim3Batch

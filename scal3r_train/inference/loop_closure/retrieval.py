@@ -1,19 +1,15 @@
-"""Which frames seem to show a place seen before: loop candidates from the frames' descriptors.
+"""Loop candidates: pairs of frames, far apart in time, whose descriptors say that they show one place.
 
-docs/loop_closure.md has the steps, docs/numerics.md#loop-candidates what the release does.
+First the descriptors are brought into a space in which they can be compared (`comparison_space`): raw ones of one video
+are all alike, for what the frames share drowns what tells them apart. So the mean of the sequence is removed, and its
+principal directions are evened out (Jegou and Chum, ECCV 2012), here half way: each is divided by the square root of
+its standard deviation, which keeps more of what is strong than full whitening does. A mean over neighbouring frames
+then keeps what a place looks like and averages out what a single frame does.
 
-Every frame asks for the frames most like it among those at least `min_gap` away in time, in blocks, so that no S x S
-table is ever held. The pairs above a threshold are taken best first, and each silences its neighbourhood in time.
-Candidates are guesses: geometry decides on them later.
-
-Shapes: S frames, D numbers of a descriptor.
-
-The space in which the descriptors of one sequence are compared: centred, whitened, averaged over time.
-
-Raw descriptors of one video are all alike: what the frames share drowns what tells them apart. So the mean of the
-sequence is removed, and its principal directions are evened out (Jegou and Chum, ECCV 2012), here half way: each is
-divided by the square root of its standard deviation, which keeps more of what is strong than full whitening does. A
-mean over neighbouring frames then keeps what a place looks like and averages out what a single frame does.
+Then every frame asks for the frames most like it among those at least `min_gap` away in time, in blocks, so that no
+S x S table is ever held. The pairs above a threshold are taken best first, and each silences its neighbourhood in time.
+Candidates are guesses: geometry decides on them later (edges.py). docs/loop_closure.md has the steps,
+docs/numerics.md#loop-candidates what the release does.
 
 Shapes: S frames, D numbers of a descriptor, E kept directions.
 """
@@ -35,6 +31,9 @@ from scal3r_train.inference.loop_closure.settings import LoopSettings
 
 MAX_FITTED_FRAMES = 1024
 NEGLIGIBLE = 1e-5
+BLOCK_PAIRS = 1 << 19  # compared at once, so that memory does not grow with the length of the sequence
+SAMPLED_FRAMES = 1024
+NORMAL_FROM_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
 
 def comparison_space(descriptors: Tensor, num_components: int, temporal_window: int) -> Tensor:
@@ -83,11 +82,6 @@ def _average_over_time(space: Tensor, window: int) -> Tensor:
     return F.normalize(sums, dim=1).masked_fill(sums.norm(dim=1, keepdim=True) <= NEGLIGIBLE, 0).float()
 
 
-BLOCK_PAIRS = 1 << 19  # compared at once, so that memory does not grow with the length of the sequence
-SAMPLED_FRAMES = 1024
-NORMAL_FROM_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
-
-
 class LoopCandidate(NamedTuple):
     """Two frames, earlier < later, that seem to show one place."""
 
@@ -133,11 +127,12 @@ def find_loop_candidates(descriptors: Tensor, settings: LoopSettings) -> LoopSea
         threshold = sequence_threshold(space, settings.min_gap, settings.min_deviations)
     pairs = similar_pairs(space, threshold, settings)
 
-    def is_told_apart(pair: LoopCandidate) -> bool:
+    def camera_left(pair: LoopCandidate) -> bool:
         return not settings.must_leave or _left_between(space, pair, threshold)
 
     chosen = islice(
-        suppress_neighbours(pairs, len(space), settings.nms_radius, is_told_apart), settings.max_candidates
+        suppress_neighbours(pairs, len(space), settings.nms_radius, camera_left),
+        settings.max_candidates,
     )
     return LoopSearch(tuple(chosen), threshold, len(pairs))
 

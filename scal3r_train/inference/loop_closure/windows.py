@@ -1,4 +1,4 @@
-"""Which frames are predicted together to test a loop candidate (docs/numerics.md#loop-windows).
+"""Which frames are predicted together to test a loop candidate: a loop chunk (docs/numerics.md#loop-windows).
 
 A loop chunk holds a window of frames around each end of the candidate, cut from one chunk each, so that every frame of
 it can be compared with a chunk that holds it too.
@@ -71,8 +71,8 @@ def plan_loop_windows(
             dropped.append(DroppedPair(number, f"both frames lie in chunk {a}"))
         elif not allow_shared_frames and _overlap(ranges[a], ranges[c]):
             dropped.append(DroppedPair(number, f"chunks {a} and {c} share frames: their seams join them"))
-        elif twin := next((other for other in earlier if _same_place(windows, other)), None):
-            dropped.append(DroppedPair(number, f"its windows overlap those of candidate {twin.candidate}"))
+        elif rival := next((other for other in earlier if _same_place(windows, other)), None):
+            dropped.append(DroppedPair(number, f"its windows overlap those of candidate {rival.candidate}"))
         else:
             planned.append(windows)
             earlier.append(windows)

@@ -1,10 +1,8 @@
-"""Where the states of chunks live between two visits: on the device, on the host, on disk, or nowhere.
+"""Where the states of chunks wait between two segments (device, host, disk or nowhere), and which of these has room.
 
 A state that is not there is computed again from the images. So a store may forget: "recompute" keeps nothing, and a
 run that was killed goes on with whatever its disk store still holds. Moves are counted, so that what a schedule costs
-can be measured.
-
-Which store the states of a run's chunks fit into, decided before the run from what is free.
+can be measured. Which store a run uses is decided before it, from what is free (`plan_states`).
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from scal3r_train.inference.chunking import StoreKind
-from scal3r_train.inference.network.chunk_runner import ChunkState
+from scal3r_train.inference.network.chunk_runner import ChunkState, StateBytes
 from scal3r_train.inference.tensor_file import save_tensors
 
 
@@ -47,7 +45,7 @@ class StateStore(Protocol):
         """Forget a chunk."""
 
 
-class _Ledger:
+class _StoreSizes:
     """Counts what a store holds and moves."""
 
     def __init__(self) -> None:
@@ -60,7 +58,7 @@ class _Ledger:
         self.peak_bytes = max(self.peak_bytes, sum(self._sizes.values()))
 
 
-class RecomputeStore(_Ledger):
+class RecomputeStore(_StoreSizes):
     """Keeps nothing."""
 
     def put(self, chunk: int, state: ChunkState) -> None:
@@ -77,7 +75,7 @@ class RecomputeStore(_Ledger):
         """Do nothing."""
 
 
-class DeviceStore(_Ledger):
+class DeviceStore(_StoreSizes):
     """Keeps states where they were made."""
 
     def __init__(self) -> None:
@@ -102,41 +100,49 @@ class DeviceStore(_Ledger):
         self._sizes.pop(chunk, None)
 
 
-class HostStore(_Ledger):
-    """Keeps states in pinned host memory; copies run beside the computation, in a stream of their own."""
+class HostStore(_StoreSizes):
+    """Keeps states in pinned host memory; copies run beside the computation, each direction in a stream of its own.
+
+    A bus carries both directions at once, and a state on its way back does not queue behind one that leaves.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self._device = device
-        self._stream = torch.cuda.Stream(device)
-        self._states: dict[int, ChunkState] = {}
+        self._outward, self._inward = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._states: dict[
+            int, tuple[ChunkState, torch.cuda.Event]
+        ] = {}  # with the end of its copy to the host
         self._arriving: dict[int, tuple[ChunkState, torch.cuda.Event]] = {}
 
     def put(self, chunk: int, state: ChunkState) -> None:
         """Start the copy to the host; the device's memory is free for others once it is done."""
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._outward.wait_stream(torch.cuda.current_stream(self._device))
         tensors = {}
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._outward):
             for name, tensor in state.tensors.items():
                 host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 host.copy_(tensor, non_blocking=True)
-                tensor.record_stream(self._stream)
+                tensor.record_stream(self._outward)
                 tensors[name] = host
-        self._states[chunk] = state.with_tensors(tensors)
+            copied = torch.cuda.Event()
+            copied.record(self._outward)
+        self._states[chunk] = state.with_tensors(tensors), copied
         self.moved_bytes += state.num_bytes
         self._hold(chunk, state.num_bytes)
 
     def prefetch(self, chunk: int) -> None:
         """Start the copy back."""
-        state = self._states.get(chunk)
-        if state is None or chunk in self._arriving:
+        if chunk not in self._states or chunk in self._arriving:
             return
-        with torch.cuda.stream(self._stream):
+        state, copied = self._states[chunk]
+        self._inward.wait_event(copied)
+        with torch.cuda.stream(self._inward):
             tensors = {
                 name: tensor.to(self._device, non_blocking=True) for name, tensor in state.tensors.items()
             }
             event = torch.cuda.Event()
-            event.record(self._stream)
+            event.record(self._inward)
         self.moved_bytes += state.num_bytes
         self._arriving[chunk] = state.with_tensors(tensors), event
 
@@ -159,7 +165,7 @@ class HostStore(_Ledger):
         self._sizes.pop(chunk, None)
 
 
-class DiskStore(_Ledger):
+class DiskStore(_StoreSizes):
     """Keeps one file a chunk; what a killed run has left there is used again."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -176,7 +182,7 @@ class DiskStore(_Ledger):
             UserError: the disk is full or the folder is gone.
         """
         tensors = {name: tensor.contiguous().cpu() for name, tensor in state.tensors.items()}
-        metadata = {"num_visits": str(state.num_visits), "image_hw": "{} {}".format(*state.image_hw)}
+        metadata = {"segments_done": str(state.segments_done), "image_hw": "{} {}".format(*state.image_hw)}
         save_tensors(
             self._path(chunk), tensors, metadata, "chunk states (schedule.state = recompute needs none)"
         )
@@ -187,15 +193,16 @@ class DiskStore(_Ledger):
         """Do nothing: the operating system reads ahead."""
 
     def take(self, chunk: int) -> ChunkState | None:
-        """Return the state; None when there is no file or it is damaged."""
+        """Return the state; None when there is no file, or it is damaged or of another version."""
         try:
             with safe_open(self._path(chunk), "pt") as file:
                 metadata = file.metadata()
+                segments_done = int(metadata["segments_done"])
+                height, width = map(int, metadata["image_hw"].split())
                 tensors = {name: file.get_tensor(name).to(self._device) for name in file.keys()}
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, KeyError):
             return None
-        height, width = map(int, metadata["image_hw"].split())
-        state = ChunkState(int(metadata["num_visits"]), tensors, (height, width))
+        state = ChunkState(segments_done, tensors, (height, width))
         self.moved_bytes += state.num_bytes
         return state
 
@@ -218,13 +225,19 @@ def open_store(kind: StoreKind, device: torch.device, folder: Path) -> StateStor
 
 
 GIB, MIB = 2**30, 2**20
-DEVICE_SHARE, HOST_SHARE, DISK_SHARE = 0.5, 0.5, 0.8
+DEVICE_SHARE, HOST_SHARE, DISK_SHARE = 0.5, 0.5, 0.8  # of what is free, at most
 STORES: tuple[StoreKind, ...] = ("device", "host", "disk", "recompute")
 
 
 @dataclass(frozen=True)
 class FreeMemory:
-    """Bytes that are free for this process; `device` equals `host` where the host computes."""
+    """Bytes that are free for this process, its share of what processes have in common.
+
+    Attributes:
+        device: of its device; equals `host` where the host computes.
+        host: of the machine's memory, which the processes there share.
+        disk: of the disk, which all processes share.
+    """
 
     device: int
     host: int
@@ -238,7 +251,7 @@ class StatePlan:
     Attributes:
         store: the chosen store.
         num_chunks: of this process.
-        bytes_per_chunk: most that one state takes.
+        bytes_per_chunk: most that one state takes in the store.
         limit_bytes: most that the store may hold on this process; 0 for "recompute".
         reason: why this store.
     """
@@ -251,7 +264,7 @@ class StatePlan:
 
     def line(self) -> str:
         """Return what the user reads before the run."""
-        together = 0 if self.store == "recompute" else self.num_chunks * self.bytes_per_chunk
+        together = self.limit_bytes
         return (
             f"states of {self.num_chunks} chunks a process: {self.store} ({self.reason}); "
             f"{self.bytes_per_chunk / MIB:.3g} MiB each, {together / MIB:.4g} MiB kept"
@@ -265,7 +278,7 @@ class StatePlan:
 def plan_states(
     wanted: StoreKind | Literal["auto"],
     num_chunks: int,
-    bytes_per_chunk: int,
+    size: StateBytes,
     free: FreeMemory,
     limit_gib: float | None = None,
 ) -> StatePlan:
@@ -274,11 +287,10 @@ def plan_states(
     Args:
         wanted: "auto", or the store that the user asks for.
         num_chunks: chunks of the process that has most.
-        bytes_per_chunk: size of a state.
+        size: of a state.
         free: of the process that has least.
         limit_gib: the user's bound on states in memory (device or host); None: half of what is free.
     """
-    total = num_chunks * bytes_per_chunk
     memory = {"device": int(free.device * DEVICE_SHARE), "host": int(free.host * HOST_SHARE)}
     if limit_gib is not None:
         memory = {name: min(free_bytes, int(limit_gib * GIB)) for name, free_bytes in memory.items()}
@@ -289,18 +301,36 @@ def plan_states(
         "recompute": 0,
     }
     if wanted != "auto":
-        return StatePlan(
-            wanted, num_chunks, bytes_per_chunk, 0 if wanted == "recompute" else total, "as asked"
-        )
+        total = _total_bytes(wanted, num_chunks, size)
+        return StatePlan(wanted, num_chunks, _bytes_in(wanted, size), total, "as asked")
     for store in STORES[:-1]:
+        total = _total_bytes(store, num_chunks, size)
         if total <= limits[store]:
             reason = f"fits into {limits[store] / GIB:.3g} GiB"
-            return StatePlan(store, num_chunks, bytes_per_chunk, total, reason)
-    return StatePlan("recompute", num_chunks, bytes_per_chunk, 0, "nothing holds them")
+            return StatePlan(store, num_chunks, _bytes_in(store, size), total, reason)
+    return StatePlan("recompute", num_chunks, size.plain, 0, "nothing holds them")
 
 
-def free_memory(device: torch.device, folder: Path) -> FreeMemory:
-    """Return what is free now on the device, on the host, and on the disk of an existing folder."""
-    host = psutil.virtual_memory().available
+def _bytes_in(store: StoreKind, size: StateBytes) -> int:
+    return size.pinned if store == "host" else size.plain
+
+
+def _total_bytes(store: StoreKind, num_chunks: int, size: StateBytes) -> int:
+    """Return what a store holds at most: the pinned one has a chunk's new state beside its old one for a moment."""
+    if store == "recompute":
+        return 0
+    return (num_chunks + (store == "host")) * _bytes_in(store, size)
+
+
+def free_memory(device: torch.device, folder: Path, local_processes: int, processes: int) -> FreeMemory:
+    """Return this process's share of what is free now on device, host, and the disk of an existing folder.
+
+    Args:
+        device: this process's own.
+        folder: on a disk that all processes write to.
+        local_processes: processes on this machine.
+        processes: all of them.
+    """
+    host = psutil.virtual_memory().available // local_processes
     on_device = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host
-    return FreeMemory(on_device, host, shutil.disk_usage(folder).free)
+    return FreeMemory(on_device, host, shutil.disk_usage(folder).free // processes)

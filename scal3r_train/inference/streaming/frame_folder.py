@@ -1,4 +1,4 @@
-"""A folder that images are being written into: which of them are complete, in which order."""
+"""A folder that images are being written into: which of them are complete, and in which order."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from scal3r_train.data.index.source import in_order, is_image_name, record_of_im
 from scal3r_train.data.io.image_codec import read_image, read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
-IMAGES_PER_LOOK = 64
+IMAGES_PER_SCAN = 64
 
 # Size in bytes and time of the last change.
 FileState = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Blockade:
-    """An image that cannot be read, before which the folder's order cannot go on.
+class UnreadableImage:
+    """An image that cannot be read, so that images after it have to wait.
 
     Attributes:
         name: of its file.
@@ -34,10 +34,10 @@ class Blockade:
     reason: str
 
 
-class GrowingFolder:
+class FrameFolder:
     """Images of a folder in the order of `record_from_images`, each once it can be decoded.
 
-    A file is tried once its size and time are the same in two looks, or once a later image is there. Images after one
+    A file is tried once its size and time are the same in two scans, or once a later image is there. Images after one
     that cannot be read have to wait for it. Hidden files are none.
 
     Attributes:
@@ -46,7 +46,7 @@ class GrowingFolder:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin to watch an existing folder."""
+        """Begin with an existing folder, of which nothing is listed yet."""
         self._folder = folder.resolve()
         self._clock = clock
         self._files: dict[str, FileState] = {}
@@ -54,8 +54,8 @@ class GrowingFolder:
         self._last_change = clock()
         self._sizes: dict[str, tuple[int, int]] = {}
         self._names: list[str] = []
-        self._num_taken = 0
-        self._blocked: tuple[str, str] | None = None
+        self._num_fixed = 0
+        self._unreadable: tuple[str, str] | None = None
         self._is_closed = self._leaves_out_broken = False
         self.left_out: list[str] = []
 
@@ -70,20 +70,20 @@ class GrowingFolder:
         return self._clock() - self._last_change
 
     @property
-    def blockade(self) -> Blockade | None:
-        """The image that the latest look could not get past."""
-        if self._blocked is None:
+    def unreadable(self) -> UnreadableImage | None:
+        """The image that the latest scan could not get past."""
+        if self._unreadable is None:
             return None
-        name, reason = self._blocked
-        return Blockade(name, self._clock() - self._changed_at[name], reason)
+        name, reason = self._unreadable
+        return UnreadableImage(name, self._clock() - self._changed_at[name], reason)
 
     def record(self) -> SequenceRecord:
         """Return the complete images as a sequence; at least one is needed."""
         return record_of_images(self._folder, self._names, [self._sizes[name] for name in self._names])
 
-    def take(self, num_images: int) -> None:
+    def fix_order(self, num_images: int) -> None:
         """Fix the order of the first images: nothing is put between them any more."""
-        self._num_taken = max(self._num_taken, num_images)
+        self._num_fixed = max(self._num_fixed, num_images)
 
     def close(self, *, leave_out_broken: bool) -> None:
         """List the folder a last time: what is there now is all, and completely written.
@@ -93,8 +93,8 @@ class GrowingFolder:
         self._list()
         self._is_closed, self._leaves_out_broken = True, leave_out_broken
 
-    def look(self) -> int:
-        """Look for images, decode at most IMAGES_PER_LOOK new ones, and return how many are complete now and were not.
+    def scan(self) -> int:
+        """List the folder, decode at most IMAGES_PER_SCAN new ones, and return how many are complete now and were not.
 
         Raises:
             UserError: the folder is gone.
@@ -102,17 +102,17 @@ class GrowingFolder:
         unchanged = set(self._files) if self._is_closed else self._list()
         before = len(self._sizes)
         pending = self._pending()
-        names, self._blocked = self._names[: self._num_taken], None
+        names, self._unreadable = self._names[: self._num_fixed], None
         for place, name in enumerate(pending):
             if name not in self._sizes:
                 is_written = name in unchanged or place + 1 < len(pending)
-                if not is_written or len(self._sizes) - before == IMAGES_PER_LOOK:
+                if not is_written or len(self._sizes) - before == IMAGES_PER_SCAN:
                     break
-                if (reason := self._try(name)) is not None:
+                if (reason := self._decode(name)) is not None:
                     if self._leaves_out_broken:
                         self._leave_out(name, reason)
                         continue
-                    self._blocked = name, reason
+                    self._unreadable = name, reason
                     break
             names.append(name)
         self._names = names
@@ -141,18 +141,18 @@ class GrowingFolder:
 
     def _pending(self) -> list[str]:
         """Return files that are not taken, in order; those that have come too late are left out."""
-        taken = set(self._names[: self._num_taken])
+        taken = set(self._names[: self._num_fixed])
         ordered = in_order({*self._files, *taken} - set(self.left_out))
         if not taken:
             return ordered
-        last = self._names[self._num_taken - 1]
+        last = self._names[self._num_fixed - 1]
         place = ordered.index(last)
         for name in ordered[:place]:
             if name not in taken:
                 self._leave_out(name, f"it came after {last} had been taken")
         return [name for name in ordered[place + 1 :] if name not in taken]
 
-    def _try(self, name: str) -> str | None:
+    def _decode(self, name: str) -> str | None:
         """Decode an image and note its size; return what is wrong with it."""
         path = self._folder / name
         try:

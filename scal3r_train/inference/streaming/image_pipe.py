@@ -1,4 +1,4 @@
-"""Images through a pipe, one after another without anything in between, cut apart and written as files.
+"""Images that come through a pipe one after another, cut apart and written into a folder as files.
 
 JPEG (ITU-T T.81: markers, segments with their length, entropy-coded data up to the next marker), PNG (chunks with
 their length up to IEND) and binary PPM or PGM of 8 bits (Netpbm). This is what `ffmpeg -f image2pipe` writes with
@@ -45,7 +45,7 @@ def split_images(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         CutOffError: the stream ends inside an image.
         UserError: the stream holds something else.
     """
-    data = _Bytes(stream)
+    data = _StreamBuffer(stream)
     num_images = 0
     while data.skip(BETWEEN_IMAGES):
         data.need(2)
@@ -57,7 +57,7 @@ def split_images(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         elif start in (b"P5", b"P6"):
             suffix, end = ".ppm", _pnm_end(data, num_images)
         else:
-            raise _foreign(num_images, start)
+            raise _not_an_image(num_images, start)
         yield suffix, data.take(end)
         num_images += 1
 
@@ -123,7 +123,7 @@ class Spool(threading.Thread):
                 path.write_bytes(image)
 
 
-class _Bytes:
+class _StreamBuffer:
     """The part of a stream that has been read and not taken."""
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -171,13 +171,13 @@ class _Bytes:
         return int.from_bytes(self.buffer[start : start + num_bytes], "big")
 
 
-def _jpeg_end(data: _Bytes, number: int) -> int:
+def _jpeg_end(data: _StreamBuffer, number: int) -> int:
     at = len(JPEG_START)
     while True:
         data.need(at + 2)
         fill, marker = data.buffer[at], data.buffer[at + 1]
         if fill != JPEG_FILL:
-            raise _foreign(number, bytes(data.buffer[at : at + 2]))
+            raise _not_an_image(number, bytes(data.buffer[at : at + 2]))
         if marker == JPEG_END:
             return at + 2
         if marker == JPEG_FILL:
@@ -190,7 +190,7 @@ def _jpeg_end(data: _Bytes, number: int) -> int:
                 at = _scan_end(data, at)
 
 
-def _scan_end(data: _Bytes, at: int) -> int:
+def _scan_end(data: _StreamBuffer, at: int) -> int:
     """Return where the marker after entropy-coded data is: stuffed zeros and restarts belong to the data."""
     while True:
         at = data.find(b"\xff", at)
@@ -204,7 +204,7 @@ def _scan_end(data: _Bytes, at: int) -> int:
             return at
 
 
-def _png_end(data: _Bytes) -> int:
+def _png_end(data: _StreamBuffer) -> int:
     at = len(PNG_START)
     while True:
         length = data.number(at, 4)
@@ -215,10 +215,10 @@ def _png_end(data: _Bytes) -> int:
             return at
 
 
-def _pnm_end(data: _Bytes, number: int) -> int:
+def _pnm_end(data: _StreamBuffer, number: int) -> int:
     while (header := PNM_HEADER.match(data.buffer[:MAX_PNM_HEADER])) is None:
         if len(data.buffer) >= MAX_PNM_HEADER:
-            raise _foreign(number, bytes(data.buffer[:2]))
+            raise _not_an_image(number, bytes(data.buffer[:2]))
         data.need(len(data.buffer) + 1)
     words = PNM_COMMENT.sub(b" ", header[0]).split()
     width, height, largest = map(int, words[1:])
@@ -227,7 +227,7 @@ def _pnm_end(data: _Bytes, number: int) -> int:
     return header.end() + width * height * (3 if words[0] == b"P6" else 1)
 
 
-def _foreign(number: int, found: bytes) -> UserError:
+def _not_an_image(number: int, found: bytes) -> UserError:
     return UserError(
         f"image {number} of the pipe is neither JPEG, PNG nor binary PPM (found {found!r}); "
         "with ffmpeg: -f image2pipe -c:v png -"

@@ -1,23 +1,18 @@
 """Reconstruction while images arrive: `scal3r reconstruct INPUT OUT --follow` (docs/follow.md).
 
-INPUT is a folder that grows, or `-`: images through a pipe, which are written into a folder that grows. Chunks are
-those of a reconstruction of the whole video, each predicted as soon as its last frame is there
-(network/online_memory.py) and joined to the one before it (incremental_scene.py).
-
-Why following ends: a file named STOP, the end of the pipe, a signal, nothing new.
+INPUT is a folder that images are being written into, or `-`: images through a pipe, which are written into such a
+folder. Chunks are those of a reconstruction of the whole video, each predicted as soon as its last frame is there
+(network/online_memory.py) and joined to the one before it (incremental_scene.py), until the stream ends
+(stream_end.py).
 """
 
 from __future__ import annotations
 
 import io
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
 from scal3r_train.inference.alignment.seam import Seam
@@ -29,72 +24,22 @@ from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.rank_work import with_what_is_known
 from scal3r_train.inference.reconstruct import load_reported, outcome_line, reconstruct, refuse_missing_heads
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.inference.streaming.frame_folder import GrowingFolder
+from scal3r_train.inference.streaming.frame_folder import FrameFolder
 from scal3r_train.inference.streaming.image_pipe import Spool
 from scal3r_train.inference.streaming.incremental_scene import IncrementalScene
-from scal3r_train.model.load_model import checkpoint_sha256, load_model
+from scal3r_train.inference.streaming.stream_end import EndCheck, StreamEnd, stop_signals
+from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.process import current_process, joined_processes
 from scal3r_train.scene.folder import discard_scene_folder, refuse_occupied
 from scal3r_train.scene.scene import Scene, load_scene
 
 STOP_NAME = "STOP"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Why following ends.
-
-    Attributes:
-        reason: for the user and scene.json.
-        error: raised once what is there has been written.
-        may_refine: whether there is time to reconstruct all frames again.
-        takes_rest: whether images that are there and have not been looked at still count.
-    """
-
-    reason: str
-    error: UserError | None = None
-    may_refine: bool = True
-    takes_rest: bool = True
-
-
-class SignalRequest:
-    """Whether SIGINT or SIGTERM has asked to end.
-
-    Attributes:
-        ending: set by the first signal; a second one interrupts at once.
-    """
-
-    def __init__(self) -> None:
-        self.ending: Ending | None = None
-
-    def note(self, number: int, _frame: FrameType | None = None) -> None:
-        """Remember a signal."""
-        if self.ending is not None:
-            raise KeyboardInterrupt
-        self.ending = Ending(signal.Signals(number).name, may_refine=False)
-
-
-@contextmanager
-def listening_for_signals() -> Iterator[SignalRequest]:
-    """Let SIGINT and SIGTERM ask for an end while the body runs; in the main thread only."""
-    request = SignalRequest()
-    before = {number: signal.signal(number, request.note) for number in SIGNALS}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 PIPE_NAME = "-"
-
-AskedToEnd = Callable[[], Ending | None]
 
 
 def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequence[str]) -> int:
-    """Follow `source` until it ends, a scene at `output` from the first chunk on, and return the exit code.
+    """Reconstruct the stream `source` until it ends, a scene at `output` from the first chunk on; return the exit code.
 
     Raises:
         UserError: for whatever the user can mend; frames before the mistake are in the scene then.
@@ -109,34 +54,34 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
         spool = _open_pipe(output, recipe) if source == PIPE_NAME else None
         folder = Path(source) if spool is None else spool.folder
         _refuse_no_folder(folder)
-        model = load_model(recipe.model.checkpoint, process.device, recipe.model.memory)
+        model = load_model_as_set(recipe.model, process.device)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint)
-        with listening_for_signals() as request:
+        with stop_signals() as stop_signal:
             if spool is not None:
                 spool.start()
 
-            def asked_to_end() -> Ending | None:
+            def end_check() -> StreamEnd | None:
                 if spool is not None and spool.has_ended:
-                    return Ending("the pipe has ended", spool.error)
-                return request.ending
+                    return StreamEnd("the pipe has ended", spool.error)
+                return stop_signal.end
 
-            scene = follow(folder, model, recipe, output, model_sha256, asked_to_end)
+            scene = reconstruct_stream(folder, model, recipe, output, model_sha256, end_check)
         sys.stdout.write(f"{outcome_line(output, scene.info)}\n")
     return 0
 
 
-def follow(
+def reconstruct_stream(
     folder: Path,
     model: Scal3RModel,
     recipe: ReconstructionRecipe,
     output: Path,
     model_sha256: str | None = None,
-    asked_to_end: AskedToEnd = lambda: None,
+    end_check: EndCheck = lambda: None,
 ) -> Scene:
-    """Reconstruct a growing folder of images chunk by chunk until it ends, and return the scene.
+    """Reconstruct a folder into which images are written, chunk by chunk until the stream ends; return the scene.
 
     It ends when a file named STOP is in the folder, when `recipe.follow.idle_s` seconds brought nothing new, when
-    `recipe.input` wants no more frames, or when the caller asks.
+    `recipe.input` wants no more frames, or when `end_check` says so.
 
     Args:
         folder: of images.
@@ -144,7 +89,7 @@ def follow(
         recipe: all settings.
         output: the scene folder; valid whenever it exists.
         model_sha256: names the checkpoint in scene.json.
-        asked_to_end: is asked between two chunks, and while waiting.
+        end_check: is asked between two chunks, and while waiting.
 
     Raises:
         UserError: the settings cannot be used, no image came, one stayed unreadable for `idle_s`, or a prediction is
@@ -155,25 +100,25 @@ def follow(
     refuse_occupied(output, overwrite=recipe.export.overwrite)
     _refuse_no_folder(folder)
     refuse_missing_heads(model, recipe)
-    follower = _Follower(folder, model, recipe, output, model_sha256, asked_to_end)
+    stream = _Stream(folder, model, recipe, output, model_sha256, end_check)
     try:
-        ending = follower.run()
+        end = stream.run()
     except BaseException:
         discard_scene_folder(output)
         raise
-    if ending.error is not None:
-        raise ending.error
-    sys.stderr.write(f"followed to the end: {ending.reason}\n")
-    if recipe.follow.refine and ending.may_refine:
+    if end.error is not None:
+        raise end.error
+    sys.stderr.write(f"followed to the end: {end.reason}\n")
+    if recipe.follow.refine and end.may_refine:
         export = recipe.export.model_copy(update={"overwrite": True})
         whole = recipe.model_copy(update={"export": export})
-        reconstruct(follower.folder.record(), model, whole, output, model_sha256)
+        reconstruct(stream.folder.record(), model, whole, output, model_sha256)
         return load_scene(output)
     return load_reported(output, recipe)
 
 
-class _Follower:
-    """Turns the images of a folder into chunks of a growing scene."""
+class _Stream:
+    """Turns the images of a folder into the chunks of a scene, one after another."""
 
     def __init__(
         self,
@@ -182,73 +127,73 @@ class _Follower:
         recipe: ReconstructionRecipe,
         output: Path,
         model_sha256: str | None,
-        asked_to_end: AskedToEnd,
+        end_check: EndCheck,
     ) -> None:
-        self.folder = GrowingFolder(folder)
-        self._path, self._model, self._recipe, self._asked = folder, model, recipe, asked_to_end
+        self.folder = FrameFolder(folder)
+        self._path, self._model, self._recipe, self._end_check = folder, model, recipe, end_check
         self._stages = Stages(visible=False)
         chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
         self._scene = IncrementalScene(output, recipe, model_sha256, self._stages, chunk_runner.device)
         self._memory = OnlineMemory(chunk_runner, recipe.schedule.frames_per_pass)
         self._video: Video | None = None
 
-    def run(self) -> Ending:
-        """Follow to the end; the scene is complete then, if there is one."""
-        ending: Ending | None = None
+    def run(self) -> StreamEnd:
+        """Reconstruct to the end of the stream; the scene is complete then, if there is one."""
+        end: StreamEnd | None = None
         while True:
-            if ending is None and (ending := self._asked_to_end()) is not None:
-                self.folder.close(leave_out_broken=ending.error is None)
-            num_new = self.folder.look() if ending is None or ending.takes_rest else 0
+            if end is None and (end := self._requested_end()) is not None:
+                self.folder.close(leave_out_broken=end.error is None)
+            num_new = self.folder.scan() if end is None or end.takes_rest else 0
             if num_new and self.folder.num_images > self._recipe.input.start:
                 self._video = Video.choose(self.folder.record(), self._recipe.input, self._model.config)
-            elif not num_new and ending is None and (ending := self._given_up()) is not None:
-                self.folder.close(leave_out_broken=ending.error is None)
+            elif not num_new and end is None and (end := self._idle_end()) is not None:
+                self.folder.close(leave_out_broken=end.error is None)
                 continue
-            is_all = ending is not None and not num_new
-            if self._add_chunk(ending if is_all else None) or num_new:
+            is_all = end is not None and not num_new
+            if self._add_chunk(end if is_all else None) or num_new:
                 continue
-            if ending is not None:
-                self._finish(ending)
-                return ending
+            if end is not None:
+                self._finish(end)
+                return end
             time.sleep(self._recipe.follow.poll_s)
 
-    def _asked_to_end(self) -> Ending | None:
-        """Return the ending that somebody asks for."""
+    def _requested_end(self) -> StreamEnd | None:
+        """Return the end that the STOP file, the recipe or `end_check` asks for."""
         if (self._path / STOP_NAME).exists():
-            return Ending(f"{self._path / STOP_NAME} is there")
+            return StreamEnd(f"{self._path / STOP_NAME} is there")
         wanted, video = self._recipe.input, self._video
         if wanted.stop is not None and self.folder.num_images >= wanted.stop:
-            return Ending("input.stop is reached", takes_rest=False)
+            return StreamEnd("input.stop is reached", takes_rest=False)
         if video is not None and wanted.max_frames is not None and video.num_frames >= wanted.max_frames:
-            return Ending("input.max_frames is reached", takes_rest=False)
-        return self._asked()
+            return StreamEnd("input.max_frames is reached", takes_rest=False)
+        return self._end_check()
 
-    def _given_up(self) -> Ending | None:
-        """Return the ending after `idle_s` seconds without anything new, or with an image that cannot be read."""
-        idle_s, blockade = self._recipe.follow.idle_s, self.folder.blockade
+    def _idle_end(self) -> StreamEnd | None:
+        """Return the end after `idle_s` seconds without anything new, or with an image that cannot be read."""
+        idle_s, unreadable = self._recipe.follow.idle_s, self.folder.unreadable
         if idle_s is None:
             return None
-        if blockade is not None and blockade.unchanged_s >= idle_s:
+        if unreadable is not None and unreadable.unchanged_s >= idle_s:
             advice = (
                 "frames before it are in the scene" if self.folder.num_images else "no frame is before it"
             )
-            return Ending(
-                f"{blockade.name} cannot be read",
-                UserError(f"{blockade.reason} ({idle_s:g} s after it last changed); {advice}"),
+            return StreamEnd(
+                f"{unreadable.name} cannot be read",
+                UserError(f"{unreadable.reason} ({idle_s:g} s after it last changed); {advice}"),
             )
-        return Ending(f"nothing new in {idle_s:g} s") if self.folder.idle_s >= idle_s else None
+        return StreamEnd(f"nothing new in {idle_s:g} s") if self.folder.idle_s >= idle_s else None
 
-    def _add_chunk(self, ending: Ending | None) -> bool:
+    def _add_chunk(self, end: StreamEnd | None) -> bool:
         """Predict and publish the next chunk if its frames are there; after the end it may be a short one."""
         if self._video is None:
             return False
         schedule, number = self._recipe.schedule, self._scene.num_chunks
         ranges = chunk_ranges(self._video.num_frames, schedule.chunk_size, schedule.overlap)
-        if number >= len(ranges) or (len(ranges[number]) < schedule.chunk_size and ending is None):
+        if number >= len(ranges) or (len(ranges[number]) < schedule.chunk_size and end is None):
             return False
         start = time.perf_counter()
         frames = ranges[number]
-        self.folder.take(self._video.frame_indices[frames.stop - 1] + 1)
+        self.folder.fix_order(self._video.frame_indices[frames.stop - 1] + 1)
         with self._stages.stage("read"):
             images = self._video.images(frames)
         with self._stages.stage("predict"):
@@ -256,26 +201,26 @@ class _Follower:
         prediction = with_what_is_known(prediction, number, self._video, frames)
         seam = self._scene.add(prediction, frames, self._video)
         self._video.close()
-        is_last = ending is not None and number == len(ranges) - 1
-        self._publish(ending if is_last else None)
+        is_last = end is not None and number == len(ranges) - 1
+        self._publish(end if is_last else None)
         sys.stderr.write(f"{_chunk_line(number, frames, time.perf_counter() - start, seam)}\n")
         return True
 
-    def _finish(self, ending: Ending) -> None:
+    def _finish(self, end: StreamEnd) -> None:
         """Mark the scene as complete, and say what the user should know of the input."""
         if self._scene.num_chunks == 0:
             nothing = UserError(
-                f"no frame came into {self._path} ({ending.reason}); check the path and input.start"
+                f"no frame came into {self._path} ({end.reason}); check the path and input.start"
             )
-            raise ending.error or nothing
+            raise end.error or nothing
         if not self._scene.is_complete:
-            self._publish(ending)
+            self._publish(end)
         if self._video is not None:
             sys.stderr.write("".join(f"{line}\n" for line in self._video.notes))
 
-    def _publish(self, ending: Ending | None) -> None:
+    def _publish(self, end: StreamEnd | None) -> None:
         assert self._video is not None
-        self._scene.publish(self._video, None if ending is None else ending.reason, self.folder.left_out)
+        self._scene.publish(self._video, None if end is None else end.reason, self.folder.left_out)
 
 
 def _chunk_line(number: int, frames: range, seconds: float, seam: Seam | None) -> str:

@@ -10,7 +10,7 @@ from scal3r_train.config import StrictModel
 
 
 class StreamingSettings(StrictModel):
-    """Reconstructing while images arrive; read with `--follow` only."""
+    """Reconstruction while images arrive; used with `--follow` only."""
 
     idle_s: float | None = Field(
         30.0, gt=0, description="End when nothing new came for so many seconds; null: wait without end."

@@ -1,1 +1,13 @@
-"""From a scene folder to the files of other programs, one format a file."""
+"""A scene in the formats of other programs: `scal3r export` (docs/export.md). Where to look:
+
+export_scene.py  the command, and the list of formats
+options.py       what a user may choose
+source.py        the scene that is exported; PLY
+kept_points.py   which points stay
+images.py        names of the input images, and the images themselves
+output.py        the file or folder that is written
+colmap.py        COLMAP's sparse model
+nerfstudio.py    transforms.json
+glb.py           binary glTF
+trajectory.py    TUM and KITTI
+"""

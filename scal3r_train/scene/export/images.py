@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.known_cameras import with_cameras
 from scal3r_train.data.index.source import IMAGE_SUFFIXES
 from scal3r_train.data.io.frame_files import VIDEO_FRAME
 from scal3r_train.data.io.frame_io import read_frame_image
 from scal3r_train.data.io.image_codec import EXIF_ORIENTATION
+from scal3r_train.data.known_cameras import with_cameras
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.scene.export.source import ExportSource
 
@@ -127,7 +127,7 @@ def _write_images(source: ExportSource, names: list[str], folder: Path) -> None:
 
 
 def _record(source: ExportSource) -> SequenceRecord:
-    """Return the input again, with the lens that the reconstruction was told of."""
+    """Return the input again, with the lens that the reconstruction undid."""
     record = source.cameras.input_record(source.images_root)
     path = _cameras_file(source)
     if path is None:

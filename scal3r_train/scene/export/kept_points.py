@@ -1,10 +1,7 @@
-"""The points of a scene that an export keeps, block by block: above a confidence, one per voxel, at most so many.
+"""Which points of a scene an export keeps: above a confidence, one per voxel, at most so many; read block by block.
 
-Shapes: n points of a block.
-
-Which points of a large cloud stay, by the rules of `point_cloud.thin`, in memory that does not grow with the cloud.
-
-The points' voxel hashes are spread over buckets of consecutive hashes in a temporary file; one bucket is thinned at a
+The rules for voxels and for the bound are those of `point_cloud.thin`, in memory that does not grow with the cloud: the
+points' voxel hashes are spread over buckets of consecutive hashes in a temporary file, and one bucket is thinned at a
 time, in ascending order, so that the draw of `max_points` can stop early. What is kept of a point is one bit.
 
 Shapes: N points of the whole cloud, n of a part of it.

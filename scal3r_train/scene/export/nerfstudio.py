@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from scal3r_train.data.io.frame_files import VIDEO_FRAME
-from scal3r_train.scene.export import ply
 from scal3r_train.scene.export.images import IMAGES_NAME, image_names, put_images
 from scal3r_train.scene.export.source import ExportSource
 
@@ -46,7 +45,7 @@ def write(source: ExportSource, folder: Path) -> str:
         "frames": frames,
     }
     (folder / "transforms.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    points = ply.write(source, folder / POINTS_NAME)
+    points = source.write_ply(folder / POINTS_NAME)
     put_images(source, names, folder)
     return f"{len(names)} images, {points}"
 

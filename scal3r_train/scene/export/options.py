@@ -1,4 +1,4 @@
-"""What a user may choose about an export."""
+"""The options of `scal3r export`: which points, which images, how written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scal3r_train.config import StrictModel
 
 
 class ExportOptions(StrictModel):
-    """Options of `scal3r export`; which of them a format heeds is listed in `run.py`."""
+    """Options of `scal3r export`; which of them a format heeds is listed in `export_scene.py`."""
 
     min_confidence: float | None = Field(None, ge=0, description="Points below this confidence are left out.")
     min_confidence_ratio: float | None = Field(

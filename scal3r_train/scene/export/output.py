@@ -1,4 +1,4 @@
-"""Where an export goes: a file or a folder that appears whole or not at all and replaces nothing by chance."""
+"""Where an export goes: a file or a folder that appears whole or not at all and never replaces other things."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 from scal3r_train.scene.export.kept_points import kept_points
 from scal3r_train.scene.export.options import ExportOptions
 from scal3r_train.scene.folder import read_steady
-from scal3r_train.scene.ply import PlyReader
+from scal3r_train.scene.ply import PlyReader, PlyWriter
 from scal3r_train.scene.scene import SceneCameras, open_scene
 
 
@@ -24,7 +24,7 @@ class ExportSource:
         folder: the scene folder.
         cameras: of the scene.
         options: what the user chose.
-        notes: what the user should know, one line each; grows.
+        notes: what the user should know, one line each; added to while writing.
     """
 
     folder: Path
@@ -58,3 +58,12 @@ class ExportSource:
     def points(self, folder: Path) -> Iterator[np.ndarray]:
         """Yield the points that the options leave in blocks of `ply.VERTEX`; `folder` takes a temporary file."""
         return kept_points(self._points, self.options, folder)
+
+    def write_ply(self, path: Path) -> str:
+        """Write the points that the options leave as a PLY file of the scene's layout; return its contents in words."""
+        with path.open("wb") as file:
+            writer = PlyWriter(file)
+            for vertices in self.points(path.parent):
+                writer.append(vertices)
+            writer.finish()
+        return f"{writer.num_points} points"

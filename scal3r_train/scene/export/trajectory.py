@@ -1,7 +1,4 @@
-"""The trajectory in TUM's format, the scene's own file: `timestamp tx ty tz qx qy qz qw`, world_from_cam.
-
-The trajectory in KITTI's format: a line per frame, the rows of first_cam_from_cam [3, 4]; no times.
-"""
+"""The trajectory alone, in TUM's format (which is the scene's own) and in KITTI's."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ from scal3r_train.scene.scene import TRAJECTORY_NAME
 
 
 def write_tum(source: ExportSource, path: Path) -> str:
-    """Write the file; return its contents in words."""
+    """Write lines `timestamp tx ty tz qx qy qz qw` of world_from_cam, as in the scene folder; return them in words."""
     path.write_bytes(read_steady(source.folder, (source.folder / TRAJECTORY_NAME).read_bytes))
     return f"{len(source.cameras.frames)} poses"
 
 
 def write_kitti(source: ExportSource, path: Path) -> str:
-    """Write the file; return its contents in words."""
+    """Write a line per frame, the rows of first_cam_from_cam [3, 4], without times; return them in words."""
     world_from_cam = source.cameras.world_from_cam
     first_from_world = world_from_cam[:1, :, :3].mT
     rotation = first_from_world @ world_from_cam[:, :, :3]

@@ -87,7 +87,6 @@ def bars(
     label: str,
     *,
     is_log: bool = False,
-    unit: str = "",
     limits: tuple[float, float] | None = None,
     base: float | None = None,
 ) -> Html:
@@ -116,7 +115,7 @@ def bars(
     ]
     return tag(
         "figure",
-        picture(frame(x, y, "seam before chunk", unit), *drawn, height=HEIGHT, label=label),
+        picture(frame(x, y, "seam before chunk"), *drawn, height=HEIGHT, label=label),
         tag("figcaption", label),
     )
 

@@ -1,7 +1,4 @@
-"""What one browser window sees, drawn by a thread of its own: slow work waits until nothing was set for a moment.
-
-What the viewer draws of cameras: frusta, trajectory, loops, ground truth. Shapes: S frames, L lines.
-"""
+"""One browser window of the viewer, drawn by a thread of its own; slow work waits until nothing was set for a while."""
 
 from __future__ import annotations
 
@@ -13,136 +10,29 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import roma
-import torch
 from PIL import Image
 
 from scal3r_train.config import UserError
-from scal3r_train.scene.visualization.colours import ACCEPTED, REJECTED, TRUTH
+from scal3r_train.scene.visualization.camera_drawing import (
+    Frustum,
+    draw_cameras,
+    draw_frustum,
+    pose_of,
+    vertical_fov,
+)
 from scal3r_train.scene.visualization.controls import Actions, Controls
-from scal3r_train.scene.visualization.viewed_scene import EXTENT, ViewedScene
+from scal3r_train.scene.visualization.viewed_scene import ViewedScene
 
 if TYPE_CHECKING:
-    from viser import CameraFrustumHandle, ClientHandle, SceneApi
+    from viser import ClientHandle
 
-    from scal3r_train.scene.visualization.controls import Controls
-
-
-THUMBNAIL_SIDE = 128
-MAX_FRUSTA = 400
-FRUSTUM_STEPS = 3.0  # length of a frustum in steps between cameras
-SMALLEST_FRUSTUM, LARGEST_FRUSTUM = EXTENT / 80, EXTENT / 20
-GAMMA = 2.2
-LINE_WIDTH, THIN = 3.0, 2.0
-CURRENT = (255, 255, 255)
-
-
-def draw_cameras(scene: SceneApi, shown: ViewedScene, controls: Controls) -> None:
-    """Draw everything but the points, anew."""
-    scene.remove_by_name("/cameras")
-    first, last = controls.chunks.value
-    chosen = (shown.chunk_of_frame >= first) & (shown.chunk_of_frame <= last)
-    if controls.path.value:
-        starts, colours = trajectory_lines(shown, chosen)
-        _lines(scene, "/cameras/trajectory", starts, colours, LINE_WIDTH)
-    if controls.loops.value:
-        _lines(scene, "/cameras/loops", *loop_lines(shown), THIN)
-    if controls.truth.value and shown.truth is not None:
-        places = shown.true_world_from_cam[:, :, 3]
-        lines = np.stack([places[:-1], places[1:]], axis=1)
-        colours = np.broadcast_to(np.array(TRUTH, np.uint8), lines.shape)
-        _lines(scene, "/cameras/truth", lines, colours, THIN)
-    if controls.frusta.value:
-        numbers = np.flatnonzero(chosen)[:: int(controls.every.value)]
-        for number in numbers[:: max(1, -(-len(numbers) // MAX_FRUSTA))].tolist():
-            image = shown.images.small(number, THUMBNAIL_SIDE) if controls.thumbnails.value else None
-            colour = tuple(shown.chunk_colours[shown.chunk_of_frame[number]].tolist())
-            draw_frustum(
-                scene, f"/cameras/frusta/{number}", shown, number, colour, controls.frustum_size.value, image
-            )
-
-
-def draw_frustum(
-    scene: SceneApi,
-    name: str,
-    shown: ViewedScene,
-    frame: int,
-    colour: tuple[int, int, int],
-    size: float,
-    image: np.ndarray | None,
-) -> CameraFrustumHandle:
-    """Draw the camera of one frame."""
-    height, width = shown.scene.frames[frame].image_hw
-    wxyz, position = pose_of(shown.world_from_cam[frame])
-    return scene.add_camera_frustum(
-        name,
-        fov=vertical_fov(shown, frame),
-        aspect=width / height,
-        scale=size * min(max(FRUSTUM_STEPS * shown.step, SMALLEST_FRUSTUM), LARGEST_FRUSTUM),
-        thickness=1.5,
-        thickness_units="screen",
-        color=colour,
-        image=image,
-        wxyz=wxyz,
-        position=position,
-    )
-
-
-def vertical_fov(shown: ViewedScene, frame: int) -> float:
-    """Return the vertical field of view of a frame in radians."""
-    return float(
-        2 * np.arctan2(shown.scene.frames[frame].image_hw[0] / 2, float(shown.scene.intrinsics[frame, 1, 1]))
-    )
-
-
-def pose_of(world_from_cam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return quaternion wxyz [4] and position [3] of a pose [3, 4]."""
-    quaternion_xyzw = roma.rotmat_to_unitquat(torch.from_numpy(world_from_cam[:, :3].copy()))
-    return roma.quat_xyzw_to_wxyz(quaternion_xyzw).numpy(), world_from_cam[:, 3].copy()
-
-
-def trajectory_lines(shown: ViewedScene, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return lines [L, 2, 3] between consecutive chosen frames and their colours [L, 2, 3] uint8; tears are gaps."""
-    places = shown.world_from_cam[:, :, 3]
-    keep = chosen[:-1] & chosen[1:]
-    for number in shown.scene.info.breaks:
-        start = shown.scene.info.provided_frames[number][0]
-        keep[start - 1] = False
-    first = np.flatnonzero(keep)
-    colours = shown.chunk_colours[shown.chunk_of_frame]
-    return (
-        np.stack([places[first], places[first + 1]], axis=1),
-        np.stack([colours[first], colours[first + 1]], axis=1),
-    )
-
-
-def loop_lines(shown: ViewedScene) -> tuple[np.ndarray, np.ndarray]:
-    """Return a line [L, 2, 3] for every loop and its colours [L, 2, 3] uint8."""
-    places, ends, colours = shown.world_from_cam[:, :, 3], [], []
-    for loop in shown.scene.info.loops:
-        frames = [frame for frame in loop.get("frames", ()) if 0 <= frame < len(places)]
-        if len(frames) == 2:
-            ends.append(places[frames])
-            colours.append(ACCEPTED if loop.get("accepted") else REJECTED)
-    lines = np.array(ends, np.float64).reshape(-1, 2, 3)
-    return lines, np.repeat(np.array(colours, np.uint8).reshape(-1, 1, 3), 2, axis=1)
-
-
-def _lines(scene: SceneApi, name: str, lines: np.ndarray, colours: np.ndarray, width: float) -> None:
-    if len(lines):
-        # viser takes the colours of lines for light, not for sRGB as it does elsewhere, and would show them pale.
-        colours = np.round(255 * (colours / 255) ** GAMMA).astype(np.uint8)
-        scene.add_line_segments(
-            name, lines.astype(np.float32), colours, thickness=width, thickness_units="screen"
-        )
-
-
-SLOW = {"points", "view"}  # what waits until nothing was set for REST_S, but never longer than LONGEST_REST_S
-REST_S, LONGEST_REST_S = 0.15, 1.0
-LOOK_S = 2.0  # how often the folder is looked at
+SLOW = {"points", "view"}  # what waits until nothing was set for REST_S, but never longer than MAX_REST_S
+REST_S, MAX_REST_S = 0.15, 1.0
+POLL_S = 2.0  # how often the folder is checked for a newer scene
 PICTURE_SIDE = 320
 MILLION = 1_000_000
 SCREENSHOT_HW = (1080, 1920)
+CURRENT = (255, 255, 255)  # colour of the frame that is chosen
 SAME_SHARE = 0.9  # of the points in view that are sent already, above which a look changes nothing
 POINT_SIZE = 0.9  # of the distance between points
 
@@ -175,13 +65,13 @@ class ClientView:
         self._is_playing = False
         self._is_open = True
         self._controls = self._build(shown())
-        client.camera.on_update(lambda _: self._tell("view"))
+        client.camera.on_update(lambda _: self._request("view"))
         threading.Thread(target=self._work, daemon=True).start()
-        self._tell("points", "cameras", "frame")
+        self._request("points", "cameras", "frame")
 
     def refresh(self) -> None:
         """Draw everything again, for another scene."""
-        self._tell("panel", "points", "cameras", "frame")
+        self._request("panel", "points", "cameras", "frame")
 
     def close(self) -> None:
         """Stop drawing."""
@@ -193,16 +83,17 @@ class ClientView:
         self._client.gui.configure_theme(dark_mode=True, show_share_button=False, show_logo=False)
         self._client.scene.set_background_image(np.full((2, 2, 3), (16, 20, 27), np.uint8))
         actions = Actions(
-            points=lambda: self._tell("points"),
-            cameras=lambda: self._tell("cameras"),
-            frame=lambda: self._tell("frame"),
+            points=lambda: self._request("points"),
+            cameras=lambda: self._request("cameras"),
+            frame=lambda: self._request("frame"),
             play=self._play,
             screenshot=self._save_screenshot,
             reload=self._read_again,
         )
         return Controls(self._client.gui, shown, actions)
 
-    def _tell(self, *what: str) -> None:
+    def _request(self, *what: str) -> None:
+        """Have something drawn again by the window's thread."""
         with self._changed:
             now = time.monotonic()
             if SLOW & set(what):
@@ -216,8 +107,8 @@ class ClientView:
         while self._is_open:
             with self._changed:
                 if not self._todo:
-                    self._changed.wait(LOOK_S)
-                rest = min(self._latest + REST_S, self._first + LONGEST_REST_S) - time.monotonic()
+                    self._changed.wait(POLL_S)
+                rest = min(self._latest + REST_S, self._first + MAX_REST_S) - time.monotonic()
                 todo = self._todo if rest <= 0 else self._todo - SLOW
                 self._todo = self._todo - todo
             if not self._is_open:
@@ -304,7 +195,7 @@ class ClientView:
         """Draw the camera of the frame that is chosen, and its image; look through it if asked to."""
         controls, client = self._controls, self._client
         frame = min(int(controls.frame.value), len(shown.world_from_cam) - 1)
-        image = shown.images.small(frame, PICTURE_SIDE)
+        image = shown.images.of(frame, PICTURE_SIDE)
         controls.picture.visible = image is not None
         if image is not None:
             controls.picture.image = image
@@ -315,11 +206,10 @@ class ClientView:
                 client.camera.wxyz, client.camera.position = wxyz, position
                 client.camera.fov = vertical_fov(shown, frame)
         else:
-            draw_frustum(
-                client.scene, "/frame", shown, frame, CURRENT, 1.5 * controls.frustum_size.value, image
-            )
+            frustum = Frustum(frame, CURRENT, 1.5 * controls.frustum_size.value, image)
+            draw_frustum(client.scene, "/frame", shown, frustum)
         if controls.so_far.value:
-            self._tell("points")
+            self._request("points")
 
     def _play(self) -> None:
         with self._changed:
@@ -333,7 +223,7 @@ class ClientView:
             controls = self._controls
             last = len(self._shown().world_from_cam) - 1
             controls.frame.value = 0 if controls.frame.value >= last else int(controls.frame.value) + 1
-            self._tell("frame")
+            self._request("frame")
             time.sleep(1 / controls.speed.value)
 
     def _save_screenshot(self) -> None:

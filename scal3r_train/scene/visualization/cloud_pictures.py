@@ -121,7 +121,7 @@ def _spacing(scene: Scene) -> float:
 
 
 def _overview(view: View, points: np.ndarray, cameras: np.ndarray) -> np.ndarray:
-    """Return observer_from_world [3, 4] of somebody who sees all of the trajectory from the side and above."""
+    """Return observer_from_world [3, 4] of an observer who sees all of the trajectory from the side and above."""
     places = view.places(np.concatenate([cameras, np.quantile(points, [0.1, 0.9], axis=0)]))
     low, high = places.min(0), places.max(0)
     middle = view.origin + (low + high) / 2 @ view.axes
@@ -134,7 +134,7 @@ def _overview(view: View, points: np.ndarray, cameras: np.ndarray) -> np.ndarray
 
 
 def _behind(scene: Scene, view: View, frame: int) -> np.ndarray:
-    """Return observer_from_world [3, 4] of somebody behind and above a camera, looking where it looks."""
+    """Return observer_from_world [3, 4] of an observer behind and above a camera, looking where it looks."""
     camera = scene.world_from_cam[frame].numpy()
     own = frame_of_point(scene) == frame
     seen = scene.positions[own] if own.any() else scene.positions

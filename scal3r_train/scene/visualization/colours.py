@@ -1,4 +1,4 @@
-"""Which chunk every frame and point is from, and the colours of chunks, confidences and verdicts.
+"""Colours of chunks, confidences and verdicts, and which chunk every frame and every point is from.
 
 Shapes: S frames, K chunks, N points.
 """

@@ -1,4 +1,4 @@
-"""The viewer's panel: what can be set, and whom to tell of it."""
+"""The viewer's panel: what can be set, and what is drawn again when it is."""
 
 from __future__ import annotations
 
@@ -159,11 +159,11 @@ def _most_millions(shown: ViewedScene) -> float:
 
 
 def _on_update(handle: Any, *actions: Callable[[], None]) -> None:
-    def tell(_: object) -> None:
+    def run_actions(_: object) -> None:
         for action in actions:
             action()
 
-    handle.on_update(tell)
+    handle.on_update(run_actions)
 
 
 def _summary(shown: ViewedScene) -> str:

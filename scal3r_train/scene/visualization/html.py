@@ -1,7 +1,4 @@
-"""HTML and SVG by construction: whatever is text is escaped, only what `tag` made is markup.
-
-The looks of the report, in light and in dark.
-"""
+"""HTML and SVG by construction (text is escaped, only what `tag` made is markup), and the looks of the report."""
 
 from __future__ import annotations
 

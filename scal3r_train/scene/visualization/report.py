@@ -19,7 +19,6 @@ from scal3r_train.scene.visualization.charts import histogram, profile
 from scal3r_train.scene.visualization.cloud_pictures import cloud_pictures
 from scal3r_train.scene.visualization.ground_truth import GroundTruth, load_ground_truth
 from scal3r_train.scene.visualization.html import STYLE, Html, image, joined, tag, void
-from scal3r_train.scene.visualization.input_images import InputImages
 from scal3r_train.scene.visualization.report_tables import (
     header,
     loops_section,
@@ -27,6 +26,7 @@ from scal3r_train.scene.visualization.report_tables import (
     seams_section,
     warnings,
 )
+from scal3r_train.scene.visualization.thumbnails import Thumbnails
 from scal3r_train.scene.visualization.trajectory_chart import trajectory_chart
 
 REPORT_NAME = "report.html"
@@ -131,10 +131,10 @@ def _cloud(scene: Scene, view: View) -> Html:
 
 def _previews(scene: Scene) -> Html | None:
     """Return a few input images, None where none is to be had."""
-    images = InputImages(scene)
+    images = Thumbnails(scene)
     count = min(NUM_PREVIEWS, scene.info.num_frames)
     numbers = np.linspace(0, scene.info.num_frames - 1, count).round().astype(int)
-    found = [(number, images.small(number, PREVIEW_SIDE)) for number in np.unique(numbers).tolist()]
+    found = [(number, images.of(number, PREVIEW_SIDE)) for number in np.unique(numbers).tolist()]
     figures = [
         image(pixels, f"frame {number}: {scene.frames[number].name}")
         for number, pixels in found

@@ -1,7 +1,4 @@
-"""What a scene is, what to look at twice, and how it was made: time, memory, states, recipe, checkpoint.
-
-The seams between chunks and the loops, with what was thought of them.
-"""
+"""The report's header, warnings and tables: what a scene is, its seams and loops, and how it was made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The cameras from above: one colour a chunk, tears, loops, ground truth. Shapes: S frames, K chunks."""
+"""The cameras from above as SVG: one colour a chunk, tears, loops, ground truth.
+
+Shapes: S frames, K chunks.
+"""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ from scal3r_train.scene.visualization.colours import (
     frame_of_point,
 )
 from scal3r_train.scene.visualization.ground_truth import GroundTruth, load_ground_truth
-from scal3r_train.scene.visualization.input_images import InputImages
 from scal3r_train.scene.visualization.level_of_detail import PointLevels
+from scal3r_train.scene.visualization.thumbnails import Thumbnails
 
 EXTENT = 10.0  # of the shown scene, whatever its units: cameras of viewers assume scenes of about this size
 KEPT = (0.02, 0.98)
@@ -46,7 +46,7 @@ class ViewedScene:
         chunk_colours: [K, 3] uint8.
         truth: the true cameras; None where not given.
         true_world_from_cam: [M, 3, 4] float64, those of `truth`; empty without.
-        images: the input's.
+        images: small versions of the input images.
     """
 
     scene: Scene
@@ -58,7 +58,7 @@ class ViewedScene:
     chunk_colours: np.ndarray
     truth: GroundTruth | None
     true_world_from_cam: np.ndarray
-    images: InputImages
+    images: Thumbnails
 
     @staticmethod
     def load(folder: Path, truth: str | None = None, max_points: int | None = None) -> ViewedScene:
@@ -91,7 +91,7 @@ class ViewedScene:
             chunk_colours=chunk_colours(len(scene.info.provided_frames)),
             truth=true,
             true_world_from_cam=shown_from_world.apply_to_world_from_cam(moved).numpy(),
-            images=InputImages(scene),
+            images=Thumbnails(scene),
         )
 
     @property

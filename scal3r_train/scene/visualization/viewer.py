@@ -122,7 +122,7 @@ class Viewer:
 
 
 def _server(host: str, port: int | None) -> ViserServer:
-    """Return a server that listens, and says nothing."""
+    """Return a server that listens and prints nothing."""
     import viser  # noqa: PLC0415
 
     # A window may close while it is drawn.
@@ -140,5 +140,5 @@ def _server(host: str, port: int | None) -> ViserServer:
 
 
 def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
-    """Keep to ourselves what viser prints in any case; our own line says where the scene is shown."""
+    """Hide what viser prints in any case; our own line says where the scene is shown."""
     return contextlib.redirect_stdout(io.StringIO())

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: when to write, how to write so that a kill or a full disk loses nothing, what to keep.
+"""Checkpoints of a run: when to write them, what to keep, how to go on from one. saver.py writes them.
 
 A checkpoint folder `step_{step}` holds the state's tensors (checkpoint_files.py), `recipe.yaml`, the weights as a
 `save_pretrained` folder `model/` (`model_ema/` with a moving average) and `manifest.json`: counts, random state of
-every rank, and size and hash of every file. It is written as `step_{step}.partial` and renamed when it is complete.
+every rank, and size and hash of every file.
 
 The random state of one process as plain JSON: Python's, NumPy's, torch's on the CPU and on its CUDA device.
 """
@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +19,17 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from scal3r_train import __version__
-from scal3r_train.config import UserError, write_text_atomically
+from scal3r_train.config import StrictModel, UserError
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.checkpoint_files import (
-    EMA,
-    WEIGHT,
     Say,
     StateReader,
-    describe_file,
-    piece_entries,
     read_into,
     reason_against,
     refuse_other_network,
-    sync_to_disk,
-    write_shards,
 )
 from scal3r_train.training.checkpointing.ema import MovingAverage
-from scal3r_train.training.checkpointing.export import ExportSettings, export_model
 from scal3r_train.training.progress import Progress
 
 
@@ -79,9 +68,17 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 
-class CheckpointSettings(ExportSettings):
+class CheckpointSettings(StrictModel):
     """The `checkpoint` section of a training recipe."""
 
+    max_shard_size: str = Field(
+        default="5GB", pattern="^[1-9][0-9]*(KB|MB|GB)$", description="largest file of exported weights"
+    )
+    licence: str = Field(
+        default="other",
+        min_length=1,
+        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
+    )
     every: int = Field(
         default=500, ge=1, description="steps between checkpoints; the last step is always saved"
     )
@@ -100,42 +97,10 @@ class Checkpoints:
 
     folder: Path
     settings: CheckpointSettings
-    describe: Callable[[Path, int], None]  # writes the card of a folder of weights after so many steps
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Return whether to save after `step` completed steps."""
         return step == num_steps or step % self.settings.every == 0
-
-    def save(
-        self, engine: Engine, progress: Progress, recipe_yaml: str, average: MovingAverage | None = None
-    ) -> Path:
-        """Write a checkpoint and prune old ones; all ranks call this. Older checkpoints stay until it is complete.
-
-        Raises:
-            UserError: the files cannot be written, the same line on every rank; nothing partial is left.
-        """
-        final = self.folder / f"step_{progress.step:08d}"
-        partial = final.with_suffix(".partial")
-        try:
-            with raise_on_all_ranks(), _disk_errors(final):
-                if engine.process.is_main:
-                    shutil.rmtree(partial, ignore_errors=True)
-                    partial.mkdir(parents=True)
-            with raise_on_all_ranks(), _disk_errors(final):
-                mine = _write_own_part(partial, engine, average)
-            parts = gather_to_all(mine)
-            with raise_on_all_ranks(), _disk_errors(final):
-                if engine.process.is_main:
-                    self._complete(
-                        partial, engine, progress, recipe_yaml, parts, has_average=average is not None
-                    )
-                    _replace(final, partial)
-                    self._prune()
-        except Exception:
-            if engine.process.is_main:
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
-        return final
 
     def newest(self, engine: Engine, say: Say) -> Path | None:
         """Return the newest checkpoint that is complete and undamaged; None when the run has none yet.
@@ -200,55 +165,6 @@ class Checkpoints:
             reason = next((reason for reason in reasons if reason is not None), None)
         return next((found for found in gather_to_all(reason) if found is not None), None)
 
-    def _complete(
-        self,
-        folder: Path,
-        engine: Engine,
-        progress: Progress,
-        recipe_yaml: str,
-        parts: list[dict[str, Any]],
-        *,
-        has_average: bool,
-    ) -> None:
-        """Write what the main process adds: the recipe, the model folders, the manifest."""
-        pieces = [piece for part in parts for piece in part["pieces"]]
-        parameters = {name: entry for part in parts for name, entry in part["parameters"].items()}
-        write_text_atomically(folder / "recipe.yaml", recipe_yaml)
-        reader = StateReader(folder, pieces)
-        for kind, target in ((WEIGHT, folder / "model"), (EMA, folder / "model_ema"))[: 1 + has_average]:
-            config, size = engine.bare_model.config, self.settings.max_shard_size
-            export_model(config, reader, parameters, kind, target, size)
-            self.describe(target, progress.step)
-        files = {name: entry for part in parts for name, entry in part["files"].items()}
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            name = str(path.relative_to(folder))
-            if name not in files:
-                sync_to_disk([path])
-                files[name] = describe_file(path)
-        manifest = {
-            "format": FORMAT_VERSION,
-            "code_version": __version__,
-            "engine": engine.name,
-            "world_size": engine.process.world_size,
-            "progress": asdict(progress),
-            "parameters": parameters,
-            "random": [part["random"] for part in parts],
-            "pieces": pieces,
-            "files": files,
-        }
-        write_text_atomically(folder / MANIFEST, json.dumps(manifest))
-        sync_to_disk([folder / MANIFEST, folder])
-
-    def _prune(self) -> None:
-        """Remove what is older than it should be, and what a kill left half-way: a good checkpoint is there now."""
-        for leftover in (*self.folder.glob("step_*.partial"), *self.folder.glob("step_*.old")):
-            shutil.rmtree(leftover)
-        complete = sorted(self.folder.glob("step_????????"))
-        for path in complete[: -self.settings.keep_last]:
-            every = self.settings.keep_every
-            if every is None or int(path.name.removeprefix("step_")) % every != 0:
-                shutil.rmtree(path)
-
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Return a checkpoint's manifest.
@@ -265,43 +181,3 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT_VERSION:
         raise UserError(f"its format is {manifest.get('format')}, this version reads {FORMAT_VERSION}")
     return manifest
-
-
-@contextmanager
-def _disk_errors(final: Path) -> Iterator[None]:
-    """Turn what the operating system says about the disk into a line for the user."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"checkpoint {final} cannot be written: {error}; earlier ones are intact: make room and start the same "
-            "command again"
-        ) from error
-
-
-def _write_own_part(folder: Path, engine: Engine, average: MovingAverage | None) -> dict[str, Any]:
-    """Write what this rank holds and return its part of the manifest."""
-    shards = engine.shards()
-    pieces = write_shards(folder, engine.process.rank, shards, average.values if average else {})
-    files = {name: describe_file(folder / name) for name in sorted({piece.file for piece in pieces})}
-    parameters = {
-        shard.name: {"shape": list(shard.shape), "is_trained": bool(shard.moments)} for shard in shards
-    }
-    return {
-        "files": files,
-        "pieces": piece_entries(pieces),
-        "parameters": parameters,
-        "random": random_state(),
-    }
-
-
-def _replace(final: Path, partial: Path) -> None:
-    """Give a complete folder its name; one that already has it (damaged, or of this very step) makes room first."""
-    if final.exists():
-        old = final.with_suffix(".old")  # goes with the next pruning
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
-        partial.rename(final)
-    else:
-        partial.rename(final)
-    sync_to_disk([final.parent])

@@ -1,7 +1,8 @@
 """A checkpoint's tensors on disk: intervals of flattened parameters, written by the ranks that hold them.
 
-Every rank writes `rank_{rank}_{part}.safetensors`; `Piece` says which interval of which parameter a file holds.
-Reading takes any interval out of however many files it is spread over, so the reader's cut need not be the writer's.
+Every rank writes `rank_{rank}_{part}.safetensors` (host_copy.py); `Piece` says which interval of which parameter a
+file holds. Reading takes any interval out of however many files it is spread over, so the reader's cut need not be the
+writer's.
 
 From a checkpoint's pieces into the pieces that this process holds.
 """
@@ -16,14 +17,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scal3r_train.config import UserError, files_sha256
-from scal3r_train.parallel.engine import Engine, Shard
+from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.ema import MovingAverage
 
-MAX_FILE_BYTES = 1 << 31  # also the host memory that writing needs beside the model
 WEIGHT, EMA = "weight", "ema"
 
 
@@ -36,41 +35,6 @@ class Piece:
     stop: int
     kinds: tuple[str, ...]
     file: str
-
-
-def write_shards(
-    folder: Path, rank: int, shards: Iterable[Shard], averages: Mapping[str, Tensor]
-) -> list[Piece]:
-    """Write this rank's part of the state into `folder` and return what is where.
-
-    Args:
-        folder: exists.
-        rank: replicated shards are written by rank 0 alone.
-        shards: what the process holds.
-        averages: moving averages by parameter name, flat; may be empty.
-
-    Raises:
-        OSError: the files cannot be written.
-    """
-    pieces: list[Piece] = []
-    tensors: dict[str, Tensor] = {}
-    num_bytes, part = 0, 0
-    for shard in shards:
-        if (shard.is_replicated and rank != 0) or shard.weight.numel() == 0:
-            continue
-        values = {WEIGHT: shard.weight, **shard.moments}
-        if shard.name in averages:
-            values[EMA] = averages[shard.name]
-        size = sum(value.numel() * value.element_size() for value in values.values())
-        if tensors and num_bytes + size > MAX_FILE_BYTES:
-            _write(folder / _file_name(rank, part), tensors)
-            tensors, num_bytes, part = {}, 0, part + 1
-        tensors |= {f"{kind}/{shard.name}": value.cpu().contiguous() for kind, value in values.items()}
-        num_bytes += size
-        pieces.append(Piece(shard.name, shard.start, shard.stop, tuple(values), _file_name(rank, part)))
-    if tensors:
-        _write(folder / _file_name(rank, part), tensors)
-    return pieces
 
 
 class StateReader:
@@ -145,20 +109,6 @@ def sync_to_disk(paths: Iterable[Path]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    try:
-        save_file(tensors, path)
-    except OSError:
-        raise
-    except Exception as error:  # safetensors wraps what the operating system says
-        raise OSError(f"{path.name}: {error}") from error
-    sync_to_disk([path])
-
-
-def _file_name(rank: int, part: int) -> str:
-    return f"rank_{rank:05d}_{part:03d}.safetensors"
 
 
 Say = Callable[[str], None]

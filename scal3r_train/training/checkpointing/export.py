@@ -10,26 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import save_torch_state_dict
-from pydantic import Field
 
-from scal3r_train.config import StrictModel
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.training.checkpointing.checkpoint_files import WEIGHT, StateReader
 
 ARCHITECTURE = "Scal3RModel"
-
-
-class ExportSettings(StrictModel):
-    """What the `checkpoint` section says of exported weights."""
-
-    max_shard_size: str = Field(
-        default="5GB", pattern="^[1-9][0-9]*(KB|MB|GB)$", description="largest file of exported weights"
-    )
-    licence: str = Field(
-        default="other",
-        min_length=1,
-        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
-    )
 
 
 def export_model(

@@ -10,22 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from scal3r_train import __version__
-from scal3r_train.config import write_text_atomically
-from scal3r_train.data.index.index import SequenceIndex
-from scal3r_train.data.index.index_summary import DatasetSummary, summarize
+from scal3r_train.config import dump_yaml, write_text_atomically
+from scal3r_train.data.index.index import DatasetSummary, SequenceIndex, summarize
 from scal3r_train.data.sampling.sources import deny_list_in_words
 from scal3r_train.model.load_model import folder_sha256
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.engine import Engine
-
-if TYPE_CHECKING:
-    from scal3r_train.training.trainer import TrainerSettings
-
+from scal3r_train.training.recipe import TrainingRecipe
 
 TAGS = ("scal3r", "3d-reconstruction", "camera-pose-estimation", "depth-estimation", "video")
 
@@ -165,15 +160,15 @@ LOADING = """## Loading
 
 ```python
 import torch
-from transformers import AutoModel
+from scal3r_train import Scal3RModel
 
-import scal3r_train.model.modeling_scal3r  # lets AutoModel know the architecture
-
-model = AutoModel.from_pretrained("path/to/this/folder").eval()
+model = Scal3RModel.from_pretrained("path/to/this/folder").eval()
 with torch.no_grad():
     output = model(images)  # [sequences, chunks, frames, 3, height, width], RGB in [0, 1]
 ```
 
+`AutoModel.from_pretrained("path/to/this/folder", trust_remote_code=True)` of transformers loads it too: the code
+that it runs, `scal3r_auto.py`, is a few lines that import the installed scal3r_train.
 `scal3r reconstruct VIDEO OUT model.checkpoint=path/to/this/folder` takes whole videos.
 """
 
@@ -200,21 +195,20 @@ class CardWriter:
 
     def __init__(
         self,
-        settings: TrainerSettings,
+        recipe: TrainingRecipe,
         engine: Engine,
         model: Scal3RModel,
         indexes: Sequence[SequenceIndex],
     ) -> None:
         """Note what does not change during the run; `model` is not wrapped yet."""
-        self._settings = settings
+        self._recipe = recipe
         self._engine = engine
         self._num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self._indexes = indexes
 
     def describe(self, folder: Path, step: int) -> None:
         """Write README.md and recipe.yaml into a folder that holds the weights after `step` steps."""
-        settings = self._settings
-        first, last = validations(settings.output_dir / "metrics.jsonl")
+        first, last = validations(Path(self._recipe.output_dir) / "metrics.jsonl", step)
         facts = replace(
             self._facts,
             step=step,
@@ -224,40 +218,44 @@ class CardWriter:
             recipe_file=RECIPE_NAME,
             checkpoint_sha256=folder_sha256(folder),
         )
-        write_text_atomically(folder / RECIPE_NAME, settings.recipe_yaml)
+        write_text_atomically(folder / RECIPE_NAME, dump_yaml(self._recipe))
         write_text_atomically(folder / "README.md", model_card(facts))
 
     @cached_property
     def _facts(self) -> CardFacts:
-        settings, process = self._settings, self._engine.process
-        stages = settings.curriculum.every_stage()
+        recipe, process = self._recipe, self._engine.process
+        stages = recipe.curriculum.every_stage()
         return CardFacts(
-            name=settings.name,
-            licence=settings.checkpoint.licence,
+            name=recipe.name,
+            licence=recipe.checkpoint.licence,
             num_parameters=self._num_parameters,
-            started_from=settings.started_from,
+            started_from=recipe.model.checkpoint,
             data=summarize(self._indexes),
             resolutions=sorted({(size.height, size.width) for stage in stages for size in stage.resolution}),
             chunk_sizes=sorted({size for stage in stages for size in stage.chunk_size}),
-            num_steps=settings.optim.num_steps,
+            num_steps=recipe.optim.num_steps,
             world_size=process.world_size,
             engine=self._engine.name,
             device=torch.cuda.get_device_name(process.device) if process.device.type == "cuda" else "CPU",
-            precision=settings.precision,
+            precision=recipe.parallel.precision,
             code_version=__version__,
-            deny_list=deny_list_in_words(settings.data, self._indexes),
+            deny_list=deny_list_in_words(recipe.data, self._indexes),
         )
 
 
-def validations(metrics: Path) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Return what metrics.jsonl says of the validation before step 0 and of the last one, without what is null."""
+def validations(metrics: Path, step: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Return what metrics.jsonl says of the validation before step 0 and of the last one, without what is null.
+
+    Lines after `step`, and one that is still being written, are those of a run that has gone on since.
+    """
     if not metrics.is_file():
         return {}, {}
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    text = metrics.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     known = [
         {key: value for key, value in line.items() if value is not None}
         for line in lines
-        if any(key.startswith("val/") for key in line)
+        if line["step"] <= step and any(key.startswith("val/") for key in line)
     ]
     if not known:
         return {}, {}

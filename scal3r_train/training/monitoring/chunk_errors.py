@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # recipes hold settings that lead here, and importing transfo
     from scal3r_train.model.modeling_scal3r import Scal3ROutput
 
 AUC_THRESHOLDS_DEG = (5, 30)
+MEASURED_HEADS = ("camera", "depth")
 ERROR_NAMES = (
     "rotation_deg",
     "direction_deg",
@@ -23,11 +24,25 @@ ERROR_NAMES = (
 )
 
 
-def chunk_errors(output: Scal3ROutput, batch: SequenceBatch, prefix: str = "val") -> list[dict[str, Tensor]]:
-    """Return the errors of every real chunk under `prefix`/name: rotation and direction in degrees, AUC, AbsRel."""
+RealChunks = list[tuple[int, int]]
+
+
+def real_chunks(batch: SequenceBatch) -> RealChunks:
+    """Return (sequence, chunk) of the chunks that are no padding, of a batch on the CPU (else this waits)."""
+    rows = batch.chunk_mask.tolist()
+    return [(b, k) for b, is_real in enumerate(rows) for k in range(len(is_real)) if is_real[k]]
+
+
+def chunk_errors(
+    output: Scal3ROutput, batch: SequenceBatch, chunks: RealChunks, prefix: str = "val"
+) -> list[dict[str, Tensor]]:
+    """Return the errors of some chunks under `prefix`/name: rotation and direction in degrees, AUC, AbsRel.
+
+    Nothing is read back from the device.
+    """
     size = (batch.images.shape[-2], batch.images.shape[-1])
     rows = []
-    for sequence, chunk in batch.chunk_mask.nonzero().tolist():
+    for sequence, chunk in chunks:
         row = {}
         if isinstance(output.pose_encoding, Tensor):
             extrinsics, _ = decode_pose(output.pose_encoding[sequence, chunk], size)

@@ -6,7 +6,7 @@ chunks, S frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,6 +21,7 @@ from scal3r_train.data.sampling.plan import StepPlan, StepShape
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.convert_checkpoint import build_on_meta
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.training.monitoring.product_flops import HEADS, ProductFlops, Work
 
 # Dense bf16 peaks in TFLOP/s by words of the device's name, from the makers' data sheets; the first row counts whose
 # words are all there. None: a device that is known to be less than its name says.
@@ -95,42 +96,32 @@ def peak_flops_by_name(name: str) -> float | None:
 
 
 class StepFlops:
-    """Forward and backward operations of steps, without what activation checkpointing computes again.
+    """Forward and backward operations of steps, without what activation checkpointing computes again."""
 
-    Counted by torch on tensors without values, once per shape of a chunk: a few seconds of one host core each at the
-    paper's size.
-    """
+    def __init__(self, config: Scal3RConfig, trained: Collection[str], heads: Iterable[str] = HEADS) -> None:
+        """Count for the network of `config` when only the parameters named in `trained` need a gradient.
 
-    def __init__(self, config: Scal3RConfig, trained: Collection[str]) -> None:
-        """Count for the network of `config` when only the parameters named in `trained` need a gradient."""
-        self._config = config
-        self._trained = frozenset(trained)
-        self._of_chunk = cache(self._count_chunk)
-        self._of_update = cache(self._count_update)
+        `heads` are those that a step runs, of "camera", "depth" and "points".
+        """
+        self._patch_size = config.patch_size
+        self._products = ProductFlops(config, trained, heads)
+        self._of_sequence = cache(self._products.count)
 
-    def of_plan(self, plan: StepPlan) -> float:
+    def of_plan(self, plan: StepPlan) -> int:
         """Return the operations of a plan over all ranks; a memory's update counts once per sequence."""
-        shape = plan.shape
-        size = (shape.chunk_size, shape.resolution.height, shape.resolution.width)
-        return plan.num_real_chunks * self._of_chunk(*size) + plan.num_sequences * self._of_update()
-
-    def _count_chunk(self, num_frames: int, height: int, width: int) -> int:
-        return self._count(1, num_frames, height, width) - self._of_update()
-
-    def _count_update(self) -> int:
-        """Return what does not depend on the number of chunks, from the smallest ones there are."""
-        side = self._config.patch_size
-        return 2 * self._count(1, 1, side, side) - self._count(2, 1, side, side)
-
-    def _count(self, num_chunks: int, num_frames: int, height: int, width: int) -> int:
-        """Return the operations of one sequence of K chunks of S frames."""
-        return counted_flops(self._config, (1, num_chunks, num_frames, 3, height, width), self._trained)
+        shape, size = plan.shape, self._patch_size
+        grid = shape.resolution.height // size, shape.resolution.width // size
+        one, two = (self._of_sequence(Work(number, shape.chunk_size, *grid)) for number in (1, 2))
+        update = 2 * one - two
+        return plan.num_real_chunks * (one - update) + plan.num_sequences * update
 
 
 def counted_flops(
     config: Scal3RConfig, images_shape: tuple[int, ...], trained: Collection[str] | None = None
 ) -> int:
-    """Return the operations of all matrix products and convolutions, forward and backward, on [B, K, S, 3, H, W].
+    """Return what torch counts of one forward and backward on [B, K, S, 3, H, W]; a check of `ProductFlops`.
+
+    Takes up to half a minute of a core at full size.
 
     Tensors have no values, so this needs neither memory nor a GPU. Not the meta device itself, which autocast does
     not know; attention as plain products, since the counter overlooks the fused one of the CPU. `trained` names the

@@ -1,6 +1,7 @@
-"""Where metrics go on the main process: metrics.jsonl always, TensorBoard when asked for (wandb: sinks.py).
+"""Where metrics go on the main process: metrics.jsonl always, TensorBoard and Weights & Biases when asked for.
 
-Metrics to Weights & Biases: online where that will work, offline where it will not, the same run after a resume.
+The last two are Accelerate's trackers. wandb is online where that will work, offline where it will not, and the same
+run after a resume.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import netrc
 import secrets
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from scal3r_train.config import UserError, load_mapping, write_text_atomically
+
+if TYPE_CHECKING:  # recipes hold settings that lead here
+    from accelerate.tracking import GeneralTracker
 
 
 class Sink(Protocol):
@@ -50,29 +55,35 @@ class JsonLines:
 class TensorBoard:
     """Scalars for TensorBoard below `folder`/tensorboard."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        """Append events, hiding those that the run will write again.
-
-        Raises:
-            UserError: the package is not installed.
-        """
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  imported only when asked for
-        except ImportError:
-            raise UserError(
-                "telemetry.tensorboard needs the package tensorboard; pip install tensorboard or set "
-                "telemetry.tensorboard=false"
-            ) from None
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+    def __init__(self, tracker: GeneralTracker) -> None:
+        """Take Accelerate's tracker, started."""
+        self._tracker: Any = tracker
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add every value as a scalar."""
-        for key, value in values.items():
-            self._writer.add_scalar(key, value, step)
+        self._tracker.log(values, step)
 
     def close(self, *, is_success: bool) -> None:
         """Write what is buffered."""
-        self._writer.close()
+        self._tracker.finish()
+
+
+def tensorboard_tracker(folder: Path, first_step: int) -> GeneralTracker:
+    """Return Accelerate's tracker for TensorBoard; it appends events, hiding those that the run will write again.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401, PLC0415  imported only when asked for
+    except ImportError:
+        raise UserError(
+            "telemetry.tensorboard needs the package tensorboard; pip install tensorboard or set "
+            "telemetry.tensorboard=false"
+        ) from None
+    from accelerate.tracking import TensorBoardTracker  # noqa: PLC0415
+
+    return TensorBoardTracker("tensorboard", folder, purge_step=first_step + 1)
 
 
 def _forget_lines(path: Path, first_step: int) -> None:
@@ -103,36 +114,11 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 class Wandb:
     """One wandb run per output folder; its id is kept in `folder`/wandb_id."""
 
-    def __init__(
-        self, mode: Literal["auto", "offline", "online"], project: str, folder: Path, name: str
-    ) -> None:
-        """Start the run, or go on with the one whose id is in the folder.
-
-        Raises:
-            UserError: the package is not installed, or wandb refuses.
-        """
-        self._wandb = _import_wandb()
-        self.mode = self._settled_mode(mode)
-        recipe = folder / "recipe.yaml"
-        try:
-            self._run = self._wandb.init(
-                project=project,
-                name=name,
-                id=_run_id(folder),
-                dir=str(folder),
-                mode=self.mode,
-                resume="allow"
-                if self.mode == "online"
-                else None,  # offline, wandb warns that it ignores this
-                config=load_mapping(recipe) if recipe.is_file() else None,
-                settings=self._wandb.Settings(silent=True, console="off"),
-            )
-        except self._wandb.Error as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"telemetry.wandb={mode}: wandb refuses ({reason}); telemetry.wandb=offline works"
-            ) from None
-        # A resumed run tells some steps again. As an axis of its own, unlike wandb's, the step may go back.
+    def __init__(self, tracker: GeneralTracker, mode: Literal["offline", "online"]) -> None:
+        """Take Accelerate's tracker, started in that mode."""
+        self.mode = mode
+        self._run: Any = tracker.tracker
+        # A resumed run logs some steps again. As an axis of its own, unlike wandb's, the step may go back.
         self._run.define_metric("*", step_metric="step")
 
     @property
@@ -148,16 +134,61 @@ class Wandb:
         """End the run."""
         self._run.finish(exit_code=0 if is_success else 1)
 
-    def _settled_mode(self, mode: Literal["auto", "offline", "online"]) -> Literal["offline", "online"]:
-        """Return how to run: by itself online only with a login, and only if the server answers within a second."""
-        if mode != "auto":
-            return mode
-        settings = self._wandb.setup().settings  # wandb's own reading of environment and settings files
-        address = urlsplit(str(settings.base_url))
-        if not settings.api_key and not has_netrc_login(address.hostname or ""):
-            return "offline"
-        port = address.port or DEFAULT_PORTS[address.scheme]
-        return "online" if answers(address.hostname or "", port, PATIENCE_S) else "offline"
+
+def wandb_tracker(
+    mode: Literal["auto", "offline", "online"], project: str, folder: Path, name: str
+) -> tuple[GeneralTracker, Literal["offline", "online"]]:
+    """Return Accelerate's tracker for wandb, not started, and the mode that is settled.
+
+    It starts the run, or goes on with the one whose id is in the folder.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    wandb = _import_wandb()
+    from accelerate.tracking import WandBTracker  # noqa: PLC0415
+
+    settled = _settled_mode(wandb, mode)
+    recipe = folder / "recipe.yaml"
+    tracker = WandBTracker(
+        project,
+        name=name,
+        id=_run_id(folder),
+        dir=str(folder),
+        mode=settled,
+        resume="allow" if settled == "online" else None,  # offline, wandb warns that it ignores this
+        config=load_mapping(recipe) if recipe.is_file() else None,
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    return tracker, settled
+
+
+@contextmanager
+def refusals_named(mode: WandbMode) -> Iterator[None]:
+    """Turn what wandb says against a run into a line for the user."""
+    if mode == "off":
+        yield
+        return
+    wandb = _import_wandb()
+    try:
+        yield
+    except wandb.Error as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"telemetry.wandb={mode}: wandb refuses ({reason}); telemetry.wandb=offline works"
+        ) from None
+
+
+def _settled_mode(wandb: Any, mode: Literal["auto", "offline", "online"]) -> Literal["offline", "online"]:
+    """Return how to run: by itself online only with a login, and only if the server answers within a second."""
+    if mode != "auto":
+        return mode
+    settings = wandb.setup().settings  # wandb's own reading of environment and settings files
+    address = urlsplit(str(settings.base_url))
+    if not settings.api_key and not has_netrc_login(address.hostname or ""):
+        return "offline"
+    port = address.port or DEFAULT_PORTS[address.scheme]
+    return "online" if answers(address.hostname or "", port, PATIENCE_S) else "offline"
 
 
 def begin_anew(folder: Path) -> None:

@@ -13,7 +13,7 @@ How much memory the ranks use.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -26,8 +26,9 @@ from scal3r_train.model.modeling_scal3r import Scal3ROutput
 from scal3r_train.parallel.collectives import maximum_over_world
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.monitoring.amu_probe import memory_keys, watched_memories
-from scal3r_train.training.monitoring.chunk_errors import ERROR_NAMES, chunk_errors
+from scal3r_train.training.monitoring.chunk_errors import ERROR_NAMES, RealChunks, chunk_errors
 from scal3r_train.training.monitoring.flop_count import StepFlops, peak_flops, step_work
+from scal3r_train.training.monitoring.product_flops import HEADS
 from scal3r_train.training.monitoring.world_means import WorldMeans
 
 PHASES = ("data", "forward", "sync", "backward", "optimizer", "other")
@@ -153,8 +154,8 @@ SECONDS = "seconds of the window"
 class StepProfiler:
     """Measures the steps of a run; every rank has one and calls it alike."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Measure steps of an engine that is prepared."""
+    def __init__(self, engine: Engine, heads: Iterable[str] = HEADS) -> None:
+        """Measure steps, which run these heads, of an engine that is prepared."""
         self._engine = engine
         self._config = engine.bare_model.config
         self._device = engine.process.device
@@ -170,7 +171,9 @@ class StepProfiler:
         self._window: list[StepPlan] = []
         self._peak = peak_flops(self._device)
         parameters = engine.bare_model.named_parameters()
-        self._flops = StepFlops(self._config, [name for name, value in parameters if value.requires_grad])
+        self._flops = StepFlops(
+            self._config, [name for name, value in parameters if value.requires_grad], heads
+        )
 
     @contextmanager
     def step(self, *, is_logged: bool) -> Iterator[None]:
@@ -196,7 +199,7 @@ class StepProfiler:
 
     @contextmanager
     def memories(self, num_ranks: int) -> Iterator[None]:
-        """Watch the memories of a forward that is shared by the `num_ranks` of a context group."""
+        """Measure the memories of a forward that is shared by the `num_ranks` of a context group."""
         if self._means is None:
             yield
         else:
@@ -204,12 +207,12 @@ class StepProfiler:
                 yield
 
     @torch.no_grad()
-    def saw_output(self, output: Scal3ROutput, batch: SequenceBatch) -> None:
-        """Note the errors on the chunks of a batch."""
+    def saw_output(self, output: Scal3ROutput, batch: SequenceBatch, chunks: RealChunks) -> None:
+        """Note the errors on the given chunks of a batch."""
         if self._means is None:
             return
         with self._clock.phase("other"):
-            for row in chunk_errors(output, batch, "train"):
+            for row in chunk_errors(output, batch, chunks, "train"):
                 for key, value in row.items():
                     self._means.add_unless_nan(key, value)
 

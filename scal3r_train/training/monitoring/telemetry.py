@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, lines on the console and metrics with stable keys (docs/training.md).
+"""What a run reports: a progress bar, lines on the console and metrics with stable keys (docs/training.md).
 
 The numbers come from `step_profiler.py`, `step.py` and `training/validation.py`; they go to the sinks of `sinks.py`.
 """
@@ -7,13 +7,27 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scal3r_train.config import StrictModel
-from scal3r_train.training.monitoring.sinks import JsonLines, Sink, TensorBoard, Wandb, WandbMode, begin_anew
+from scal3r_train.training.monitoring.sinks import (
+    JsonLines,
+    Sink,
+    TensorBoard,
+    Wandb,
+    WandbMode,
+    begin_anew,
+    refusals_named,
+    tensorboard_tracker,
+    wandb_tracker,
+)
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class TelemetrySettings(StrictModel):
@@ -35,8 +49,8 @@ class Telemetry:
         self,
         settings: TelemetrySettings,
         folder: Path,
+        accelerator: Accelerator,
         *,
-        is_main: bool,
         num_steps: int,
         first_step: int,
         name: str,
@@ -47,9 +61,9 @@ class Telemetry:
             UserError: a package that the settings ask for is missing, or wandb refuses; on the main process only.
         """
         self.settings = settings
-        self.is_main = is_main
+        self.is_main = accelerator.is_main_process
         self._sinks: list[Sink] = []
-        if not is_main:
+        if not self.is_main:
             return
         console = Console(stderr=True)
         self._progress = Progress(
@@ -65,12 +79,24 @@ class Telemetry:
             f"train {name}", total=num_steps, completed=first_step, summary=""
         )
         self._sinks.append(JsonLines(folder, first_step))
+        self._start_trackers(accelerator, folder, first_step, name)
+
+    def _start_trackers(self, accelerator: Accelerator, folder: Path, first_step: int, name: str) -> None:
+        settings, mode = self.settings, None
+        accelerator.log_with = []
         if settings.tensorboard:
-            self._sinks.append(TensorBoard(folder, first_step))
+            accelerator.log_with.append(tensorboard_tracker(folder, first_step))
         if settings.wandb != "off":
             if first_step == 0:
                 begin_anew(folder)
-            run = Wandb(settings.wandb, settings.project, folder, name)
+            tracker, mode = wandb_tracker(settings.wandb, settings.project, folder, name)
+            accelerator.log_with.append(tracker)
+        with refusals_named(settings.wandb):
+            accelerator.init_trackers(settings.project)
+        if settings.tensorboard:
+            self._sinks.append(TensorBoard(accelerator.get_tracker("tensorboard")))
+        if mode is not None:
+            run = Wandb(accelerator.get_tracker("wandb"), mode)
             self._sinks.append(run)
             self.say(f"wandb {run.mode}: {run.place}")
 

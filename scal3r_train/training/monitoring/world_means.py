@@ -27,17 +27,19 @@ class WorldMeans:
 
     def reduce(self, device: torch.device) -> dict[str, float]:
         """Return the mean of each key over all ranks; keys that no rank met are absent. All ranks call this."""
-        rows = [_sum_of(pairs, device) for pairs in self._entries.values()]
-        totals = total_over_world(torch.stack(rows)).tolist()
+        columns = [[pair[place] for pair in pairs] for pairs in self._entries.values() for place in range(2)]
+        totals = total_over_world(_sums(columns, device).view(-1, 2)).tolist()
         return {
             key: total / count for key, (total, count) in zip(self._entries, totals, strict=True) if count
         }
 
 
-def _sum_of(pairs: Sequence[tuple[Tensor | float, Tensor | float]], device: torch.device) -> Tensor:
-    """Return (sum of totals, sum of counts), [2] float64."""
-    columns = [
-        torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in pair])
-        for pair in pairs
-    ]
-    return torch.stack(columns).sum(0) if columns else torch.zeros(2, dtype=torch.float64, device=device)
+def _sums(columns: Sequence[Sequence[Tensor | float]], device: torch.device) -> Tensor:
+    """Return the sum of each column, float64 [columns]; all numbers of the host go to the device in one copy."""
+    numbers = [[value for value in column if not isinstance(value, Tensor)] for column in columns]
+    from_host = torch.tensor([sum(each) for each in numbers], dtype=torch.float64).to(device)
+    sums = []
+    for column, host_sum in zip(columns, from_host.unbind(), strict=True):
+        tensors = [value.to(torch.float64) for value in column if isinstance(value, Tensor)]
+        sums.append(host_sum + torch.stack(tensors).sum(0) if tensors else host_sum)
+    return torch.stack(sums)

@@ -1,8 +1,6 @@
 """An index comes back as it was written, or says in one line what is wrong with it."""
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from scal3r_train.config import UserError
 from scal3r_train.data.index.index import ROWS_PER_GROUP, load_index, write_index
 from scal3r_train.data.sequence import SequenceRecord
+from tests.forking import ForkServer
 
 
 def make_record(root: Path, name: str = "a", num: int = 3) -> SequenceRecord:
@@ -102,16 +101,15 @@ def test_a_rewritten_index_is_not_taken_from_the_cache(tmp_path: Path) -> None:
         assert load_index(tmp_path / "index.parquet", tmp_path / "cache").sequence_ids == [name]
 
 
-def test_processes_may_load_at_once(tmp_path: Path) -> None:
+def test_processes_may_load_at_once(forks: ForkServer, tmp_path: Path) -> None:
     write_index(tmp_path / "index.parquet", [make_record(tmp_path, str(i)) for i in range(20)])
     code = (
         "import sys; from pathlib import Path; from scal3r_train.data.index.index import load_index; "
         "index = load_index(sys.argv[1], Path(sys.argv[2])); assert index[19].sequence_id == '19'"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "index.parquet"), str(tmp_path / "cache")]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    results = [(process.communicate()[1], process.returncode) for process in processes]
-    assert results == [("", 0), ("", 0)]
+    started = [forks.start("-c", code, tmp_path / "index.parquet", tmp_path / "cache") for _ in range(2)]
+    results = [process.wait() for process in started]
+    assert [(done.stderr, done.returncode) for done in results] == [("", 0), ("", 0)]
 
 
 def test_wrong_indexes_say_so(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scal3r_train.data.index.index import load_index, write_index
-from scal3r_train.data.index.index_summary import summarize
+from scal3r_train.data.index.index import load_index, summarize, write_index
 from scal3r_train.data.sequence import SequenceRecord
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from scal3r_train.config import UserError
-from scal3r_train.data.camera.transforms import ResizeRule
+from scal3r_train.data.camera.resize import ResizeRule
 from scal3r_train.data.io.frame_io import read_frames
 from scal3r_train.data.io.image_codec import read_image, read_image_size
 from scal3r_train.data.sequence import SequenceRecord

@@ -1,5 +1,6 @@
 """Reading processes obey their rank only, and their death is told in one line."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,12 @@ import pytest
 from torch.utils.data import DataLoader
 
 from scal3r_train.config import UserError
-from scal3r_train.data.io.reading_process import begin_reading, deaths_named
+from scal3r_train.data.io.reading_process import (
+    SHARED_MEMORY,
+    begin_reading,
+    deaths_named,
+    shared_memory_named,
+)
 
 
 def reading(num_items: int) -> DataLoader:
@@ -49,6 +55,42 @@ def test_a_killed_reader_is_named() -> None:
     ) as caught:
         lose_it()
     assert "\n" not in str(caught.value)
+
+
+class Unsendable:
+    """A batch for which torch finds no room when it is sent."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def __reduce__(self) -> str:
+        raise RuntimeError(self.message)
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (f"unable to allocate {SHARED_MEMORY}: No space left on device", "if memory|/dev/shm"),
+        ("no pickle of this", "if memory"),
+    ],
+)
+def test_a_batch_that_cannot_be_sent_is_not_waited_for(message: str, line: str) -> None:
+    """Python only prints a traceback, and the training would wait for ever."""
+    loader = DataLoader(
+        [Unsendable(message)], batch_size=None, num_workers=1, worker_init_fn=begin_reading, collate_fn=None
+    )
+    with pytest.raises(UserError, match=f"^a reading process died: .*({line})"), deaths_named():
+        list(loader)
+
+
+def test_a_full_shm_when_readers_start() -> None:
+    with (
+        pytest.raises(UserError, match="^reading processes cannot be started: no room in /dev/shm"),
+        shared_memory_named(),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(PermissionError), shared_memory_named():
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_other_errors_pass() -> None:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from scal3r_train.data.sampling.curriculum import CurriculumSettings
-from scal3r_train.data.sampling.plan import GroupPlan, Source, StepPlan, Window, fallback_window, plan_step
+from scal3r_train.data.sampling.plan import (
+    GroupPlan,
+    Source,
+    StepPlan,
+    Window,
+    WindowSlot,
+    fallback_window,
+    plan_step,
+)
 
 CURRICULUM = CurriculumSettings(
     group_size={1: 1.0, 2: 1.0},
@@ -27,7 +35,7 @@ def fallback(
     sources: list[Source] = SOURCES,
     place: int = 0,
 ) -> Window:
-    return fallback_window(CURRICULUM, sources, 7, plan, group, place, attempt, avoided)
+    return fallback_window(CURRICULUM, sources, 7, WindowSlot(plan, group, place), attempt, avoided)
 
 
 def plans() -> list[StepPlan]:

@@ -117,8 +117,8 @@ def test_windows_that_run_backwards() -> None:
     never = MIXED.model_copy(update={"reverse_probability": 0.0})
     for step in range(20):
         back, forth = (plan_step(curriculum, [LONG], 0, step, 2) for curriculum in (always, never))
-        for group, twin in zip(back.groups, forth.groups, strict=True):
-            for window, same in zip(group.windows, twin.windows, strict=True):
+        for group, other in zip(back.groups, forth.groups, strict=True):
+            for window, same in zip(group.windows, other.windows, strict=True):
                 assert window.is_reversed and not same.is_reversed
         frames = [chunk for chunk in chunks_of_window(back, (0, 0)) if chunk is not None]
         mirrored = [chunk for chunk in chunks_of_window(forth, (0, 0)) if chunk is not None]

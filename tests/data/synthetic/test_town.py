@@ -1,4 +1,4 @@
-"""Towns: exactness of what is rendered, by slow twins and by geometry."""
+"""Towns: exactness of what is rendered, by slow reference implementations and by geometry."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scal3r_train.config import UserError
-from scal3r_train.data.synthetic.raycast import CameraRays, cast_rays, visible_windows
+from scal3r_train.data.synthetic.render import CameraRays, cast_rays, visible_windows
 from scal3r_train.data.synthetic.settings import draw_blackouts, read_blackouts, write_blackouts
 from scal3r_train.data.synthetic.town import TownDrive, TownSettings, render_town
 from scal3r_train.geometry.camera import (
@@ -74,7 +74,7 @@ def slow_depth(drive: TownDrive, frame: int, row: int, column: int) -> float:
     return min(hits)
 
 
-def test_depth_matches_a_slow_twin(drive: TownDrive) -> None:
+def test_depth_matches_a_slow_reference(drive: TownDrive) -> None:
     rng = np.random.default_rng(1)
     frames = list(drive.render())
     num_solid = 0

@@ -249,6 +249,14 @@ def test_scale_locked_keeps_its_scale_and_survives_outliers() -> None:
     assert rigid.quality.scale == 1.0
 
 
+@pytest.mark.parametrize(("mode", "scale"), [("sim3_scale_locked", 1.7), ("se3", 1.0)])
+def test_a_given_scale_holds_where_cameras_alone_join(mode: str, scale: float) -> None:
+    earlier, later, _ = pair(scale=1.7)
+    blind = changed(later, valid=torch.zeros_like(later.valid))
+    seam = align_chunks(earlier, blind, AlignmentSettings(mode=mode, locked_scale=1.7))
+    assert (seam.quality.method, seam.quality.scale) == ("cameras", scale)
+
+
 def test_many_pixels_are_drawn_uniformly_among_the_valid_ones() -> None:
     """Drawing first and looking then gives distinct valid pixels, as many from each frame as it has."""
     earlier, later, _ = pair()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scal3r_data_tools.adapters.registry import ADAPTERS
+from scal3r_data_tools.registry import ADAPTERS
 from scal3r_train.data.index.index import write_index
 from scal3r_train.data.index.source import open_source
 from scal3r_train.inference.input.settings import InputSettings

@@ -2,7 +2,7 @@
 
 import torch
 
-from scal3r_train.inference.loop_closure.edges import common_view_share
+from scal3r_train.inference.loop_closure.common_view import common_view_share
 from scal3r_train.inference.prediction import ChunkPrediction
 
 

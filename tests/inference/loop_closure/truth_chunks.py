@@ -118,7 +118,7 @@ class Drive:
                 [cameras[: 2 * HALF_WINDOW], compose_extrinsics(moved, cameras[2 * HALF_WINDOW :])]
             )
         loop_chunk = predict(self.truth, frames, 10_000 + first, cameras)
-        return make_loop_edge(a, c, self.chunks[a], self.chunks[c], loop_chunk, ALIGNMENT, settings)
+        return make_loop_edge({n: self.chunks[n] for n in (a, c)}, loop_chunk, ALIGNMENT, settings)
 
     def trajectory(self, world_from_chunk: Sequence[Sim3]) -> Tensor:
         """world_from_cam [S, 3, 4] of all frames, each by the chunk that provides it."""

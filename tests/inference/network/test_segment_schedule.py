@@ -1,4 +1,4 @@
-"""The segment schedule equals the layer-by-layer twin and the training-mode forward, whatever keeps the states."""
+"""The segment schedule equals the layer-by-layer reference and the training-mode forward, whatever keeps the states."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,8 +88,8 @@ def test_schedule_equals_twin_and_training_forward(kind: str, name: str, device:
     assert_same(found, forward_in_training_mode(model))
     if name not in ("memories of their own", "whole chunk encoder"):
         model.set_frames_per_pass(None)
-        twin = LayerByLayer(model).predict(list(make_chunks().values()))
-        assert_same(found, dict(enumerate(twin)))
+        reference = LayerByLayer(model).predict(list(make_chunks().values()))
+        assert_same(found, dict(enumerate(reference)))
 
 
 def test_memories_matter() -> None:
@@ -106,10 +106,28 @@ def test_states_take_what_was_planned(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, torch.device("cpu"))
     run_schedule(model, store)
     sizes = [
-        state_bytes(model.config, dense_heads("head"), len(images), (2, 3), 4)
+        state_bytes(model.config, dense_heads("head"), len(images), (2, 3), 4).plain
         for images in make_chunks().values()
     ]
     assert store.peak_bytes == sum(sizes)
+
+
+def test_a_state_that_does_not_fit_ahead_comes_in_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_tiny_model()
+    expected = run_schedule(model, DiskStore(tmp_path / "one", torch.device("cpu")))
+    asked = []
+
+    def too_much(_store: object, chunk: int) -> None:
+        asked.append(chunk)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(DiskStore, "prefetch", too_much)
+    found = run_schedule(model, DiskStore(tmp_path / "two", torch.device("cpu")))
+    assert asked
+    for chunk, prediction in expected.items():
+        assert torch.equal(found[chunk].depth, prediction.depth)
 
 
 def test_running_out_of_memory_halves_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +170,7 @@ def test_no_memory_for_a_single_frame_is_one_line() -> None:
 
 @pytest.mark.parametrize("kind", STORES)
 def test_a_restart_does_not_repeat_finished_rounds(kind: str, tmp_path: Path) -> None:
-    """Killed after the second round of visits and half of the last."""
+    """Killed after the second segment of all chunks and half of the last one."""
     model = make_tiny_model(num_layers=4, tap_layers=[0, 1, 2, 3], memory_layers=[1, 2])
     expected = predict_chunks(model, make_chunks(), "head")
     chunks = make_chunks()
@@ -172,11 +190,11 @@ def test_a_restart_does_not_repeat_finished_rounds(kind: str, tmp_path: Path) ->
 
     with pytest.raises(Killed):
         schedule().run(list(chunks), keep_one)
-    visits = []
-    handle = model.aggregator.global_blocks[0].register_forward_pre_hook(lambda *_: visits.append(1))
+    forwards = []
+    handle = model.aggregator.global_blocks[0].register_forward_pre_hook(lambda *_: forwards.append(1))
     schedule().run(list(chunks), kept.__setitem__, done=set(kept))
     handle.remove()
-    assert len(visits) == (0 if kind == "disk" else 2)
+    assert len(forwards) == (0 if kind == "disk" else 2)
     assert_same(kept, expected)
 
 

@@ -1,4 +1,4 @@
-"""Which images of a growing folder count, and when; time is a number here."""
+"""Which images count in a folder that images are written into, and when; time is a number here."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from scal3r_train.config import UserError
 from scal3r_train.data.index.source import record_from_images
 from scal3r_train.inference.streaming import frame_folder
-from scal3r_train.inference.streaming.frame_folder import GrowingFolder
+from scal3r_train.inference.streaming.frame_folder import FrameFolder
 
 
 class Clock:
@@ -30,31 +30,31 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, clock: Clock) -> GrowingFolder:
-    return GrowingFolder(tmp_path, clock)
+def folder(tmp_path: Path, clock: Clock) -> FrameFolder:
+    return FrameFolder(tmp_path, clock)
 
 
 def test_the_newest_image_counts_once_it_stays_the_same(
-    folder: GrowingFolder, tmp_path: Path, images: list[Path]
+    folder: FrameFolder, tmp_path: Path, images: list[Path]
 ) -> None:
-    assert folder.look() == 0
+    assert folder.scan() == 0
     shutil.copy(images[0], tmp_path)
-    assert (folder.look(), folder.look(), folder.look()) == (0, 1, 0)
+    assert (folder.scan(), folder.scan(), folder.scan()) == (0, 1, 0)
     shutil.copy(images[1], tmp_path)
     shutil.copy(images[2], tmp_path)
-    assert folder.look() == 1, "the second of three has a later one"
-    assert (folder.look(), folder.num_images) == (1, 3)
+    assert folder.scan() == 1, "the second of three has a later one"
+    assert (folder.scan(), folder.num_images) == (1, 3)
 
 
 def test_the_sequence_is_that_of_the_finished_folder(
-    folder: GrowingFolder, tmp_path: Path, images: list[Path]
+    folder: FrameFolder, tmp_path: Path, images: list[Path]
 ) -> None:
     for number, path in enumerate(images):
         shutil.copy(path, tmp_path / f"frame{number}.png")
     (tmp_path / ".hidden.png").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("x")
     folder.close(leave_out_broken=False)
-    folder.look()
+    folder.scan()
     (tmp_path / ".hidden.png").unlink()
     found, wanted = vars(folder.record()), vars(record_from_images(tmp_path))
     for name, value in wanted.items():
@@ -62,21 +62,21 @@ def test_the_sequence_is_that_of_the_finished_folder(
 
 
 def test_a_half_written_image_is_waited_for(
-    folder: GrowingFolder, clock: Clock, tmp_path: Path, images: list[Path]
+    folder: FrameFolder, clock: Clock, tmp_path: Path, images: list[Path]
 ) -> None:
     data = images[1].read_bytes()
     shutil.copy(images[0], tmp_path)
     (tmp_path / images[1].name).write_bytes(data[: len(data) // 2])
     shutil.copy(images[2], tmp_path)
-    assert (folder.look(), folder.look(), folder.num_images) == (1, 0, 1)
+    assert (folder.scan(), folder.scan(), folder.num_images) == (1, 0, 1)
     clock.seconds = 5
-    blockade = folder.blockade
-    assert blockade is not None
-    assert (blockade.name, blockade.unchanged_s, folder.idle_s) == (images[1].name, 5, 5)
-    assert images[1].name in blockade.reason
+    unreadable = folder.unreadable
+    assert unreadable is not None
+    assert (unreadable.name, unreadable.unchanged_s, folder.idle_s) == (images[1].name, 5, 5)
+    assert images[1].name in unreadable.reason
     with (tmp_path / images[1].name).open("ab") as file:
         file.write(data[len(data) // 2 :])
-    assert (folder.look(), folder.num_images, folder.blockade, folder.idle_s) == (2, 3, None, 0)
+    assert (folder.scan(), folder.num_images, folder.unreadable, folder.idle_s) == (2, 3, None, 0)
     assert not folder.left_out
 
 
@@ -87,10 +87,10 @@ def test_at_the_end_a_broken_image_is_left_out_or_ends_the_sequence(
         shutil.copy(path, tmp_path)
     (tmp_path / images[1].name).write_bytes(images[1].read_bytes()[:500])
     for leave_out, wanted in ((True, [0, 2, 3]), (False, [0])):
-        folder = GrowingFolder(tmp_path)
+        folder = FrameFolder(tmp_path)
         folder.close(leave_out_broken=leave_out)
-        folder.look()
-        assert folder.look() == 0
+        folder.scan()
+        assert folder.scan() == 0
         assert list(folder.record().image) == [images[number].name for number in wanted]
         assert folder.left_out == ([images[1].name] if leave_out else [])
     assert f"{images[1].name} is left out" in capsys.readouterr().err
@@ -98,55 +98,55 @@ def test_at_the_end_a_broken_image_is_left_out_or_ends_the_sequence(
 
 def test_after_the_end_nothing_new_counts(tmp_path: Path, images: list[Path]) -> None:
     shutil.copy(images[0], tmp_path)
-    folder = GrowingFolder(tmp_path)
+    folder = FrameFolder(tmp_path)
     folder.close(leave_out_broken=True)
     shutil.copy(images[1], tmp_path)
-    assert (folder.look(), folder.look(), folder.num_images) == (1, 0, 1)
+    assert (folder.scan(), folder.scan(), folder.num_images) == (1, 0, 1)
 
 
 def test_order_holds_once_images_are_taken(
-    folder: GrowingFolder, tmp_path: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
+    folder: FrameFolder, tmp_path: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in (2, 4, 5):
         shutil.copy(images[number], tmp_path)
-    folder.look()
-    folder.look()
-    folder.take(2)
+    folder.scan()
+    folder.scan()
+    folder.fix_order(2)
     for number in (1, 3):
         shutil.copy(images[number], tmp_path)
     shutil.copy(images[4], tmp_path / "004b.png")
-    folder.look()
-    folder.look()
+    folder.scan()
+    folder.scan()
     assert list(folder.record().image) == ["002.png", "004.png", "004b.png", "005.png"]
     assert folder.left_out == ["001.png", "003.png"]
     assert capsys.readouterr().err.count("after 004.png had been taken") == 2
 
 
 def test_many_images_are_decoded_in_several_looks(
-    folder: GrowingFolder, tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+    folder: FrameFolder, tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_folder, "IMAGES_PER_LOOK", 2)
+    monkeypatch.setattr(frame_folder, "IMAGES_PER_SCAN", 2)
     for path in images[:5]:
         shutil.copy(path, tmp_path)
-    assert [folder.look() for _ in range(4)] == [2, 2, 1, 0]
+    assert [folder.scan() for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_names_that_are_times_order_the_images(
-    folder: GrowingFolder, tmp_path: Path, images: list[Path]
+    folder: FrameFolder, tmp_path: Path, images: list[Path]
 ) -> None:
     """12.5 comes after 12.25, though 5 is less than 25."""
     for name, path in zip(("12.5", "12.25", "9.75"), images, strict=False):
         shutil.copy(path, tmp_path / f"{name}.png")
     folder.close(leave_out_broken=False)
-    folder.look()
+    folder.scan()
     assert list(folder.record().image) == ["9.75.png", "12.25.png", "12.5.png"]
     np.testing.assert_array_equal(folder.record().timestamp, record_from_images(tmp_path).timestamp)
     np.testing.assert_array_equal(folder.record().timestamp, [9.75, 12.25, 12.5])
 
 
-def test_depth_maps_are_refused(folder: GrowingFolder, tmp_path: Path, images: list[Path]) -> None:
+def test_depth_maps_are_refused(folder: FrameFolder, tmp_path: Path, images: list[Path]) -> None:
     shutil.copy(images[0], tmp_path / "depth_0.png")
     folder.close(leave_out_broken=False)
-    folder.look()
+    folder.scan()
     with pytest.raises(UserError, match="looks like a depth map"):
         folder.record()

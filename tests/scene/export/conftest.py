@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from scal3r_train import cli
+from tests.inference.conftest import image_folder, tiny_model  # noqa: F401  # fixtures
 from tests.scene.export.scenes import make_scene
 
 Run = Callable[..., Path]

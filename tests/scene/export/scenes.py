@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from scal3r_train.scene.point_cloud import PointCloud
-from scal3r_train.scene.scene import SceneFrame, SceneInfo, write_scene
+from scal3r_train.scene.scene import SceneCameras, SceneFrame, SceneInfo, write_scene
 
 SIZES = ((48, 64), (48, 64), (48, 64), (64, 48), (64, 48))
 NAMES = ("a/1.png", "a/2.png", "a/10.png", "b/x.png", "b/y z.png")
@@ -67,11 +67,13 @@ def make_scene(
     times = torch.arange(num_frames, dtype=torch.float64) / 30
     write_scene(
         folder,
-        SceneInfo.model_validate({**values, **info}),
-        frames,
-        times,
-        torch.cat([rotation, centres], dim=-1),
-        intrinsics,
+        SceneCameras(
+            SceneInfo.model_validate({**values, **info}),
+            frames,
+            times,
+            torch.cat([rotation, centres], dim=-1),
+            intrinsics,
+        ),
         points,
     )
     if root is not None:

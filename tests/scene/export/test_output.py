@@ -12,7 +12,7 @@ import pytest
 from scal3r_train import cli
 from scal3r_train.cli.scene_commands import EXPORT_FORMATS
 from scal3r_train.scene import ply
-from scal3r_train.scene.export.run import FORMATS
+from scal3r_train.scene.export.export_scene import FORMATS
 from tests.scene.export.scenes import make_scene
 
 FOLDERS = ("colmap", "nerfstudio")
@@ -184,7 +184,7 @@ def test_no_scene(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 def test_python_callers_hear_of_unknown_formats(tmp_path: Path) -> None:
     from scal3r_train.config import UserError
-    from scal3r_train.scene.export.run import main
+    from scal3r_train.scene.export.export_scene import main
 
     with pytest.raises(UserError, match="no format 'obj'; choose one of colmap"):
         main(tmp_path, tmp_path / "o", "obj", {})

@@ -16,14 +16,14 @@ from scal3r_train.scene.visualization.charts import Axis, bars, path_data, round
 from scal3r_train.scene.visualization.colours import chunk_colours, confidence_colours, frame_of_point
 from scal3r_train.scene.visualization.ground_truth import load_ground_truth
 from scal3r_train.scene.visualization.html import Html, joined, table, tag
-from scal3r_train.scene.visualization.input_images import InputImages
-from tests.scene.visualization.seen_scene import (
+from scal3r_train.scene.visualization.thumbnails import Thumbnails
+from tests.scene.visualization.example_scene import (
     EVIL,
     IMAGE_HW,
     NUM_FRAMES,
     POINTS_PER_FRAME,
-    seen_cameras,
-    write_seen_scene,
+    example_cameras,
+    write_example_scene,
 )
 
 ELEMENTS_WITHOUT_END = {"meta", "img"}
@@ -54,7 +54,7 @@ class PageReader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_seen_scene(tmp_path_factory.mktemp("seen") / "scene")
+    return write_example_scene(tmp_path_factory.mktemp("seen") / "scene")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_it_says_what_the_scene_says(page: PageReader) -> None:
 
 @pytest.mark.parametrize(("num_frames", "with_points"), [(1, True), (2, True), (3, False)])
 def test_scenes_with_little_in_them(tmp_path: Path, num_frames: int, with_points: bool) -> None:
-    scene = write_seen_scene(tmp_path / "scene", num_frames=num_frames, with_points=with_points)
+    scene = write_example_scene(tmp_path / "scene", num_frames=num_frames, with_points=with_points)
     text = PageReader(report.write_report(scene).read_text(encoding="utf-8")).text
     assert ("The scene has no points." in text) != with_points
 
@@ -114,7 +114,7 @@ def test_scenes_with_little_in_them(tmp_path: Path, num_frames: int, with_points
 def test_camera_at_rest_and_points_without_place(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    scene = load_scene(write_seen_scene(tmp_path / "scene"))
+    scene = load_scene(write_example_scene(tmp_path / "scene"))
     positions = scene.positions.copy()
     positions[::7] = np.nan
     confidence = np.full_like(scene.confidence, 2.5)
@@ -134,7 +134,7 @@ class TestGroundTruth:
     )
 
     def truth(self) -> torch.Tensor:
-        return self.truth_from_scene.apply_to_world_from_cam(seen_cameras())
+        return self.truth_from_scene.apply_to_world_from_cam(example_cameras())
 
     def test_kitti_poses_belong_to_frames_of_the_input(self, folder: Path, tmp_path: Path) -> None:
         every = torch.eye(3, 4).double().repeat(2 * NUM_FRAMES, 1, 1)
@@ -183,7 +183,7 @@ def test_command_prints_the_error(folder: Path, tmp_path: Path, capsys: pytest.C
     from scal3r_train.cli import main
 
     write_trajectory(
-        tmp_path / "p.txt", Trajectory(seen_cameras().repeat_interleave(2, dim=0), None), "kitti"
+        tmp_path / "p.txt", Trajectory(example_cameras().repeat_interleave(2, dim=0), None), "kitti"
     )
     assert main(["report", str(folder), "--truth", str(tmp_path / "p.txt")]) == 0
     path, line = capsys.readouterr().out.splitlines()
@@ -255,8 +255,8 @@ def test_neighbouring_chunks_differ_and_order_shows_in_confidence() -> None:
 
 
 def test_images_are_small_or_none(folder: Path) -> None:
-    images = InputImages(load_scene(folder))
-    pixels = images.small(0, 32)
+    images = Thumbnails(load_scene(folder))
+    pixels = images.of(0, 32)
     assert pixels is not None and pixels.shape == (24, 32, 3) and (pixels == (200, 30, 30)).all()
-    assert images.small(NUM_FRAMES - 1, 32) is None
+    assert images.of(NUM_FRAMES - 1, 32) is None
     assert max(IMAGE_HW) > 32

@@ -16,7 +16,7 @@ import pytest
 from scal3r_train.config import UserError
 from tests.conftest import PROJECT_ROOT
 from tests.scene.visualization.browser import Page, chromium_page, find_chromium
-from tests.scene.visualization.seen_scene import BLUE, GREEN, MAGENTA, write_seen_scene
+from tests.scene.visualization.example_scene import BLUE, GREEN, MAGENTA, write_example_scene
 
 pytest.importorskip("viser", reason="viser is not installed: pip install 'scal3r_train[view]'")
 needs_chromium = pytest.mark.skipif(
@@ -34,7 +34,7 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write_seen_scene(tmp_path / "scene")
+    return write_example_scene(tmp_path / "scene")
 
 
 def share_of(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int = 40) -> float:
@@ -126,7 +126,7 @@ def set_by_hand(page: Page, folder: Path, downloads: Path) -> None:
     from PIL import Image
 
     assert np.asarray(Image.open(found[0])).shape == (1080, 1920, 3)
-    write_seen_scene(folder, floor=BLUE)
+    write_example_scene(folder, floor=BLUE)
     page.evaluate(click_button("Reload"))
     pixels = page.wait_for(lambda pixels: shows(BLUE)(pixels) and hides(GREEN)(pixels))
     assert share_of(pixels, BLUE) > 0.002
@@ -178,10 +178,10 @@ def test_numbers_out_of_range_are_one_line(
 
 @pytest.mark.parametrize(("num_frames", "with_points"), [(1, True), (2, False)])
 def test_scenes_with_little_in_them_are_shown(tmp_path: Path, num_frames: int, with_points: bool) -> None:
-    from scal3r_train.scene.visualization.client_view import loop_lines, trajectory_lines
+    from scal3r_train.scene.visualization.camera_drawing import loop_lines, trajectory_lines
     from scal3r_train.scene.visualization.viewed_scene import COLOURS, ViewedScene
 
-    folder = write_seen_scene(tmp_path / "scene", num_frames=num_frames, with_points=with_points)
+    folder = write_example_scene(tmp_path / "scene", num_frames=num_frames, with_points=with_points)
     shown = ViewedScene.load(folder)
     assert (len(shown.levels) > 0) == with_points
     assert np.isfinite(shown.world_from_cam).all()
@@ -207,7 +207,7 @@ def test_shown_scene_stands_upright_around_the_origin(folder: Path) -> None:
 
 
 def test_trajectory_is_torn_where_the_scene_says(folder: Path) -> None:
-    from scal3r_train.scene.visualization.client_view import loop_lines, trajectory_lines
+    from scal3r_train.scene.visualization.camera_drawing import loop_lines, trajectory_lines
     from scal3r_train.scene.visualization.viewed_scene import ViewedScene
 
     shown = ViewedScene.load(folder)
@@ -223,7 +223,7 @@ def test_a_rewritten_scene_is_noticed(folder: Path) -> None:
 
     viewer = Viewer(folder, None, None)
     assert not viewer.is_rewritten()
-    write_seen_scene(folder, floor=BLUE)
+    write_example_scene(folder, floor=BLUE)
     assert viewer.is_rewritten()
     viewer.reload()
     assert not viewer.is_rewritten()

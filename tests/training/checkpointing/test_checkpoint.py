@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from scal3r_train.config import UserError
 from scal3r_train.parallel.engine import Shard
-from scal3r_train.training.checkpointing import checkpoint_files
-from scal3r_train.training.checkpointing.checkpoint_files import StateReader, piece_entries, write_shards
+from scal3r_train.training import trainer
+from scal3r_train.training.checkpointing import export, host_copy, saver
+from scal3r_train.training.checkpointing.checkpoint import random_state
+from scal3r_train.training.checkpointing.checkpoint_files import StateReader, piece_entries
+from scal3r_train.training.checkpointing.host_copy import HostCopy
+from scal3r_train.training.checkpointing.saver import CheckpointSaver
 from tests.training import tiny
 from tests.training.test_resume import assert_same_end
 
@@ -91,13 +96,12 @@ def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoints(
     one_process: OneProcess, towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """The second save fails at one of its stages; afterwards there is room again."""
-    from scal3r_train.training.checkpointing import checkpoint, export
-
-    full = OSError(errno.ENOSPC, "No space left on device")
+    message = "No space left on device"
+    full = OSError(errno.ENOSPC, message) if place == "manifest" else SafetensorError(message)
     module, name = {
-        "state": (checkpoint_files, "save_file"),
+        "state": (host_copy, "save_file"),
         "model": (export, "save_torch_state_dict"),
-        "manifest": (checkpoint, "write_text_atomically"),
+        "manifest": (saver, "write_text_atomically"),
     }[place]
     original, calls = getattr(module, name), []
 
@@ -152,15 +156,55 @@ def test_the_moving_average_is_that_of_the_weights(towns: Path, tmp_path: Path) 
     assert not torch.equal(weights[-1], states[-1][f"ema/{name}"].double())
 
 
+def test_saving_draws_nothing(towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread shares the generators of the run, whose steps draw from them meanwhile."""
+    states = []
+
+    def noted(self: CheckpointSaver, *arguments: Any) -> None:
+        before = random_state()
+        original(self, *arguments)
+        states.append((before, random_state()))
+
+    original = CheckpointSaver._complete
+    monkeypatch.setattr(CheckpointSaver, "_complete", noted)
+    tiny.train(tiny.recipe(towns, tmp_path, {"optim.num_steps": 1, "validation.every": 0}))
+    ((before, after),) = states
+    assert before == after
+
+
+def test_an_error_of_the_training_does_not_cost_the_save_under_way(
+    towns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    original = trainer.train_step
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise UserError("something else")
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "train_step", failing)
+    with pytest.raises(UserError, match="^something else$"):
+        tiny.train(tiny.recipe(towns, tmp_path))
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+
+
+def host_copy_on_the_cpu() -> HostCopy:
+    return HostCopy(torch.device("cpu"), torch.optim.SGD([torch.zeros(1)]))
+
+
 def test_intervals_can_be_read_whatever_their_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three writers with unequal cuts, small files; every interval comes back."""
-    monkeypatch.setattr(checkpoint_files, "MAX_FILE_BYTES", 64)
+    monkeypatch.setattr(host_copy, "MAX_FILE_BYTES", 192)
     values = torch.arange(23.0)
     pieces = []
     for rank, (start, stop) in enumerate([(0, 9), (9, 10), (10, 23)]):
         shard = Shard("a", (23,), start, values[start:stop].clone(), {"exp_avg": -values[start:stop]})
         other = Shard("b", (rank + 1,), 0, torch.full((rank + 1,), float(rank)), is_replicated=True)
-        pieces += write_shards(tmp_path, rank, [shard, other], {"a": 2 * values[start:stop]})
+        copy = host_copy_on_the_cpu()
+        pieces += copy.take(rank, [shard, other], {"a": 2 * values[start:stop]})
+        copy.write(tmp_path)
     assert len(list(tmp_path.glob("rank_00000_*.safetensors"))) == 2
     reader = StateReader(tmp_path, piece_entries(pieces))
     for start in range(24):
@@ -172,3 +216,28 @@ def test_intervals_can_be_read_whatever_their_cut(tmp_path: Path, monkeypatch: p
     assert not reader.has("exp_avg", "b")
     with pytest.raises(UserError, match="holds no weight of b beyond element 1"):
         reader.read("weight", "b", 0, 2)
+
+
+def test_what_is_written_is_the_state_of_the_moment_of_the_copy(tmp_path: Path) -> None:
+    """Mixed dtypes and odd lengths; the training changes its tensors before the files are written; memory is kept."""
+    copy = host_copy_on_the_cpu()
+    wide, narrow = torch.randn(7, requires_grad=True), torch.randn(3).bfloat16()
+    shards = [
+        Shard("narrow", (3,), 0, narrow),
+        Shard("wide", (7,), 0, wide.detach(), {"exp_avg": wide.detach()}),
+    ]
+    places = set()
+    for number in range(2):
+        expected = wide.detach().clone(), narrow.clone()
+        pieces = copy.take(0, shards, {})
+        with torch.no_grad():
+            wide.add_(1), narrow.mul_(2)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        copy.write(folder)
+        reader = StateReader(folder, piece_entries(pieces))
+        assert torch.equal(reader.read("weight", "wide", 0, 7), expected[0])
+        assert torch.equal(reader.read("exp_avg", "wide", 0, 7), expected[0])
+        assert torch.equal(reader.read("weight", "narrow", 0, 3), expected[1])
+        places.add(next(iter(copy._files.values()))["weight/wide"].data_ptr())
+    assert len(places) == 1

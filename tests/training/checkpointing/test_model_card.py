@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel
 
 from scal3r_train import __version__
-from scal3r_train.data.index.index_summary import DatasetSummary
+from scal3r_train.data.index.index import DatasetSummary
 from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.training.checkpointing.model_card import CardFacts, model_card, validations
 from tests.training import tiny
@@ -123,7 +123,7 @@ def test_a_run_describes_its_models(one_process: OneProcess) -> None:
     assert "4 of 5" in earlier and "at step 3" in earlier and "was not finished" in earlier
 
 
-def test_ranks_are_told(ranks: Ranks) -> None:
+def test_ranks_are_in_the_card(ranks: Ranks) -> None:
     assert "2, engine ddp, fp32, on CPU" in (ranks.folder / "shared/model/README.md").read_text()
 
 
@@ -151,8 +151,17 @@ def test_shards_load_the_same(one_process: OneProcess) -> None:
 
 def test_metrics_that_are_not_there(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert validations(path) == ({}, {})
+    assert validations(path, 9) == ({}, {})
     path.write_text('{"step": 1, "loss": 1.0}\n')
-    assert validations(path) == ({}, {})
+    assert validations(path, 9) == ({}, {})
     path.write_text('{"step": 3, "val/auc_5": 0.5, "val/abs_rel": null}\n{"step": 3, "loss": 1.0}\n')
-    assert validations(path) == ({}, {"step": 3, "val/auc_5": 0.5})
+    assert validations(path, 9) == ({}, {"step": 3, "val/auc_5": 0.5})
+
+
+def test_metrics_of_a_run_that_has_gone_on(tmp_path: Path) -> None:
+    """The card is written while later lines are; the last one is cut short."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"step": 0, "val/auc_5": 0.1}\n{"step": 3, "val/auc_5": 0.5}\n{"step": 6, "val/auc_5": 0.9}\n{"st'
+    )
+    assert validations(path, 5) == ({"step": 0, "val/auc_5": 0.1}, {"step": 3, "val/auc_5": 0.5})

@@ -11,8 +11,18 @@ from typing import Any
 import pytest
 
 from scal3r_train.config import UserError
+from scal3r_train.parallel.accelerator import build_accelerator
 from scal3r_train.training.monitoring import sinks
-from scal3r_train.training.monitoring.sinks import TensorBoard, Wandb, answers, begin_anew, has_netrc_login
+from scal3r_train.training.monitoring.sinks import (
+    TensorBoard,
+    Wandb,
+    answers,
+    begin_anew,
+    has_netrc_login,
+    refusals_named,
+    tensorboard_tracker,
+    wandb_tracker,
+)
 from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
 
 
@@ -21,7 +31,9 @@ def test_tensorboard_hides_what_a_resumed_run_writes_again(tmp_path: Path) -> No
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for first_step, steps, value in ((0, (1, 2, 3, 4), 1.0), (2, (3, 4, 5), 7.0)):
-        sink = TensorBoard(tmp_path, first_step)
+        tracker = tensorboard_tracker(tmp_path, first_step)
+        tracker.start()
+        sink = TensorBoard(tracker)
         for step in steps:
             sink.log(step, {"amu/0/gate": value, "loss": float("nan")})
         sink.close(is_success=True)
@@ -50,18 +62,21 @@ def test_a_missing_package_is_named(
             raise ImportError(name)
         return original(name, *rest, **kwargs)
 
+    accelerator = build_accelerator("single", 1)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=f"needs the package {package}; pip install {package} or set"):
-        Telemetry(TelemetrySettings(**settings), tmp_path, is_main=True, num_steps=1, first_step=0, name="t")
+        Telemetry(TelemetrySettings(**settings), tmp_path, accelerator, num_steps=1, first_step=0, name="t")
 
 
 WANDB_RUNS = """
 import sys
 from pathlib import Path
+from scal3r_train.parallel.accelerator import build_accelerator
 from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
 for first_step in (0, 2, 0):
+    accelerator = build_accelerator("single", 1)
     settings = TelemetrySettings(wandb="auto", log_every=1)
-    with Telemetry(settings, Path(sys.argv[1]), is_main=True, num_steps=9, first_step=first_step, name="t") as run:
+    with Telemetry(settings, Path(sys.argv[1]), accelerator, num_steps=9, first_step=first_step, name="t") as run:
         run.log(first_step + 1, {"loss": 0.5})
     print((Path(sys.argv[1]) / "wandb_id").read_text())
 """
@@ -81,8 +96,9 @@ def test_a_resumed_run_is_the_same_wandb_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, resumed, anew = done.stdout.split()
     assert first == resumed != anew
+    # offline-run-TIME-ID; two runs of one id within one second are told apart by a further -1.
     folders = [path.name for path in (tmp_path / "wandb").glob("offline-run-*")]
-    assert {folder.rpartition("-")[2] for folder in folders} == {first, anew}
+    assert {folder.split("-")[3] for folder in folders} == {first, anew}
     assert done.stderr.splitlines()[0].startswith("wandb offline: ")
     assert all(line.startswith("wandb offline: ") for line in done.stderr.splitlines())
 
@@ -119,11 +135,21 @@ def server() -> Any:
         yield listening.getsockname()[1]
 
 
+def start(mode: Any, folder: Path) -> Wandb:
+    """Start a run as Telemetry does."""
+    accelerator = build_accelerator("single", 1)
+    tracker, settled = wandb_tracker(mode, "project", folder, "name")
+    accelerator.log_with = [tracker]
+    with refusals_named(mode):
+        accelerator.init_trackers("project")
+    return Wandb(accelerator.get_tracker("wandb"), settled)
+
+
 def mode_of(monkeypatch: pytest.MonkeyPatch, folder: Path, mode: Any, key: str | None, url: str) -> str:
     fake = FakeWandb(key, url)
-    monkeypatch.setattr(sinks, "_import_wandb", lambda: fake)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setattr(sinks, "has_netrc_login", lambda host: False)
-    Wandb(mode, "project", folder, "name")
+    start(mode, folder)
     return fake.started["mode"]
 
 
@@ -139,11 +165,11 @@ def test_auto_is_online_only_with_login_and_server(
     assert mode_of(monkeypatch, tmp_path, "offline", "key", here) == "offline"
 
 
-def test_a_step_may_be_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_may_be_logged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """wandb drops values whose own step goes back: ours is a value like others."""
     fake = FakeWandb(None, "")
-    monkeypatch.setattr(sinks, "_import_wandb", lambda: fake)
-    sink = Wandb("offline", "project", tmp_path, "name")
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    sink = start("offline", tmp_path)
     sink.log(3, {"loss": 1.0})
     sink.log(2, {"loss": 2.0})
     assert fake.logged == [{"loss": 1.0, "step": 3}, {"loss": 2.0, "step": 2}]
@@ -151,14 +177,14 @@ def test_a_step_may_be_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_refusal_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeWandb(None, "")
-    monkeypatch.setattr(sinks, "_import_wandb", lambda: fake)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
 
     def refuse(**_: Any) -> Any:
         raise RuntimeError("no\nway")
 
     monkeypatch.setattr(fake, "init", refuse)
     with pytest.raises(UserError, match=r"telemetry\.wandb=online: wandb refuses \(no way\)"):
-        Wandb("online", "project", tmp_path, "name")
+        start("online", tmp_path)
 
 
 def test_waiting_for_a_server_ends(server: int, monkeypatch: pytest.MonkeyPatch) -> None:

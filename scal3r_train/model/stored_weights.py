@@ -1,0 +1,79 @@
+"""The weights of a checkpoint folder, read interval by interval: nobody has to hold the whole model to load it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from scal3r_train.config import UserError
+from scal3r_train.model.load_model import checkpoint_folder, weight_files
+
+
+class StoredWeights:
+    """Reads parameters out of the safetensors files of a `save_pretrained` folder.
+
+    The files are mapped into memory, so that processes of one machine share the pages that they read.
+
+    Attributes:
+        num_bytes_read: bytes of weights that have been copied out so far.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        """Open the files.
+
+        Raises:
+            UserError: it is no checkpoint folder, or a file cannot be read.
+        """
+        self.folder = checkpoint_folder(checkpoint)
+        self.num_bytes_read = 0
+        self._file_of: dict[str, Any] = {}
+        for path in weight_files(self.folder):
+            try:
+                file = safe_open(path, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise UserError(f"checkpoint {path} cannot be read: {error}; copy or save it again") from None
+            self._file_of |= dict.fromkeys(file.keys(), file)
+
+    def require_fit(self, model: nn.Module) -> None:
+        """Check that the files hold exactly the model's parameters.
+
+        Raises:
+            UserError: the first parameter that is missing, surplus, or of another shape.
+        """
+        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        missing = sorted(expected.keys() - self._file_of.keys())
+        unexpected = sorted(self._file_of.keys() - expected.keys())
+        mismatched = sorted(
+            name for name in expected.keys() & self._file_of.keys() if self._shape(name) != expected[name]
+        )
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("mismatched", mismatched)):
+            if names:
+                raise UserError(
+                    f"checkpoint {self.folder} does not fit its config.json: {len(names)} {kind} tensors, "
+                    f"such as {names[0]}; convert or save it again"
+                )
+
+    def read_into(self, name: str, start: int, target: Tensor) -> None:
+        """Copy elements from `start` on of the flattened parameter into `target`, [n], in its dtype and device."""
+        if target.numel() == 0:
+            return
+        shape, stop = self._shape(name), start + target.numel()
+        if not shape:
+            values = self._file_of[name].get_tensor(name).view(1)
+            first = 0
+        else:
+            lead = next((place for place, length in enumerate(shape) if length > 1), len(shape) - 1)
+            row = math.prod(shape[lead + 1 :])
+            rows = slice(start // row, -(-stop // row))
+            values = self._file_of[name].get_slice(name)[(*[slice(0, 1)] * lead, rows)]
+            first = rows.start * row
+        self.num_bytes_read += values.numel() * values.element_size()
+        target.copy_(values.reshape(-1)[start - first : stop - first])
+
+    def _shape(self, name: str) -> Sequence[int]:
+        return tuple(self._file_of[name].get_slice(name).get_shape())

@@ -1,0 +1,118 @@
+"""How the processes of a run find each other: by the store of the first one, at MASTER_ADDR:MASTER_PORT.
+
+Whatever keeps them apart (an address that leads nowhere, a port that another program has, a process that was never
+started) ends each of them within a time limit, with a line that says what to look at.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from scal3r_train.config import EXIT_USER_ERROR, UserError
+
+RETRY_S = 0.5
+ANSWER_S = 5.0  # beyond the limit, for torch to give up by itself
+TAKEN = "EADDRINUSE"
+
+
+@contextmanager
+def meeting_peers(limit: timedelta) -> Iterator[None]:
+    """Let the body, in which torch meets the peers, end in one line within `limit` and a few seconds.
+
+    torch waits without end for the answer of a program that is no store of a run; this process then exits from here.
+
+    Raises:
+        UserError: the peers cannot be met.
+    """
+    place = _place()
+    if not _keeps_store():
+        _wait_for_store(place, limit)
+    line = (
+        f"what listens at {_text(place)} does not answer as the first process of a run would: another program has "
+        "that port, choose another one (MASTER_PORT, --master-port)"
+    )
+    watch = threading.Timer(limit.total_seconds() + ANSWER_S, _exit_by_force, [line])
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    except dist.DistError as error:
+        raise UserError(_reason(place, limit, error)) from error
+    finally:
+        watch.cancel()
+
+
+def _place() -> tuple[str, int]:
+    """Return address and port of the store.
+
+    Raises:
+        UserError: the launcher, or who replaces it, did not name them.
+    """
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise UserError(
+                f"the environment names RANK and WORLD_SIZE but not {name}: start with torchrun or accelerate launch, "
+                "or set it to the first machine's address and a free port of it"
+            )
+    if not os.environ["MASTER_PORT"].isdigit():
+        raise UserError(f"MASTER_PORT is {os.environ['MASTER_PORT']}: set it to the number of a free port")
+    return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+
+
+def _keeps_store() -> bool:
+    return os.environ["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
+
+def _wait_for_store(place: tuple[str, int], limit: timedelta) -> None:
+    """Return when something listens at a place: torch would print a page of its own for every attempt."""
+    deadline = time.monotonic() + limit.total_seconds()
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            socket.create_connection(place, timeout=max(left, RETRY_S)).close()
+            return
+        except OSError as error:
+            if time.monotonic() + RETRY_S >= deadline:
+                reason = error.strerror or str(error)
+                raise UserError(
+                    f"the first process cannot be reached at {_text(place)} ({reason}, tried for "
+                    f"{_seconds(limit)}): see that rank 0 was started, that MASTER_ADDR (--master-addr) is its "
+                    "machine, and that no firewall closes the port"
+                ) from error
+        time.sleep(RETRY_S)
+
+
+def _reason(place: tuple[str, int], limit: timedelta, error: dist.DistError) -> str:
+    text = str(error).splitlines()[0]
+    if TAKEN in text:
+        return (
+            f"port {place[1]} of this machine is taken by another program: choose another one (MASTER_PORT, "
+            "--master-port)"
+        )
+    return (
+        f"the processes of this run did not all come to {_text(place)} within {_seconds(limit)}: see that each of "
+        f"the {os.environ['WORLD_SIZE']} was started with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE ({text})"
+    )
+
+
+def _exit_by_force(line: str) -> None:
+    sys.stderr.write(f"scal3r: error: {line}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_USER_ERROR)
+
+
+def _text(place: tuple[str, int]) -> str:
+    return f"{place[0]}:{place[1]}"
+
+
+def _seconds(limit: timedelta) -> str:
+    return f"{limit.total_seconds():.0f} s"

@@ -1,0 +1,117 @@
+"""What a training recipe says: the sections of all parts of a run, composed into one strict document.
+
+`scal3r_train.recipe` reads the file. Importing this loads none of transformers' models, which takes seconds that
+`scal3r plan` has no use for.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, Literal
+
+from pydantic import Field, create_model, model_validator
+
+from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
+from scal3r_train.data.sampling.sources import DataSettings
+from scal3r_train.losses.objective import ObjectiveSettings
+from scal3r_train.model.activation_checkpointing import CheckpointingMode
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.kernels import AttentionName
+from scal3r_train.parallel.settings import ParallelSettings
+from scal3r_train.training.checkpointing.checkpoint import CheckpointSettings
+from scal3r_train.training.freezing import FrozenDtype, TrainedParts
+from scal3r_train.training.monitoring.telemetry import TelemetrySettings
+from scal3r_train.training.optim import OptimSettings
+from scal3r_train.training.validation import ValidationSettings
+
+
+def _network_fields() -> dict[str, Any]:
+    """Return Scal3RConfig's own parameters as settings fields: the network's sizes are written down once, there."""
+    hints = typing.get_type_hints(Scal3RConfig.__init__)
+    defaults = typing.cast(Any, Scal3RConfig.__init__).__defaults__
+    code = Scal3RConfig.__init__.__code__
+    names = code.co_varnames[1 : code.co_argcount]
+    return {name: (hints[name], default) for name, default in zip(names, defaults, strict=True)}
+
+
+NetworkSettings = create_model("NetworkSettings", __base__=StrictModel, **_network_fields())
+
+
+class TrainedModelSettings(StrictModel):
+    """The `model` section of a training recipe: a checkpoint to start from, or a network to initialise."""
+
+    checkpoint: str | None = Field(default=None, description="save_pretrained folder to start from")
+    network: NetworkSettings | None = Field(default=None, description="sizes, see Scal3RConfig")  # type: ignore[valid-type]
+    activation_checkpointing: CheckpointingMode = Field(
+        default="none",
+        description="what backward recomputes: nothing, each block, or everything between two memories",
+    )
+    chunks_per_pass: int | None = Field(
+        default=None,
+        ge=1,
+        description="chunks of a sequence that pass the network together; fewer take less memory, null is all",
+    )
+    attention: AttentionName = Field(
+        default="sdpa",
+        description="kernel of attention, by transformers' name; flash kernels need their package",
+    )
+    compile: bool = Field(
+        default=False, description="torch.compile each block; the first steps then take minutes"
+    )
+    train: TrainedParts = Field(default="all", description="what is trained; the rest of the model is frozen")
+    frozen_dtype: FrozenDtype = Field(
+        default="fp32", description="how the matrices of a frozen encoder and frozen blocks are stored"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainedModelSettings:
+        if (self.checkpoint is None) == (self.network is None):
+            raise ValueError("give either checkpoint or network")
+        if self.network is not None:
+            config = Scal3RConfig(**self.network.model_dump())
+            if self.train != "all" and not config.memory_layers:
+                raise ValueError(f"train {self.train} needs memories, and network.memory_layers is empty")
+        if self.train == "all" and self.frozen_dtype != "fp32":
+            raise ValueError(
+                f"frozen_dtype {self.frozen_dtype} has nothing to act on: train all freezes nothing"
+            )
+        return self
+
+
+class TrainingRecipe(StrictModel):
+    """One training run."""
+
+    task: Literal["train"] = "train"
+    name: str = "run"
+    seed: int = Field(default=0, ge=0)
+    output_dir: str = Field(description="where the run's files go")
+    model: TrainedModelSettings
+    parallel: ParallelSettings = ParallelSettings()
+    data: DataSettings
+    curriculum: CurriculumSettings = CurriculumSettings()
+    losses: ObjectiveSettings = ObjectiveSettings()
+    optim: OptimSettings = OptimSettings()
+    validation: ValidationSettings = ValidationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingRecipe:
+        if self.model.network is not None:
+            require_whole_patches(self, self.model.network.model_dump()["patch_size"])
+        if self.model.frozen_dtype == "bf16" and self.parallel.precision == "fp32":
+            raise ValueError(
+                "model.frozen_dtype bf16 needs parallel.precision bf16: fp32 tokens meet no bf16 matrices"
+            )
+        return self
+
+
+def require_whole_patches(recipe: TrainingRecipe, patch_size: int) -> None:
+    """Raise UserError unless every resolution is a multiple of the patch size, which a checkpoint says late."""
+    for curriculum in (*recipe.curriculum.every_stage(), recipe.validation.curriculum):
+        for size in curriculum.resolution:
+            if size.height % patch_size or size.width % patch_size:
+                raise UserError(
+                    f"resolution {size.height}x{size.width} must be a multiple of patch_size {patch_size}"
+                )

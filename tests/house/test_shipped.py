@@ -1,0 +1,76 @@
+"""Recipes and the small checkpoint are found by name from any folder; a path wins."""
+
+from pathlib import Path
+
+import pytest
+
+from scal3r_train import cli
+from scal3r_train.config import UserError, load_mapping
+from scal3r_train.model.load_model import checkpoint_folder
+from scal3r_train.shipped import find_checkpoint, find_recipe
+from tests.conftest import PROJECT_ROOT
+
+RECIPES = PROJECT_ROOT / "recipes"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["debug/cpu", "debug/cpu.yaml", "recipes/debug/cpu.yaml", "recipes/debug/cpu"]
+)
+def test_a_recipe_is_found_by_its_name(name: str) -> None:
+    assert find_recipe(name) == RECIPES / "debug" / "cpu.yaml"
+    assert load_mapping(name) == load_mapping(RECIPES / "debug" / "cpu.yaml")
+
+
+def test_a_file_wins_over_a_name_and_a_folder_does_not(tmp_path: Path) -> None:
+    (tmp_path / "debug" / "cpu").mkdir(parents=True)
+    assert find_recipe("debug/cpu") == RECIPES / "debug" / "cpu.yaml"
+    (tmp_path / "debug" / "cpu.yaml").write_text("seed: 7\n")
+    assert load_mapping("debug/cpu.yaml") == {"seed": 7}
+
+
+def test_a_parent_is_found_beside_the_file_first_and_never_in_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    child = tmp_path / "mine" / "child.yaml"
+    child.write_text("extends: debug/cpu\nseed: 7\n")
+    shipped = load_mapping(RECIPES / "debug" / "cpu.yaml")
+    assert load_mapping(child) == {**shipped, "seed": 7}
+    (tmp_path / "debug").mkdir()
+    (tmp_path / "debug" / "cpu").write_text("seed: 8\n")
+    assert load_mapping(child) == {**shipped, "seed": 7}
+    (tmp_path / "mine" / "debug").mkdir()
+    (tmp_path / "mine" / "debug" / "cpu").write_text("name: beside\n")
+    assert load_mapping(child) == {"name": "beside", "seed": 7}
+
+
+@pytest.mark.parametrize("name", ["debug/gpu", "../recipes/debug/cpu.yaml", "", "recipes", "/debug/cpu"])
+def test_what_is_neither_is_one_line(name: str) -> None:
+    with pytest.raises(UserError, match="recipe"):
+        load_mapping(name)
+
+
+@pytest.mark.parametrize("name", ["scal3r-tiny", "assets/scal3r-tiny"])
+def test_the_small_checkpoint_is_found_by_its_name(name: str, tmp_path: Path) -> None:
+    assert checkpoint_folder(Path(name)) == PROJECT_ROOT / "assets" / "scal3r-tiny"
+    (tmp_path / name).mkdir(parents=True)
+    assert find_checkpoint(name) == Path(name)
+
+
+def test_every_recipe_is_listed_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    files = {path for path in RECIPES.rglob("*") if path.is_file()}
+    assert {RECIPES / (name if "." in name else f"{name}.yaml") for name in lines} == files
+    assert lines["debug/cpu"] == (RECIPES / "debug/cpu.yaml").read_text().splitlines()[0].removeprefix("# ")
+    assert lines["launch/slurm.sh"].startswith("Trains a recipe under SLURM")
+
+
+def test_the_path_of_one_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes", "--path", "accelerate/zero2.yaml"]) == 0
+    assert capsys.readouterr().out == f"{RECIPES / 'accelerate' / 'zero2.yaml'}\n"
+    assert cli.main(["recipes", "--path", "accelerate/zero9.yaml"]) == 2
+    assert "`scal3r recipes` lists them" in capsys.readouterr().err

@@ -1,0 +1,107 @@
+"""What a call returns beside the predictions: hidden states, and tuples in place of named fields."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from scal3r_train.model.chunk_batch import reference_first_order
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from tests.model.tiny import FIELDS, IMAGE_HW, random_images, tiny_model
+
+MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(3, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def model() -> Scal3RModel:
+    return tiny_model()
+
+
+def outputs_by_hooks(model: Scal3RModel, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Return what goes into the first frame block, and what each layer gives: its memory's answer or its block's."""
+    first, given = [], {}
+    aggregator = model.aggregator
+    hooks = [aggregator.frame_blocks[0].register_forward_pre_hook(lambda _m, inputs: first.append(inputs[0]))]
+    for layer, block in enumerate(aggregator.global_blocks):
+        hooks.append(block.register_forward_hook(lambda _m, _i, y, layer=layer: given.__setitem__(layer, y)))
+    for layer, unit in aggregator.memory_units.items():
+
+        def answered(_m, inputs, answer, layer=int(layer)):
+            if inputs[0] == "read":
+                given[layer] = answer
+
+        hooks.append(unit.register_forward_hook(answered))
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    return first, [given[layer] for layer in range(model.config.num_layers)]
+
+
+def test_hidden_states_are_the_tokens_before_the_layers_and_after_each(model):
+    images = random_images(2, 3, 4)
+    hidden = model(images, output_hidden_states=True).hidden_states
+    (first,), layers = outputs_by_hooks(model, images)
+    num_tokens = model.config.num_special_tokens + (IMAGE_HW[0] // 4) * (IMAGE_HW[1] // 4)
+    shape = (2, 3, 4, num_tokens, model.config.hidden_size)
+    assert [state.shape for state in hidden] == [shape] * (model.config.num_layers + 1)
+    assert torch.equal(hidden[0].flatten(0, 2), first)
+    for state, layer in zip(hidden[1:], layers, strict=True):
+        assert torch.equal(state, layer.reshape(shape))
+
+
+def test_their_frames_are_in_processing_order(model):
+    images = random_images(1, 2, 4)
+    embedded = model(images, heads=[], output_hidden_states=True).hidden_states[0]
+    patches = model.aggregator.patch_embed((images - MEAN) / STD)
+    of_frames = embedded[:, :, :, model.config.num_special_tokens :]
+    torch.testing.assert_close(of_frames, patches[:, :, reference_first_order(4)])
+
+
+@pytest.mark.parametrize("scope", ["sequence", "chunk"])
+def test_hidden_states_come_in_the_form_of_the_call_and_change_no_prediction(scope):
+    model = tiny_model(memory_scope=scope)
+    images = random_images(2, 3, 2)
+    expected = model(images)
+    assert expected.hidden_states is None
+    whole = model(images, output_hidden_states=True)
+    assert all(torch.equal(whole[name], expected[name]) for name in FIELDS)
+    model.chunks_per_pass = 2
+    parts = model(images, output_hidden_states=True)
+    nested = model([list(sequence) for sequence in images], output_hidden_states=True)
+    for state, part, chunks in zip(
+        whole.hidden_states, parts.hidden_states, nested.hidden_states, strict=True
+    ):
+        torch.testing.assert_close(part, state, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            torch.stack([torch.stack(s) for s in chunks]), state, rtol=1e-10, atol=1e-10
+        )
+
+
+@pytest.mark.parametrize("mode", ["none", "segments"])
+def test_gradients_reach_the_hidden_states_themselves(mode):
+    model = tiny_model().train()
+    model.set_activation_checkpointing(mode)
+    output = model(random_images(1, 2, 2), output_hidden_states=True)
+    for state in output.hidden_states:
+        state.retain_grad()
+    output.pose_encoding.sum().backward()
+    assert all(state.grad is not None and state.grad.abs().sum() > 0 for state in output.hidden_states)
+
+
+def test_a_tuple_has_the_fields_that_are_not_none_in_their_order(model):
+    images = random_images(1, 1, 2)
+    named = model(images, heads=["depth"], output_hidden_states=True)
+    found = model(images, heads=["depth"], output_hidden_states=True, return_dict=False)
+    assert list(named) == ["depth", "depth_conf", "hidden_states"]
+    assert isinstance(found, tuple)
+    assert torch.equal(found[0], named.depth)
+    assert torch.equal(found[1], named.depth_conf)
+    assert all(map(torch.equal, found[2], named.hidden_states))
+
+
+def test_the_configuration_decides_where_the_call_does_not():
+    model, images = tiny_model(output_hidden_states=True, return_dict=False), random_images(1, 1, 2)
+    found = model(images)
+    assert isinstance(found, tuple)
+    assert len(found) == len(FIELDS) + 1
+    assert list(model(images, output_hidden_states=False, return_dict=True)) == list(FIELDS)
