@@ -90,7 +90,10 @@ ADAPTERS: dict[str, Adapter] = {
     "aria_synthetic_environments": Adapter(aria_synthetic_environments.index),
     "blended_mvs": Adapter(blended_mvs.index),
     "circuits": Adapter(
-        circuits.index, prepare=circuits_prepare.prepare, prepare_options=circuits_prepare.Options
+        circuits.index,
+        circuits.Options,
+        prepare=circuits_prepare.prepare,
+        prepare_options=circuits_prepare.Options,
     ),
     "co3d_v2": Adapter(co3d_v2.index, co3d_v2.Options),
     "colmap": Adapter(colmap.index, colmap.Options),

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from scal3r_data_tools.formats.files import folders_where
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.text import read_table
+from scal3r_train.config import StrictModel
 from scal3r_train.data.sequence import SequenceRecord
 
 POSE_FILE, CAMERA_FILE, TIME_FILE = "cam_from_world.txt", "intrinsics.txt", "times.txt"
@@ -24,6 +26,17 @@ DEPTH_CODEC = "uint16_cm_sky"
 # the shared sample game_loop is a drive round aalborg
 TEST = frozenset(("aalborg", "dirt-3", "g-track-3", "ruudskogen", "wheel-1"))
 VALIDATION = frozenset(("e-track-4", "eroad"))
+
+
+class Options(StrictModel):
+    """What one unit of length in the index is."""
+
+    camera_height: float | None = Field(
+        None,
+        gt=0,
+        description="the index's unit is chosen for each drive such that its camera is mounted this high above the road, "
+        "which a single picture of a road shows; null: metres (kart tracks: their game's unit)",
+    )
 
 
 def is_held_out(circuit: str) -> bool:
@@ -41,21 +54,26 @@ def drive_name(circuit: str, number: int) -> str:
     return f"{circuit}/{number:03d}"
 
 
-def index(source: Path) -> Iterator[SequenceRecord]:
+def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all finished drives below the folder, or of the folder itself."""
     source = source.resolve()
     for folder in folders_where(source, lambda names: DRIVE_FILE in names, 2):
         if not folder.name.startswith("."):
-            yield _drive(folder)
+            yield _drive(folder, options)
 
 
-def _drive(folder: Path) -> SequenceRecord:
+def _drive(folder: Path, options: Options) -> SequenceRecord:
     facts = read_json(folder / DRIVE_FILE)
     circuit, licence, authors = (
         str(entry(facts, key, folder / DRIVE_FILE)) for key in ("circuit", "licence", "authors")
     )
     poses = read_table(folder / POSE_FILE, 12).reshape(-1, 3, 4)
     num = len(poses)
+    is_metric, unit = bool(entry(facts, "is_metric", folder / DRIVE_FILE)), 1.0
+    if options.camera_height is not None:
+        style = entry(facts, "style", folder / DRIVE_FILE)
+        is_metric, unit = False, float(entry(style, "height", folder / DRIVE_FILE)) / options.camera_height
+    poses[:, :, 3] /= unit
     camera = read_table(folder / CAMERA_FILE, 6, num_rows=num)
     return SequenceRecord(
         dataset="circuits",
@@ -64,13 +82,14 @@ def _drive(folder: Path) -> SequenceRecord:
         image=tuple(f"rgb/{i:06d}.jpg" for i in range(num)),
         depth=tuple(f"depth/{i:06d}.png" for i in range(num)),
         depth_codec=DEPTH_CODEC,
+        depth_scale=1 / unit,
         camera_model="pinhole",
         intrinsics=camera[:, :4],
         cam_from_world=poses,
         timestamp=read_table(folder / TIME_FILE, 1, num_rows=num)[:, 0],
         image_size=camera[:, [5, 4]].astype(np.int64),
         split=split_of(circuit),
-        is_metric=bool(entry(facts, "is_metric", folder / DRIVE_FILE)),
+        is_metric=is_metric,
         is_synthetic=True,
         licence=licence,
         source=f"{entry(facts, 'game', folder / DRIVE_FILE)}, {circuit}: {authors}",

@@ -1,9 +1,10 @@
-"""Motion loss: optical flow to the frame before, and inverse depth, of an encoder that measures both.
+"""Motion loss: the motion between neighbouring frames, and inverse depth, of an encoder that measures both.
 
-    flow = |f - f*|, the end-point error in pixels, mean over levels and cells        log depth = |log rho - log rho*|
-f* is where the point that the centre of a cell sees lay in the frame before, by true depth and true poses, with the
-principal point in the image's middle; a principal point elsewhere moves both ends alike. A cell counts where its pixel
-has depth and the point lies in view of the frame before; a chunk's first frame has no flow.
+    turn = |log(R R*^T)|, radians        translation = |t - t*| / |t*|        log depth = |log rho - log rho*|
+    fov = |f - f*|, radians
+The first two are means over frames and levels of the encoder; the translation's error counts relative to the true length
+(at least MIN_LENGTH), so that slow and fast drives count alike. A cell's depth counts where its middle pixel has one. A
+chunk's first frame has no motion.
 Shapes: B sequences, K chunks, S frames, L levels, h w cells, H W pixels.
 """
 
@@ -14,74 +15,84 @@ from pydantic import Field
 from torch import Tensor
 
 from scal3r_train.config import StrictModel
-from scal3r_train.geometry.camera import project, transform_points
+from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.geometry.pose_encoding import decode_pose
+from scal3r_train.losses.camera import FOV
 from scal3r_train.losses.targets import Targets
-from scal3r_train.losses.terms import WeightedTerm, cap, masked, masked_term, working_precision
+from scal3r_train.losses.terms import WeightedTerm, cap, masked, masked_term, per_chunk, working_precision
 
-MIN_DEPTH = 1e-3  # in scene units: what comes nearer to the camera's plane has no place in its image
+MIN_LENGTH = 0.005  # in scene units
 
 
 class MotionLossSettings(StrictModel):
     """Settings of the motion loss."""
 
     weight: float = Field(default=0.0, ge=0, description="factor of the whole motion loss; 0 leaves it out")
-    flow_weight: float = Field(default=1.0, ge=0, description="factor of the flow's end-point error, per pixel")
+    turn_weight: float = Field(default=20.0, ge=0, description="factor of the turn's error, per radian")
+    translation_weight: float = Field(
+        default=1.0, ge=0, description="factor of the translation's relative error"
+    )
+    fov_weight: float = Field(
+        default=0.3, ge=0, description="factor of the error of the fields of view, per radian"
+    )
     log_depth_weight: float = Field(default=1.0, ge=0, description="factor of the error of log inverse depth")
-    max_element_loss: float = Field(default=32.0, gt=0, description="cap of one cell's end-point error, pixels")
+    max_element_loss: float = Field(
+        default=3.0,
+        gt=0,
+        description="cap of one frame's relative translation error and of one turn's, radians",
+    )
 
 
 def motion_terms(
-    flow: Tensor, inverse_depth: Tensor, targets: Targets, settings: MotionLossSettings
+    poses: Tensor, steps: Tensor, inverse_depth: Tensor, targets: Targets, settings: MotionLossSettings
 ) -> dict[str, WeightedTerm]:
-    """Terms `motion_flow` and `motion_log_depth` of flow [B, K, S, L, 2, h, w] and inverse depth [B, K, S, h, w]."""
-    flow, inverse_depth = working_precision(flow), working_precision(inverse_depth)
+    """Terms of poses [B, K, S, 9], prev_from_cur [B, K, S, L, 3, 4] and inverse depth [B, K, S, h, w]."""
+    steps, inverse_depth = working_precision(steps), working_precision(inverse_depth)
+    truth = true_steps(targets)[:, :, :, None]
     image_hw = (targets.depth.shape[-2], targets.depth.shape[-1])
-    true_flow, is_seen, has_depth, true_log_depth = motion_targets(targets, inverse_depth.shape[-2:], image_hw)
-    error = masked(flow - true_flow[:, :, :, None], is_seen[:, :, :, None, None])
-    squared = error.square().sum(-3)
-    # At zero, where masked cells are, the square root has no gradient.
-    distance = masked(torch.where(squared > 0, squared, torch.ones_like(squared)).sqrt(), squared > 0)
-    distance = cap(distance, settings.max_element_loss)
+    moves = torch.arange(steps.shape[2], device=steps.device) > 0
+    is_real = (per_chunk(targets.chunk_mask, steps[..., 0, 0]) & moves[:, None]).expand(steps.shape[:4])
+    has_length = is_real & per_chunk(targets.has_scale, is_real)
+    error = steps[..., :3] @ truth[..., :3].mT
+    # The vector of the antisymmetric part: the turn's axis times the sine of its angle.
+    skew = (error - error.mT) / 2
+    turn = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], dim=-1)
+    length = truth[..., 3].norm(dim=-1).clamp(min=MIN_LENGTH)
+    off = _length(masked(steps[..., 3] - truth[..., 3], has_length[..., None])) / length
+    stride = image_hw[0] // inverse_depth.shape[-2]
+    cells = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+    depth, has_depth = targets.depth[cells], targets.mask[cells]
+    true_log_depth = torch.where(has_depth, depth, torch.ones_like(depth)).log()
     depth_error = masked(inverse_depth.log() + true_log_depth, has_depth).abs()
+    turn_error = cap(_length(masked(turn, is_real[..., None])), settings.max_element_loss)
+    is_here = per_chunk(targets.chunk_mask, poses[..., FOV]).expand_as(poses[..., FOV])
+    fov_error = masked(working_precision(poses)[..., FOV] - targets.pose_encoding[..., FOV], is_here).abs()
+    parts = (
+        ("motion_turn", settings.turn_weight, turn_error, is_real),
+        ("motion_translation", settings.translation_weight, cap(off, settings.max_element_loss), has_length),
+        ("motion_fov", settings.fov_weight, fov_error, is_here),
+        ("motion_log_depth", settings.log_depth_weight, depth_error, has_depth),
+    )
     return {
-        "motion_flow": WeightedTerm(
-            settings.weight * settings.flow_weight,
-            masked_term(distance, is_seen[:, :, :, None].expand_as(distance)),
-        ),
-        "motion_log_depth": WeightedTerm(
-            settings.weight * settings.log_depth_weight, masked_term(depth_error, has_depth)
-        ),
+        name: WeightedTerm(settings.weight * weight, masked_term(value, mask))
+        for name, weight, value, mask in parts
     }
 
 
-def motion_targets(
-    targets: Targets, size: tuple[int, int] | torch.Size, image_hw: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Flow [B, K, S, 2, h, w] in pixels, where it is known, where depth is, [B, K, S, h, w] bool, and log depth."""
-    stride = image_hw[0] // size[0]
-    cells = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
-    points = targets.world_points[(*cells, slice(None))].flatten(-3, -2)
-    depth, has_depth = targets.depth[cells], targets.mask[cells]
-    extrinsics, intrinsics = decode_pose(_without_padding(targets), image_hw)
+def true_steps(targets: Targets) -> Tensor:
+    """Return prev_from_cur [B, K, S, 3, 4] of the true poses; of the first frame and of padding, the identity."""
+    encoding = targets.pose_encoding
+    image_hw = (targets.depth.shape[-2], targets.depth.shape[-1])
+    # Padding is all zero: give it a rotation and a field of view.
+    some = torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 1, 1], dtype=encoding.dtype, device=encoding.device)
+    encoding = torch.where(per_chunk(targets.chunk_mask, encoding), encoding, some)
+    extrinsics, _ = decode_pose(encoding, image_hw)
     before = torch.cat([extrinsics[:, :, :1], extrinsics[:, :, :-1]], dim=2)
-    seen_before = transform_points(before, points)
-    in_front = seen_before[..., 2] > MIN_DEPTH
-    here = _safely_projected(transform_points(extrinsics, points), intrinsics)
-    there = _safely_projected(seen_before, torch.cat([intrinsics[:, :, :1], intrinsics[:, :, :-1]], dim=2))
-    in_view = (there > 0).all(-1) & (there < there.new_tensor([image_hw[1], image_hw[0]])).all(-1)
-    is_seen = has_depth & (in_front & in_view).unflatten(-1, size)
-    is_seen = is_seen & (torch.arange(depth.shape[2], device=depth.device) > 0)[:, None, None]
-    flow = masked((there - here).mT.unflatten(-1, size), is_seen[:, :, :, None])
-    return flow, is_seen, has_depth, torch.where(has_depth, depth, torch.ones_like(depth)).log()
+    return compose_extrinsics(before, invert_extrinsics(extrinsics))
 
 
-def _safely_projected(points: Tensor, intrinsics: Tensor) -> Tensor:
-    """Pixels of camera-frame points; of those at or behind the camera's plane, finite and meaningless."""
-    return project(torch.cat([points[..., :2], points[..., 2:].clamp(min=MIN_DEPTH)], dim=-1), intrinsics)
-
-
-def _without_padding(targets: Targets) -> Tensor:
-    """Pose encodings in which padding chunks, all zero, have a rotation and a field of view."""
-    blank = targets.pose_encoding.new_tensor([0, 0, 0, 0, 0, 0, 1, 1, 1])
-    return torch.where(targets.chunk_mask[..., None, None], targets.pose_encoding, blank)
+def _length(vectors: Tensor) -> Tensor:
+    """Return |v| of [..., 3], with no gradient at zero, where masked ones are."""
+    squared = vectors.square().sum(-1)
+    is_zero = squared == 0
+    return masked(torch.where(is_zero, torch.ones_like(squared), squared).sqrt(), ~is_zero)

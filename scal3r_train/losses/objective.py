@@ -27,14 +27,17 @@ from scal3r_train.losses.depth_and_points import (
     point_terms,
 )
 from scal3r_train.losses.motion import MotionLossSettings, motion_terms
-from scal3r_train.losses.targets import Scope, SumOver, Targets
+from scal3r_train.losses.targets import Scope, SumOver, Targets, Unit
 from scal3r_train.losses.terms import WeightedTerm
 
 
 class ObjectiveSettings(StrictModel):
     """The `losses` section of a training recipe."""
 
-    normalization: Scope = Field(default="chunk", description="whose mean distance is the unit of length")
+    normalization: Unit = Field(
+        default="chunk",
+        description="whose mean distance is the unit of length; data: what the data come in stays",
+    )
     average: Scope = Field(default="chunk", description="what the step's loss is the mean of")
     min_valid_pixels: int = Field(
         default=100, ge=1, description="chunks with fewer pixels of depth teach rotation and fov only"
@@ -79,8 +82,12 @@ class Predictions(Protocol):
         """[B, K, S, H, W]: confidence of the points, > 0."""
 
     @property
-    def flow(self) -> Tensor | None:
-        """[B, K, S, L, 2, h, w]: pixels from each frame to the one before, as each level of the encoder left it."""
+    def motion_poses(self) -> Tensor | None:
+        """[B, K, S, 9]: the encoder's pose encodings."""
+
+    @property
+    def motion_steps(self) -> Tensor | None:
+        """[B, K, S, L, 3, 4]: prev_from_cur, as each level of the encoder left it."""
 
     @property
     def inverse_depth(self) -> Tensor | None:
@@ -133,9 +140,12 @@ def compute_terms(
                 targets.mask,
                 settings.points,
             )
-        if output.flow is not None and settings.motion.weight > 0:
-            assert output.inverse_depth is not None, "an encoder measures both"
-            terms |= motion_terms(output.flow, output.inverse_depth, targets, settings.motion)
+        if output.motion_steps is not None and settings.motion.weight > 0:
+            assert output.motion_poses is not None
+            assert output.inverse_depth is not None, "an encoder measures all three"
+            terms |= motion_terms(
+                output.motion_poses, output.motion_steps, output.inverse_depth, targets, settings.motion
+            )
     if not terms:
         raise UserError("losses: nothing to learn from; switch a head on whose loss has a weight above 0")
     return terms

@@ -1,7 +1,8 @@
 """Ground truth in the form that the model predicts it, in units of the scene's scale.
 
 Everything is in the coordinates of its own chunk and divided by the scale: the mean distance of the valid points to
-the origin of the chunk they belong to, s = (sum m |X|) / (sum m), of the chunk or of the whole sequence. Sum and
+the origin of the chunk they belong to, s = (sum m |X|) / (sum m), of the chunk or of the whole sequence; or 1, where the
+data have a unit that a picture shows, as the height of the camera above a road. Sum and
 count are kept apart because both are separable: of a sequence, those of all chunks, wherever they are, are summed
 over the context group. Points, depth and translations are divided alike (VGGT's scene normalisation, without its
 1e-3 in the denominator). Predictions are never rescaled: the model learns the unit.
@@ -22,6 +23,7 @@ from scal3r_train.geometry.pose_encoding import encode_pose
 from scal3r_train.losses.terms import masked, per_chunk
 
 Scope = Literal["chunk", "sequence"]
+Unit = Literal["chunk", "sequence", "data"]
 SumOver = Callable[[Tensor], Tensor]
 MIN_SCALE, MAX_SCALE = 1e-6, 1e6
 
@@ -65,11 +67,11 @@ class Targets:
 
 
 def build_targets(
-    batch: SequenceBatch, scope: Scope, sum_over_group: SumOver, min_valid_pixels: int = 100
+    batch: SequenceBatch, unit: Unit, sum_over_group: SumOver, min_valid_pixels: int = 100
 ) -> Targets:
     """Build the targets of the chunks this rank holds, without autocast and without gradient.
 
-    scope: whose mean distance is the unit. "sequence" calls sum_over_group once, with [B, 2]: the
+    unit: whose mean distance is the unit; "data": none, the data's own unit stays. "sequence" calls sum_over_group once, with [B, 2]: the
     element-wise sum over the ranks of the context group, which all hold chunks of the same B sequences in the
     same order. A chunk with fewer than min_valid_pixels pixels of depth counts as one without depth. No value is read
     back from the device: the batch must have passed require_finite, which is cheap on the CPU, and whoever uses the
@@ -79,7 +81,7 @@ def build_targets(
         mask = valid_pixels(batch, min_valid_pixels)
         points = world_points_from_depth(batch.depth, batch.intrinsics, batch.extrinsics)
         points = masked(points, mask[..., None])
-        scale, has_scale = measure_scale(points, mask, batch, scope, sum_over_group)
+        scale, has_scale = measure_scale(points, mask, batch, unit, sum_over_group)
         scale = scale.to(batch.depth.dtype)
         height, width = batch.depth.shape[-2:]
         encoding = encode_pose(batch.extrinsics, batch.intrinsics, (height, width))
@@ -103,11 +105,13 @@ def valid_pixels(batch: SequenceBatch, min_valid_pixels: int) -> Tensor:
 
 
 def measure_scale(
-    points: Tensor, mask: Tensor, batch: SequenceBatch, scope: Scope, sum_over_group: SumOver
+    points: Tensor, mask: Tensor, batch: SequenceBatch, unit: Unit, sum_over_group: SumOver
 ) -> tuple[Tensor, Tensor]:
     """Scale [B, K] float64 of every chunk (1 if unmeasured) and, bool, whether it is real and measured."""
     distance_sum, count = distance_sums(points, mask)
-    if scope == "sequence":
+    if unit == "data":
+        return torch.ones_like(distance_sum), (count > 0) & batch.chunk_mask
+    if unit == "sequence":
         sums = sum_over_group(torch.stack([distance_sum.sum(1), count.sum(1)], dim=-1))
         distance_sum, count = (column[:, None].expand_as(count) for column in sums.unbind(-1))
     return mean_distance(distance_sum, count), (count > 0) & batch.chunk_mask

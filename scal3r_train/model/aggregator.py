@@ -22,7 +22,7 @@ from scal3r_train.model.block import CheckpointedBlock
 from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, MotionEstimate, reference_first
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights
-from scal3r_train.model.motion_encoder import MotionPatchEncoder
+from scal3r_train.model.motion_encoder import DirectPatchEncoder
 from scal3r_train.model.build_patch_encoder import build_patch_encoder
 from scal3r_train.model.rope import TokenPositions, token_positions
 
@@ -235,7 +235,7 @@ class Aggregator(nn.Module):
 
     def _encode(self, images: Tensor) -> tuple[Tensor, MotionEstimate | None]:
         """Return the patch tokens [B, K, S, N, C] of normalised images, and the motion if the encoder measures it."""
-        if isinstance(self.patch_embed, MotionPatchEncoder):
+        if isinstance(self.patch_embed, DirectPatchEncoder):
             tokens, *motion = self.patch_embed(images)
             return tokens, MotionEstimate(*motion)
         return self._patch_tokens(images), None

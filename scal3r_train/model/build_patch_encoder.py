@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.motion_encoder import MotionPatchEncoder
+from scal3r_train.model.motion_encoder import DirectPatchEncoder
 from scal3r_train.model.patch_encoder import ConvPatchEncoder, CorrelationPatchEncoder, DinoPatchEncoder
 
 
@@ -15,6 +15,6 @@ def build_patch_encoder(config: Scal3RConfig) -> nn.Module:
         return DinoPatchEncoder(config)
     if config.patch_encoder == "correlation":
         return CorrelationPatchEncoder(config)
-    if config.patch_encoder == "correlation_pyramid":
-        return MotionPatchEncoder(config)
+    if config.patch_encoder == "direct":
+        return DirectPatchEncoder(config)
     return ConvPatchEncoder(config.patch_size, config.hidden_size)

@@ -22,18 +22,20 @@ class MotionEstimate(NamedTuple):
 
     Attributes:
         poses: [B, K, S, 9] pose encodings of cam_from_chunk, in a unit of the encoder's own.
-        flow: [B, K, S, L, 2, h, w] (dx, dy) in pixels from each frame to the one before, on the finest level's cells, as
-            each level left it, coarse to fine; zero for a chunk's first frame.
+        steps: [B, K, S, L, 3, 4] prev_from_cur, each frame's motion to the one before, as each level of the encoder left
+            it, coarse to fine; the identity for a chunk's first frame.
         inverse_depth: [B, K, S, h, w] in the poses' unit.
     """
 
     poses: Tensor
-    flow: Tensor
+    steps: Tensor
     inverse_depth: Tensor
 
     def with_chunks_of(self, num_sequences: int) -> MotionEstimate:
         """Return fields [B * K, 1, ...], each chunk a sequence of its own, as [B, K, ...]."""
-        return MotionEstimate(*(rearrange(field, "(b k) 1 ... -> b k ...", b=num_sequences) for field in self))
+        return MotionEstimate(
+            *(rearrange(field, "(b k) 1 ... -> b k ...", b=num_sequences) for field in self)
+        )
 
 
 @dataclass(frozen=True)

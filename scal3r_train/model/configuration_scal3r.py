@@ -16,7 +16,7 @@ AUTO_MAP = {
     for name, ours in (("AutoConfig", "Scal3RConfig"), ("AutoModel", "Scal3RModel"))
 }
 
-PatchEncoderKind = Literal["dinov2", "conv", "correlation", "correlation_pyramid"]
+PatchEncoderKind = Literal["dinov2", "conv", "correlation", "direct"]
 
 
 class Scal3RConfig(PreTrainedConfig):
@@ -79,7 +79,9 @@ class Scal3RConfig(PreTrainedConfig):
         correlation_channels: int = 32,
         correlation_radius: int = 4,
         correlation_stride: int = 2,
-        correlation_levels: int = 3,
+        alignment_channels: int = 32,
+        alignment_stride: int = 3,
+        alignment_levels: int = 3,
         tap_layers: tuple[int, ...] | list[int] = (4, 11, 17, 23),
         memory_layers: tuple[int, ...] | list[int] = (14, 17, 20, 23),
         memory_scope: Literal["sequence", "chunk"] = "sequence",
@@ -123,7 +125,9 @@ class Scal3RConfig(PreTrainedConfig):
         self.correlation_channels = correlation_channels
         self.correlation_radius = correlation_radius
         self.correlation_stride = correlation_stride
-        self.correlation_levels = correlation_levels
+        self.alignment_channels = alignment_channels
+        self.alignment_stride = alignment_stride
+        self.alignment_levels = alignment_levels
         self.tap_layers = list(tap_layers)
         self.memory_layers = list(memory_layers)
         self.memory_scope = memory_scope
@@ -173,7 +177,7 @@ class Scal3RConfig(PreTrainedConfig):
     @property
     def has_motion(self) -> bool:
         """Whether the patch encoder estimates the cameras' motion, from which the camera head then starts."""
-        return self.patch_encoder == "correlation_pyramid"
+        return self.patch_encoder == "direct"
 
     def _check(self) -> None:
         is_dense = self.depth_head or self.point_head
@@ -223,12 +227,13 @@ class Scal3RConfig(PreTrainedConfig):
                 "correlation_stride must be even and divide patch_size",
             ),
             (
-                self.patch_encoder != "correlation_pyramid"
+                self.patch_encoder != "direct"
                 or (
-                    self.correlation_levels >= 1
-                    and self.patch_size % 2 ** (self.correlation_levels - 1) == 0
+                    self.alignment_levels >= 1
+                    and self.alignment_stride % 2 == 1
+                    and self.patch_size % (self.alignment_stride * 2 ** (self.alignment_levels - 1)) == 0
                 ),
-                "patch_size must be a multiple of 2^(correlation_levels - 1)",
+                "alignment_stride must be odd, and alignment_stride * 2^(alignment_levels - 1) divide patch_size",
             ),
             (
                 self.patch_encoder != "dinov2" or self.hidden_size % self.encoder_heads == 0,

@@ -22,10 +22,21 @@ from scal3r_train.model.aggregator import EMBEDDING, Aggregator, ChunkFeatures, 
 from scal3r_train.model.amu import AdaptiveMemoryUnit
 from scal3r_train.model.block import Attention, LayerScale
 from scal3r_train.model.camera_head import CameraHead
-from scal3r_train.model.chunk_batch import ImageBatch, batch_images, in_temporal_order, reference_first, unbatch
+from scal3r_train.model.chunk_batch import (
+    ImageBatch,
+    batch_images,
+    in_temporal_order,
+    reference_first,
+    unbatch,
+)
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
-from scal3r_train.model.motion_encoder import INITIAL_LOG_FOCAL, MotionPatchEncoder
+from scal3r_train.model.motion_encoder import (
+    INITIAL_LOG_FOCAL,
+    INITIAL_LOG_INVERSE_DEPTH,
+    INITIAL_STEP,
+    DirectPatchEncoder,
+)
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
 from scal3r_train.model.pixel_values import NestedChunks, checked_pixel_values
 
@@ -51,7 +62,7 @@ class Scal3ROutput(ModelOutput):
             lists each chunk's is [T, S, 9].
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
         world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
-        flow, inverse_depth: of an encoder that measures motion, see `MotionEstimate`; None for nested lists.
+        motion_poses, motion_steps, inverse_depth: of an encoder that measures motion, see `MotionEstimate`; None for nested lists.
         hidden_states: where asked for, num_layers + 1 times [B, K, S, P, C]: the tokens before the first layer and
             after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
             network has them, the reference first (chunk_batch.py: reference_first_order), for these are the tensors
@@ -64,7 +75,8 @@ class Scal3ROutput(ModelOutput):
     depth_conf: PerChunk | None = None
     world_points: PerChunk | None = None
     world_points_conf: PerChunk | None = None
-    flow: PerChunk | None = None
+    motion_poses: PerChunk | None = None
+    motion_steps: PerChunk | None = None
     inverse_depth: PerChunk | None = None
     hidden_states: tuple[PerChunk, ...] | None = None
 
@@ -106,7 +118,7 @@ class Scal3RPreTrainedModel(PreTrainedModel):
             _init_encoder(module)
         elif isinstance(module, CorrelationPatchEncoder):
             init.constant_(module.sharpness, INITIAL_SHARPNESS)
-        elif isinstance(module, MotionPatchEncoder):
+        elif isinstance(module, DirectPatchEncoder):
             _init_motion_encoder(module)
         elif isinstance(module, CameraHead):
             _init_camera_head(module)
@@ -238,9 +250,13 @@ class Scal3RModel(Scal3RPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         every_layer = range(EMBEDDING, self.config.num_layers)
-        features: list[ChunkFeatures] = self.aggregator(
-            batches, num_sequences, every_layer if output_hidden_states else tap_layers
-        )
+        features: list[ChunkFeatures]
+        if wanted or output_hidden_states:
+            features = self.aggregator(
+                batches, num_sequences, every_layer if output_hidden_states else tap_layers
+            )
+        else:  # nobody reads a layer; a patch encoder may still learn from what it measures
+            features = [ChunkFeatures({}, self.aggregator.embed(batch).motion) for batch in batches]
         taps = [of_batch.taps for of_batch in features]
         fields: dict[str, Any] = {}
         if "camera" in wanted:
@@ -267,7 +283,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
             fields[f"{value}_conf"] = unbatch([conf for _, conf in dense_maps], batches, num_sequences)
         motions = [of_batch.motion for of_batch in features if of_batch.motion is not None]
         if motions and isinstance(images, Tensor):
-            fields["flow"] = torch.cat([motion.flow for motion in motions], dim=1)
+            fields["motion_poses"] = torch.cat([motion.poses for motion in motions], dim=1)
+            fields["motion_steps"] = torch.cat([motion.steps for motion in motions], dim=1)
             fields["inverse_depth"] = torch.cat([motion.inverse_depth for motion in motions], dim=1)
         if output_hidden_states:
             fields["hidden_states"] = tuple(
@@ -369,14 +386,15 @@ def _init_camera_head(head: CameraHead) -> None:
     init.copy_(head.pose_branch.fc2.bias, bias)
 
 
-def _init_motion_encoder(encoder: MotionPatchEncoder) -> None:
-    """Start with the soft-argmax alone as flow, one depth everywhere, and a usual field of view."""
-    init.constant_(encoder.sharpness, INITIAL_SHARPNESS)
-    for update in encoder.updates():
-        init.zeros_(update.flow.weight)
-        init.zeros_(update.flow.bias)
-    init.zeros_(encoder.geometry.bias)
-    init.constant_(encoder.focal_out.bias, INITIAL_LOG_FOCAL)
+def _init_motion_encoder(encoder: DirectPatchEncoder) -> None:
+    """Start with a usual field of view and step, one depth all over, and all cells trusted alike."""
+    init.constant_(encoder.step, INITIAL_STEP)
+    for conv in (encoder.log_inverse_depth, encoder.trust):
+        init.normal_(conv.weight, std=1e-3)
+        init.constant_(conv.bias, 0.0)
+    init.constant_(encoder.log_inverse_depth.bias, INITIAL_LOG_INVERSE_DEPTH)
+    init.normal_(encoder.focal[-1].weight, std=1e-3)
+    init.constant_(encoder.focal[-1].bias, INITIAL_LOG_FOCAL)
 
 
 def _init_encoder(encoder: DinoPatchEncoder) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # recipes name these choices, and importing transformers' mod
     from scal3r_train.losses.objective import ObjectiveSettings
     from scal3r_train.model.modeling_scal3r import Scal3RModel
 
-TrainedParts = Literal["all", "memories", "memories_and_heads"]
+TrainedParts = Literal["all", "memories", "memories_and_heads", "patch_encoder"]
 FrozenDtype = Literal["fp32", "bf16"]
 
 
@@ -34,6 +34,9 @@ def choose_trained(model: Scal3RModel, train: TrainedParts, frozen_dtype: Frozen
     model.requires_grad_(train == "all")
     if train == "all":
         _freeze_unused(model)
+        return
+    if train == "patch_encoder":
+        model.aggregator.patch_embed.requires_grad_(True)
         return
     memories = model.aggregator.memory_units
     if len(memories) == 0:

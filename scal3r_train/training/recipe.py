@@ -70,7 +70,7 @@ class TrainedModelSettings(StrictModel):
             raise ValueError("give either checkpoint or network")
         if self.network is not None:
             config = Scal3RConfig(**self.network.model_dump())
-            if self.train != "all" and not config.memory_layers:
+            if self.train not in ("all", "patch_encoder") and not config.memory_layers:
                 raise ValueError(f"train {self.train} needs memories, and network.memory_layers is empty")
         if self.train == "all" and self.frozen_dtype != "fp32":
             raise ValueError(

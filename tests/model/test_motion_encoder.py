@@ -20,7 +20,9 @@ def encoder(**changes: object) -> MotionPatchEncoder:
     """Return an encoder as training begins: the soft-argmax alone is the flow."""
     torch.manual_seed(0)
     sizes = {"patch_size": 12, "image_size": 48, "correlation_levels": 3, "correlation_channels": 32}
-    config = tiny_config(**{**sizes, "correlation_radius": 2, "patch_encoder": "correlation_pyramid", **changes})
+    config = tiny_config(
+        **{**sizes, "correlation_radius": 2, "patch_encoder": "correlation_pyramid", **changes}
+    )
     built = build_patch_encoder(config)
     assert isinstance(built, MotionPatchEncoder)
     _init_motion_encoder(built)
@@ -101,7 +103,9 @@ def test_warp_fetches_what_lies_where_the_displacement_points():
     torch.testing.assert_close(found[..., 1:, :-2], maps[..., :-1, 2:])
     assert found[..., 0, :].abs().max() < 1e-15 and found[..., -2:].abs().max() < 1e-15
     displacement[:, 0], displacement[:, 1] = 0.25, 0
-    torch.testing.assert_close(warp(maps, displacement)[..., :-1], 0.75 * maps[..., :-1] + 0.25 * maps[..., 1:])
+    torch.testing.assert_close(
+        warp(maps, displacement)[..., :-1], 0.75 * maps[..., :-1] + 0.25 * maps[..., 1:]
+    )
 
 
 def test_coordinates_are_relative_to_the_middle_in_half_widths():
@@ -141,7 +145,8 @@ def test_nested_chunks_and_other_passes_give_the_same_cameras():
 def test_a_memory_for_each_chunk_keeps_its_motion():
     images = random_images(2, 2, 3)
     shared, single = (
-        tiny_model(patch_encoder="correlation_pyramid", memory_scope=scope)(images) for scope in ("sequence", "chunk")
+        tiny_model(patch_encoder="correlation_pyramid", memory_scope=scope)(images)
+        for scope in ("sequence", "chunk")
     )
     torch.testing.assert_close(shared.flow, single.flow)
     torch.testing.assert_close(shared.pose_encoding_stages[0], single.pose_encoding_stages[0])

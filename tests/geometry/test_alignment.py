@@ -13,7 +13,9 @@ NUM_PAIRS, NUM_POINTS = 4, 60
 
 def motions(degrees: float, length: float, num: int = NUM_PAIRS) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    turn = torch.nn.functional.normalize(torch.randn(num, 3, generator=generator, dtype=torch.float64), dim=-1)
+    turn = torch.nn.functional.normalize(
+        torch.randn(num, 3, generator=generator, dtype=torch.float64), dim=-1
+    )
     rotation = roma.rotvec_to_rotmat(turn * torch.deg2rad(torch.tensor(degrees).double()))
     translation = length * torch.randn(num, 3, 1, generator=generator, dtype=torch.float64)
     return torch.cat([rotation, translation], dim=-1)
