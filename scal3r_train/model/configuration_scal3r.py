@@ -31,15 +31,15 @@ class Scal3RConfig(PreTrainedConfig):
         rope_frequency: base of the 2D rotary embedding; 0 turns it off.
         layer_scale_init: initial LayerScale of the aggregator's blocks.
         patch_encoder: "dinov2", "conv" (one strided convolution), "correlation" (convolutions plus a local
-            cost volume against the temporally previous frame) or "correlation_pyramid" (such cost volumes from coarse
-            to fine, and the camera motion that explains them); the last two for small models trained from scratch.
+            cost volume against the temporally previous frame) or "direct" (a depth of its own, and the camera motion by
+            direct alignment of neighbours); the last two for small models trained from scratch.
         encoder_layers, encoder_heads: size of the DINOv2 encoder.
         encoder_antialias, encoder_position_offset: how positional embeddings are resampled
             (docs/numerics.md#patch-encoder).
         correlation_channels, correlation_radius, correlation_stride: features, reach (in feature pixels) and
-            resolution (in image pixels) of the "correlation" encoder; "correlation_pyramid" has levels instead of a
-            stride.
-        correlation_levels: resolutions of the "correlation_pyramid" encoder: one cell a patch, halved level by level.
+            resolution (in image pixels) of the "correlation" encoder.
+        direct_channels, direct_stride, direct_levels: features at the finest resolution of the "direct" encoder, image
+            pixels of its cells, and how many resolutions it has, each half of the one before.
         tap_layers: layers whose outputs feed the dense heads; the last one also feeds the camera head.
 
     Memory (docs/model.md#the-memory):
@@ -79,9 +79,9 @@ class Scal3RConfig(PreTrainedConfig):
         correlation_channels: int = 32,
         correlation_radius: int = 4,
         correlation_stride: int = 2,
-        alignment_channels: int = 32,
-        alignment_stride: int = 3,
-        alignment_levels: int = 3,
+        direct_channels: int = 32,
+        direct_stride: int = 3,
+        direct_levels: int = 3,
         tap_layers: tuple[int, ...] | list[int] = (4, 11, 17, 23),
         memory_layers: tuple[int, ...] | list[int] = (14, 17, 20, 23),
         memory_scope: Literal["sequence", "chunk"] = "sequence",
@@ -125,9 +125,9 @@ class Scal3RConfig(PreTrainedConfig):
         self.correlation_channels = correlation_channels
         self.correlation_radius = correlation_radius
         self.correlation_stride = correlation_stride
-        self.alignment_channels = alignment_channels
-        self.alignment_stride = alignment_stride
-        self.alignment_levels = alignment_levels
+        self.direct_channels = direct_channels
+        self.direct_stride = direct_stride
+        self.direct_levels = direct_levels
         self.tap_layers = list(tap_layers)
         self.memory_layers = list(memory_layers)
         self.memory_scope = memory_scope
@@ -229,11 +229,11 @@ class Scal3RConfig(PreTrainedConfig):
             (
                 self.patch_encoder != "direct"
                 or (
-                    self.alignment_levels >= 1
-                    and self.alignment_stride % 2 == 1
-                    and self.patch_size % (self.alignment_stride * 2 ** (self.alignment_levels - 1)) == 0
+                    self.direct_levels >= 1
+                    and self.direct_stride % 2 == 1
+                    and self.patch_size % (self.direct_stride * 2 ** (self.direct_levels - 1)) == 0
                 ),
-                "alignment_stride must be odd, and alignment_stride * 2^(alignment_levels - 1) divide patch_size",
+                "direct_stride must be odd, and direct_stride * 2^(direct_levels - 1) divide patch_size",
             ),
             (
                 self.patch_encoder != "dinov2" or self.hidden_size % self.encoder_heads == 0,

@@ -2,7 +2,7 @@
 
 For small models trained from scratch. A small U-Net states for each frame an inverse depth, what to compare with the
 frame before and how far to trust it, and for each chunk a field of view; the rigid motion between neighbours then follows
-by direct alignment of the maps from coarse to fine (geometry/alignment.py), and its chain from the reference frame is
+by direct alignment of the maps from coarse to fine (geometry/direct_alignment.py), and its chain from the reference frame is
 where the camera head starts. No flow is estimated: on a road with little texture no cell knows its own, all together
 know the camera's.
 
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scal3r_train.geometry.alignment import AlignmentProblem, Comparison, align, chain_from_reference, compare
+from scal3r_train.geometry.direct_alignment import AlignmentProblem, Comparison, align, chain_from_reference, compare
 from scal3r_train.geometry.camera import pixel_centres
 from scal3r_train.model.chunk_batch import reference_index
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
@@ -54,21 +54,21 @@ class ResidualConv(nn.Module):
 class DirectPatchEncoder(nn.Module):
     """Inverse depth and trust of every cell, camera motion by direct alignment, pooled to patches.
 
-    The coarsest of `alignment_levels` has the patches' grid or a finer one. A chunk's first frame does not move.
+    The coarsest of `direct_levels` has the patches' grid or a finer one. A chunk's first frame does not move.
     """
 
     frames_are_independent = False
 
     def __init__(self, config: Scal3RConfig) -> None:
-        """Build with the alignment_* sizes of `config`: F channels at the finest level, more at coarser ones."""
+        """Build with the direct_* sizes of `config`: F channels at the finest level, more at coarser ones."""
         super().__init__()
         dim, self.num_levels, self.stride = (
             config.hidden_size,
-            config.alignment_levels,
-            config.alignment_stride,
+            config.direct_levels,
+            config.direct_stride,
         )
         widths = [
-            config.alignment_channels * (level + 1) for level in range(self.num_levels)
+            config.direct_channels * (level + 1) for level in range(self.num_levels)
         ]  # fine to coarse
         self.stem = nn.Conv2d(3, widths[0], 2 * self.stride + 1, stride=self.stride, padding=self.stride)
         self.stem_norm = nn.GroupNorm(NORM_GROUPS, widths[0])
