@@ -105,11 +105,12 @@ def _improved(problem: AlignmentProblem, rays: Tensor, maps: Tensor, motion: Ten
         robust = 1 / (1 + squared / (2 * _mean(squared, seen.weight) + TINY))
     weight = seen.weight * robust
     weight = weight / (weight.sum(-1, keepdim=True) + TINY)
+    difference = seen.difference - _mean(seen.difference, weight[:, None])
     jacobian = _ray_jacobian(seen.moved, seen.inverse_depth)
     along_x, along_y = seen.gradient
     # What the maps say of a place: the 2 x 2 structure of their gradients, and how the difference pulls.
     xx, xy, yy = ((a * b).sum(1) for a, b in ((along_x, along_x), (along_x, along_y), (along_y, along_y)))
-    pull = torch.stack([(along * seen.difference).sum(1) for along in seen.gradient], dim=-1)
+    pull = torch.stack([(along * difference).sum(1) for along in seen.gradient], dim=-1)
     of_u, of_v = jacobian.unbind(-2)
     pushed = torch.stack(
         [xx[..., None] * of_u + xy[..., None] * of_v, xy[..., None] * of_u + yy[..., None] * of_v], dim=-2

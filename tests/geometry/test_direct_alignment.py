@@ -1,90 +1,167 @@
-"""The motion between two views from flow and inverse depth, against exact projections."""
+"""The motion between two views of one textured surface, from pictures that are exact functions of the place."""
+
+from dataclasses import replace
 
 import pytest
 import roma
 import torch
 from torch import Tensor
 
-from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics, transform_points
-from scal3r_train.geometry.egomotion import chain_from_reference, solve_egomotion
+from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics, pixel_centres
+from scal3r_train.geometry.direct_alignment import AlignmentProblem, align, chain_from_reference, compare
 
-NUM_PAIRS, NUM_POINTS = 4, 60
+HW, STRIDE, FOCAL = (60, 90), 3, 60.0
+NORMAL = torch.tensor([0.1, -0.35, 1.0], dtype=torch.float64) / 4  # the plane n . X = 1, four units ahead and tilted
 
 
-def motions(degrees: float, length: float, num: int = NUM_PAIRS) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    turn = torch.nn.functional.normalize(
-        torch.randn(num, 3, generator=generator, dtype=torch.float64), dim=-1
+def motion(turn_deg: tuple[float, float, float], step: tuple[float, float, float]) -> Tensor:
+    rotation = roma.rotvec_to_rotmat(torch.deg2rad(torch.tensor([turn_deg], dtype=torch.float64)))
+    return torch.cat([rotation, torch.tensor([step], dtype=torch.float64)[..., None]], dim=-1)
+
+
+TRUTH = motion((0.6, -1.2, 0.5), (0.03, -0.02, 0.07))
+START = torch.eye(3, 4, dtype=torch.float64)[None]
+
+
+def picture(world_from_cam: Tensor) -> Tensor:
+    """Return two maps [1, 2, H, W] of the plane, whose colour is a smooth function of the point."""
+    rays = pixel_centres(*HW, torch.float64) - torch.tensor([HW[1] / 2, HW[0] / 2])
+    rays = torch.cat([rays / FOCAL, torch.ones(*HW, 1, dtype=torch.float64)], dim=-1)
+    origin, directions = world_from_cam[0, :, 3], rays @ world_from_cam[0, :, :3].mT
+    distance = (1 - origin @ NORMAL) / (directions @ NORMAL)
+    x, y, _ = (origin + distance[..., None] * directions).unbind(-1)
+    return torch.stack([(3 * x).sin() + (2.3 * y).cos(), (1.7 * x + 2.9 * y).sin()])[None]
+
+
+def inverse_depth_of_cells() -> Tensor:
+    height, width = HW[0] // STRIDE, HW[1] // STRIDE
+    centres = pixel_centres(height, width, torch.float64) * STRIDE - torch.tensor([HW[1] / 2, HW[0] / 2])
+    return (torch.cat([centres / FOCAL, torch.ones(height, width, 1)], dim=-1) @ NORMAL)[None]
+
+
+def problem(truth: Tensor = TRUTH) -> AlignmentProblem:
+    """The current camera is the world; the previous one is where prev_from_cur says."""
+    current, previous = picture(START), picture(invert_extrinsics(truth))
+    middles = current[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    rho = inverse_depth_of_cells()
+    return AlignmentProblem(
+        middles, previous, rho, torch.ones_like(rho), torch.full((1,), FOCAL, dtype=torch.float64)
     )
-    rotation = roma.rotvec_to_rotmat(turn * torch.deg2rad(torch.tensor(degrees).double()))
-    translation = length * torch.randn(num, 3, 1, generator=generator, dtype=torch.float64)
-    return torch.cat([rotation, translation], dim=-1)
 
 
-def views(prev_from_cur: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rays here, rays there, and inverse depths of random points."""
-    generator = torch.Generator().manual_seed(2)
-    rays = 1.6 * torch.rand(len(prev_from_cur), NUM_POINTS, 2, generator=generator, dtype=torch.float64) - 0.8
-    depth = 2 + 8 * torch.rand(len(prev_from_cur), NUM_POINTS, generator=generator, dtype=torch.float64)
-    points = torch.cat([rays, torch.ones_like(rays[..., :1])], dim=-1) * depth[..., None]
-    there = transform_points(prev_from_cur, points)
-    return rays, there[..., :2] / there[..., 2:], 1 / depth
+def turn_error_deg(found: Tensor, truth: Tensor = TRUTH) -> float:
+    return float(torch.rad2deg(roma.rotmat_geodesic_distance(found[..., :3], truth[..., :3])))
 
 
-@pytest.mark.parametrize(("degrees", "length"), [(0.0, 0.3), (3.0, 0.0), (5.0, 0.3)])
-def test_finds_the_motion_of_exact_flow(degrees, length):
-    truth = motions(degrees, length)
-    found = solve_egomotion(*views(truth), torch.ones(NUM_PAIRS, NUM_POINTS).double(), num_rounds=6)
-    torch.testing.assert_close(found[..., :3], truth[..., :3], rtol=0, atol=2e-4)
-    torch.testing.assert_close(found[..., 3], truth[..., 3], rtol=0.01, atol=2e-3)
+def test_finds_the_motion_between_two_pictures():
+    found = align(problem(), START, 8)
+    assert turn_error_deg(found) < 0.01
+    torch.testing.assert_close(found[..., 3], TRUTH[..., 3], rtol=0, atol=1e-3)
+
+
+def test_each_round_comes_nearer():
+    errors = [turn_error_deg(align(problem(), START, rounds)) for rounds in (1, 2, 5)]
+    assert errors[0] > 3 * errors[1] > 9 * errors[2]
 
 
 def test_the_unit_is_that_of_depth():
-    rays, moved, inverse_depth = views(motions(2.0, 0.3))
-    weight = torch.ones_like(inverse_depth)
-    near, far = (solve_egomotion(rays, moved, scale * inverse_depth, weight) for scale in (1.0, 0.5))
-    torch.testing.assert_close(far[..., :3], near[..., :3], rtol=0, atol=1e-3)
-    torch.testing.assert_close(far[..., 3], 2 * near[..., 3], rtol=0.01, atol=2e-3)
+    """Three times as far away, the same pictures are three times the translation, and the same turn."""
+    near = problem()
+    far = replace(near, inverse_depth=near.inverse_depth / 1.5)
+    found = align(far, START, 8)
+    assert turn_error_deg(found) < 0.01
+    torch.testing.assert_close(found[..., 3], 1.5 * TRUTH[..., 3], rtol=0, atol=2e-3)
 
 
-def test_points_without_weight_do_not_matter():
-    rays, moved, inverse_depth = views(motions(2.0, 0.3))
-    weight = torch.ones_like(inverse_depth)
-    weight[:, :10] = 0
-    broken = moved.clone()
-    broken[:, :10] += 5
-    expected = solve_egomotion(rays, moved, inverse_depth, weight)
-    torch.testing.assert_close(solve_egomotion(rays, broken, inverse_depth, weight), expected)
+def test_cells_without_trust_do_not_matter():
+    whole = problem()
+    trust = whole.trust.clone()
+    trust[..., :5] = 0
+    broken = whole.current.clone()
+    broken[..., :5] += 3
+    expected = align(replace(whole, trust=trust), START, 3)
+    torch.testing.assert_close(align(replace(whole, trust=trust, current=broken), START, 3), expected)
 
 
-def test_outliers_count_less_from_round_to_round():
-    truth = motions(2.0, 0.3)
-    rays, moved, inverse_depth = views(truth)
-    moved[:, :4] += 0.3
+def test_outliers_count_less():
+    """Ten times as wrong, they do not do more harm."""
+    whole = problem()
     errors = []
-    for rounds in (1, 6):
-        found = solve_egomotion(rays, moved, inverse_depth, torch.ones_like(inverse_depth), rounds)
-        errors.append(roma.rotmat_geodesic_distance(found[..., :3], truth[..., :3]).mean())
-    assert errors[1] < 0.3 * errors[0]
+    for size in (2, 20):
+        broken = whole.current.clone()
+        broken[..., 4:8, 5:12] += size
+        errors.append(turn_error_deg(align(replace(whole, current=broken), START, 8)))
+    assert errors[0] < 0.4 and errors[1] < 0.4
 
 
-def test_without_any_weight_nothing_moves():
-    rays, moved, inverse_depth = views(motions(2.0, 0.3))
-    found = solve_egomotion(rays, moved, inverse_depth, torch.zeros_like(inverse_depth))
-    torch.testing.assert_close(found, torch.eye(3, 4).double().expand_as(found))
+def test_a_change_of_exposure_does_not_matter():
+    whole = problem()
+    brighter = replace(whole, current=whole.current + torch.tensor([0.3, -0.2]).double()[:, None, None])
+    torch.testing.assert_close(align(brighter, START, 3), align(whole, START, 3))
 
 
-def test_gradient_equals_finite_differences():
-    """One round: the later ones' trust is without gradient by intention."""
-    rays, moved, inverse_depth = (x[:1, :8] for x in views(motions(2.0, 0.3)))
-    weight = torch.linspace(0.5, 1, 8).double()[None]
-    inputs = [x.clone().requires_grad_() for x in (moved, inverse_depth, weight)]
-    assert torch.autograd.gradcheck(lambda m, d, w: solve_egomotion(rays, m, d, w, 1), inputs)
+def test_without_any_trust_nothing_moves():
+    whole = problem()
+    found = align(replace(whole, trust=torch.zeros_like(whole.trust)), TRUTH, 3)
+    torch.testing.assert_close(found, TRUTH)
+
+
+def test_what_is_no_number_stays_none_and_does_not_end_the_process():
+    whole = problem()
+    broken = replace(whole, inverse_depth=torch.full_like(whole.inverse_depth, torch.nan).requires_grad_())
+    found = align(broken, START, 2)
+    assert found.isnan().any()
+    found.sum().backward()
+
+
+def test_gradient_of_one_round_equals_finite_differences():
+    """The Cauchy weights are without gradient by intention: they are equal where all differences are."""
+    whole = problem(motion((0.1, -0.1, 0.1), (0.01, 0, 0.01)))
+    depth, trust = whole.inverse_depth.clone(), 0.5 + torch.rand_like(whole.trust)
+    direction = torch.randn(depth.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    target = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+    def value(amount: Tensor) -> Tensor:
+        moved = replace(whole, inverse_depth=depth * (1 + amount * direction), trust=trust)
+        return (align(moved, TRUTH, 1) * target).sum()
+
+    amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(value(amount), amount)
+    step = 1e-5
+    expected = (value(torch.tensor(step).double()) - value(torch.tensor(-step).double())) / (2 * step)
+    torch.testing.assert_close(found, expected, rtol=0.15, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_limit():
+    """By inverse depth, through the last round alone, against a difference of two limits."""
+    whole = problem()
+
+    def step_length(scale: Tensor) -> Tensor:
+        return align(replace(whole, inverse_depth=whole.inverse_depth * scale), START, 12)[0, :, 3].norm()
+
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(step_length(scale), scale)
+    near, far = (step_length(torch.tensor(value).double()) for value in (0.99, 1.01))
+    torch.testing.assert_close(found, (far - near) / 0.02, rtol=0.1, atol=1e-4)
+
+
+def test_comparison_under_the_truth():
+    """Differences vanish but for interpolation; parallax is how places move with log inverse depth."""
+    whole = problem()
+    rays, maps = whole.rays(), whole.previous_with_gradient()
+    seen = compare(whole, rays, maps, TRUTH)
+    inside = seen.weight[:, None] > 0
+    assert (seen.difference * inside).abs().max() < 0.01
+    scaled = compare(replace(whole, inverse_depth=whole.inverse_depth * 1.001), rays, maps, TRUTH)
+    torch.testing.assert_close((scaled.moved - seen.moved) / 1e-3, seen.parallax, rtol=1e-2, atol=1e-5)
 
 
 @pytest.mark.parametrize("reference", [0, 2, 4])
 def test_chain_from_reference_undoes_the_steps(reference):
-    cam_from_world = motions(20.0, 1.0, num=5)
+    generator = torch.Generator().manual_seed(1)
+    turns = 0.3 * torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    places = torch.randn(5, 3, 1, generator=generator, dtype=torch.float64)
+    cam_from_world = torch.cat([roma.rotvec_to_rotmat(turns), places], dim=-1)
     before = torch.cat([cam_from_world[:1], cam_from_world[:-1]])
     steps = compose_extrinsics(before, invert_extrinsics(cam_from_world))
     steps[0] = torch.nan  # the first frame has none before it

@@ -24,7 +24,8 @@ class Output:
     depth_conf: Tensor | None
     world_points: Tensor | None
     world_points_conf: Tensor | None
-    flow: Tensor | None = None
+    motion_poses: Tensor | None = None
+    motion_steps: Tensor | None = None
     inverse_depth: Tensor | None = None
 
     def with_gradient(self) -> "Output":

@@ -200,7 +200,7 @@ def guarded_parameters(model: nn.Module) -> Iterator[None]:
             module.__dict__["_parameters"] = dict(module._parameters.items())
 
 
-@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "correlation_pyramid"])
+@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "direct"])
 @pytest.mark.parametrize("mode", ["none", "blocks", "segments"])
 def test_parameters_are_read_inside_their_module_s_own_call_only(mode, encoder):
     model = tiny_model(patch_encoder=encoder).train()

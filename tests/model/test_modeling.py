@@ -173,14 +173,14 @@ def test_images_smaller_than_the_special_tokens(model):
     assert output.depth.shape == (1, 2, 2, 4, 4)
 
 
-@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "correlation_pyramid"])
+@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "direct"])
 def test_without_rotary_embedding(encoder):
     model = tiny_model(rope_frequency=0, patch_encoder=encoder)
     output = model(random_images(1, 2, 3))
     assert all(output[name].isfinite().all() for name in FIELDS)
 
 
-@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "correlation_pyramid"])
+@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "direct"])
 def test_every_parameter_gets_a_gradient(encoder):
     """In training mode, where the release raises; DINOv2's unused mask token is not a trainable parameter."""
     model = tiny_model(patch_encoder=encoder).train()

@@ -21,7 +21,7 @@ def encoder(**changes: object) -> MotionPatchEncoder:
     torch.manual_seed(0)
     sizes = {"patch_size": 12, "image_size": 48, "correlation_levels": 3, "correlation_channels": 32}
     config = tiny_config(
-        **{**sizes, "correlation_radius": 2, "patch_encoder": "correlation_pyramid", **changes}
+        **{**sizes, "correlation_radius": 2, "patch_encoder": "direct", **changes}
     )
     built = build_patch_encoder(config)
     assert isinstance(built, MotionPatchEncoder)
@@ -120,7 +120,7 @@ def test_resizing_keeps_the_unit_of_values():
 
 def test_a_new_model_starts_at_the_measured_motion():
     torch.manual_seed(0)
-    model = Scal3RModel(tiny_config(patch_encoder="correlation_pyramid")).double().eval()
+    model = Scal3RModel(tiny_config(patch_encoder="direct")).double().eval()
     output = model(random_images(1, 2, 3))
     stages = output.pose_encoding_stages
     assert stages.shape == (3, 1, 2, 3, 9)
@@ -129,7 +129,7 @@ def test_a_new_model_starts_at_the_measured_motion():
 
 
 def test_nested_chunks_and_other_passes_give_the_same_cameras():
-    model = tiny_model(patch_encoder="correlation_pyramid")
+    model = tiny_model(patch_encoder="direct")
     images = random_images(1, 3, 3)
     expected = model(images)
     nested = model([list(images[0])])
@@ -145,7 +145,7 @@ def test_nested_chunks_and_other_passes_give_the_same_cameras():
 def test_a_memory_for_each_chunk_keeps_its_motion():
     images = random_images(2, 2, 3)
     shared, single = (
-        tiny_model(patch_encoder="correlation_pyramid", memory_scope=scope)(images)
+        tiny_model(patch_encoder="direct", memory_scope=scope)(images)
         for scope in ("sequence", "chunk")
     )
     torch.testing.assert_close(shared.flow, single.flow)

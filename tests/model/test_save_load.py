@@ -14,7 +14,7 @@ def all_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "correlation_pyramid"])
+@pytest.mark.parametrize("encoder", ["dinov2", "conv", "correlation", "direct"])
 @pytest.mark.parametrize("loader", [Scal3RModel, AutoModel])
 def test_a_saved_model_comes_back_exactly(tmp_path, encoder, loader):
     model = tiny_model(torch.float32, patch_encoder=encoder)
