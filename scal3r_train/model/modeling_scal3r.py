@@ -34,7 +34,6 @@ from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.motion_encoder import (
     INITIAL_LOG_FOCAL,
     INITIAL_LOG_INVERSE_DEPTH,
-    INITIAL_STEP,
     DirectPatchEncoder,
 )
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
@@ -387,8 +386,7 @@ def _init_camera_head(head: CameraHead) -> None:
 
 
 def _init_motion_encoder(encoder: DirectPatchEncoder) -> None:
-    """Start with a usual field of view and step, one depth all over, and all cells trusted alike."""
-    init.constant_(encoder.step, INITIAL_STEP)
+    """Start with a usual field of view, one depth all over, and all cells trusted alike."""
     for conv in (encoder.log_inverse_depth, encoder.trust):
         init.normal_(conv.weight, std=1e-3)
         init.constant_(conv.bias, 0.0)

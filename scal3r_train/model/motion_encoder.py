@@ -19,7 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scal3r_train.geometry.direct_alignment import AlignmentProblem, Comparison, align, chain_from_reference, compare
+from scal3r_train.geometry.direct_alignment import (
+    AlignmentProblem,
+    Comparison,
+    align,
+    chain_from_reference,
+    compare,
+)
 from scal3r_train.geometry.camera import pixel_centres
 from scal3r_train.model.chunk_batch import reference_index
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
@@ -67,9 +73,7 @@ class DirectPatchEncoder(nn.Module):
             config.direct_levels,
             config.direct_stride,
         )
-        widths = [
-            config.direct_channels * (level + 1) for level in range(self.num_levels)
-        ]  # fine to coarse
+        widths = [config.direct_channels * (level + 1) for level in range(self.num_levels)]  # fine to coarse
         self.stem = nn.Conv2d(3, widths[0], 2 * self.stride + 1, stride=self.stride, padding=self.stride)
         self.stem_norm = nn.GroupNorm(NORM_GROUPS, widths[0])
         self.down = nn.ModuleList(
@@ -86,7 +90,6 @@ class DirectPatchEncoder(nn.Module):
         self.trust = nn.Conv2d(widths[0], len(BLURS), 1)
         self.log_inverse_depth = nn.Conv2d(widths[0], 1, 1)
         self.focal = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.GELU(), nn.Linear(widths[-1], 1))
-        self.step = nn.Parameter(torch.tensor(INITIAL_STEP))
         pool = config.patch_size // self.stride
         self.pool = nn.Conv2d(widths[0] + CELL_FEATURES, dim, kernel_size=pool, stride=pool)
         pool //= 2 ** (self.num_levels - 1)
@@ -156,8 +159,8 @@ class DirectPatchEncoder(nn.Module):
     ) -> tuple[list[Tensor], AlignmentProblem, Comparison]:
         """Return prev_from_cur [A, 3, 4] after each blur, coarse to fine, and the comparison after the last."""
         still = torch.eye(3, 4, dtype=focal.dtype, device=focal.device)
-        forward = torch.stack([torch.zeros_like(self.step), torch.zeros_like(self.step), self.step])
-        motion = torch.cat([still[:, :3], forward.to(still.dtype)[:, None]], dim=-1).expand(len(focal), 3, 4)
+        forward = still.new_tensor([0.0, 0.0, INITIAL_STEP])[:, None]
+        motion = torch.cat([still[:, :3], forward], dim=-1).expand(len(focal), 3, 4)
         is_first = (torch.arange(len(focal), device=still.device) % num_frames == 0)[:, None, None]
         middles = (
             ...,

@@ -11,7 +11,9 @@ from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics, 
 from scal3r_train.geometry.direct_alignment import AlignmentProblem, align, chain_from_reference, compare
 
 HW, STRIDE, FOCAL = (60, 90), 3, 60.0
-NORMAL = torch.tensor([0.1, -0.35, 1.0], dtype=torch.float64) / 4  # the plane n . X = 1, four units ahead and tilted
+NORMAL = (
+    torch.tensor([0.1, -0.35, 1.0], dtype=torch.float64) / 4
+)  # the plane n . X = 1, four units ahead and tilted
 
 
 def motion(turn_deg: tuple[float, float, float], step: tuple[float, float, float]) -> Tensor:

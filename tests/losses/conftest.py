@@ -24,9 +24,7 @@ class Output:
     depth_conf: Tensor | None
     world_points: Tensor | None
     world_points_conf: Tensor | None
-    motion_poses: Tensor | None = None
-    motion_steps: Tensor | None = None
-    inverse_depth: Tensor | None = None
+    motion_poses = motion_steps = inverse_depth = None
 
     def with_gradient(self) -> "Output":
         """The same output as leaves of a graph."""

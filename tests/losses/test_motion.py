@@ -8,7 +8,7 @@ import torch
 
 from scal3r_train.config import UserError
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
-from scal3r_train.losses.motion import MotionLossSettings, motion_terms, true_steps
+from scal3r_train.losses.motion import MotionLossSettings, as_seen_with, motion_terms, true_steps
 from scal3r_train.losses.objective import ObjectiveSettings, compute_terms
 from scal3r_train.losses.targets import build_targets
 
@@ -61,12 +61,22 @@ def test_known_errors_at_one_of_two_levels(targets):
     turn = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.02, 0.0], dtype=torch.float64))
     steps[:, :, :, 0, :, :3] = turn @ steps[:, :, :, 0, :, :3]
     steps[:, :, :, 1, :, 3] *= 1.5
-    poses[..., 7:] += 0.25
     found = means(motion_terms(poses, steps, 2 * inverse_depth, targets, MotionLossSettings()))
     assert found["motion_turn"] == pytest.approx(0.01, rel=1e-3)
     assert found["motion_translation"] == pytest.approx(0.25)
-    assert found["motion_fov"] == pytest.approx(0.25)
     assert found["motion_log_depth"] == pytest.approx(torch.tensor(2.0).log().item())
+
+
+def test_a_wrong_field_of_view_costs_itself_alone(targets):
+    """A camera taken to be twice as wide sees turns and steps across the view larger; they are no error of the motion."""
+    poses, steps, inverse_depth = perfect(targets)
+    poses[..., 8] = 2 * (1.3 * (poses[..., 8] / 2).tan()).atan()
+    steps = as_seen_with(true_steps(targets), poses, targets)[:, :, :, None].repeat(1, 1, 1, NUM_LEVELS, 1, 1)
+    torch.testing.assert_close(steps[:, :, 1:, 0, :2, 3], 1.3 * true_steps(targets)[:, :, 1:, :2, 3])
+    torch.testing.assert_close(steps[:, :, 1:, 0, 2, 3], true_steps(targets)[:, :, 1:, 2, 3])
+    found = means(motion_terms(poses, steps, inverse_depth, targets, MotionLossSettings()))
+    assert found["motion_turn"] == pytest.approx(0, abs=1e-7) and found["motion_translation"] == 0
+    assert found["motion_fov"] > 0.02
 
 
 def test_errors_are_capped(targets):

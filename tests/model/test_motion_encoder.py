@@ -5,6 +5,7 @@ import torch
 
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.geometry.pose_encoding import decode_pose
+from scal3r_train.model import motion_encoder
 from scal3r_train.model.build_patch_encoder import build_patch_encoder
 from scal3r_train.model.chunk_batch import MotionEstimate
 from scal3r_train.model.modeling_scal3r import Scal3RModel, _init_motion_encoder
@@ -31,10 +32,10 @@ def encoder(**changes: object) -> DirectPatchEncoder:
     return built.double().eval()
 
 
-def test_a_wall_that_moves_by_a_pixel_is_a_step_aside():
+def test_a_wall_that_moves_by_a_pixel_is_a_step_aside(monkeypatch):
     """A wall one unit away moves to the left by a pixel a frame: the camera goes to the right by 1 / focal."""
+    monkeypatch.setattr(motion_encoder, "INITIAL_STEP", 0.0)
     built = encoder()
-    torch.nn.init.zeros_(built.step)
     torch.nn.init.zeros_(built.log_inverse_depth.bias)
     torch.nn.init.zeros_(built.log_inverse_depth.weight)
     coarse = torch.rand(1, 3, 8, 14, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -48,9 +49,9 @@ def test_a_wall_that_moves_by_a_pixel_is_a_step_aside():
     torch.testing.assert_close(steps, expected, rtol=0, atol=0.1 / focal.item())
 
 
-def test_what_is_still_has_no_turn():
+def test_what_is_still_does_not_move(monkeypatch):
+    monkeypatch.setattr(motion_encoder, "INITIAL_STEP", 0.0)
     built = encoder()
-    torch.nn.init.zeros_(built.step)
     _, poses, _, _ = built(torch.rand(1, 3, *HW, dtype=torch.float64).expand(3, -1, -1, -1))
     extrinsics, _ = decode_pose(poses, HW)
     torch.testing.assert_close(extrinsics, torch.eye(3, 4).double().expand_as(extrinsics), rtol=0, atol=1e-6)
