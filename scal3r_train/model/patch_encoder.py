@@ -221,12 +221,9 @@ def build_patch_encoder(config: Scal3RConfig) -> nn.Module:
     if config.patch_encoder == "conv":
         return ConvPatchEncoder(config.patch_size, config.hidden_size)
     kind = load_plugin(PATCH_ENCODERS, config.patch_encoder, type, OWN_PATCH_ENCODERS)
-    encoder = kind(config)
-    if not isinstance(encoder, nn.Module) or not isinstance(
-        getattr(kind, "frames_are_independent", None), bool
-    ):
+    if not issubclass(kind, nn.Module) or "frames_are_independent" not in dir(kind):
         raise UserError(
             f"patch encoder '{config.patch_encoder}': {kind.__name__} must be a torch.nn.Module that says "
             f"frames_are_independent = True or False; see {PATCH_ENCODERS.page}"
         )
-    return encoder
+    return kind(config)

@@ -33,7 +33,7 @@ from tests.training import tiny
 
 PAGES = sorted((PROJECT_ROOT / "docs" / "extending").glob("[a-z]*.md"))
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-MODULE = re.compile(r"^`(roads_extras/\w+\.py)`:$", re.MULTILINE)
+MODULE = re.compile(r"^The module `roads_extras\.(\w+)`:$", re.MULTILINE)
 PACKAGE = "roads_extras"
 OTHERS = """
 [scal3r.adapters]
@@ -71,7 +71,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (folder / PACKAGE).mkdir()
     for page in PAGES:
         (name,) = MODULE.findall(page.read_text(encoding="utf-8"))
-        (folder / name).write_text(blocks(page)["python"])
+        (folder / PACKAGE / f"{name}.py").write_text(blocks(page)["python"])
     monkeypatch.syspath_prepend(str(folder))
     importlib.invalidate_caches()
     yield folder
