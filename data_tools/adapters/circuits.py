@@ -34,8 +34,8 @@ class Options(StrictModel):
     camera_height: float | None = Field(
         None,
         gt=0,
-        description="the index's unit is chosen for each drive such that its camera is mounted this high above the road, "
-        "which a single picture of a road shows; null: metres (kart tracks: their game's unit)",
+        description="the index's unit is chosen for each drive such that its camera is mounted this high above the "
+        "road, which a single picture of a road shows; null: metres (kart tracks: their game's unit)",
     )
 
 

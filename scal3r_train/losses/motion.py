@@ -3,9 +3,9 @@
     turn = |log(R R*^T)|, radians        translation = |t - t*| / |t*|        log depth = |log rho - log rho*|
     fov = |f - f*|, radians
 R* and t* are as a camera of the predicted field of view would see them.
-The first two are means over frames and levels of the encoder; the translation's error counts relative to the true length
-(at least MIN_LENGTH), so that slow and fast drives count alike. A cell's depth counts where its middle pixel has one. A
-chunk's first frame has no motion.
+The first two are means over frames and levels of the encoder; the translation's error counts relative to the true
+length (at least MIN_LENGTH), so that slow and fast drives count alike. A cell's depth counts where its middle pixel has
+one. A chunk's first frame has no motion.
 Shapes: B sequences, K chunks, S frames, L levels, h w cells, H W pixels.
 """
 

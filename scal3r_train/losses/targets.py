@@ -1,11 +1,11 @@
 """Ground truth in the form that the model predicts it, in units of the scene's scale.
 
 Everything is in the coordinates of its own chunk and divided by the scale: the mean distance of the valid points to
-the origin of the chunk they belong to, s = (sum m |X|) / (sum m), of the chunk or of the whole sequence; or 1, where the
-data have a unit that a picture shows, as the height of the camera above a road. Sum and
-count are kept apart because both are separable: of a sequence, those of all chunks, wherever they are, are summed
-over the context group. Points, depth and translations are divided alike (VGGT's scene normalisation, without its
-1e-3 in the denominator). Predictions are never rescaled: the model learns the unit.
+the origin of the chunk they belong to, s = (sum m |X|) / (sum m), of the chunk or of the whole sequence; or 1, where
+the data have a unit that a picture shows, as the height of the camera above a road. Sum and count are kept apart
+because both are separable: of a sequence, those of all chunks, wherever they are, are summed over the context group.
+Points, depth and translations are divided alike (VGGT's scene normalisation, without its 1e-3 in the denominator).
+Predictions are never rescaled: the model learns the unit.
 Shapes: B sequences, K chunks, S frames, H W pixels.
 """
 
@@ -71,11 +71,11 @@ def build_targets(
 ) -> Targets:
     """Build the targets of the chunks this rank holds, without autocast and without gradient.
 
-    unit: whose mean distance is the unit; "data": none, the data's own unit stays. "sequence" calls sum_over_group once, with [B, 2]: the
-    element-wise sum over the ranks of the context group, which all hold chunks of the same B sequences in the
-    same order. A chunk with fewer than min_valid_pixels pixels of depth counts as one without depth. No value is read
-    back from the device: the batch must have passed require_finite, which is cheap on the CPU, and whoever uses the
-    targets gives their scale to require_sane_scale once it waits for the device anyway.
+    unit: whose mean distance is the unit of length; "data": nobody's, the data's own unit stays. "sequence" calls
+    sum_over_group once, with [B, 2]: the element-wise sum over the ranks of the context group, which all hold chunks
+    of the same B sequences in the same order. A chunk with fewer than min_valid_pixels pixels of depth counts as one
+    without depth. No value is read back from the device: the batch must have passed require_finite, which is cheap on
+    the CPU, and whoever uses the targets gives their scale to require_sane_scale once it waits for the device anyway.
     """
     with torch.no_grad(), torch.autocast(batch.depth.device.type, enabled=False):
         mask = valid_pixels(batch, min_valid_pixels)

@@ -23,7 +23,7 @@ from scal3r_train.model.chunk_batch import ChunkBatch, ImageBatch, MotionEstimat
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.motion_encoder import DirectPatchEncoder
-from scal3r_train.model.build_patch_encoder import build_patch_encoder
+from scal3r_train.model.patch_encoder import build_patch_encoder
 from scal3r_train.model.rope import TokenPositions, token_positions
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)

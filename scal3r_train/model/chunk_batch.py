@@ -22,8 +22,8 @@ class MotionEstimate(NamedTuple):
 
     Attributes:
         poses: [B, K, S, 9] pose encodings of cam_from_chunk, in a unit of the encoder's own.
-        steps: [B, K, S, L, 3, 4] prev_from_cur, each frame's motion to the one before, as each level of the encoder left
-            it, coarse to fine; the identity for a chunk's first frame.
+        steps: [B, K, S, L, 3, 4] prev_from_cur, each frame's motion to the one before, as each level of the encoder
+            left it, coarse to fine; the identity for a chunk's first frame.
         inverse_depth: [B, K, S, h, w] in the poses' unit.
     """
 

@@ -61,7 +61,8 @@ class Scal3ROutput(ModelOutput):
             lists each chunk's is [T, S, 9].
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
         world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
-        motion_poses, motion_steps, inverse_depth: of an encoder that measures motion, see `MotionEstimate`; None for nested lists.
+        motion_poses, motion_steps, inverse_depth: of an encoder that measures motion, see `MotionEstimate`; None for
+            nested lists.
         hidden_states: where asked for, num_layers + 1 times [B, K, S, P, C]: the tokens before the first layer and
             after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
             network has them, the reference first (chunk_batch.py: reference_first_order), for these are the tensors

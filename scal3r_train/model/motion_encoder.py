@@ -1,12 +1,12 @@
 """A patch encoder that measures motion: inverse depth of each frame, and the camera motion that explains it.
 
-For small models trained from scratch. A small U-Net states for each frame an inverse depth, what to compare with the
-frame before and how far to trust it, and for each chunk a field of view; the rigid motion between neighbours then follows
-by direct alignment of the maps from coarse to fine (geometry/direct_alignment.py), and its chain from the reference frame is
-where the camera head starts. No flow is estimated: on a road with little texture no cell knows its own, all together
-know the camera's.
+For small models trained from scratch. A small U-Net states an inverse depth for each cell of a frame and how far to
+trust it, and for each chunk a field of view; the rigid motion between neighbours then follows by direct alignment of
+the pictures, blurred ever less (geometry/direct_alignment.py), and its chain from the reference frame is where the
+camera head starts. No flow is estimated: on a road with little texture no cell knows its own, all together know the
+camera's.
 
-Shapes: S frames in temporal order, A frames of all chunks, L levels (coarse to fine), F channels, h w cells of the
+Shapes: S frames in temporal order, A frames of all chunks, L blurs (coarse to fine), F channels, h w cells of the
 finest level, N patches, C hidden channels.
 """
 
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scal3r_train.geometry.camera import pixel_centres
 from scal3r_train.geometry.direct_alignment import (
     AlignmentProblem,
     Comparison,
@@ -26,7 +27,6 @@ from scal3r_train.geometry.direct_alignment import (
     chain_from_reference,
     compare,
 )
-from scal3r_train.geometry.camera import pixel_centres
 from scal3r_train.model.chunk_batch import reference_index
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
@@ -195,8 +195,9 @@ class DirectPatchEncoder(nn.Module):
 def _cell_features(problem: AlignmentProblem, seen: Comparison) -> Tensor:
     """Return what patches are told of each cell, [A, 9, h, w], of the order of one.
 
-    Place and how it moved, log inverse depth, the change of it by which this cell alone would agree better and how well it
-    is determined, trust, whether the frame before saw it, and how much it differs there.
+    Place and how it moved, log inverse depth, the change of it by which this cell alone would agree better and how well
+    that is determined, trust, and how much the frame before differs there; the last three but trust are zero where that
+    frame did not see it.
     """
     rays = problem.rays()
     along = sum(

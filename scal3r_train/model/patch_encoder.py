@@ -21,9 +21,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from scal3r_train.config import UserError
 from scal3r_train.model.block import CheckpointedBlock
 from scal3r_train.model.chunk_batch import reference_index
-from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.configuration_scal3r import OWN_PATCH_ENCODERS, Scal3RConfig
+from scal3r_train.model.motion_encoder import DirectPatchEncoder
+from scal3r_train.plugins import PATCH_ENCODERS, load_plugin
 
 INITIAL_SHARPNESS = 15.0
 
@@ -103,7 +106,7 @@ class CorrelationPatchEncoder(nn.Module):
         x = F.gelu(self.pool(x))
         x = x + self.refine(x)
         flow = F.adaptive_avg_pool2d(expected_displacement(planes, self.sharpness, self.radius), x.shape[-2:])
-        tokens, flow = (patch_tokens(maps).unflatten(0, leading) for maps in (x, flow))
+        tokens, flow = (_patch_tokens(maps).unflatten(0, leading) for maps in (x, flow))
         return tokens + sum_from_reference(self.motion(torch.cat([tokens, flow], dim=-1)))
 
 
@@ -122,7 +125,7 @@ class ConvPatchEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images, [..., S, 3, H, W], to [..., S, N, C]."""
-        return patch_tokens(self.proj(images.flatten(0, -4))).unflatten(0, images.shape[:-3])
+        return _patch_tokens(self.proj(images.flatten(0, -4))).unflatten(0, images.shape[:-3])
 
 
 class EncoderBlock(CheckpointedBlock):
@@ -197,9 +200,35 @@ class DinoPatchEncoder(nn.Module):
             grid = F.interpolate(
                 grid, size=(grid_height, grid_width), mode="bicubic", antialias=self.antialias
             )
-        return torch.cat([cls, patch_tokens(grid)], dim=1)
+        return torch.cat([cls, _patch_tokens(grid)], dim=1)
 
 
-def patch_tokens(maps: Tensor) -> Tensor:
+def _patch_tokens(maps: Tensor) -> Tensor:
     """Return feature maps [A, C, h, w] as tokens [A, N, C], patches row-major."""
     return rearrange(maps, "a c h w -> a (h w) c")
+
+
+def build_patch_encoder(config: Scal3RConfig) -> nn.Module:
+    """Return the patch encoder that `config.patch_encoder` names.
+
+    One of another package is a class of modules that is built as ours are, with the configuration alone
+    (docs/extending/patch_encoder.md).
+
+    Raises:
+        UserError: it is of another package, and that cannot be used.
+    """
+    if config.patch_encoder == "dinov2":
+        return DinoPatchEncoder(config)
+    if config.patch_encoder == "correlation":
+        return CorrelationPatchEncoder(config)
+    if config.patch_encoder == "direct":
+        return DirectPatchEncoder(config)
+    if config.patch_encoder == "conv":
+        return ConvPatchEncoder(config.patch_size, config.hidden_size)
+    kind = load_plugin(PATCH_ENCODERS, config.patch_encoder, type, OWN_PATCH_ENCODERS)
+    if not issubclass(kind, nn.Module) or "frames_are_independent" not in dir(kind):
+        raise UserError(
+            f"patch encoder '{config.patch_encoder}': {kind.__name__} must be a torch.nn.Module that says "
+            f"frames_are_independent = True or False; see {PATCH_ENCODERS.page}"
+        )
+    return kind(config)

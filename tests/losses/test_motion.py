@@ -68,7 +68,7 @@ def test_known_errors_at_one_of_two_levels(targets):
 
 
 def test_a_wrong_field_of_view_costs_itself_alone(targets):
-    """A camera taken to be twice as wide sees turns and steps across the view larger; they are no error of the motion."""
+    """A camera taken to be wider sees turns and steps across the view larger; they are no error of the motion."""
     poses, steps, inverse_depth = perfect(targets)
     poses[..., 8] = 2 * (1.3 * (poses[..., 8] / 2).tan()).atan()
     steps = as_seen_with(true_steps(targets), poses, targets)[:, :, :, None].repeat(1, 1, 1, NUM_LEVELS, 1, 1)

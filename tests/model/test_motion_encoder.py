@@ -6,7 +6,6 @@ import torch
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.model import motion_encoder
-from scal3r_train.model.build_patch_encoder import build_patch_encoder
 from scal3r_train.model.chunk_batch import MotionEstimate
 from scal3r_train.model.modeling_scal3r import Scal3RModel, _init_motion_encoder
 from scal3r_train.model.motion_encoder import (
@@ -17,6 +16,7 @@ from scal3r_train.model.motion_encoder import (
     gaussian_blur,
     previous_frame,
 )
+from scal3r_train.model.patch_encoder import build_patch_encoder
 from tests.model.tiny import random_images, randomized, tiny_config, tiny_model
 
 HW = (48, 72)

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-from scal3r_train.model.build_patch_encoder import build_patch_encoder
 from scal3r_train.model.patch_encoder import (
     ConvPatchEncoder,
     CorrelationPatchEncoder,
     DinoPatchEncoder,
+    build_patch_encoder,
     expected_displacement,
     local_correlation,
     sum_from_reference,
