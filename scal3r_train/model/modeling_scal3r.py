@@ -41,6 +41,7 @@ from scal3r_train.model.pixel_values import NestedChunks, checked_pixel_values
 
 SPECIAL_TOKEN_STD = 1e-6
 ENCODER_INIT_STD = 0.02
+MOTION_OUTPUT_STD = 1e-3
 CAMERA_OUTPUT_STD = 0.02
 QUATERNION_W = 6  # place of the quaternion's real part in a pose encoding; the fields of view follow
 
@@ -388,12 +389,17 @@ def _init_camera_head(head: CameraHead) -> None:
 
 def _init_motion_encoder(encoder: DirectPatchEncoder) -> None:
     """Start with a usual field of view, one depth all over, and all cells trusted alike."""
-    for conv in (encoder.log_inverse_depth, encoder.trust):
-        init.normal_(conv.weight, std=1e-3)
-        init.constant_(conv.bias, 0.0)
-    init.constant_(encoder.log_inverse_depth.bias, INITIAL_LOG_INVERSE_DEPTH)
-    init.normal_(encoder.focal[-1].weight, std=1e-3)
-    init.constant_(encoder.focal[-1].bias, INITIAL_LOG_FOCAL)
+    *_, focal = encoder.focal
+    assert isinstance(focal, nn.Linear)
+    last = (
+        (encoder.log_inverse_depth, INITIAL_LOG_INVERSE_DEPTH),
+        (encoder.trust, 0.0),
+        (focal, INITIAL_LOG_FOCAL),
+    )
+    for layer, bias in last:
+        assert layer.bias is not None
+        init.normal_(layer.weight, std=MOTION_OUTPUT_STD)
+        init.constant_(layer.bias, bias)
 
 
 def _init_encoder(encoder: DinoPatchEncoder) -> None:

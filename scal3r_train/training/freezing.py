@@ -37,11 +37,11 @@ def choose_trained(model: Scal3RModel, train: TrainedParts, frozen_dtype: Frozen
         return
     if train == "patch_encoder":
         model.aggregator.patch_embed.requires_grad_(True)
-        return
-    memories = model.aggregator.memory_units
-    if len(memories) == 0:
-        raise UserError(f"model.train {train}: the model has no memories (memory_layers is empty)")
-    memories.requires_grad_(True)
+    else:
+        memories = model.aggregator.memory_units
+        if len(memories) == 0:
+            raise UserError(f"model.train {train}: the model has no memories (memory_layers is empty)")
+        memories.requires_grad_(True)
     if train == "memories_and_heads":
         for head in model.heads.values():
             head.requires_grad_(True)

@@ -1,5 +1,6 @@
 """Circuits: pictures and depth against closed forms, and `data prepare circuits` as a whole. Skipped without OpenGL."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -207,6 +208,14 @@ def test_drives_are_rendered_indexed_and_agree_with_themselves(tmp_path: Path) -
     assert (depth == -1).any() and (depth > 0).mean() > 0.3
     for row in (4, 6, 7):
         assert share_of_agreement(found[row], 1, 2) > 0.85
+    assert index.main("circuits", tmp_path / "out", tmp_path / "low.parquet", ["camera_height=0.05"]) == 0
+    low = load_index(tmp_path / "low.parquet")[6]
+    height = json.loads((tmp_path / "out" / record.sequence_id / "drive.json").read_text())["style"]["height"]
+    unit = height / 0.05
+    assert not low.is_metric
+    np.testing.assert_allclose(low.cam_from_world[..., 3] * unit, record.cam_from_world[..., 3])
+    np.testing.assert_allclose(np.maximum(read_frame_depth(low, 0), 0) * unit, np.maximum(depth, 0), rtol=1e-6)
+    assert share_of_agreement(low, 1, 2) > 0.85
 
 
 def test_same_seed_same_bytes_and_stopped_drives_go_on(

@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
         ("curriculum.stride={1: 0}", "stride needs at least one value with a positive weight"),
         ("curriculum.stride={1: -1}", "curriculum.stride.1 = -1"),
         ("model.network.num_heads=3", "num_heads"),
-        ("model.train=heads", "model.train = 'heads': it should be 'all', 'memories' or 'memories_and_heads'"),
+        ("model.train=heads", "model.train = 'heads': it should be 'all', 'memories', 'memories_and_heads' or 'patch_encoder'"),
         ("model.frozen_dtype=fp16", "model.frozen_dtype = 'fp16': it should be 'fp32' or 'bf16'"),
         ("model.frozen_dtype=bf16", "model: frozen_dtype bf16 has nothing to act on: train all freezes nothing"),
         ("data.sources=[]", "data.sources"),

@@ -49,6 +49,14 @@ def test_targets_do_not_change_with_the_unit_of_length(make_batch, scope):
         torch.testing.assert_close(getattr(large, field), getattr(small, field))
 
 
+def test_the_data_s_own_unit_stays(make_batch):
+    batch = make_batch(num_sequences=2)
+    targets = build_targets(batch, "data", forbidden_group)
+    assert torch.equal(targets.scale, torch.ones_like(targets.scale)) and targets.has_scale.all()
+    assert torch.equal(targets.depth[targets.mask], batch.depth[targets.mask])
+    torch.testing.assert_close(targets.pose_encoding[..., :3], batch.extrinsics[..., 3])
+
+
 def test_scale_of_a_sequence_is_the_same_however_its_chunks_are_spread(make_batch):
     batch = make_batch(num_sequences=2, num_chunks=5)
     batch = replace(batch, depth=batch.depth * torch.tensor([1.0, 2, 3, 4, 5])[:, None, None, None])

@@ -60,6 +60,27 @@ def test_only_what_is_trained_moves(
         assert any(name.startswith(prefix) for name in moved)
 
 
+def test_the_encoder_learns_alone_from_the_motion(one_process: OneProcess) -> None:
+    """No head has a loss, so that no layer runs; validation still measures the cameras that start from the motion."""
+    changes = BASE | {
+        "model.network": BASE["model.network"]
+        | {"patch_encoder": "direct", "direct_stride": 7, "direct_levels": 2, "direct_channels": 4},
+        "model.train": "patch_encoder",
+        "losses.camera.weight": 0,
+        "losses.depth.weight": 0,
+        "losses.points.weight": 0,
+        "losses.motion.weight": 1.0,
+    }
+    run = one_process(changes)
+    start, end = built_of(changes), tiny.weights(run)
+    moved = {name for name, value in end.items() if not torch.equal(value, start[name])}
+    encoder = {name for name in end if name.startswith("aggregator.patch_embed.log_inverse_depth")}
+    assert encoder <= moved
+    assert all(name.startswith("aggregator.patch_embed.") for name in moved)
+    assert {"motion_turn", "motion_translation", "motion_fov", "motion_log_depth"} <= tiny.steps(run)[0].keys()
+    assert "camera_rotation" not in tiny.steps(run)[0]
+
+
 def test_groups_of_what_is_trained_only(one_process: OneProcess) -> None:
     rates = {key for line in tiny.steps(one_process(BASE | {"model.train": "memories"})) for key in line}
     assert {rate for rate in rates if rate.startswith("lr/")} == {"lr/memory_decayed", "lr/memory_plain"}
