@@ -52,33 +52,33 @@ class CameraHead(nn.Module):
         translations have a unit of their own, so each iteration also predicts one factor for all of a chunk's.
         """
         x = self.token_norm(camera_tokens)
+        normed = F.layer_norm(x, x.shape[-1:], eps=MODULATION_NORM_EPS)
         if self.has_start:
             assert start is not None, "an encoder that measures motion states where to start"
-            return self._refined(x, start.to(x.dtype))
+            return self._refined(x, normed, start.to(x.dtype))
         pose = self.empty_pose_tokens.expand(*x.shape[:2], -1)
         total: Tensor | None = None
         stages = []
         for _ in range(self.num_iterations):
-            delta = self._read(x, pose)
+            delta = self._read(x, normed, pose)
             total = delta if total is None else total + delta
             pose = total
             stages.append(torch.cat([total[..., :7], F.relu(total[..., 7:])], dim=-1))
         return torch.stack(stages)
 
-    def _refined(self, x: Tensor, start: Tensor) -> Tensor:
+    def _refined(self, x: Tensor, normed: Tensor, start: Tensor) -> Tensor:
         """Return start [A, S, 9] and the pose encoding after each iteration, [1 + T, A, S, 9]."""
         stages = [start]
         for _ in range(self.num_iterations):
             pose = stages[-1]
-            delta, log_factor = self._read(x, pose + self.empty_pose_tokens).split([POSE_SIZE, 1], dim=-1)
+            delta, log_factor = self._read(x, normed, pose + self.empty_pose_tokens).split([POSE_SIZE, 1], dim=-1)
             factor = log_factor.mean(dim=-2, keepdim=True).exp()
             moved = torch.cat([factor * pose[..., :3], pose[..., 3:]], dim=-1) + delta
             stages.append(torch.cat([moved[..., :7], F.relu(moved[..., 7:])], dim=-1))
         return torch.stack(stages)
 
-    def _read(self, x: Tensor, pose: Tensor) -> Tensor:
-        """Return the trunk's answer to normalised tokens x [A, S, C], modulated by the pose so far [A, S, 9]."""
-        normed = F.layer_norm(x, x.shape[-1:], eps=MODULATION_NORM_EPS)
+    def _read(self, x: Tensor, normed: Tensor, pose: Tensor) -> Tensor:
+        """Return the trunk's answer to tokens x and `normed` [A, S, C], modulated by the pose so far [A, S, 9]."""
         shift, scale, gate = self.poseLN_modulation(self.embed_pose(pose)).chunk(3, dim=-1)
         y = x + gate * (normed * (1 + scale) + shift)
         for block in self.trunk:

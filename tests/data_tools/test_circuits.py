@@ -214,7 +214,9 @@ def test_drives_are_rendered_indexed_and_agree_with_themselves(tmp_path: Path) -
     unit = height / 0.05
     assert not low.is_metric
     np.testing.assert_allclose(low.cam_from_world[..., 3] * unit, record.cam_from_world[..., 3])
-    np.testing.assert_allclose(np.maximum(read_frame_depth(low, 0), 0) * unit, np.maximum(depth, 0), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.maximum(read_frame_depth(low, 0), 0) * unit, np.maximum(depth, 0), rtol=1e-6
+    )
     assert share_of_agreement(low, 1, 2) > 0.85
 
 

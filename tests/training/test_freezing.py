@@ -77,7 +77,9 @@ def test_the_encoder_learns_alone_from_the_motion(one_process: OneProcess) -> No
     encoder = {name for name in end if name.startswith("aggregator.patch_embed.log_inverse_depth")}
     assert encoder <= moved
     assert all(name.startswith("aggregator.patch_embed.") for name in moved)
-    assert {"motion_turn", "motion_translation", "motion_fov", "motion_log_depth"} <= tiny.steps(run)[0].keys()
+    assert {"motion_turn", "motion_translation", "motion_fov", "motion_log_depth"} <= tiny.steps(run)[
+        0
+    ].keys()
     assert "camera_rotation" not in tiny.steps(run)[0]
 
 
