@@ -75,9 +75,8 @@ class Tap(NamedTuple):
         return Tap(*(rearrange(half, "(b k) 1 ... -> b k ...", b=num_sequences) for half in self))
 
 
-@dataclass(frozen=True)
-class ChunkFeatures:
-    """What the aggregator hands to the heads for one image batch.
+class ChunkFeatures(NamedTuple):
+    """What the aggregator hands to the heads for one image batch; a tuple, in which ZeRO-3 finds the tensors.
 
     Attributes:
         taps: of the requested layers, frames in processing order.
