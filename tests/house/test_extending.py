@@ -155,7 +155,7 @@ def test_a_model_keeps_its_encoder(installed: Path, tmp_path: Path) -> None:
 
 def test_an_encoder_that_is_not_installed_is_named() -> None:
     with pytest.raises(
-        ValueError, match="patch_encoder two_step is not one of dinov2, conv, correlation, and no inst"
+        ValueError, match="patch_encoder two_step is not one of dinov2, conv, correlation, direct, and no"
     ):
         tiny_config(patch_encoder="two_step")
     with pytest.raises(ValueError, match="patch_encoder_options are for added encoders"):
