@@ -5,7 +5,6 @@ is defaults in code, the chain of `extends:` parents, the file, `key.path=value`
 everything else (lists included) replaces. Whatever the code does not know is refused with a single line.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -14,15 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from scal3r_train.refusal import refusal_line
 from scal3r_train.shipped import find_recipe, shipped_recipe
 
-MAX_KEYS_IN_MESSAGE = 12
 HASH_BLOCK_BYTES = 1 << 22
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -74,7 +73,7 @@ def validate_mapping(cls: type[StrictModelT], mapping: Mapping[str, Any], source
     try:
         return cls.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise UserError(f"{source}: {_describe_validation_error(cls, error)}") from None
+        raise UserError(f"{source}: {refusal_line(cls, error, json.loads(text))}") from None
 
 
 def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -237,59 +236,3 @@ def _index_or_key(node: dict[str, Any] | list[Any], key: str, override: str) -> 
         allowed = f"0 to {len(node) - 1}" if node else "none, it is empty"
         raise UserError(f"override '{override}': '{key}' is no index of that list (allowed: {allowed})")
     return int(key)
-
-
-def _describe_validation_error(cls: type[BaseModel], error: ValidationError) -> str:
-    """Return the first problem of a pydantic error as one line, and how many others there are."""
-    problems = error.errors(include_url=False)
-    # An unknown key first: it is usually a misspelling that also explains a missing one.
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    location, message = first["loc"], first["msg"]
-    key_path = ".".join(str(part) for part in location)
-    if first["type"] == "extra_forbidden":
-        line = f"unknown key '{key_path}'; {_suggest_key(cls, location)}"
-    elif first["type"] == "missing":
-        line = f"key '{key_path}' is missing and has no default"
-    else:
-        reason = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        reason = reason.replace("Input should be", "it should be", 1).replace("a valid array", "a list", 1)
-        value = _shorten(repr(first["input"]))
-        # A rule about a whole section would print all of it, which helps nobody.
-        shows_value = location and not isinstance(first["input"], dict)
-        subject = f"{key_path} = {value}" if shows_value else key_path
-        line = f"{subject}: {reason}" if subject else reason
-    others = len(problems) - 1
-    suffix = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
-    return " ".join(f"{line}{suffix}".split())
-
-
-def _suggest_key(cls: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """Return what to write for the unknown key at `location`: the nearest known key, or all of them."""
-    known = sorted(_known_keys(cls, location[:-1]))
-    nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
-    if nearest:
-        return f"did you mean '{nearest[0]}'?"
-    listed = ", ".join(known[:MAX_KEYS_IN_MESSAGE]) + (", ..." if len(known) > MAX_KEYS_IN_MESSAGE else "")
-    return f"known keys here: {listed or 'none'}"
-
-
-def _known_keys(cls: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
-    """Return the field names of the model, or of a union's models, that `location` leads to from `cls`."""
-    models = [cls]
-    for part in location:
-        fields = [model.model_fields[part] for model in models if part in model.model_fields]
-        if fields:  # otherwise a list index, the key of a dictionary or the tag of a union: same models
-            models = [inner for field in fields for inner in _models_within(field.annotation)]
-    return {name for model in models for name in model.model_fields}
-
-
-def _models_within(annotation: Any) -> list[type[BaseModel]]:
-    """Return the settings classes named anywhere in a type annotation such as `list[Stage] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_within(argument)]
-
-
-def _shorten(text: str, limit: int = 80) -> str:
-    """Return `text`, cut in the middle of a message rather than drowning it."""
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
