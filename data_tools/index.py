@@ -23,7 +23,10 @@ class IndexSettings(StrictModel):
     """Settings that every data set shares; adapters have their own beside them."""
 
     num_covisible: int = Field(
-        32, ge=0, le=1000, description="covisible frames listed per frame of unordered sequences; 0: none"
+        32,
+        ge=0,
+        le=1000,
+        description="covisible frames listed per frame of unordered sequences; 0: none [frames]",
     )
 
 

@@ -45,7 +45,7 @@ class PackSettings(StrictModel):
     """Settings of packing."""
 
     file_megabytes: int = Field(
-        500, gt=0, description="a new file begins after the sequence that exceeds this"
+        500, gt=0, description="a new file begins after the sequence that exceeds this [MB]"
     )
 
 

@@ -39,17 +39,17 @@ LINE = 1e-6  # ratio of extents below which cameras are on a line
 class PointScoring(StrictModel):
     """How clouds are scored. Lengths are in the truth's units."""
 
-    threshold: float = Field(gt=0, description="distance below which a point counts as right")
+    threshold: float = Field(gt=0, description="distance below which a point counts as right [m]")
     voxel: float | None = Field(
         None,
         ge=0,
-        description="edge of the voxels both clouds are thinned by; null: a tenth of threshold, 0: none",
+        description="edge of the voxels both clouds are thinned by; null: a tenth of threshold, 0: none [m]",
     )
     icp: IcpMode | None = Field(
         None, description="refine the alignment by the clouds: se3, or sim3 with scale"
     )
     icp_max_distance: float | None = Field(
-        None, gt=0, description="largest distance of points that ICP pairs; null: ten times threshold"
+        None, gt=0, description="largest distance of points that ICP pairs; null: ten times threshold [m]"
     )
 
     @property

@@ -38,10 +38,8 @@ NUM_STATE_COLUMNS = 17
 class Options(StrictModel):
     """Which camera, and how poses are matched."""
 
-    camera: Literal["cam0", "cam1"] = Field("cam0", description="Left or right camera.")
-    max_gap_s: float = Field(
-        0.01, gt=0, description="Furthest pose in time that an image may take, in seconds."
-    )
+    camera: Literal["cam0", "cam1"] = Field("cam0", description="Which camera, left or right.")
+    max_gap_s: float = Field(0.01, gt=0, description="Furthest pose in time that an image may take [s]")
     interpolate: bool = Field(
         False, description="Interpolate between two poses instead of taking the nearest."
     )

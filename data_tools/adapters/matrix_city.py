@@ -43,10 +43,10 @@ class Options(StrictModel):
         "transforms.json", "transforms_origin.json", "transforms_train.json", "transforms_test.json"
     ] = Field("transforms.json", description="which frames; transforms_origin.json: all that were rendered")
     unit: Literal["auto", "m", "100m"] = Field(
-        "auto", description="of the positions; auto: by the rotation's scale"
+        "auto", description="unit of the positions; auto: by the rotation's scale"
     )
     is_ray_length: bool = Field(False, description="whether depth is the length of the ray instead of z")
-    max_depth: float = Field(2000.0, ge=0, description="metres; depth beyond is dropped; 0: none")
+    max_depth: float = Field(2000.0, ge=0, description="depth beyond is dropped; 0: none is [m]")
 
 
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:

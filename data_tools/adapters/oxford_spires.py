@@ -43,10 +43,8 @@ SEARCH_LEVELS = 4
 class Options(StrictModel):
     """Which camera, how poses are matched, and what lies elsewhere."""
 
-    camera: Literal["cam0", "cam1", "cam2"] = Field("cam0", description="Front, left or right camera.")
-    max_gap_s: float = Field(
-        0.1, gt=0, description="Furthest pose in time that an image may take, in seconds."
-    )
+    camera: Literal["cam0", "cam1", "cam2"] = Field("cam0", description="Which camera: front, left or right.")
+    max_gap_s: float = Field(0.1, gt=0, description="Furthest pose in time that an image may take [s]")
     interpolate: bool = Field(
         False, description="Interpolate between two poses instead of taking the nearest."
     )

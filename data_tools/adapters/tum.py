@@ -44,9 +44,7 @@ class Options(StrictModel):
     camera: Literal["auto", "freiburg1", "freiburg2", "freiburg3", "ros"] = Field(
         "auto", description="Calibration; auto: by freiburgN or frN in the folder's name."
     )
-    max_gap_s: float = Field(
-        0.02, gt=0, description="Furthest pose in time that an image may take, in seconds."
-    )
+    max_gap_s: float = Field(0.02, gt=0, description="Furthest pose in time that an image may take [s]")
     interpolate: bool = Field(
         False, description="Interpolate between two poses instead of taking the nearest."
     )

@@ -36,7 +36,9 @@ class ObjectiveSettings(StrictModel):
     normalization: Scope = Field(default="chunk", description="whose mean distance is the unit of length")
     average: Scope = Field(default="chunk", description="what the step's loss is the mean of")
     min_valid_pixels: int = Field(
-        default=100, ge=1, description="chunks with fewer pixels of depth teach rotation and fov only"
+        default=100,
+        ge=1,
+        description="chunks with fewer pixels of depth teach rotation and fov only [pixels]",
     )
     camera: CameraLossSettings = CameraLossSettings()
     depth: DepthLossSettings = DepthLossSettings()

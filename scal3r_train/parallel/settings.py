@@ -34,10 +34,10 @@ class ParallelSettings(StrictModel):
     start_timeout_minutes: float = Field(
         default=10.0,
         gt=0,
-        description="how long a process waits at the start for the first one to be reachable",
+        description="how long a process waits at the start for the first one to be reachable [min]",
     )
     timeout_minutes: float = Field(
-        default=10.0, gt=0, description="how long a process waits for the others before the run ends"
+        default=10.0, gt=0, description="how long a process waits for the others before the run ends [min]"
     )
 
     @model_validator(mode="after")

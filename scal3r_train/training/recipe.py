@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from typing import Any, Literal
 
@@ -26,23 +27,38 @@ from scal3r_train.training.optim import OptimSettings
 from scal3r_train.training.validation import ValidationSettings
 
 
+# One entry of the docstring's list of attributes; its text may go on in lines that are indented further.
+ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", re.MULTILINE)
+
+
 def _network_fields() -> dict[str, Any]:
-    """Return Scal3RConfig's own parameters as settings fields: the network's sizes are written down once, there."""
+    """Return Scal3RConfig's own parameters as settings fields: the network's sizes are described once, there."""
     hints = typing.get_type_hints(Scal3RConfig.__init__)
     defaults = typing.cast(Any, Scal3RConfig.__init__).__defaults__
     code = Scal3RConfig.__init__.__code__
     names = code.co_varnames[1 : code.co_argcount]
-    return {name: (hints[name], default) for name, default in zip(names, defaults, strict=True)}
+    described = dict(ATTRIBUTE.findall(Scal3RConfig.__doc__ or ""))
+    return {
+        name: (hints[name], Field(default=default, description=described.get(name)))
+        for name, default in zip(names, defaults, strict=True)
+    }
 
 
-NetworkSettings = create_model("NetworkSettings", __base__=StrictModel, **_network_fields())
+NetworkSettings = create_model(
+    "NetworkSettings",
+    __base__=StrictModel,
+    __doc__="The network's sizes and switches, those of `Scal3RConfig`.",
+    **_network_fields(),
+)
 
 
 class TrainedModelSettings(StrictModel):
     """The `model` section of a training recipe: a checkpoint to start from, or a network to initialise."""
 
     checkpoint: str | None = Field(default=None, description="save_pretrained folder to start from")
-    network: NetworkSettings | None = Field(default=None, description="sizes, see Scal3RConfig")  # type: ignore[valid-type]
+    network: NetworkSettings | None = Field(
+        default=None, description="sizes of a network to initialise; null: that of checkpoint"
+    )  # type: ignore[valid-type]
     activation_checkpointing: CheckpointingMode = Field(
         default="none",
         description="what backward recomputes: nothing, each block, or everything between two memories",
@@ -50,7 +66,7 @@ class TrainedModelSettings(StrictModel):
     chunks_per_pass: int | None = Field(
         default=None,
         ge=1,
-        description="chunks of a sequence that pass the network together; fewer take less memory, null is all",
+        description="chunks of a sequence that pass the network together; fewer take less memory, null is all [chunks]",
     )
     attention: AttentionName = Field(
         default="sdpa",
@@ -82,9 +98,15 @@ class TrainedModelSettings(StrictModel):
 class TrainingRecipe(StrictModel):
     """One training run."""
 
-    task: Literal["train"] = "train"
-    name: str = "run"
-    seed: int = Field(default=0, ge=0)
+    task: Literal["train"] = Field(default="train", description="kind of recipe: a training run")
+    name: str = Field(
+        default="run", description="name of the run, in its progress bar, model card and at Weights & Biases"
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="of everything that is drawn: initial weights, step plans, augmentation [-]",
+    )
     output_dir: str = Field(description="where the run's files go")
     model: TrainedModelSettings
     parallel: ParallelSettings = ParallelSettings()

@@ -39,10 +39,10 @@ class GuardSettings(StrictModel):
         Field(default="val/rotation_deg", description="which number of the validation is watched")
     )
     ratio: float = Field(
-        default=1.1, ge=1, description="worse means by more than this factor than before step 0"
+        default=1.1, ge=1, description="worse means by more than this factor than before step 0 [factor]"
     )
     patience: int = Field(
-        default=3, ge=1, description="validations in a row that may be worse, the last one ends"
+        default=3, ge=1, description="validations in a row that may be worse, the last one ends [validations]"
     )
 
 
@@ -108,13 +108,17 @@ class ValidationSettings(StrictModel):
     """The `validation` section of a training recipe."""
 
     every: int = Field(
-        default=0, ge=0, description="steps between validations, the first before step 0; 0: never"
+        default=0, ge=0, description="steps between validations, the first before step 0; 0: never [steps]"
     )
     num_windows: int = Field(
-        default=4, ge=1, description="step plans per validation; the same ones every time"
+        default=4, ge=1, description="step plans per validation; the same ones every time [step plans]"
     )
-    sources: tuple[SourceSettings, ...] = ()
-    curriculum: CurriculumSettings = CurriculumSettings()
+    sources: tuple[SourceSettings, ...] = Field(
+        default=(), description="the indexes that validation windows are drawn from"
+    )
+    curriculum: CurriculumSettings = Field(
+        default=CurriculumSettings(), description="what validation windows look like; no stages"
+    )
     guard: GuardSettings | None = Field(
         default=None, description="ends a run that stays worse than its start"
     )

@@ -114,7 +114,7 @@ def test_settings_are_frozen() -> None:
         ("optim: {nesterov: no}", "optim.nesterov = 'no': it should be true or false"),
         ("optim: {note: 3}", "optim.note = 3: it should be text"),
         ("optim: 3", "optim = 3: it should be a section of keys: betas, folder, kind, lr, nesterov, note"),
-        ("stages: {steps: 1}", "stages = {\"steps\": 1}: it should be a list of sections of keys"),
+        ("stages: {steps: 1}", 'stages = {"steps": 1}: it should be a list of sections of keys'),
         ("stages: [{}]", "key 'stages.0.steps' is missing"),
         ("stages: [{steps: 1.5}]", "stages.0.steps = 1.5: it should be a whole number above 0"),
         ("total_steps: 3", "total_steps must be the sum of the stages' steps"),

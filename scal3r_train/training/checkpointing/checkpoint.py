@@ -77,17 +77,20 @@ class CheckpointSettings(StrictModel):
     licence: str = Field(
         default="other",
         min_length=1,
-        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
+        description="licence of exported weights, for their model card, as Hugging Face writes it; mind the "
+        "data's licences",
     )
     every: int = Field(
-        default=500, ge=1, description="steps between checkpoints; the last step is always saved"
+        default=500, ge=1, description="steps between checkpoints; the last step is always saved [steps]"
     )
-    keep_last: int = Field(default=2, ge=1, description="how many of the newest to keep")
+    keep_last: int = Field(
+        default=2, ge=1, description="how many of the newest checkpoints to keep [checkpoints]"
+    )
     keep_every: int | None = Field(
-        default=None, ge=1, description="also keep every checkpoint whose step is a multiple of this"
+        default=None, ge=1, description="also keep every checkpoint whose step is a multiple of this [steps]"
     )
     max_hours: float | None = Field(
-        default=None, gt=0, description="save and stop after this long; exit code 85 (docs/training.md)"
+        default=None, gt=0, description="save and stop after this long; exit code 85 (docs/training.md) [h]"
     )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class TelemetrySettings(StrictModel):
     """The `telemetry` section of a training recipe; metrics.jsonl is always written."""
 
-    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
+    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl [steps]")
     wandb: WandbMode = Field(
         default="off",
         description="also log to Weights & Biases; auto: online if logged in and its server answers, else offline",
