@@ -30,7 +30,7 @@ class SynthSettings(TownSettings):
     """Settings of the towns and of the work."""
 
     num_workers: int = Field(
-        2, gt=0, le=256, description="processes that render; the result does not depend on it"
+        2, gt=0, le=256, description="processes that render; the result does not depend on it [processes]"
     )
 
 

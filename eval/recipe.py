@@ -78,7 +78,8 @@ class SequenceSettings(StrictModel):
         "length [frames]",
     )
     sha256: dict[str, str] = Field(
-        {}, description="Of a sequence's frame list: file names of the frames used, one a line."
+        {},
+        description="Hash of the frame list of each sequence_id: of the file names of the frames used, one a line.",
     )
 
     @field_validator("lengths")
@@ -233,7 +234,8 @@ class EvalRecipe(StrictModel):
     sequences: SequenceSettings = SequenceSettings()
     protocol: ProtocolSettings = ProtocolSettings()
     methods: dict[str, MethodSettings | None] = Field(
-        min_length=1, description="By name, in the order of the tables; null drops one of a parent recipe."
+        min_length=1,
+        description="The methods by name, in the order of the tables; null drops one of a parent recipe.",
     )
 
     @field_validator("methods")

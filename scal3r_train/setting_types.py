@@ -167,7 +167,9 @@ def _list_words(annotation: Any, bounds: Sequence[Any]) -> str:
     if get_origin(annotation) is tuple and len(items) == len(arguments):
         return f"a list of {len(items)} {what}"
     least = next((bound.min_length for bound in bounds if isinstance(bound, bounds_of.MinLen)), 0)
-    return f"a list of {'at least one of ' if least == 1 else f'at least {least} ' if least else ''}{what}"
+    if least == 1:
+        return f"a non-empty list of {what}"
+    return f"a list of at least {least} {what}" if least else f"a list of {what}"
 
 
 def _range_words(bounds: Sequence[Any]) -> str:

@@ -34,8 +34,8 @@ class Scal3RConfig(PreTrainedConfig):
         num_register_tokens: learned tokens beside the camera token of every frame [tokens]
         rope_frequency: base of the 2D rotary embedding; 0 turns it off [-]
         layer_scale_init: initial LayerScale of the aggregator's blocks [factor]
-        patch_encoder: dinov2, conv (one strided convolution) or correlation (convolutions plus a local cost volume
-            against the temporally previous frame; for small models trained from scratch)
+        patch_encoder: which encoder: dinov2, conv (one strided convolution) or correlation (convolutions plus a local
+            cost volume against the temporally previous frame; for small models trained from scratch)
         encoder_layers: blocks of the DINOv2 encoder [layers]
         encoder_heads: attention heads of the DINOv2 encoder [heads]
         encoder_antialias: whether positional embeddings are resampled with a low-pass
@@ -47,16 +47,16 @@ class Scal3RConfig(PreTrainedConfig):
         correlation_stride: resolution of the correlation encoder's features [pixels]
         tap_layers: layers whose outputs feed the dense heads; the last one also feeds the camera head [layer]
         memory_layers: layers followed by an Adaptive Memory Unit; empty turns global context off [layer]
-        memory_scope: sequence sums the chunk gradients of a sequence, wherever its chunks are (global context); chunk
-            gives each chunk a memory that only it writes and reads (the paper's ablation without GCS)
+        memory_scope: whose gradients a memory sums: sequence, of all chunks of a sequence, wherever they are (global
+            context); chunk, of one chunk that alone writes and reads it (the paper's ablation without GCS)
         memory_heads: heads of the fast-weight SwiGLU (docs/model.md#the-memory) [heads]
         memory_expansion: inner width of the fast-weight SwiGLU relative to a head's [factor]
         memory_base_lr: token learning rate where its predictor outputs zero [rate]
         memory_gate_init: initial gate of the memory's output; the paper's 0.1, or 0.0 for a neutral start (output
             equal to the backbone's) [factor]
         newton_schulz_steps: iterations of the orthogonalisation of the summed gradient [iterations]
-        newton_schulz_dtype: working computes it in the fast weights' own dtype; bfloat16 is the official release's
-            numerics, which is not reproducible beyond 2-6 % (docs/numerics.md#conditioning)
+        newton_schulz_dtype: what the orthogonalisation computes in: working, the fast weights' own dtype; bfloat16, as
+            the official release, which is not reproducible beyond 2-6 % (docs/numerics.md#conditioning)
         camera_head: whether cameras are predicted (docs/numerics.md#camera-head)
         depth_head: whether depth is predicted (docs/numerics.md#dpt-heads)
         point_head: whether a point map is predicted (docs/numerics.md#dpt-heads)

@@ -68,8 +68,8 @@ class LoadedModelSettings(StrictModel):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="Of the encoder and the attention blocks; memories and heads stay in float32 (with bfloat16 on "
-        "CUDA: with TF32 products).",
+        description="Dtype of the encoder and the attention blocks; memories and heads stay in float32 (with "
+        "bfloat16 on CUDA: with TF32 products).",
     )
     memory: MemoryUse | None = Field(
         None,

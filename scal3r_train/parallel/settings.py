@@ -24,8 +24,8 @@ class ParallelSettings(StrictModel):
     )
     gathered_dtype: Literal["fp32", "bf16"] = Field(
         default="fp32",
-        description="in which fsdp2 gathers encoder and attention blocks; bf16 halves that traffic, gradients are "
-        "summed in fp32 either way",
+        description="dtype in which fsdp2 gathers encoder and attention blocks; bf16 halves that traffic, "
+        "gradients are summed in fp32 either way",
     )
     deterministic: bool = Field(
         default=False,

@@ -26,7 +26,6 @@ from scal3r_train.training.monitoring.telemetry import TelemetrySettings
 from scal3r_train.training.optim import OptimSettings
 from scal3r_train.training.validation import ValidationSettings
 
-
 # One entry of the docstring's list of attributes; its text may go on in lines that are indented further.
 ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", re.MULTILINE)
 
@@ -105,7 +104,7 @@ class TrainingRecipe(StrictModel):
     seed: int = Field(
         default=0,
         ge=0,
-        description="of everything that is drawn: initial weights, step plans, augmentation [-]",
+        description="seed of everything that is drawn: initial weights, step plans, augmentation [-]",
     )
     output_dir: str = Field(description="where the run's files go")
     model: TrainedModelSettings

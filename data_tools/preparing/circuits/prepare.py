@@ -54,7 +54,7 @@ class Options(StrictModel):
     max_frames: int = Field(
         0, ge=0, description="a drive round a training circuit ends there; 0: after its laps [frames]"
     )
-    seed: int = Field(0, ge=0, description="of the circuits' drives [-]")
+    seed: int = Field(0, ge=0, description="seed of the circuits' drives [-]")
     num_workers: int = Field(
         2, gt=0, le=256, description="processes that render; the result does not depend on it [processes]"
     )

@@ -154,7 +154,9 @@ class LoopEdgeSettings(StrictModel):
         0.05, gt=0, description="Largest median residual at either end, relative to the scene's scale [share]"
     )
     max_scale_ratio: float = Field(
-        2.0, ge=1, description="By how much the scale may differ from the chain's, either way [factor]"
+        2.0,
+        ge=1,
+        description="Largest factor by which the scale may differ from the chain's, either way [factor]",
     )
     max_chain_deviation: float = Field(
         5.0,
