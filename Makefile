@@ -23,7 +23,7 @@ READY := build/import_names
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/import_names$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: .venv test demo lint format clean chromium
+.PHONY: .venv test demo docs reference lint format clean chromium
 
 .venv: .venv/.installed
 
@@ -45,6 +45,10 @@ test: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m scal3r_eval.demo
+
+# The pages that are generated from the code; a test compares them.
+reference: $(READY)
+	$(BIN)/python -m scal3r_train.cli.reference docs
 
 # Debian's browser, in which tests open the report and the viewer; without one they are skipped.
 APT := apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20
