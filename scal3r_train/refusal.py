@@ -9,12 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from scal3r_train.setting_types import (
     Kind,
@@ -93,7 +92,7 @@ def refusal_line(cls: type[BaseModel], error: ValidationError, given: Any) -> st
     return " ".join(f"{first.line} (and {count}: {named})".split())
 
 
-def mistakes(cls: type[BaseModel], errors: Sequence[ErrorDetails], given: Any) -> list[Mistake]:
+def mistakes(cls: type[BaseModel], errors: Sequence[Mapping[str, Any]], given: Any) -> list[Mistake]:
     """Return the mistakes behind pydantic's errors, one for each place."""
     found: dict[tuple[str, bool], Mistake] = {}
     for error in errors:
@@ -102,7 +101,7 @@ def mistakes(cls: type[BaseModel], errors: Sequence[ErrorDetails], given: Any) -
     return list(found.values())
 
 
-def _mistake(error: ErrorDetails, place: Place) -> Mistake:
+def _mistake(error: Mapping[str, Any], place: Place) -> Mistake:
     kind, path = error["type"], place.path
     if kind == "extra_forbidden" and place.keys:
         return Mistake(path, f"unknown key '{path}'; {_suggest_key(place)}", is_unknown_key=True)
@@ -132,7 +131,7 @@ def _mistake(error: ErrorDetails, place: Place) -> Mistake:
     return Mistake(path, f"{subject}: it should be {expected}{_hint(place)}")
 
 
-def _tag_mistake(error: ErrorDetails, place: Place) -> Mistake:
+def _tag_mistake(error: Mapping[str, Any], place: Place) -> Mistake:
     """A section whose kind says which keys it has, and the kind is missing or wrong."""
     key = error.get("ctx", {}).get("discriminator", "kind").strip("'")
     path = f"{place.path}.{key}" if place.path else key
@@ -147,13 +146,14 @@ def _tag_mistake(error: ErrorDetails, place: Place) -> Mistake:
     return Mistake(path, f"{path} = {_shown(value)}: it should be {expected}{nearest}")
 
 
-def _place_of(cls: type[BaseModel], error: ErrorDetails, given: Any) -> Place:
+def _place_of(cls: type[BaseModel], error: Mapping[str, Any], given: Any) -> Place:
     """Follow an error's location along what was given and along the types.
 
     Pydantic's locations also hold names of alternatives. Where one names a kind of section, the other kinds are left
     out; at any other alternative the walk ends, since all of them fail for the same reason.
     """
-    node, keys, is_missing = given, [], False
+    node, is_missing = given, False
+    keys: list[str] = []
     kinds: list[Kind] = [(cls, ())]
     above: list[Kind] = []
     for part in error["loc"]:
