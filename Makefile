@@ -46,6 +46,11 @@ test: $(READY)
 demo: $(READY)
 	$(BIN)/python -m scal3r_eval.demo
 
+# The documentation site, from docs/ and the docstrings into build/site; nothing is fetched.
+docs: $(READY) build/import_names
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
 # The pages that are generated from the code; a test compares them.
 reference: $(READY)
 	$(BIN)/python -m scal3r_train.cli.reference docs

@@ -200,5 +200,5 @@ def _text_words(bounds: Sequence[Any]) -> str:
             return " that is not empty"
         pattern = PATTERN.search(repr(bound))
         if pattern is not None:
-            return f" of the form {pattern[1]}"
+            return f" of the form '{pattern[1]}'"
     return ""

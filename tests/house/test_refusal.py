@@ -75,7 +75,7 @@ class Sample(StrictModel):
         ({"window": "4"},
          "window = '4': it should be a whole number of at least 2, a multiple of 2; write it without quotes"),
         ({"level": "through"}, "level = 'through': it should be 'quick' or 'thorough'; did you mean 'thorough'?"),
-        ({"size": "5 GB"}, "size = '5 GB': it should be text of the form ^[1-9][0-9]*GB$"),
+        ({"size": "5 GB"}, "size = '5 GB': it should be text of the form '^[1-9][0-9]*GB$'"),
         ({"sides": {"a": {"kind": "lefft"}}},
          "sides.a.kind = 'lefft': it should be 'left' or 'right'; did you mean 'left'?"),
         ({"sides": {"a": {"size": 1}}}, "key 'sides.a.kind' is missing; it should be 'left' or 'right'"),
