@@ -1,8 +1,9 @@
 """Hooks of the documentation site (mkdocs.yml): pages that are made from files outside of docs/.
 
-**Linked files.** The documents link as GitHub needs it, `../scal3r_train/config.py`. A site holds docs/ alone, so each file or folder
-outside that some page links to gets a page below `repository/`: Markdown as it is, other text as a listing. No address
-of a repository is needed, and a link to something that is not there stays a link that mkdocs complains of.
+**Linked files.** The documents link as GitHub needs it, `../scal3r_train/config.py`. A site holds docs/ alone, so each
+file or folder outside that some page links to gets a page below `repository/`: Markdown as it is, other text as a
+listing. No address of a repository is needed, and a link to something that is not there stays a link that mkdocs
+complains of.
 
 **The API reference.** One page a package, with the docstrings of its modules (mkdocstrings reads the files and imports
 nothing).
@@ -26,7 +27,14 @@ MARKDOWN_LINK = re.compile(r"(\]\(<?)([^)\s>#]+)(#[^)\s>]*)?(?=>?\))")
 HTML_LINK = re.compile(r"(\b(?:src|href)=\")([^\"#]+)(#[^\"]*)?(?=\")")
 PUBLIC_NAME = re.compile(r"`(scal3r_train\.[\w.]+)`")  # leads to its entry in the API reference
 CODE = re.compile(r"^ *(```+|~~~+).*?^ *\1 *$|(`+)(?:(?!\2).)+?\2", re.MULTILINE | re.DOTALL)
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".sh": "bash", ".json": "json"}
+LANGUAGES = {
+    ".py": "python",
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".toml": "toml",
+    ".sh": "bash",
+    ".json": "json",
+}
 
 # Packages with a page below api/: import name, folder, folders in it that are left out (one file a data set or format).
 PACKAGES = {
