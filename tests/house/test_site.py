@@ -85,7 +85,7 @@ class FakePage:
         ("repository/README.md", "[a](docs/model.md#the-memory)", "[a](../model.md#the-memory)"),
         ("repository/README.md", '<img src="docs/images/a.png" width="9">', '<img src="../images/a.png" width="9">'),
         ("repository/README.md", "[a](CHANGELOG.md)", "[a](CHANGELOG.md)"),
-        ("api.md", "`Scene`, `scal3r_train.scene.Scene`", "`Scene`, [`scal3r_train.scene.Scene`][scal3r_train.scene.Scene]"),
+        ("api.md", "`Scene`, `scal3r_train.x.Scene`", "`Scene`, [`scal3r_train.x.Scene`][scal3r_train.x.Scene]"),
     ],
 )  # fmt: skip
 def test_links_that_leave_docs_lead_into_the_site(
