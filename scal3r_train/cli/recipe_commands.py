@@ -109,11 +109,14 @@ def _config(arguments: argparse.Namespace) -> None:
 
 
 def _options_within(recipe: "AnyRecipe") -> "dict[str, type[BaseModel]]":
-    """Return the settings that a recipe gives as words (`benchmark.options`), by title."""
+    """Return settings that the kind of a recipe does not hold, by title: of added losses, and words of a data set."""
     from scal3r_data_tools.registry import known_adapter
     from scal3r_data_tools.synth import SynthSettings
     from scal3r_eval.recipe import EvalRecipe
+    from scal3r_train.training.recipe import TrainingRecipe
 
+    if isinstance(recipe, TrainingRecipe):
+        return {f"losses.added.{name}": type(settings) for name, settings in recipe.losses.added.items()}
     if not isinstance(recipe, EvalRecipe):
         return {}
     if recipe.benchmark.towns:
