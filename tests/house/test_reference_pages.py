@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+import scal3r_train
 from scal3r_data_tools.registry import ADAPTERS
 from scal3r_eval.measures import SCORES
 from scal3r_eval.recipe import load_any_recipe
@@ -155,3 +156,13 @@ def test_two_entries_never_describe_one_name() -> None:
         examples = [re.sub(r"<[a-z]+>", "1", one.name) for one in among]
         for example in examples:
             assert sum(one.matches(example) for one in among) == 1, example
+
+
+def test_public_names_are_on_their_page() -> None:
+    page = (PROJECT_ROOT / "docs/api.md").read_text("utf-8")
+    missing = [
+        name for name in scal3r_train.__all__ if not name.startswith("_") and f"| `{name}` |" not in page
+    ]
+    assert not missing, f"docs/api.md lacks {missing}"
+    for name, home in scal3r_train._HOMES.items():
+        assert f"`{home}.{name}`" in page
