@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,12 +93,19 @@ def refusal_line(cls: type[BaseModel], error: ValidationError, given: Any) -> st
 
 
 def mistakes(cls: type[BaseModel], errors: Sequence[Mapping[str, Any]], given: Any) -> list[Mistake]:
-    """Return the mistakes behind pydantic's errors, one for each place."""
+    """Return the mistakes behind pydantic's errors, one for each place.
+
+    A list is not blamed beside its items: it may only lack those that are wrong.
+    """
     found: dict[tuple[str, bool], Mistake] = {}
     for error in errors:
         place = _place_of(cls, error, given)
         found.setdefault((place.path, place.is_key), _mistake(error, place))
-    return list(found.values())
+    return [one for one in found.values() if not _has_inner(one, found.values())]
+
+
+def _has_inner(outer: Mistake, others: Iterable[Mistake]) -> bool:
+    return any(one.path.startswith(f"{outer.path}.") for one in others)
 
 
 def _mistake(error: Mapping[str, Any], place: Place) -> Mistake:
@@ -162,18 +169,16 @@ def _place_of(cls: type[BaseModel], error: Mapping[str, Any], given: Any) -> Pla
                 tuple(keys), None, tuple(key for kind in above for key in key_kinds(kind)), is_key=True
             )
         models = [model for kind in kinds for model in models_among(kind)]
+        named = [model for model in models if _is_of_kind(model, part)] if len(models) > 1 else []
+        if named:
+            kinds = [(model, ()) for model in named]
+            continue
         is_missing = error["type"] == "missing" and any(part in model.model_fields for model in models)
         if isinstance(node, dict) and (str(part) in node or is_missing):
             above, kinds, node = kinds, _below(kinds, str(part)), node.get(str(part))
         elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            above, kinds, node = (
-                kinds,
-                [item for kind in kinds for item in item_kinds(kind, part)],
-                node[part],
-            )
-        elif named := [model for model in models if _is_of_kind(model, part)]:
-            kinds = [(model, ()) for model in named]
-            continue
+            items = [item for kind in kinds for item in item_kinds(kind, part)]
+            above, kinds, node = kinds, items, node[part]
         else:
             break
         keys.append(str(part))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from scal3r_data_tools.registry import ADAPTERS
-from scal3r_eval.recipe import EvalRecipe
+from scal3r_eval.recipe import EvalRecipe, load_any_recipe
 from scal3r_eval.study.settings import StudyRecipe
 from scal3r_train.config import StrictModel, UserError, validate_mapping
 from scal3r_train.inference.settings import ReconstructionRecipe
@@ -39,6 +40,7 @@ class Left(StrictModel):
 class Right(StrictModel):
     kind: Literal["right"]
     folder: Path
+    right: int = 0
 
 
 class Inner(StrictModel):
@@ -47,6 +49,7 @@ class Inner(StrictModel):
 
 
 class Sample(StrictModel):
+    first: tuple[Inner, ...] = Field((Inner(),), min_length=1)
     name: str | None = None
     inner: Inner = Inner()
     inners: tuple[Inner, ...] = ()
@@ -69,6 +72,12 @@ class Sample(StrictModel):
         ({"inner": {"lr": 10}}, "inner.lr = 10: it should be a number above 0 and below 10"),
         ({"inner": None}, "inner = null: it should be a section of keys: lr, shape"),
         ({"inners": [3]}, "inners.0 = 3: it should be a section of keys: lr, shape"),
+        ({"first": [3]}, "first.0 = 3: it should be a section of keys: lr, shape"),
+        ({"first": []}, "first = []: it should be a non-empty list of sections of keys"),
+        ({"sides": {"a": {"kind": "right", "folder": "x", "right": 1, "y": 2}}},
+         "unknown key 'sides.a.y'; known keys here: folder, kind, right"),
+        ({"sides": {"a": {"kind": "right", "folder": "x", "right": "y"}}},
+         "sides.a.right = 'y': it should be a whole number"),
         ({"weights": {"x": 1.0}}, "weights: key 'x' should be a whole number of at least 1"),
         ({"weights": {"2": True}}, "weights.2 = true: it should be a number"),
         ({"window": 3}, "window = 3: it should be a whole number of at least 2, a multiple of 2"),
@@ -161,6 +170,53 @@ def test_every_key_of_every_recipe_refuses_in_recipe_words(cls: type[StrictModel
             assert "\n" not in line
             assert not FOREIGN.findall(said), (dotted, value, line)
     assert num_refused > 100
+
+
+def spots(value: Any, dump: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], bool]]:
+    """Yield every key and item of a recipe, and whether it is a section."""
+    if path:
+        yield path, isinstance(value, StrictModel)
+    if isinstance(value, StrictModel):
+        for name in type(value).model_fields:
+            yield from spots(vars(value)[name], dump[name], (*path, name))
+    elif isinstance(value, tuple):
+        for place, item in enumerate(value):
+            yield from spots(item, dump[place], (*path, place))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from spots(item, dump[str(key)] if str(key) in dump else dump[key], (*path, str(key)))
+
+
+def changed(dump: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """Return a copy of a resolved recipe with another value at one place."""
+    copy = json.loads(json.dumps(dump))
+    node = copy
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return copy
+
+
+@pytest.mark.parametrize("name", ["debug/cpu", "eval/synthetic", "reconstruct/default", "study/memory"])
+def test_a_mistake_in_a_good_recipe_is_found_where_it_is(name: str) -> None:
+    """A nonsensical value for each key in turn, and in each section a key that is not known."""
+    recipe = load_any_recipe(Path(name), [])
+    dump = json.loads(recipe.model_dump_json())
+    nonsense = [{"zzz": [{}]}]
+    for path, is_section in spots(recipe, dump):
+        dotted = ".".join(map(str, path))
+        with pytest.raises(UserError) as caught:
+            validate_mapping(type(recipe), changed(dump, path, nonsense), "R")
+        said = str(caught.value)
+        # The items of a list or mapping may be named, and so may the kind of a section.
+        assert said.startswith(
+            (f"R: {dotted} = ", f"R: {dotted}.", f"R: unknown key '{dotted}.", f"R: key '{dotted}.")
+        )
+        assert "more problem" not in said or "unknown key" in said, said
+        if is_section:
+            with pytest.raises(UserError) as caught:
+                validate_mapping(type(recipe), changed(dump, (*path, "zzz"), 1), "R")
+            assert str(caught.value).startswith(f"R: unknown key '{dotted}.zzz'; known keys here: ")
 
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
