@@ -70,7 +70,7 @@ def sequence_name(settings: TownSettings, number: int) -> str:
 
 
 def write_town(folder: Path, settings: TownSettings, number: int) -> None:
-    """Render one sequence into folder/<sequence name>, in the layout of adapters/towns.py."""
+    """Render one sequence into `folder/<sequence name>`, in the layout of adapters/towns.py."""
     drive = TownDrive(settings, number)
     target = folder / sequence_name(settings, number)
     for name in ("rgb", "depth"):

@@ -28,7 +28,9 @@ class StudyRecipe(StrictModel):
     task: Literal["study"] = Field(description="kind of recipe: a study of the memory")
     output_dir: Path = Field(description="where towns, runs and results go")
     results: str = Field(
-        "results", pattern="^[a-z0-9_]+$", description="results go to output_dir/<this>.json and .md"
+        "results",
+        pattern="^[a-z0-9_]+$",
+        description="name of the result files, output_dir/NAME.json and .md",
     )
     variants: dict[str, Path] = Field(
         description="training recipe of each variant; `full` is compared with the others"

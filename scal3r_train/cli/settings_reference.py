@@ -214,6 +214,9 @@ def _table(section: Section) -> str:
     for key in section.keys:
         words = re.sub(r"'([^']*)'", r"`\1`", key.words)
         default = key.default if key.default == REQUIRED else f"`{key.default}`"
-        cells = (f"`{key.path}`", words, default, key.unit or "", key.sentence)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        sentence = key.sentence.replace("<", "&lt;")
+        cells = (f"`{key.path}`", words, default, key.unit or "", sentence)
+        lines.append(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        )
     return "\n".join(lines) + "\n"

@@ -103,17 +103,28 @@ def test_pages_of_files(hooks: ModuleType) -> None:
     assert hooks.page_text("README.md").startswith("# scal3r_train\n")
 
 
+# Of the theme and of ours; another one is text between < and > that was taken for HTML, and is not seen.
+TAGS = set(
+    """a article aside autoref b blockquote body br button code dd details div dl dt em fieldset footer form h1 h2 h3 h4
+    h5 h6 head header hr html img input label li link main meta nav ol option p path pre script select small span strong
+    style summary svg table tbody td th thead title tr ul""".split()
+)
+
+
 class Page(HTMLParser):
-    """What a page links to, what it makes a browser fetch, and the anchors it has."""
+    """What a page links to, what it makes a browser fetch, the anchors it has, and tags that HTML does not know."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: list[str] = []
         self.fetched: list[str] = []
         self.anchors: set[str] = set()
+        self.strange: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in TAGS:
+            self.strange.append(tag)
         values = {name: value or "" for name, value in attrs}
         self.anchors |= {values[name] for name in ("id", "name") if name in values}
         if tag == "a" and "href" in values:
@@ -145,6 +156,7 @@ def test_a_link_that_leads_nowhere_is_seen(tmp_path: Path) -> None:
         '<h1 id="top">A</h1><a href="b.html#x">b</a><script src="//cdn/x.js"></script>'
     )
     (tmp_path / "b.html").write_text('<h1 id="x">B</h1>')
+    assert Page("<p>sum <f_W(k), v> and <b>bold</b></p>").strange == ["f_w(k),"]
     page = read_page(tmp_path / "a.html")
     assert (page.links, page.fetched) == (["b.html#x"], ["//cdn/x.js"])
     found = [
@@ -183,6 +195,7 @@ def test_the_site_builds_offline_and_its_links_lead_somewhere(tmp_path: Path) ->
             continue
         page, name = read_page(path), path.relative_to(tmp_path).as_posix()
         faults += [f"{name} fetches {one}" for one in page.fetched if re.match(r"(https?:)?//", one)]
+        faults += [f"{name}: <{one}> is no tag; write it as code" for one in page.strange]
         inner = [link for link in page.links if not re.match(r"\w+:|//|#?$", link)]
         faults += [f"{name}: {link}" for link in inner if not leads_somewhere(path, link)]
     faults += [
