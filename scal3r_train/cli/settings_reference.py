@@ -216,7 +216,11 @@ def _table(section: Section) -> str:
         default = key.default if key.default == REQUIRED else f"`{key.default}`"
         sentence = key.sentence.replace("<", "&lt;")
         cells = (f"`{key.path}`", words, default, key.unit or "", sentence)
-        lines.append(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        )
+        lines.append("| " + " | ".join(map(_in_cell, cells)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _in_cell(text: str) -> str:
+    """Return a text whose bars do not end a table's cell; GitHub and mkdocs disagree about those in code."""
+    in_code = re.sub(r"`([^`]*\|[^`]*)`", r"<code>\1</code>", text)
+    return in_code.replace("|", "&#124;")
