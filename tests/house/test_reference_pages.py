@@ -30,7 +30,7 @@ from tests.house.test_recipes import relative
 # One word for one thing. A description ends in one of these in brackets: "edge of a cube [m]".
 UNITS = {
     "-", "share", "factor", "weight", "score", "confidence", "percentile", "cosine", "rate", "standard deviations",
-    "tangent", "gradient norm", "JPEG quality",
+    "tangent", "gradient norm", "JPEG quality", "unit of the metric",
     "m", "m/frame", "m/unit", "scene units", "deg", "deg/frame", "pixels", "feature pixels", "patches",
     "s", "ms", "min", "h", "frames/s", "MB", "GB", "GiB",
     "step", "steps", "step plans", "validations", "checkpoints", "iterations", "rounds", "draws", "elements",
