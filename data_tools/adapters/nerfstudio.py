@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
-from scal3r_train.config import UserError
+from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
@@ -36,13 +37,19 @@ MODELS = {
 DEPTH_UNIT_SCALE = 1e-3
 
 
-def index(source: Path) -> Iterator[SequenceRecord]:
+class Options(StrictModel):
+    """What the files do not say."""
+
+    is_metric: bool = Field(False, description="Whether lengths are metres.")
+
+
+def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all scenes in or below the folder, ordered by path."""
     source = source.resolve()
     for path in sorted(source.rglob(FILE_NAME)):
         folder = path.parent
         name = folder.name if folder == source else folder.relative_to(source).as_posix()
-        yield scene(path, dataset="nerfstudio", sequence_id=name)
+        yield scene(path, dataset="nerfstudio", sequence_id=name, is_metric=options.is_metric)
 
 
 def scene(path: Path, *, dataset: str, sequence_id: str, **others: Any) -> SequenceRecord:
