@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.spatial.transform import Rotation
 
-from scal3r_data_tools.formats.files import note
+from scal3r_data_tools.formats.files import note, note_turned
 from scal3r_data_tools.formats.intrinsics_files import IntrinsicsTable, intrinsics_of_numbers, read_intrinsics
 from scal3r_data_tools.formats.matching import (
     MatchBy,
@@ -47,8 +47,9 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.camera.camera_model import CAMERA_MODELS
 from scal3r_train.data.index.source import in_order, is_image_name
 from scal3r_train.data.io.depth_codec import CODECS
-from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import ImageHeader, read_image_header
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
 IMAGE_FOLDERS = (
     "images",
@@ -174,20 +175,26 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     if not source.is_dir():
         raise UserError(f"{source} is no folder; name the one that holds images and poses")
     folder, images = _images(source, options)
-    yield _sequence(source, folder, images, options)
+    headers = {name: read_image_header(folder / name) for name in images}
+    note_turned(folder, [name for name in images if headers[name].is_turned])
+    yield _sequence(source, folder, headers, options)
 
 
-def _sequence(source: Path, folder: Path, images: list[str], options: Options) -> SequenceRecord:
+def _sequence(
+    source: Path, folder: Path, headers: dict[str, ImageHeader], options: Options
+) -> SequenceRecord:
+    images = list(headers)
     stamps = _times(source, images, options)
     pose, matched, table, where = _poses(source, folder, images, stamps, options)
-    known = np.flatnonzero(matched.row >= 0)
+    is_turned = np.array([header.is_turned for header in headers.values()])
+    known = np.flatnonzero((matched.row >= 0) & ~is_turned)
     if not len(known):
         raise UserError(
             f"{source}: none of the {len(images)} images (the first is {images[0]}) has a pose in {where}, whose "
             f"{example_of(table)}; they were compared by {matched.rule}, change match=, times= or max_gap_s="
         )
     kept = [images[place] for place in known]
-    sizes = np.array([read_image_size(folder / name) for name in kept], np.int64)
+    sizes = np.array([headers[name].hw for name in kept], np.int64)
     found, calibration = _calibration(source, options)
     if found is not None and found.cam_from_rig is not None:
         pose[:, :, 3] += found.cam_from_rig
@@ -267,7 +274,7 @@ def _times(source: Path, images: list[str], options: Options) -> np.ndarray | No
     else:
         path = source / options.times
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text_file(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     rows = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

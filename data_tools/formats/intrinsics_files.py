@@ -18,6 +18,7 @@ import numpy as np
 
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_train.config import UserError
+from scal3r_train.text_file import read_text_file
 
 SEPARATOR = re.compile(r"[\s,;:=\[\]()]+")
 ALIASES = {
@@ -56,7 +57,7 @@ def read_intrinsics(path: Path, row: str = "P2") -> IntrinsicsTable:
     if path.suffix.lower() == ".json":
         return _plausible(_of_json(read_json(path), path), path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; name the calibration with intrinsics=FILE") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -26,6 +26,7 @@ import numpy as np
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_data_tools.formats.poses import pose_from_wxyz, pose_from_xyzw
 from scal3r_train.config import UserError
+from scal3r_train.text_file import read_text_file
 
 NANOSECOND = 1e-9
 MAX_SKEW = 1e-2  # of a rotation's product with its transpose, from the identity: files keep few digits
@@ -72,7 +73,7 @@ def read_pose_table(path: Path) -> PoseTable:
     if path.suffix.lower() == ".json":
         return checked(_of_json(read_json(path), path), path)
     rows = _rows(path)
-    header = next((row for row in rows if "[ns]" in " ".join(row).lower()), None)
+    header = next((row for row in rows if _is_euroc_header(row)), None)
     if header is not None:
         return checked(_euroc(_body(rows, path), path), path)
     body = _body(rows, path)
@@ -140,14 +141,14 @@ def checked(table: PoseTable, path: Path) -> PoseTable:
 def _rows(path: Path) -> list[list[str]]:
     """Words of every line that has some."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; name the file of poses with poses=FILE") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}; it must be a text file") from None
     rows = []
     for line in text.splitlines():
-        is_header = line.lstrip().startswith("#") and "[ns]" in line.lower()
+        is_header = _is_euroc_header(SEPARATOR.split(line))
         words = SEPARATOR.split((line if is_header else line.partition("#")[0]).strip())
         if words != [""]:
             rows.append([word for word in words if word])
@@ -157,12 +158,18 @@ def _rows(path: Path) -> list[list[str]]:
 def _body(rows: Sequence[list[str]], path: Path) -> list[list[str]]:
     """The lines below a heading of words."""
     start = next((place for place, row in enumerate(rows) if any(map(_is_number, row))), len(rows))
-    if start == 1 or (start and "[ns]" in " ".join(rows[0]).lower()):
+    if start == 1 or (start and _is_euroc_header(rows[0])):
         rows = rows[start:]
-    rows = [row for row in rows if "[ns]" not in " ".join(row).lower()]
+    rows = [row for row in rows if not _is_euroc_header(row)]
     if not rows:
         raise UserError(f"{path} holds no numbers; is it the file of poses?")
     return list(rows)
+
+
+def _is_euroc_header(words: Sequence[str]) -> bool:
+    """`#timestamp [ns], p_RS_R_x [m], .., q_RS_w [], ..`, or without units."""
+    first = words[0].lstrip("#").lower() if words else ""
+    return first.startswith("timestamp") and any(re.fullmatch(r"q\w*_w", word.strip('"')) for word in words)
 
 
 def _is_number(word: str) -> bool:

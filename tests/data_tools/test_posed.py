@@ -74,7 +74,7 @@ FORMS: dict[str, tuple[list[str], str, str, list[str]]] = {
     "euroc": (
         [f"{time}.png" for time in NANOSECONDS],
         "state_groundtruth_estimate0/data.csv",
-        "#timestamp [ns], p_x [m], p_y, p_z, q_w, q_x, q_y, q_z, v, b\n"
+        "#timestamp [ns], p_RS_R_x [m], p_y, p_z, q_RS_w [], q_x, q_y, q_z, v, b\n"
         + "".join(f"{time},{numbers(row, ',')}\n" for time, row in zip(NANOSECONDS, WXYZ, strict=True)),
         [],
     ),
