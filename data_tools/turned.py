@@ -8,6 +8,7 @@ have to be read.
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def without_turned(record: SequenceRecord) -> SequenceRecord:
         raise UserError(
             f"{record.root}: all {record.num_frames} images are to be turned by EXIF against their poses"
         )
-    changes = {
+    changes: dict[str, Any] = {
         field.name: _rows(getattr(record, field.name), kept, record.num_frames)
         for field in fields(record)
         if field.name not in ("covisible", "num_missing")

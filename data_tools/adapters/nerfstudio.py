@@ -161,7 +161,7 @@ def _number(
     camera: dict[str, Any], key: str, path: Path, default: float | None = None, *, above: float | None = None
 ) -> float:
     """A finite number of a camera. Raises UserError naming key, value and file for anything else."""
-    value = camera.get(key, default)
+    value: Any = camera.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         is_good = False
     else:
