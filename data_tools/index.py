@@ -14,6 +14,7 @@ from pydantic import Field
 from scal3r_data_tools.covisibility import covisible_frames
 from scal3r_data_tools.jobs import progress
 from scal3r_data_tools.registry import known_adapter
+from scal3r_data_tools.turned import without_turned
 from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index.index import check_rotations, write_index
 from scal3r_train.data.sequence import SequenceRecord
@@ -53,7 +54,8 @@ def main(
     counts: Counter[str] = Counter()
 
     def checked() -> Iterator[SequenceRecord]:
-        for record in progress(adapter.records(source, options), None, dataset):
+        for given in progress(adapter.records(source, options), None, dataset):
+            record = without_turned(given)
             check_rotations(record, source)
             counts.update(sequences=1, frames=record.num_frames, missing=record.num_missing)
             yield _with_covisible(record, settings.num_covisible)

@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from scal3r_train.notes import printable
 from scal3r_train.refusal import refusal_line
 from scal3r_train.shipped import find_recipe, shipped_recipe
+from scal3r_train.text_file import read_text_file
 
 HASH_BLOCK_BYTES = 1 << 22
 EXIT_USER_ERROR = 2
@@ -105,7 +107,7 @@ def run_command(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except UserError as error:
-        sys.stderr.write(f"scal3r: error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"scal3r: error: {printable(' '.join(str(error).split()))}\n")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("scal3r: interrupted\n")
@@ -172,7 +174,7 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
         chain = " -> ".join(str(link) for link in (*children, path))
         raise UserError(f"{children[0]}: `extends` goes in a circle ({chain}); break it")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path)
     except FileNotFoundError:
         wanted_by = f", which {children[-1]} extends," if children else ""
         raise UserError(

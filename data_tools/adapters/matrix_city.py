@@ -28,6 +28,7 @@ from scal3r_data_tools.adapters import nerfstudio
 from scal3r_data_tools.formats.files import relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_train.config import StrictModel
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 METRES = {"m": 1.0, "100m": 100.0}
@@ -52,7 +53,7 @@ class Options(StrictModel):
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all blocks in or below the folder, ordered by path."""
     source = source.resolve()
-    for path in sorted(source.rglob(options.file)):
+    for path in found_below(source, lambda name: name == options.file):
         folder = path.parent
         name = relative_name(folder, source)
         yield _block(path, name, options)

@@ -13,11 +13,17 @@ import numpy as np
 from scal3r_train.config import UserError
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
-from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import HEIF_SUFFIXES, knows_heif, read_image_size
 from scal3r_train.data.io.video_frames import num_lost_frames, presentation_times, read_video_frame
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.notes import note
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+# What cameras and people call pictures, read here or not.
+PICTURE_SUFFIXES = (
+    *HEIF_SUFFIXES, ".avif", ".jxl", ".jp2", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
+    ".exr", ".hdr", ".ppm", ".pgm",
+)  # fmt: skip
 SECONDS_NAME = re.compile(r"\d+\.\d+")
 
 
@@ -58,6 +64,8 @@ def record_from_images(folder: Path) -> SequenceRecord:
     map (by its name or because it is 16-bit).
     """
     paths = [path for path in folder.iterdir() if is_image_name(path.name) and path.is_file()]
+    if paths:
+        _note_left_out(folder)
     if not paths:
         raise UserError(f"folder {folder} holds no images; {_advice(folder)}")
     names = in_order([path.name for path in paths])
@@ -94,7 +102,25 @@ def _are_times(names: Iterable[str]) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is an image that is read; `._a.jpg` is not, which macOS leaves beside `a.jpg`."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+    if name.startswith("."):
+        return False
+    lower = name.lower()
+    return lower.endswith(IMAGE_SUFFIXES) or (lower.endswith(HEIF_SUFFIXES) and knows_heif())
+
+
+def _note_left_out(folder: Path) -> None:
+    """Say how many pictures of other kinds lie among the images, for each kind with one for an example."""
+    others: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = path.suffix.lower()
+        if suffix in PICTURE_SUFFIXES and not path.name.startswith(".") and not is_image_name(path.name):
+            others.setdefault(suffix, []).append(path.name)
+    for suffix, names in others.items():
+        remedy = (
+            "pip install 'scal3r_train[data]' or convert them" if suffix in HEIF_SUFFIXES else "convert them"
+        )
+        plural = "s are" if len(names) > 1 else " is"
+        note(f"{folder}: {len(names)} {suffix} file{plural} left out, {names[0]} for one; {remedy} to JPEG")
 
 
 def _advice(folder: Path) -> str:
