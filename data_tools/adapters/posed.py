@@ -114,13 +114,15 @@ class Options(StrictModel):
     )
     calibration_row: str = Field("P2", description="Line of a KITTI calib.txt that belongs to the images.")
     fov_x_deg: float | None = Field(
-        None, gt=0, lt=180, description="Horizontal field of view in degrees, instead of a calibration."
+        None, gt=0, lt=180, description="Horizontal field of view, instead of a calibration [deg]"
     )
     calibrated_size: tuple[int, int] | None = Field(
-        None, description="Width and height in pixels that the calibration is for; null: those of the images."
+        None, description="Width and height that the calibration is for; null: those of the images [pixels]"
     )
     camera_model: str = Field("pinhole", description=f"Lens: {', '.join(CAMERA_MODELS)}.")
-    distortion: tuple[float, ...] = Field((), description="Coefficients of the lens, in its model's order.")
+    distortion: tuple[float, ...] = Field(
+        (), description="Coefficients of the lens, in its model's order [-]"
+    )
     pixel_centre: Literal["half", "integer"] = Field(
         "half",
         description="Coordinate of the top-left pixel's centre that cx, cy refer to: (0.5, 0.5) or (0, 0).",
@@ -138,10 +140,10 @@ class Options(StrictModel):
     times: str = Field(
         "auto", description="File of time stamps, one an image, after its name or alone; none: none."
     )
-    fps: float | None = Field(None, gt=0, description="Frames per second, where there are no times.")
-    max_gap_s: float = Field(
-        0.02, gt=0, description="Furthest pose in time that an image may take, in seconds."
+    fps: float | None = Field(
+        None, gt=0, description="Rate of the images, where there are no times [frames/s]"
     )
+    max_gap_s: float = Field(0.02, gt=0, description="Furthest pose in time that an image may take [s]")
     interpolate: bool = Field(
         False, description="Interpolate between two poses in time instead of taking the nearest."
     )
@@ -152,7 +154,7 @@ class Options(StrictModel):
         "",
         description="How depth files are read; a name of data/io/depth_codec.py, needed with depth in PNG.",
     )
-    max_depth_m: float = Field(0.0, ge=0, description="Depth beyond is not used, in metres; 0: no limit.")
+    max_depth_m: float = Field(0.0, ge=0, description="Depth beyond is not used; 0: no limit [m]")
     masks: str = Field("none", description="Folder of masks, named as the images are.")
     mask_rule: str = Field("below 1", description="Mask values that mark pixels not to be used.")
     is_metric: bool = Field(False, description="Whether lengths are metres.")
