@@ -22,7 +22,7 @@ from rich.progress import (
 
 SECONDS_BETWEEN_LINES = 20.0
 SECONDS_WORTH_A_LINE = 1.0  # work that is over sooner says nothing
-MARKS = 20  # that a pace is judged by: what was slow at the start is forgotten
+MOST_MARKS = 1000
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -39,18 +39,26 @@ def spoken(seconds: float) -> str:
 
 
 class Pace:
-    """Judges by the last marks how long the rest of a piece of work will take."""
+    """Judges by the later half of what was done how long the rest will take.
+
+    So a slow start is forgotten, while pauses that come now and then, as validations do, are counted.
+    """
 
     def __init__(self, total: int | None, completed: int = 0) -> None:
         """Start the clock; `completed` of `total` items are done already."""
         self.total = total
         self.completed = completed
-        self._marks = deque([(time.perf_counter(), completed)], maxlen=MARKS)
+        self._start = completed
+        self._marks = deque([(time.perf_counter(), completed)])
 
     def reach(self, completed: int) -> None:
         """Note that so many items are done now."""
         self.completed = completed
+        if len(self._marks) > 2 and (completed - self._marks[-2][1]) * MOST_MARKS < (self.total or 0):
+            self._marks.pop()  # too near to the one before it to be worth keeping
         self._marks.append((time.perf_counter(), completed))
+        while len(self._marks) > 2 and 2 * (self._marks[1][1] - self._start) <= completed - self._start:
+            self._marks.popleft()
 
     @property
     def seconds_left(self) -> float | None:

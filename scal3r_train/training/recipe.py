@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, create_model, model_validator
@@ -83,9 +84,19 @@ class TrainingRecipe(StrictModel):
     """One training run."""
 
     task: Literal["train"] = "train"
-    name: str = "run"
-    seed: int = Field(default=0, ge=0)
-    output_dir: str = Field(description="where the run's files go")
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of the run, for its card, Weights & Biases and TensorBoard; null: that of the output folder",
+    )
+    seed: int = Field(default=0, ge=0, description="of initial weights, plans of steps and augmentation")
+    output_dir: str = Field(description="folder of the run's files")
+    resume: str = Field(
+        default="auto",
+        min_length=1,
+        description="auto: go on from the newest checkpoint in output_dir, if there is one; none: refuse a folder that "
+        "holds a run; a path: go on from that checkpoint, or the newest of that run folder, in this output_dir",
+    )
     model: TrainedModelSettings
     parallel: ParallelSettings = ParallelSettings()
     data: DataSettings
@@ -96,8 +107,17 @@ class TrainingRecipe(StrictModel):
     checkpoint: CheckpointSettings = CheckpointSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
+    @property
+    def run_name(self) -> str:
+        """What the run is called."""
+        return self.name or Path(self.output_dir).resolve().name or "run"
+
     @model_validator(mode="after")
     def _check(self) -> TrainingRecipe:
+        if self.checkpoint.best is not None and self.validation.every == 0:
+            raise ValueError(
+                "checkpoint.best needs validations to compare; set validation.every, or best to null"
+            )
         if self.model.network is not None:
             require_whole_patches(self, self.model.network.model_dump()["patch_size"])
         if self.model.frozen_dtype == "bf16" and self.parallel.precision == "fp32":

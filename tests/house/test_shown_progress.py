@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from scal3r_train import shown_progress
-from scal3r_train.shown_progress import MARKS, SECONDS_BETWEEN_LINES, Pace, ShownWork, spoken
+from scal3r_train.shown_progress import MOST_MARKS, SECONDS_BETWEEN_LINES, Pace, ShownWork, spoken
 
 
 @pytest.fixture
@@ -40,13 +40,23 @@ def test_a_slow_start_is_forgotten(clock: list[float]) -> None:
     clock[0] += 600  # compiling
     pace.reach(11)
     assert pace.seconds_left == pytest.approx(989 * 600)
-    for step in range(12, 12 + MARKS):
+    for step in range(12, 30):
         clock[0] += 2
         pace.reach(step)
-    assert pace.seconds_left == pytest.approx(2 * (1000 - pace.completed))
-    assert pace.left == f", {spoken(2 * (1000 - pace.completed))} left"
+        assert pace.seconds_left == pytest.approx(2 * (1000 - step))
+    assert pace.left == ", 32 min 22 s left"
     pace.reach(1000)
     assert pace.left == ""
+
+
+def test_pauses_now_and_then_count(clock: list[float]) -> None:
+    """Every tenth of 100,000 steps takes 11 s and the others one: two on average."""
+    pace = Pace(100_000)
+    for step in range(1, 50_001):
+        clock[0] += 11 if step % 10 == 0 else 1
+        pace.reach(step)
+    assert pace.seconds_left == pytest.approx(2 * 50_000, rel=0.01)
+    assert len(pace._marks) <= MOST_MARKS
 
 
 def test_without_a_total_nothing_is_foretold(clock: list[float]) -> None:

@@ -226,7 +226,7 @@ class CardWriter:
         recipe, process = self._recipe, self._engine.process
         stages = recipe.curriculum.every_stage()
         return CardFacts(
-            name=recipe.name,
+            name=recipe.run_name,
             licence=recipe.checkpoint.licence,
             num_parameters=self._num_parameters,
             started_from=recipe.model.checkpoint,
