@@ -25,7 +25,6 @@ from scal3r_train.parallel.failure_propagation import START_LIMIT, failing_toget
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.parallel.weights import without_storage
-from scal3r_train.planning.choices import GIB
 from scal3r_train.planning.predicted_peak import predicted_peak
 from scal3r_train.planning.step_bytes import Numerics
 from scal3r_train.recipe import load_training_recipe
@@ -35,6 +34,8 @@ from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe, r
 from scal3r_train.training.run_summary import as_table
 from scal3r_train.training.stop import EXIT_STOPPED
 from scal3r_train.training.trainer import Trainer
+
+MIB, GIB = 2**20, 2**30
 
 
 def stored_weights(settings: TrainedModelSettings) -> StoredWeights | None:
@@ -108,10 +109,8 @@ def _predicted_memory(recipe: TrainingRecipe, engine: Engine) -> tuple[str, str]
     process, config = engine.process, engine.bare_model.config
     numerics: Numerics = "cuda" if process.device.type == "cuda" else "cpu"
     peak = predicted_peak(recipe, config, engine.name, process.world_size, numerics)
-    return (
-        "memory",
-        f"{peak / GIB:.3g} GiB of tensors a rank in the largest step, predicted (scal3r plan says more)",
-    )
+    shown = f"{peak / GIB:.3g} GiB" if peak >= GIB else f"{peak / MIB:.3g} MiB"
+    return "memory", f"{shown} of tensors a rank in the largest step, predicted (scal3r plan says more)"
 
 
 def _refuse_compiled_zero3(recipe: TrainingRecipe, engine: EngineName) -> None:
