@@ -48,23 +48,18 @@ def first_difference(facts: Sequence[Mapping[str, str]]) -> str | None:
     return None
 
 
-def flattened(node: Any) -> dict[str, str]:
-    """Return the leaves of nested plain data as dotted path: value, as code would write it."""
-    return {key: repr(value) for key, value in leaves(node).items()}
-
-
-def leaves(node: Any, path: str = "") -> dict[str, Any]:
+def flattened(node: Any, path: str = "") -> dict[str, str]:
     """Return the leaves of nested plain data as dotted path: value."""
     if isinstance(node, Mapping) and node:
         items = [(str(key), value) for key, value in node.items()]
     elif isinstance(node, list | tuple) and node:
         items = [(str(place), value) for place, value in enumerate(node)]
     else:
-        return {path: node}
+        return {path: repr(node)}
     return {
-        key: leaf
+        key: text
         for name, value in items
-        for key, leaf in leaves(value, f"{path}.{name}" if path else name).items()
+        for key, text in flattened(value, f"{path}.{name}" if path else name).items()
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from scal3r_train.config import UserError, atomic_output, load_mapping, validate
 from scal3r_train.data.sampling.sources import MIXTURE_FILE
 from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
-from scal3r_train.training.agreement import leaves
 from scal3r_train.training.checkpointing.checkpoint import MANIFEST, Checkpoints
 from scal3r_train.training.checkpointing.checkpoint_files import Say
 from scal3r_train.training.data_faults import FILE_NAME as FAULTS_FILE
@@ -105,12 +104,24 @@ def adopt_records(checkpoint: Path, folder: Path) -> None:
 
 def recipe_changes(checkpoint: Path, recipe: TrainingRecipe, step: int) -> list[dict[str, Any]]:
     """Return what differs from the recipe that a checkpoint of `step` was written with: `step`, `key`, `old`, `new`."""
-    before, now = leaves(_recipe_of(checkpoint)), leaves(recipe.model_dump(mode="json"))
+    found = differences(_recipe_of(checkpoint), recipe.model_dump(mode="json"))
     return [
-        {"step": step, "key": key, "old": before.get(key, MISSING), "new": now.get(key, MISSING)}
-        for key in dict.fromkeys((*now, *before))
-        if key != RESUME_KEY and before.get(key, MISSING) != now.get(key, MISSING)
+        {"step": step, "key": key, "old": old, "new": new} for key, old, new in found if key != RESUME_KEY
     ]
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield dotted key, old and new value of what differs between two trees of plain data, as deep as both go."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs = [(key, old.get(key, MISSING), new.get(key, MISSING)) for key in dict.fromkeys((*new, *old))]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(str(place), *pair) for place, pair in enumerate(zip(old, new, strict=True))]
+    else:
+        if old != new:
+            yield path, old, new
+        return
+    for key, first, second in pairs:
+        yield from differences(first, second, f"{path}.{key}" if path else key)
 
 
 def say_changes(changes: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> None:

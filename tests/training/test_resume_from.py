@@ -10,6 +10,7 @@ import pytest
 
 from scal3r_train.config import UserError
 from scal3r_train.training.monitoring.sinks import METRICS_FILE
+from scal3r_train.training.resume import differences
 from tests.training import tiny
 from tests.training.test_resume import assert_same_end, newest
 
@@ -115,6 +116,19 @@ def test_changes_of_the_recipe_are_told_and_recorded(
         {"step": 2, "key": "optim.backbone_lr", "old": 1e-3, "new": 5e-4},
         {"step": 4, "key": "optim.num_steps", "old": 4, "new": 5},
     ]
+
+
+def test_sections_that_come_or_go_are_one_change() -> None:
+    old = {"a": {"b": 1, "c": [1, {"d": 2}]}, "guard": None, "gone": True, "stages": [1]}
+    new = {"a": {"b": 1, "c": [1, {"d": 3}]}, "guard": {"patience": 3}, "come": "x", "stages": [1, 2]}
+    assert sorted(differences(old, new)) == [
+        ("a.c.1.d", 2, 3),
+        ("come", "missing", "x"),
+        ("gone", True, "missing"),
+        ("guard", None, {"patience": 3}),
+        ("stages", [1], [1, 2]),
+    ]
+    assert list(differences(old, old)) == []
 
 
 def _forgive(changed: Path) -> None:
