@@ -25,7 +25,7 @@ from scal3r_train.training.recipe import TrainingRecipe
 AUTO, NONE = "auto", "none"
 CHECKPOINTS = "checkpoints"
 RECORDS = (METRICS_FILE, FAULTS_FILE, MIXTURE_FILE)
-RESUME_KEY = "resume"  # how a run is started is no change of it
+NO_CHANGES = ("resume", "output_dir")  # how a run is started and where it lies make it no other one
 MISSING = "missing"
 
 
@@ -106,7 +106,7 @@ def recipe_changes(checkpoint: Path, recipe: TrainingRecipe, step: int) -> list[
     """Return what differs from the recipe that a checkpoint of `step` was written with: `step`, `key`, `old`, `new`."""
     found = differences(_recipe_of(checkpoint), recipe.model_dump(mode="json"))
     return [
-        {"step": step, "key": key, "old": old, "new": new} for key, old, new in found if key != RESUME_KEY
+        {"step": step, "key": key, "old": old, "new": new} for key, old, new in found if key not in NO_CHANGES
     ]
 
 
