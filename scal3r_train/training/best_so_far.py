@@ -111,7 +111,8 @@ class EarlyStopping:
             if best.value is None
             else f"not better than {best.value:.4g} (step {best.step}){than}"
         )
-        return f"{best.metric} was {known} in {best.num_since} validations in a row"
+        times = "1 validation" if best.num_since == 1 else f"{best.num_since} validations in a row"
+        return f"{best.metric} was {known} in {times}"
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must keep, as JSON can hold it, and for who reads it why the run is over."""
