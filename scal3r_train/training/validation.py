@@ -20,7 +20,8 @@ from scal3r_train.data.sampling.curriculum import CurriculumSettings
 from scal3r_train.data.sampling.plan import StepPlan
 from scal3r_train.data.sampling.sources import SourceSettings
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.losses.objective import ObjectiveSettings, Predictions, compute_terms, rank_loss
+from scal3r_train.losses.objective import ObjectiveSettings, compute_terms, rank_loss
+from scal3r_train.losses.predictions import Predictions
 from scal3r_train.losses.targets import build_targets
 from scal3r_train.parallel.collectives import total_over_group
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories
