@@ -198,5 +198,5 @@ def test_the_sum_of_parts_over_their_number_is_the_loss(targets, perfect_output,
     total, number = rank_loss(terms, average, targets.chunk_mask, alone)
     sequences, chunks = len(targets.chunk_mask), int(targets.chunk_mask.sum())
     assert float(number) == (chunks if average == "chunk" else sequences)
-    assert float(total / number) == pytest.approx(float(loss), rel=1e-5)
-    assert abs(float(loss)) > 0.1 and not total.requires_grad
+    assert float(total / number) == pytest.approx(loss.item(), rel=1e-5)
+    assert abs(loss.item()) > 0.1 and not total.requires_grad
