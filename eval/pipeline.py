@@ -28,6 +28,7 @@ from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_tex
 from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.failure_propagation import failing_together
 from scal3r_train.parallel.process import current_process, device_name, joined_processes, launched_rank
+from scal3r_train.shown_progress import Pace
 
 RECIPE_NAME = "recipe.yaml"
 Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]
@@ -81,10 +82,14 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
     if current_process().is_main:
         _say_what_is_missing(missing)
     scores: Scores = {run.method: {} for run in runs}
+    # Cut sequences are for what a reconstruction takes, which others do not say.
+    work = {
+        run.folder: [one for one in sequences if one.length is None or run.folder in predictors]
+        for run in runs
+    }
+    pace = Pace(sum(map(len, work.values())))
     for run in runs:
-        predictor = predictors.get(run.folder)
-        # Cut sequences are for what a reconstruction takes, which others do not say.
-        own = [sequence for sequence in sequences if sequence.length is None or predictor is not None]
+        predictor, own = predictors.get(run.folder), work[run.folder]
         for number, sequence in enumerate(own):
             failure = None if predictor is None else predictor.predict(sequence)
             with raise_on_all_ranks():
@@ -94,7 +99,8 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
                         *scores[run.method].get(sequence.name, ()),
                         found,
                     )
-                    _say(run, sequence, found, number + 1, len(own))
+                    pace.reach(pace.completed + 1)
+                    _say(run, sequence, found, f"{number + 1}/{len(own)}", pace.left)
         if predictor is not None:
             predictor.free()
     with raise_on_all_ranks():
@@ -188,12 +194,12 @@ def _say_what_is_missing(missing: list[Missing]) -> None:
         sys.stderr.write(f"left out: {one.line}\n")
 
 
-def _say(run: Run, sequence: EvalSequence, found: SequenceScores, number: int, total: int) -> None:
-    """Report how a sequence went, in one line on stderr."""
+def _say(run: Run, sequence: EvalSequence, found: SequenceScores, place: str, left: str) -> None:
+    """Report in one line on stderr how a sequence went and how long all the rest will take."""
     ate = POSES[0]
     text = found.failure or "; ".join((f"{ate.title} {ate.text(found.metrics.get(ate.key))}", *found.reasons))
     sys.stderr.write(
-        f"{run.label} {number}/{total} {sequence.name}: {'failed: ' if found.failure else ''}{text}\n"
+        f"{run.label} {place} {sequence.name}: {'failed: ' if found.failure else ''}{text}{left}\n"
     )
 
 

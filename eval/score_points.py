@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from scal3r_eval.point_source import CameraRegion, DepthCloud, PointSource, open_points
@@ -30,6 +28,7 @@ from scal3r_train.metrics.points import nearest_distances, score_distances
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode, align_trajectory
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans, along_curve
 from scal3r_train.scene.scene import POINTS_NAME
+from scal3r_train.shown_progress import ShownWork
 
 VOXELS_PER_THRESHOLD = 10
 ICP_REACH = 10  # thresholds
@@ -261,9 +260,9 @@ def thinned(
 
 
 def _moved(source: PointSource, sim3: Sim3, name: str) -> Iterator[np.ndarray]:
-    console = Console(stderr=True)
-    is_hidden = not console.is_terminal
-    for block in track(
-        source.blocks(), f"reading the {name}", console=console, transient=True, disable=is_hidden
-    ):
-        yield sim3.apply(torch.from_numpy(block)).numpy()
+    num_points = 0
+    with ShownWork(f"reading the {name}") as shown:
+        for block in source.blocks():
+            yield sim3.apply(torch.from_numpy(block)).numpy()
+            num_points += len(block)
+            shown.reach(num_points)

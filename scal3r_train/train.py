@@ -20,16 +20,22 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.stored_weights import StoredWeights
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.determinism import choose_kernels
+from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.failure_propagation import START_LIMIT, failing_together
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.parallel.weights import without_storage
+from scal3r_train.planning.predicted_peak import predicted_peak
+from scal3r_train.planning.step_bytes import Numerics
 from scal3r_train.recipe import load_training_recipe
 from scal3r_train.training.agreement import require_agreement
 from scal3r_train.training.freezing import choose_trained
 from scal3r_train.training.recipe import TrainedModelSettings, TrainingRecipe, require_whole_patches
+from scal3r_train.training.run_summary import as_table
 from scal3r_train.training.stop import EXIT_STOPPED
 from scal3r_train.training.trainer import Trainer
+
+MIB, GIB = 2**20, 2**30
 
 
 def stored_weights(settings: TrainedModelSettings) -> StoredWeights | None:
@@ -90,9 +96,21 @@ def main(argv: Sequence[str]) -> int:
             weights = stored_weights(recipe.model)
             model = build_model(recipe.model, weights)
             require_whole_patches(recipe, model.config.patch_size)
-            reason = Trainer(recipe, engine, model, weights).fit()
+            trainer = Trainer(recipe, engine, model, weights)
+            if process.is_main:
+                sys.stderr.write(as_table([*trainer.start_rows(), _predicted_memory(recipe, engine)]))
+            reason = trainer.fit()
             engine.close()
     return EXIT_STOPPED if reason else 0
+
+
+def _predicted_memory(recipe: TrainingRecipe, engine: Engine) -> tuple[str, str]:
+    """Return the row of the table of the start that says how much memory a step will need."""
+    process, config = engine.process, engine.bare_model.config
+    numerics: Numerics = "cuda" if process.device.type == "cuda" else "cpu"
+    peak = predicted_peak(recipe, config, engine.name, process.world_size, numerics)
+    shown = f"{peak / GIB:.3g} GiB" if peak >= GIB else f"{peak / MIB:.3g} MiB"
+    return "memory", f"{shown} of tensors a rank in the largest step, predicted (scal3r plan says more)"
 
 
 def _refuse_compiled_zero3(recipe: TrainingRecipe, engine: EngineName) -> None:

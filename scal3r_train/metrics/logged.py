@@ -222,6 +222,13 @@ TRAINING: tuple[LoggedMetric, ...] = (
         "training/trainer.py",
     ),
     *_pose_and_depth("train", "of the batch that is trained on, before the update"),
+    LoggedMetric(
+        "val/loss",
+        "-",
+        "lower",
+        "The loss that is trained, mean over the chunks or sequences of all validation windows.",
+        "training/validation.py",
+    ),
     *_pose_and_depth("val", "of the validation windows"),
     *_memories(),
     *_shares_of_time(),

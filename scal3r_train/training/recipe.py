@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, create_model, model_validator
@@ -98,15 +99,21 @@ class TrainingRecipe(StrictModel):
     """One training run."""
 
     task: Literal["train"] = Field(default="train", description="kind of recipe: a training run")
-    name: str = Field(
-        default="run", description="name of the run, in its progress bar, model card and at Weights & Biases"
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name of the run, for its card, Weights & Biases and TensorBoard; null: that of the output folder",
     )
     seed: int = Field(
-        default=0,
-        ge=0,
-        description="seed of everything that is drawn: initial weights, step plans, augmentation [-]",
+        default=0, ge=0, description="seed of initial weights, plans of steps and augmentation [-]"
     )
-    output_dir: str = Field(description="where the run's files go")
+    output_dir: str = Field(description="folder of the run's files")
+    resume: str = Field(
+        default="auto",
+        min_length=1,
+        description="auto: go on from the newest checkpoint in output_dir, if there is one; none: refuse a folder that "
+        "holds a run; a path: go on from that checkpoint, or the newest of that run folder, in this output_dir",
+    )
     model: TrainedModelSettings
     parallel: ParallelSettings = ParallelSettings()
     data: DataSettings
@@ -117,8 +124,17 @@ class TrainingRecipe(StrictModel):
     checkpoint: CheckpointSettings = CheckpointSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
+    @property
+    def run_name(self) -> str:
+        """What the run is called."""
+        return self.name or Path(self.output_dir).resolve().name or "run"
+
     @model_validator(mode="after")
     def _check(self) -> TrainingRecipe:
+        if self.checkpoint.best is not None and self.validation.every == 0:
+            raise ValueError(
+                "checkpoint.best needs validations to compare; set validation.every, or best to null"
+            )
         if self.model.network is not None:
             require_whole_patches(self, self.model.network.model_dump()["patch_size"])
         if self.model.frozen_dtype == "bf16" and self.parallel.precision == "fp32":

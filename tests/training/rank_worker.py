@@ -151,6 +151,14 @@ def run_scenarios(towns: Path, folder: Path) -> None:
         run("resumed", {})
     run("resumed", {})
 
+    stopping = {"validation.every": 1, "checkpoint.best": "val/loss", "checkpoint.keep_last": 1}
+    stopping |= {"validation.early_stopping": {"patience": 1, "min_delta": 1000.0}}
+    notes["stopped_early"] = tiny.train(tiny.recipe(towns, folder / "stopped_early", SHARED | stopping))
+    for average in ("chunk", "sequence"):
+        shared = {f"validation.{key}": value for key, value in SHARED.items()}
+        changes = {"losses.average": average, "losses.normalization": average, "optim.num_steps": 1}
+        run(f"validated_{average}", shared | changes)
+
     for name, method, bad_rank in (("other_rank", "write", 1), ("main_rank", "_complete", 0)):
         with failing_writer(bad_rank, method, 4):
             notes[f"full_disk_of_{name}"] = error_of(

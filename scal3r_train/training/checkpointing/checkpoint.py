@@ -22,6 +22,7 @@ from pydantic import Field
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.best_so_far import ValidationMetric
 from scal3r_train.training.checkpointing.checkpoint_files import (
     Say,
     StateReader,
@@ -89,6 +90,11 @@ class CheckpointSettings(StrictModel):
     keep_every: int | None = Field(
         default=None, ge=1, description="also keep every checkpoint whose step is a multiple of this [steps]"
     )
+    best: ValidationMetric | None = Field(
+        default=None,
+        description="also save after every validation in which this number is better than ever, keep that checkpoint "
+        "whatever its age, and leave its weights as model_best/; null: none",
+    )
     max_hours: float | None = Field(
         default=None, gt=0, description="save and stop after this long; exit code 85 (docs/training.md) [h]"
     )
@@ -104,6 +110,10 @@ class Checkpoints:
     def is_due(self, step: int, num_steps: int) -> bool:
         """Return whether to save after `step` completed steps."""
         return step == num_steps or step % self.settings.every == 0
+
+    def of_step(self, step: int) -> Path:
+        """Return where the checkpoint of a step is, or would be."""
+        return self.folder / f"step_{step:08d}"
 
     def newest(self, engine: Engine, say: Say) -> Path | None:
         """Return the newest checkpoint that is complete and undamaged; None when the run has none yet.
@@ -126,6 +136,16 @@ class Checkpoints:
                 f"none of the {len(names)} checkpoints in {self.folder} is intact; remove them to begin anew"
             )
         return None
+
+    def require_intact(self, path: Path, engine: Engine) -> None:
+        """Return if a checkpoint is complete and undamaged; all ranks call this.
+
+        Raises:
+            UserError: why it is not; the same line on every rank.
+        """
+        reason = self._damage(path, engine)
+        if reason is not None:
+            raise UserError(f"checkpoint {path} cannot be used: {reason}")
 
     def restore(self, engine: Engine, path: Path, average: MovingAverage | None, say: Say) -> Progress:
         """Load a checkpoint into the engine, and into `average` if it is given; all ranks call this.

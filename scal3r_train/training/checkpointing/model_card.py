@@ -152,7 +152,9 @@ def _limitations(facts: CardFacts) -> str:
     if facts.data and all(data.is_synthetic for data in facts.data):
         lines.insert(0, "All training data are rendered: real videos are outside of what it has seen.")
     if facts.step < facts.num_steps:
-        lines.insert(0, "The training was not finished when this was written.")
+        lines.insert(
+            0, f"The run was to make {facts.num_steps:,} steps; these are its weights after {facts.step:,}."
+        )
     return "\n".join(["## Limitations", "", *(f"- {line}" for line in lines), ""])
 
 
@@ -226,7 +228,7 @@ class CardWriter:
         recipe, process = self._recipe, self._engine.process
         stages = recipe.curriculum.every_stage()
         return CardFacts(
-            name=recipe.name,
+            name=recipe.run_name,
             licence=recipe.checkpoint.licence,
             num_parameters=self._num_parameters,
             started_from=recipe.model.checkpoint,

@@ -223,16 +223,17 @@ class CheckpointSaver:
         write_text_atomically(folder / MANIFEST, json.dumps(manifest))
         sync_to_disk([folder / MANIFEST, folder])
         _replace(final, folder)
-        self._prune()
+        self._prune(progress["best"].get("step"))
 
-    def _prune(self) -> None:
+    def _prune(self, best_step: int | None) -> None:
         """Remove what is older than it should be, and what a kill left half-way: a good checkpoint is there now."""
         for leftover in (*self._folder.glob("step_*.partial"), *self._folder.glob("step_*.old")):
             shutil.rmtree(leftover)
         complete = sorted(self._folder.glob("step_????????"))
         for path in complete[: -self._settings.keep_last]:
-            every = self._settings.keep_every
-            if every is None or int(path.name.removeprefix("step_")) % every != 0:
+            every, step = self._settings.keep_every, int(path.name.removeprefix("step_"))
+            is_best = self._settings.best is not None and step == best_step
+            if not is_best and (every is None or step % every != 0):
                 shutil.rmtree(path)
 
 

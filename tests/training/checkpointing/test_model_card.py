@@ -84,7 +84,7 @@ def test_the_text_holds_every_fact() -> None:
         "AutoModel.from_pretrained",
     ):
         assert part in text, part
-    assert "rendered" not in text and "not finished" not in text
+    assert "rendered" not in text and "was to make" not in text
 
 
 def test_what_is_missing_is_said() -> None:
@@ -96,7 +96,7 @@ def test_what_is_missing_is_said() -> None:
         "trained from scratch",
         "| towns | not stated in the index | 1 | 2 | 0.00 | not stated in the index |",
         "All training data are rendered",
-        "was not finished",
+        "was to make",
         "did not validate",
         "kept out of the training: applied (v2)",
     ):
@@ -120,7 +120,7 @@ def test_a_run_describes_its_models(one_process: OneProcess) -> None:
     assert f"| {key} | {first[key]:.4g} | {last[key]:.4g} |" in text
     assert (folder / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
     earlier = (run / "checkpoints/step_00000004/model/README.md").read_text()
-    assert "4 of 5" in earlier and "at step 3" in earlier and "was not finished" in earlier
+    assert "4 of 5" in earlier and "at step 3" in earlier and "was to make" in earlier
 
 
 def test_ranks_are_in_the_card(ranks: Ranks) -> None:

@@ -38,7 +38,9 @@ STEP_KEYS = {
     lr/backbone_decayed lr/backbone_plain lr/memory_decayed lr/memory_plain
     """.split(),
 }
-VALIDATION_KEYS = set("step val/rotation_deg val/direction_deg val/auc_5 val/auc_30 val/abs_rel".split())
+VALIDATION_KEYS = set(
+    "step val/loss val/rotation_deg val/direction_deg val/auc_5 val/auc_30 val/abs_rel".split()
+)
 # Not in this run: the point head's losses, and what only CUDA has.
 OTHER_KEYS = {
     *OTHER_LOSSES,
