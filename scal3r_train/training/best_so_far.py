@@ -77,7 +77,7 @@ class EarlyStoppingSettings(StrictModel):
     patience: int = Field(
         default=5,
         ge=1,
-        description="validations in a row without a better value after which the run ends [validations]",
+        description="validations in a row without a better value that end the run [validations]",
     )
     min_delta: float = Field(
         default=0.0,
