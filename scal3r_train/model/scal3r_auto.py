@@ -5,7 +5,7 @@ been imported.
 """
 
 try:
-    from scal3r_train import Scal3RConfig, Scal3RModel
+    from scal3r_train import Scal3RConfig, Scal3RImageProcessor, Scal3RModel
 except ModuleNotFoundError as error:
     if error.name != "scal3r_train":
         raise
@@ -13,4 +13,4 @@ except ModuleNotFoundError as error:
         "this model needs the package scal3r_train: install its wheel or a checkout (pip install PATH) and try again"
     ) from None
 
-__all__ = ["Scal3RConfig", "Scal3RModel"]
+__all__ = ["Scal3RConfig", "Scal3RImageProcessor", "Scal3RModel"]
