@@ -138,7 +138,7 @@ class Scal3RImageProcessor(BaseImageProcessor):
     Mean and deviation stay: the model removes them itself.
     """
 
-    model_input_names = ["pixel_values"]  # noqa: RUF012  transformers' class attribute
+    model_input_names = ["pixel_values"]
     valid_kwargs = Scal3RImageProcessorKwargs
 
     def __init__(
@@ -334,8 +334,8 @@ def _predictions(
             raise UserError(f"outputs hold no {name}: that head was not run, or the model has none")
         if len(value) != 1 or len(value[0]) != len(frames.chunks):
             raise UserError(
-                f"outputs are of {len(value)} sequences of {len(value[0])} chunks, inputs of one of {len(frames.chunks)}; "
-                "give those of the same call"
+                f"outputs are of {len(value)} sequences of {len(value[0])} chunks, inputs of one of "
+                f"{len(frames.chunks)}; give those of the same call"
             )
         of_sequence[name] = value[0]
     predictions = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from scal3r_train.config import UserError, load_mapping, merged, validate_mapping
+from scal3r_train.config import UserError, load_mapping, merge_mappings, validate_mapping
 from scal3r_train.data.index.source import Images, sequence_of
 from scal3r_train.inference.image_processing_scal3r import Scal3RImageProcessor
 from scal3r_train.inference.input.video import Video
@@ -37,8 +37,8 @@ def reconstruct(
 
         scene = reconstruct("drive.mp4", "checkpoints/scal3r", input__stride=2, schedule={"chunk_size": 30})
 
-    Size and chunks start from what the model's folder says in preprocessor_config.json (the demo's for scal3r-tiny);
-    a recipe, then overrides, change that and everything else. One process; several: `scal3r reconstruct` under torchrun.
+    Size and chunks start from what the model's folder says in preprocessor_config.json; a recipe, then overrides,
+    change that and everything else. Runs on one process; on several: `scal3r reconstruct` under torchrun.
 
     Args:
         images: a folder, a video, INDEX.parquet#sequence_id, or a list of paths, PIL images, arrays and tensors
@@ -85,9 +85,9 @@ def _settings(
     """Return all settings, and the hash of the model's folder, None for a model in memory."""
     given = load_mapping(recipe)
     for name, value in overrides.items():
-        given = merged(given, _nested(name, value))
+        given = merge_mappings(given, _nested(name, value))
     if not keeps:
-        given = merged(given, {"export": {"report": False}})
+        given = merge_mappings(given, {"export": {"report": False}})
     if isinstance(model, Scal3RModel):
         if late := sorted(set(given.get("model", {})) & set(LOADED_WITH_THE_MODEL)):
             raise UserError(
@@ -95,8 +95,8 @@ def _settings(
             )
         return validate_mapping(ReconstructionRecipe, given, SOURCE), None
     folder = checkpoint_folder(Path(model))
-    mapping = merged(_processor_settings(folder), given)
-    mapping = merged(mapping, {"model": {"checkpoint": str(folder)}})
+    mapping = merge_mappings(_processor_settings(folder), given)
+    mapping = merge_mappings(mapping, {"model": {"checkpoint": str(folder)}})
     return validate_mapping(ReconstructionRecipe, mapping, SOURCE), folder_sha256(folder)
 
 
@@ -105,7 +105,7 @@ def _nested(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         parts: dict[str, Any] = {}
         for key, inner in value.items():
-            parts = merged(parts, _nested(str(key), inner))
+            parts = merge_mappings(parts, _nested(str(key), inner))
         value = parts
     *sections, key = name.replace("__", ".").split(".")
     nested = {key: value}

@@ -238,7 +238,7 @@ class Scal3RConfig(PreTrainedConfig):
 
 
 def write_processor_config(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write what a model wants of its images: arguments of `Scal3RImageProcessor`, which has defaults for the others."""
+    """Write what a model wants of its images: arguments of `Scal3RImageProcessor`, which has defaults for others."""
     values = {"auto_map": PROCESSOR_AUTO_MAP, "image_processor_type": PROCESSOR_NAME, **settings}
     (folder / PROCESSOR_FILE).write_text(
         json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8"

@@ -17,6 +17,7 @@ from scal3r_train import __version__
 from scal3r_train.config import dump_yaml, write_text_atomically
 from scal3r_train.data.index.index import DatasetSummary, SequenceIndex, summarize
 from scal3r_train.data.sampling.sources import deny_list_in_words
+from scal3r_train.model.configuration_scal3r import write_processor_config
 from scal3r_train.model.load_model import folder_sha256
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.engine import Engine
@@ -204,10 +205,11 @@ class CardWriter:
         self._recipe = recipe
         self._engine = engine
         self._num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._processor = processor_settings(recipe, model.config.patch_size)
         self._indexes = indexes
 
     def describe(self, folder: Path, step: int) -> None:
-        """Write README.md and recipe.yaml into a folder that holds the weights after `step` steps."""
+        """Write README.md, recipe.yaml and the image processor's into a folder that holds the weights after a step."""
         first, last = validations(Path(self._recipe.output_dir) / "metrics.jsonl", step)
         facts = replace(
             self._facts,
@@ -218,6 +220,7 @@ class CardWriter:
             recipe_file=RECIPE_NAME,
             checkpoint_sha256=folder_sha256(folder),
         )
+        write_processor_config(folder, self._processor)
         write_text_atomically(folder / RECIPE_NAME, dump_yaml(self._recipe))
         write_text_atomically(folder / "README.md", model_card(facts))
 
@@ -241,6 +244,16 @@ class CardWriter:
             code_version=__version__,
             deny_list=deny_list_in_words(recipe.data, self._indexes),
         )
+
+
+def processor_settings(recipe: TrainingRecipe, patch_size: int) -> dict[str, int]:
+    """Return `Scal3RImageProcessor`'s settings for images as the model saw them: the largest, in the longest chunks."""
+    stages = recipe.curriculum.every_stage()
+    sizes = [side for stage in stages for size in stage.resolution for side in (size.height, size.width)]
+    settings = {"image_size": max(sizes), "patch_size": patch_size}
+    chunk_size = max(size for stage in stages for size in stage.chunk_size)
+    overlap = max(overlap for stage in stages for overlap in stage.overlap) or chunk_size // 2
+    return {**settings, "chunk_size": chunk_size, "overlap": overlap} if chunk_size > 1 else settings
 
 
 def validations(metrics: Path, step: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
