@@ -161,7 +161,7 @@ class Scal3RImageProcessor(BaseImageProcessor):
             kwargs: what transformers adds to saved settings.
 
         Raises:
-            UserError: a size is out of range, or the overlap not less than the chunk.
+            UserError: the overlap is not less than the chunk; a size out of range is found at the first call.
         """
         super().__init__(**kwargs)
         self.image_size = image_size
@@ -169,7 +169,7 @@ class Scal3RImageProcessor(BaseImageProcessor):
         self.image_side = image_side
         self.chunk_size = chunk_size
         self.overlap = overlap
-        self._rules({})
+        self._schedule({})
 
     @classmethod
     def register_for_auto_class(cls, auto_class: object = "AutoImageProcessor") -> None:
@@ -208,7 +208,7 @@ class Scal3RImageProcessor(BaseImageProcessor):
         """
         if return_tensors not in (None, "pt", "np"):
             raise UserError(f"return_tensors = {return_tensors!r}; it should be 'pt' or 'np'")
-        resize, schedule = self._rules(options)
+        resize, schedule = self._resize(options), self._schedule(options)
         chosen = {key: value for key, value in options.items() if key not in OWN_KEYS}
         if unknown := sorted(set(chosen) - set(FRAME_KEYS)):
             raise UserError(
@@ -289,14 +289,17 @@ class Scal3RImageProcessor(BaseImageProcessor):
             points=(_joined(placed, "points"), _joined(placed, "confidence")),
         )
 
-    def _rules(self, options: Mapping[str, Any]) -> tuple[ResizeRule, ScheduleSettings]:
-        """Return how images are sized and cut, with a call's other values."""
-        own = {key: options.get(key, getattr(self, key)) for key in OWN_KEYS}
-        resize = {"kind": own["image_side"], "size": own["image_size"], "multiple": own["patch_size"]}
-        chunks = {key: own[key] for key in ("chunk_size", "overlap")}
-        return validate_mapping(ResizeRule, resize, SOURCE), validate_mapping(
-            ScheduleSettings, chunks, SOURCE
+    def _resize(self, options: Mapping[str, Any]) -> ResizeRule:
+        """Return how images are sized, with a call's other values."""
+        kind, size, multiple = (
+            options.get(key, getattr(self, key)) for key in ("image_side", "image_size", "patch_size")
         )
+        return validate_mapping(ResizeRule, {"kind": kind, "size": size, "multiple": multiple}, SOURCE)
+
+    def _schedule(self, options: Mapping[str, Any]) -> ScheduleSettings:
+        """Return how they are cut, with a call's other values."""
+        chunks = {key: options.get(key, getattr(self, key)) for key in ("chunk_size", "overlap")}
+        return validate_mapping(ScheduleSettings, chunks, SOURCE)
 
 
 @dataclass(frozen=True)

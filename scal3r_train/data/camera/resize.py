@@ -33,7 +33,7 @@ class ResizeRule(StrictModel):
     """
 
     kind: Literal["long_side", "width"] = Field("long_side", description="the side that `size` refers to")
-    size: int = Field(518, ge=1, le=8192, description="pixels of that side, rounded down to the multiple")
+    size: int = Field(518, ge=14, le=8192, description="pixels of that side, rounded down to the multiple")
     multiple: int = Field(14, gt=0, le=256, description="the patch size")
 
     def target_hw(self, first_hw: tuple[int, int]) -> tuple[int, int]:

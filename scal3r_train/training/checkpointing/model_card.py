@@ -21,6 +21,7 @@ from scal3r_train.model.configuration_scal3r import write_processor_config
 from scal3r_train.model.load_model import folder_sha256
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.checkpointing.export import processor_settings
 from scal3r_train.training.recipe import TrainingRecipe
 
 TAGS = ("scal3r", "3d-reconstruction", "camera-pose-estimation", "depth-estimation", "video")
@@ -205,7 +206,7 @@ class CardWriter:
         self._recipe = recipe
         self._engine = engine
         self._num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._processor = processor_settings(recipe, model.config.patch_size)
+        self._processor = processor_settings(recipe.curriculum.every_stage(), model.config.patch_size)
         self._indexes = indexes
 
     def describe(self, folder: Path, step: int) -> None:
@@ -244,16 +245,6 @@ class CardWriter:
             code_version=__version__,
             deny_list=deny_list_in_words(recipe.data, self._indexes),
         )
-
-
-def processor_settings(recipe: TrainingRecipe, patch_size: int) -> dict[str, int]:
-    """Return `Scal3RImageProcessor`'s settings for images as the model saw them: the largest, in the longest chunks."""
-    stages = recipe.curriculum.every_stage()
-    sizes = [side for stage in stages for size in stage.resolution for side in (size.height, size.width)]
-    settings = {"image_size": max(sizes), "patch_size": patch_size}
-    chunk_size = max(size for stage in stages for size in stage.chunk_size)
-    overlap = max(overlap for stage in stages for overlap in stage.overlap) or chunk_size // 2
-    return {**settings, "chunk_size": chunk_size, "overlap": overlap} if chunk_size > 1 else settings
 
 
 def validations(metrics: Path, step: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
