@@ -50,9 +50,8 @@ def sequence_of(images: Images) -> SequenceRecord:
             raise UserError(
                 f"image {place} is a {type(item).__name__}; give a path, a PIL image, an array or a tensor"
             )
-    if not any(map(is_picture, items)):
-        return _record_of_files([Path(item) for item in items])
-    return _record_of_pictures(items)
+    paths = [Path(item) for item in items if isinstance(item, str | os.PathLike)]
+    return _record_of_files(paths) if len(paths) == len(items) else _record_of_pictures(items)
 
 
 def _record_of_files(paths: Sequence[Path]) -> SequenceRecord:
@@ -66,7 +65,9 @@ def _record_of_files(paths: Sequence[Path]) -> SequenceRecord:
 def _record_of_pictures(items: Sequence[Name | Picture]) -> SequenceRecord:
     """A sequence of images in memory; files among them are read now."""
     decoded = tuple(
-        decoded_picture(item, f"image {place}") if is_picture(item) else read_image(Path(item))
+        read_image(Path(item))
+        if isinstance(item, str | os.PathLike)
+        else decoded_picture(item, f"image {place}")
         for place, item in enumerate(items)
     )
     return SequenceRecord(

@@ -35,15 +35,15 @@ MUCH_CUT = 0.25  # fraction of an image that falls away when it is cut to the co
 
 
 class TakesImages(Protocol):
-    """What a model says of its images: `Scal3RConfig`.
+    """What a model says of its images: `Scal3RConfig`."""
 
-    Attributes:
-        image_size: long side in pixels where nothing else is asked for.
-        patch_size: sides must be multiples of it.
-    """
+    @property
+    def image_size(self) -> int:
+        """Long side in pixels where nothing else is asked for."""
 
-    image_size: int
-    patch_size: int
+    @property
+    def patch_size(self) -> int:
+        """Of which both sides must be multiples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +200,7 @@ class Video:
             name = self.record.image[index]
             frame = video_frame(self.record, name)
             if self.record.decoded is not None:
-                digest.update(self.record.decoded[index])
+                digest.update(self.record.decoded[index].tobytes())
             path = self.record.root / name if frame is None else frame[0]
             size = path.stat().st_size if path.is_file() else 0
             digest.update(f"{name}:{size}:{float(self.record.timestamp[index])!r}\n".encode())
