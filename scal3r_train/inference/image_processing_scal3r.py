@@ -9,7 +9,7 @@ Shapes: K chunks, S frames of a chunk, N frames of the input, H W pixels of the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -384,4 +384,5 @@ def _geometry(
     )
 
 
-AutoImageProcessor.register(Scal3RConfig, Scal3RImageProcessor)
+with suppress(ImportError):  # some versions of transformers have an AutoImageProcessor with torchvision only
+    AutoImageProcessor.register(Scal3RConfig, Scal3RImageProcessor)
