@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from scal3r_eval.study.predict import AS_TRAINED, predict_chunks
+from scal3r_train import reconstruct
 from scal3r_train.model import block
 from scal3r_train.model.chunk_batch import reference_first_order
 from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
@@ -13,6 +15,7 @@ from scal3r_train.parallel.fsdp2 import Fsdp2Engine
 from scal3r_train.parallel.process import Process
 from scal3r_train.parallel.torch_engine import ReplicatedEngine
 from scal3r_train.parallel.zero import ZeroEngine
+from tests.inference.conftest import image_folder, make_tiny_model  # noqa: F401  a fixture
 from tests.model.tiny import FIELDS, IMAGE_HW, random_images, tiny_model
 
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(3, 1, 1)
@@ -203,3 +206,17 @@ def test_engines_want_predictions_whatever_a_loaded_configuration_says(engine, t
     )
     output = ENGINES[engine].forward(itself, random_images(1, 1, 2, dtype=torch.float32), None)
     assert isinstance(output, Scal3ROutput) and list(output) == list(FIELDS)
+
+
+def test_studies_and_reconstructions_do_too(image_folder):  # noqa: F811
+    """Both as a loaded configuration would have it: the study calls the model, a reconstruction its parts."""
+    plain, other = (make_tiny_model(depth_head=True) for _ in range(2))
+    other.config.output_hidden_states, other.config.return_dict = True, False
+    images = torch.rand(2, 3, 3, 28, 42)
+    for one, two in zip(
+        *(predict_chunks(model, images, AS_TRAINED) for model in (plain, other)), strict=True
+    ):
+        assert torch.equal(one.extrinsics, two.extrinsics) and torch.equal(one.depth, two.depth)
+    few = {"input__max_frames": 5, "input__resize__size": 42, "schedule": {"chunk_size": 4, "overlap": 2}}
+    scenes = [reconstruct(image_folder, model, **few) for model in (plain, other)]
+    assert torch.equal(scenes[0].world_from_cam, scenes[1].world_from_cam)
