@@ -171,6 +171,24 @@ def test_every_chunk_comes_back_in_pixels_of_the_input(
         assert one.points_conf.shape == one.depth.shape == (len(world), 28, 42)
 
 
+def test_images_of_several_sizes_have_intrinsics_of_their_own(tiny_model: Scal3RModel) -> None:
+    """The first is 63 x 90, the second 180 x 130 and stands upright: scaled to cover 28 x 42, cut above and below."""
+    random = np.random.default_rng(0)
+    inputs = PROCESSOR([random.integers(0, 256, (*hw, 3), np.uint8) for hw in (IMAGE_HW, (180, 130))])
+    assert inputs.frames.original_hw.tolist() == [list(IMAGE_HW), [180, 130]]
+    with torch.no_grad():
+        outputs = tiny_model(**inputs)
+    fov_h, fov_w = outputs.pose_encoding[0, 0, :, 7:].double().numpy().T
+    (found,) = PROCESSOR.post_process(outputs, inputs)
+    resized = np.array([[42, 29], [42, round(180 * 42 / 130)]])  # 29 and 58 rows, of which 28 are kept
+    scale = resized / np.array([[90, 63], [130, 180]])
+    cut = (resized[:, 1] - 28) // 2
+    np.testing.assert_allclose(found.intrinsics[:, 0, 0], 21 / np.tan(fov_w / 2) / scale[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.intrinsics[:, 1, 1], 14 / np.tan(fov_h / 2) / scale[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(found.intrinsics[:, 1, 2], (14 + cut) / scale[:, 1], rtol=1e-9)
+    np.testing.assert_allclose(found.intrinsics[:, 0, 2], 21 / scale[:, 0], rtol=1e-9)
+
+
 def test_the_point_head_s_own_points(
     processed: tuple[Scal3RInputs, Scal3ROutput],
 ) -> None:
