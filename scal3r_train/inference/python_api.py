@@ -19,6 +19,7 @@ from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.configuration_scal3r import PROCESSOR_FILE
 from scal3r_train.model.load_model import checkpoint_folder, folder_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.host_memory import launched_sizes
 from scal3r_train.parallel.process import current_process
 from scal3r_train.scene.scene import Scene, load_scene
 
@@ -53,7 +54,8 @@ def reconstruct(
     Raises:
         UserError: images, model, folder or settings cannot be used; one line, and nothing new is left behind.
     """
-    if current_process().world_size > 1:
+    launched = launched_sizes()
+    if current_process().world_size > 1 or (launched is not None and launched.world_size > 1):
         raise UserError(f"{SOURCE} runs on one process; start `scal3r reconstruct` under torchrun instead")
     settings, sha256 = _settings(model, recipe, overrides, keeps=out is not None)
     record = sequence_of(images)

@@ -13,6 +13,7 @@ from PIL import Image
 from scal3r_train import cli, load_scene, reconstruct
 from scal3r_train.config import UserError
 from scal3r_train.inference import python_api
+from scal3r_train.model.configuration_scal3r import PROCESSOR_FILE
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from tests.inference.conftest import NUM_FRAMES
 
@@ -105,3 +106,25 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
         reconstruct(**arguments)
     assert "\n" not in str(refused.value)
     assert os.listdir(tmp_path) == ["temporary"] and not list(temporary.iterdir())
+
+
+def test_several_processes_are_for_the_command(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="runs on one process; start `scal3r reconstruct` under torchrun"):
+        reconstruct(image_folder)
+
+
+def test_a_damaged_processor_file_is_named(
+    image_folder: Path, tiny_model: Scal3RModel, tmp_path: Path
+) -> None:
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / PROCESSOR_FILE).write_text('{"chunk_size": 4, "overlap": 9}')
+    with pytest.raises(UserError, match=f"{PROCESSOR_FILE} cannot be used: .*overlap = 9 must be less than"):
+        reconstruct(image_folder, tmp_path)
+    (tmp_path / PROCESSOR_FILE).write_text("{")
+    with pytest.raises(UserError, match=f"{PROCESSOR_FILE} cannot be used"):
+        reconstruct(image_folder, tmp_path)
+    (tmp_path / PROCESSOR_FILE).unlink()  # older folders have none: the recipe's own defaults
+    scene = reconstruct(image_folder, tmp_path, input__resize__size=42, input__max_frames=3)
+    assert scene.info.recipe["schedule"]["chunk_size"] == 60
