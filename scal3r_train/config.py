@@ -194,15 +194,17 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
         raise UserError(f"{path}: `extends` must be one path relative to this file, not {parent!r}")
     beside = path.parent / parent
     found = beside if beside.is_file() else shipped_recipe(parent) or beside
-    return _merge(_load_with_parents(found, (*children, path)), mapping)
+    return merge_mappings(_load_with_parents(found, (*children, path)), mapping)
 
 
-def _merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+def merge_mappings(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """Return `child` laid over `parent`: mappings merge key by key, any other value replaces."""
     merged = dict(parent)
     for key, value in child.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            merge_mappings(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        )
     return merged
 
 

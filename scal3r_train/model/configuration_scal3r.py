@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,10 @@ AUTO_MAP = {
     name: f"{AUTO_FILE.stem}.{ours}"
     for name, ours in (("AutoConfig", "Scal3RConfig"), ("AutoModel", "Scal3RModel"))
 }
+# What a saved folder says of its images, for `Scal3RImageProcessor`; it counts in no checkpoint's hash.
+PROCESSOR_FILE = "preprocessor_config.json"
+PROCESSOR_NAME = "Scal3RImageProcessor"
+PROCESSOR_AUTO_MAP = {"AutoImageProcessor": f"{AUTO_FILE.stem}.{PROCESSOR_NAME}"}
 
 OWN_PATCH_ENCODERS = ("dinov2", "conv", "correlation")
 
@@ -169,11 +175,15 @@ class Scal3RConfig(PreTrainedConfig):
     ) -> None:
         """Write config.json, and beside it the file through which the Auto classes find this package.
 
-        `Scal3RModel.save_pretrained` and the exports of training call it too.
+        And preprocessor_config.json, unless there is one. `Scal3RModel.save_pretrained` and the exports of training
+        call it too.
         """
         self.auto_map = dict(AUTO_MAP)
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         (Path(save_directory) / AUTO_FILE.name).write_bytes(AUTO_FILE.read_bytes())
+        if not (Path(save_directory) / PROCESSOR_FILE).exists():
+            sizes = {"image_size": self.image_size, "patch_size": self.patch_size}
+            write_processor_config(Path(save_directory), sizes)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
@@ -252,6 +262,14 @@ class Scal3RConfig(PreTrainedConfig):
         broken = [message for holds, message in rules if not holds]
         if broken:
             raise ValueError(f"model configuration: {broken[0]}")
+
+
+def write_processor_config(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write what a model wants of its images: arguments of `Scal3RImageProcessor`, which has defaults for others."""
+    values = {"auto_map": PROCESSOR_AUTO_MAP, "image_processor_type": PROCESSOR_NAME, **settings}
+    (folder / PROCESSOR_FILE).write_text(
+        json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 AutoConfig.register(Scal3RConfig.model_type, Scal3RConfig)

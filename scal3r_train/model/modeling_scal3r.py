@@ -20,9 +20,15 @@ from transformers.utils import ModelOutput
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
 from scal3r_train.model.aggregator import EMBEDDING, Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.block import Attention, LayerScale
+from scal3r_train.model.block import Attention, LayerScale, recorded_attention
 from scal3r_train.model.camera_head import CameraHead
-from scal3r_train.model.chunk_batch import ImageBatch, batch_images, in_temporal_order, unbatch
+from scal3r_train.model.chunk_batch import (
+    ImageBatch,
+    batch_images,
+    in_temporal_order,
+    unbatch,
+    unbatch_rows,
+)
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
@@ -54,6 +60,9 @@ class Scal3ROutput(ModelOutput):
             after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
             network has them, the reference first (chunk_batch.py: reference_first_order), for these are the tensors
             of the graph themselves.
+        attentions: where asked for, num_layers times the weights of the frame blocks, [B * K * S, h, P, P].
+        global_attentions: likewise those of the global blocks, [B * K, h, S * P, S * P]. For nested lists each chunk's
+            are [S, h, P, P] and [h, S * P, S * P]. Order of frames and tokens as for `hidden_states`.
     """
 
     pose_encoding: PerChunk | None = None
@@ -63,6 +72,12 @@ class Scal3ROutput(ModelOutput):
     world_points: PerChunk | None = None
     world_points_conf: PerChunk | None = None
     hidden_states: tuple[PerChunk, ...] | None = None
+    attentions: tuple[PerChunk, ...] | None = None
+    global_attentions: tuple[PerChunk, ...] | None = None
+
+
+# What a call gives engines and evaluations, whatever the model's configuration says.
+ONLY_PREDICTIONS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 
 
 class Scal3RPreTrainedModel(PreTrainedModel):
@@ -206,6 +221,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         heads: Sequence[str] | None = None,
         *,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> Scal3ROutput | tuple[Any, ...]:
         """Predict cameras and geometry of every chunk held by this process.
@@ -217,11 +233,14 @@ class Scal3RModel(Scal3RPreTrainedModel):
             chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
             heads: which of "camera", "depth", "points" to run; by default all that the model has.
             output_hidden_states: whether to return the tokens of all layers; None: as the configuration says.
+            output_attentions: whether to return the weights of all frame and global blocks, which then attend in plain
+                operations (`eager`), whatever the kernel is; None: as the configuration says.
             return_dict: False returns a tuple of what is not None; None: as the configuration says.
 
         Raises:
             ValueError: wrong shapes, sides that are no multiple of the patch size, a head the model lacks, images that
-                are integers or, on the CPU, far outside of [0, 1].
+                are integers or, on the CPU, far outside of [0, 1]; attentions together with activation checkpointing,
+                unless the kernel is `eager`.
         """
         wanted = self._wanted_heads(heads)
         images = checked_pixel_values(pixel_values)
@@ -231,9 +250,15 @@ class Scal3RModel(Scal3RPreTrainedModel):
         tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
         every_layer = range(EMBEDDING, self.config.num_layers)
-        taps = self.aggregator(batches, num_sequences, every_layer if output_hidden_states else tap_layers)
+        layers = every_layer if output_hidden_states else tap_layers
         fields: dict[str, Any] = {}
+        if output_attentions:
+            taps, attentions = self._attended(batches, num_sequences, layers)
+        else:
+            taps, attentions = self.aggregator(batches, num_sequences, layers), {}
         if "camera" in wanted:
             stages = [self.cameras(batch_taps[tap_layers[-1]]) for batch_taps in taps]
             fields["pose_encoding"] = unbatch([stage[:, :, -1] for stage in stages], batches, num_sequences)
@@ -258,9 +283,33 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 unbatch([batch_taps[layer].layer_half for batch_taps in taps], batches, num_sequences)
                 for layer in every_layer
             )
-        output = Scal3ROutput(**fields)
+        output = Scal3ROutput(**fields, **attentions)
         is_tuple = not (self.config.return_dict if return_dict is None else return_dict)
         return output.to_tuple() if is_tuple else output
+
+    def _attended(
+        self, batches: list[ImageBatch], num_sequences: int, layers: Sequence[int]
+    ) -> tuple[list[dict[int, Tap]], dict[str, Any]]:
+        """Return the taps of some layers, and the weights of all layers' attention as fields of the output."""
+        recomputes = self.aggregator.recomputes_segments or any(
+            isinstance(module, Recomputed) and module.gradient_checkpointing for module in self.modules()
+        )
+        if self.training and recomputes and self.config._attn_implementation != "eager":
+            raise ValueError(
+                "output_attentions under activation checkpointing needs the same kernel in backward: "
+                'model.set_attn_implementation("eager")'
+            )
+        blocks = self.aggregator.frame_blocks, self.aggregator.global_blocks
+        with recorded_attention(blocks[0]) as of_frames, recorded_attention(blocks[1]) as of_chunks:
+            taps = self.aggregator(batches, num_sequences, layers)
+        fields = {
+            name: tuple(
+                unbatch_rows(parts, batches, num_sequences, of_frames=name == "attentions")
+                for parts in of_layers
+            )
+            for name, of_layers in (("attentions", of_frames), ("global_attentions", of_chunks))
+        }
+        return taps, fields
 
     @property
     def heads(self) -> dict[str, nn.Module]:

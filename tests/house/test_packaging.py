@@ -24,7 +24,7 @@ SHIPPED = {"scal3r_train.recipes": "recipes", "scal3r_train.assets": "assets"}
 
 # `assets` holds a small checkpoint; `.gitignore` is git's.
 TOP_LEVEL = set(
-    "scal3r_train recipes data_tools eval tests benchmarks docs assets pyproject.toml README.md "
+    "scal3r_train recipes data_tools eval tests benchmarks docs assets examples pyproject.toml MANIFEST.in README.md "
     "CONTRIBUTING.md CHANGELOG.md CITATION.cff LICENSE Makefile Dockerfile mkdocs.yml .ci .github "
     ".pre-commit-config.yaml .gitignore".split()
 )

@@ -109,14 +109,22 @@ def decode_image(data: bytes, name: str | Path, reduction: int = 1) -> np.ndarra
             return decode_hdr(data)
         _prepare(name)
         with Image.open(BytesIO(data)) as file:
-            _refuse_depth(file, name)
-            upright = ImageOps.exif_transpose(file)
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-                upright = Image.alpha_composite(black, upright)
-            return np.asarray(upright.convert("RGB"))
+            return pixels_of(file, name)
     except Exception as error:  # whatever a parser of damaged bytes may raise; the message names the file
+        raise _image_error(name, error) from None
+
+
+def pixels_of(image: Image.Image, name: str | Path) -> np.ndarray:
+    """Return a picture of Pillow's as [H, W, 3] uint8 RGB, upright. Raises as `read_image`."""
+    try:
+        _refuse_depth(image, name)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+            upright = upright.convert("RGBA")
+            black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
+            upright = Image.alpha_composite(black, upright)
+        return np.asarray(upright.convert("RGB"))
+    except Exception as error:
         raise _image_error(name, error) from None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import save_torch_state_dict
 
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.training.checkpointing.checkpoint_files import WEIGHT, StateReader
 
@@ -46,6 +47,15 @@ def export_model(
     written.architectures = [ARCHITECTURE]
     written.save_pretrained(folder)
     save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+
+
+def processor_settings(stages: Sequence[CurriculumSettings], patch_size: int) -> dict[str, int]:
+    """Return `Scal3RImageProcessor`'s settings for images as the model saw them: the largest, in the longest chunks."""
+    sizes = [side for stage in stages for size in stage.resolution for side in (size.height, size.width)]
+    settings = {"image_size": max(sizes), "patch_size": patch_size}
+    chunk_size = max(size for stage in stages for size in stage.chunk_size)
+    overlap = max(overlap for stage in stages for overlap in stage.overlap) or chunk_size // 2
+    return {**settings, "chunk_size": chunk_size, "overlap": overlap} if chunk_size > 1 else settings
 
 
 def replace_folder(source: Path, target: Path) -> None:

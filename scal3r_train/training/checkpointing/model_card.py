@@ -17,9 +17,11 @@ from scal3r_train import __version__
 from scal3r_train.config import dump_yaml, write_text_atomically
 from scal3r_train.data.index.index import DatasetSummary, SequenceIndex, summarize
 from scal3r_train.data.sampling.sources import deny_list_in_words
+from scal3r_train.model.configuration_scal3r import write_processor_config
 from scal3r_train.model.load_model import folder_sha256
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.checkpointing.export import processor_settings
 from scal3r_train.training.recipe import TrainingRecipe
 
 TAGS = ("scal3r", "3d-reconstruction", "camera-pose-estimation", "depth-estimation", "video")
@@ -206,10 +208,11 @@ class CardWriter:
         self._recipe = recipe
         self._engine = engine
         self._num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._processor = processor_settings(recipe.curriculum.every_stage(), model.config.patch_size)
         self._indexes = indexes
 
     def describe(self, folder: Path, step: int) -> None:
-        """Write README.md and recipe.yaml into a folder that holds the weights after `step` steps."""
+        """Write README.md, recipe.yaml and the image processor's into a folder that holds the weights after a step."""
         first, last = validations(Path(self._recipe.output_dir) / "metrics.jsonl", step)
         facts = replace(
             self._facts,
@@ -220,6 +223,7 @@ class CardWriter:
             recipe_file=RECIPE_NAME,
             checkpoint_sha256=folder_sha256(folder),
         )
+        write_processor_config(folder, self._processor)
         write_text_atomically(folder / RECIPE_NAME, dump_yaml(self._recipe))
         write_text_atomically(folder / "README.md", model_card(facts))
 

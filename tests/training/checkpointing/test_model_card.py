@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from scal3r_train import __version__
 from scal3r_train.data.index.index import DatasetSummary
+from scal3r_train.model.configuration_scal3r import PROCESSOR_FILE
 from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.training.checkpointing.model_card import CardFacts, model_card, validations
 from tests.training import tiny
@@ -119,6 +120,9 @@ def test_a_run_describes_its_models(one_process: OneProcess) -> None:
     key = "val/rotation_deg"
     assert f"| {key} | {first[key]:.4g} | {last[key]:.4g} |" in text
     assert (folder / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
+    processor = json.loads((folder / PROCESSOR_FILE).read_text())
+    as_trained = {"image_size": 42, "patch_size": 14, "chunk_size": 4, "overlap": 1}
+    assert as_trained.items() <= processor.items()
     earlier = (run / "checkpoints/step_00000004/model/README.md").read_text()
     assert "4 of 5" in earlier and "at step 3" in earlier and "was to make" in earlier
 
