@@ -18,6 +18,7 @@ from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import AttentionName
+from scal3r_train.model.lora import LoraSettings
 from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.training.checkpointing.checkpoint import CheckpointSettings
 from scal3r_train.training.freezing import FrozenDtype, TrainedParts
@@ -64,6 +65,10 @@ class TrainedModelSettings(StrictModel):
         default="fp32", description="how the matrices of a frozen encoder and frozen blocks are stored"
     )
 
+    lora: LoraSettings | None = Field(
+        default=None, description="low-rank adapters on the frozen backbone; null: none"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> TrainedModelSettings:
         if (self.checkpoint is None) == (self.network is None):
@@ -75,6 +80,11 @@ class TrainedModelSettings(StrictModel):
         if self.train == "all" and self.frozen_dtype != "fp32":
             raise ValueError(
                 f"frozen_dtype {self.frozen_dtype} has nothing to act on: train all freezes nothing"
+            )
+        if self.lora is not None and (self.train == "all" or self.checkpoint is None):
+            raise ValueError(
+                "lora adapts a frozen checkpoint: give model.checkpoint, and model.train memories or "
+                "memories_and_heads"
             )
         return self
 

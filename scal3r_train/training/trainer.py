@@ -5,22 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from scal3r_train.config import UserError, dump_yaml, write_text_atomically
 from scal3r_train.data.dataset import PlannedData, plan_data, step_loader
 from scal3r_train.data.io.reading_process import deaths_named
 from scal3r_train.data.sampling.sources import DataSettings, available_data, check_mixture, skipped_message
+from scal3r_train.model.merge_adapters import merge_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import raise_on_all_ranks
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.weights import Weights
+from scal3r_train.training.checkpointing.adapters import find_base
 from scal3r_train.training.checkpointing.checkpoint import Checkpoints
 from scal3r_train.training.checkpointing.ema import MovingAverage
-from scal3r_train.training.checkpointing.export import replace_folder
+from scal3r_train.training.checkpointing.export import make_folder, replace_folder
 from scal3r_train.training.checkpointing.model_card import CardWriter
-from scal3r_train.training.checkpointing.saver import CheckpointSaver
+from scal3r_train.training.checkpointing.saver import ADAPTERS, CheckpointSaver
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.freezing import freeze_untrained_heads
 from scal3r_train.training.monitoring.step_profiler import StepProfiler
@@ -69,7 +72,9 @@ class Trainer:
         decay = recipe.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
         self.profiler = StepProfiler(engine, recipe.losses.heads)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint)
+        lora, started_from = recipe.model.lora, recipe.model.checkpoint
+        base = None if lora is None or started_from is None else find_base(started_from)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint, base)
         self.saver = CheckpointSaver(
             self.checkpoints.folder,
             recipe.checkpoint,
@@ -77,6 +82,7 @@ class Trainer:
             self.average,
             dump_yaml(recipe),
             self.card.describe,
+            None if lora is None or base is None else (lora, base),
         )
 
     def fit(self) -> str:
@@ -223,9 +229,15 @@ class Trainer:
         self.guard.check(step, values)
 
     def _export_final(self) -> None:
-        """Leave the trained weights as output_dir/model."""
+        """Leave the trained weights as output_dir/model; adapters beside it, and merged into their base there."""
         with raise_on_all_ranks():
             if self.engine.process.is_main:
-                last = self.checkpoints.folder / f"step_{self.recipe.optim.num_steps:08d}"
-                for source in sorted(last.glob("model*")):
-                    replace_folder(source, self.folder / source.name)
+                num_steps, size = self.recipe.optim.num_steps, self.recipe.checkpoint.max_shard_size
+                last = self.checkpoints.folder / f"step_{num_steps:08d}"
+                for source in sorted([*last.glob("model*"), *last.glob(f"{ADAPTERS}*")]):
+                    target = self.folder / source.name
+                    replace_folder(source, target)
+                    if self.checkpoints.base is not None:
+                        merged = self.folder / source.name.replace(ADAPTERS, "model")
+                        make_folder(merged, partial(merge_adapters, target, max_shard_size=size))
+                        self.card.describe(merged, num_steps)
