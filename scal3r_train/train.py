@@ -55,9 +55,13 @@ def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = 
 
     Raises:
         UserError: the checkpoint does not hold exactly the model's weights, lacks the part that is to be trained, or
-            the attention cannot be used here.
+            the attention cannot be used here; adapters without a checkpoint or without peft.
     """
     if weights is None:
+        if settings.lora is not None:
+            raise UserError(
+                "model.lora adapts a trained backbone: give model.checkpoint instead of model.network"
+            )
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
     else:

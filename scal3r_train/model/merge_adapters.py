@@ -63,7 +63,7 @@ def merge_adapters(folder: Path, output: Path, base: Path | None = None, max_sha
     state: dict[str, Tensor] = {}
     for path in weight_files(base):
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  it is no mapping
+            for name in file.keys():
                 state[name] = _merged(name, file.get_tensor(name), trained, factor)
     if trained:
         raise UserError(
@@ -121,7 +121,7 @@ def _read_trained(folder: Path) -> tuple[dict[str, Tensor], str]:
     path = folder / WEIGHTS_NAME
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key.removeprefix(PEFT_PREFIX): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key.removeprefix(PEFT_PREFIX): file.get_tensor(key) for key in file.keys()}
             return tensors, (file.metadata() or {}).get(BASE_SHA256, "")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read: {error}; copy the folder again") from None

@@ -81,10 +81,9 @@ class TrainedModelSettings(StrictModel):
             raise ValueError(
                 f"frozen_dtype {self.frozen_dtype} has nothing to act on: train all freezes nothing"
             )
-        if self.lora is not None and (self.train == "all" or self.checkpoint is None):
+        if self.lora is not None and self.train == "all":
             raise ValueError(
-                "lora adapts a frozen checkpoint: give model.checkpoint, and model.train memories or "
-                "memories_and_heads"
+                "lora adapts a frozen backbone: set model.train to memories or memories_and_heads"
             )
         return self
 

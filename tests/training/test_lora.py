@@ -18,6 +18,7 @@ from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.load_model import load_model
 from scal3r_train.model.lora import LoraSettings, add_adapters, base_name, is_adapter
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.train import build_model
 from scal3r_train.training.recipe import TrainedModelSettings
 from tests.training import tiny
 from tests.training.test_resume import assert_equal_states, newest
@@ -266,12 +267,12 @@ def test_damaged_adapters_are_refused(run: Path, base: Path, tmp_path: Path) -> 
         merge_adapters(adapters, tmp_path / "out", base)
 
 
-@pytest.mark.parametrize(
-    "model", [{"checkpoint": "x", "lora": {}}, {"network": tiny.NETWORK, "train": "memories", "lora": {}}]
-)
-def test_lora_needs_a_frozen_checkpoint(model: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="lora adapts a frozen checkpoint: give model.checkpoint"):
-        validate_mapping(TrainedModelSettings, model, "test")
+def test_lora_needs_a_frozen_checkpoint() -> None:
+    with pytest.raises(UserError, match="lora adapts a frozen backbone: set model.train to memories or"):
+        validate_mapping(TrainedModelSettings, {"checkpoint": "x", "lora": {}}, "test")
+    settings = {"network": tiny.NETWORK, "train": "memories", "lora": {}}  # may be planned
+    with pytest.raises(UserError, match="give model.checkpoint instead of model.network"):
+        build_model(validate_mapping(TrainedModelSettings, settings, "test"))
 
 
 def test_without_peft_one_line_says_what_to_install(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

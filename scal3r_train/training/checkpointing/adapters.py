@@ -46,8 +46,9 @@ def refuse_other_base(base: Base | None, manifest: Mapping[str, Any], path: Path
         )
     if base is not None and saved is not None and saved["sha256"] != base.sha256:
         raise UserError(
-            f"checkpoint {path} holds adapters of {saved['checkpoint']} with SHA-256 {saved['sha256'][:12]}..., and "
-            f"model.checkpoint {base.checkpoint} has {base.sha256[:12]}...; name the same weights, or another output_dir"
+            f"checkpoint {path} holds adapters of {saved['checkpoint']} with SHA-256 {saved['sha256'][:12]}..., "
+            f"and model.checkpoint {base.checkpoint} has {base.sha256[:12]}...; name the same weights, or another "
+            "output_dir"
         )
 
 

@@ -92,10 +92,11 @@ def _summary(facts: CardFacts) -> str:
     origin = (
         f"It went on from `{facts.started_from}`" if facts.started_from else "It was trained from scratch"
     )
+    what = "Adapters (LoRA) and memories of a" if facts.is_adapters else "A"
     return f"""# {_cell(facts.name)}
 
-{"Adapters (LoRA) and memories of a" if facts.is_adapters else "A"} [Scal3R](https://arxiv.org/abs/2604.08542) model of {facts.num_parameters / 1e6:.2f} M parameters: chunks of a long
-video in, cameras and dense geometry of every chunk out. {origin}.
+{what} [Scal3R](https://arxiv.org/abs/2604.08542) model of {facts.num_parameters / 1e6:.2f} M parameters: chunks of a
+long video in, cameras and dense geometry of every chunk out. {origin}.
 """
 
 
