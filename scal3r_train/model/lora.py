@@ -73,16 +73,11 @@ def add_adapters(model: Scal3RModel, settings: LoraSettings) -> None:
     from peft.tuners.lora import LoraLayer  # noqa: PLC0415
 
     inject_adapter_in_model(config, model)
+    model.adapter_rank = settings.rank
     for module in model.modules():
         if isinstance(module, LoraLayer):
             # Autocast rounds what a product reads; a copy of the tokens in float32 before it would only take memory.
             module.cast_input_dtype_enabled = False
-
-
-def adapter_rank(model: Scal3RModel) -> int:
-    """Return the rank of the model's adapters, 0 without any."""
-    configs: dict[str, Any] = getattr(model, "peft_config", {})
-    return int(configs["default"].r) if configs else 0
 
 
 def is_adapter(name: str) -> bool:

@@ -1,60 +1,25 @@
-"""A run that trains adapters saves what it trains and names the base: the checkpoint that everything else is from."""
+"""A run that trains adapters saves what it trains and names its base: everything else is from there."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
-from scal3r_train.config import UserError
 from scal3r_train.model.load_model import checkpoint_sha256
 from scal3r_train.model.lora import LoraSettings, peft_config
 from scal3r_train.model.merge_adapters import AUTO_MAPPING, BASE_SHA256, WEIGHTS_NAME, stored_name
 from scal3r_train.parallel.collectives import from_main
+from scal3r_train.training.checkpointing.adapter_base import Base
 from scal3r_train.training.checkpointing.checkpoint_files import WEIGHT, StateReader
-
-
-@dataclass(frozen=True)
-class Base:
-    """The checkpoint that adapters belong to.
-
-    Attributes:
-        checkpoint: as the recipe names it.
-        sha256: of its configuration and weights.
-    """
-
-    checkpoint: str
-    sha256: str
 
 
 def find_base(checkpoint: str) -> Base:
     """Return the base of a run: the main process reads its files through once. All ranks call this."""
     return Base(checkpoint, from_main(lambda: checkpoint_sha256(Path(checkpoint))))
-
-
-def refuse_other_base(base: Base | None, manifest: Mapping[str, Any], path: Path) -> None:
-    """Raise UserError unless a checkpoint is of the run's own base, or neither has one."""
-    saved = manifest.get("base")
-    if (saved is None) != (base is None):
-        holds, lacks = ("adapters", "no") if base is None else ("a whole model", "a")
-        raise UserError(
-            f"checkpoint {path} holds {holds} and the recipe has {lacks} model.lora section; name another output_dir"
-        )
-    if base is not None and saved is not None and saved["sha256"] != base.sha256:
-        raise UserError(
-            f"checkpoint {path} holds adapters of {saved['checkpoint']} with SHA-256 {saved['sha256'][:12]}..., "
-            f"and model.checkpoint {base.checkpoint} has {base.sha256[:12]}...; name the same weights, or another "
-            "output_dir"
-        )
-
-
-def manifest_entry(base: Base | None) -> dict[str, str] | None:
-    """Return what a manifest says of the base."""
-    return None if base is None else asdict(base)
 
 
 def export_adapters(

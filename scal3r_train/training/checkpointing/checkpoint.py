@@ -22,7 +22,7 @@ from pydantic import Field
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
-from scal3r_train.training.checkpointing.adapters import Base, refuse_other_base
+from scal3r_train.training.checkpointing.adapter_base import Base, refuse_other_base
 from scal3r_train.training.checkpointing.checkpoint_files import (
     Say,
     StateReader,

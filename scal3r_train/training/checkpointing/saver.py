@@ -29,7 +29,8 @@ from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.model.lora import LoraSettings
 from scal3r_train.parallel.collectives import gather_to_main, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
-from scal3r_train.training.checkpointing.adapters import Base, export_adapters, manifest_entry
+from scal3r_train.training.checkpointing.adapter_base import Base, manifest_entry
+from scal3r_train.training.checkpointing.adapters import export_adapters
 from scal3r_train.training.checkpointing.checkpoint import (
     FORMAT_VERSION,
     MANIFEST,

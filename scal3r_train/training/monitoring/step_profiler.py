@@ -22,7 +22,6 @@ import torch
 
 from scal3r_train.data.sampling.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
-from scal3r_train.model.lora import adapter_rank
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
 from scal3r_train.parallel.collectives import maximum_over_world
 from scal3r_train.parallel.engine import Engine
@@ -176,7 +175,7 @@ class StepProfiler:
             self._config,
             [name for name, value in parameters if value.requires_grad],
             heads,
-            adapter_rank(engine.bare_model),
+            engine.bare_model.adapter_rank,
         )
 
     @contextmanager

@@ -7,7 +7,7 @@ from scal3r_train.data.sampling.curriculum import Resolution
 from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, StepShape, Window
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.convert_checkpoint import build_on_meta
-from scal3r_train.model.lora import LoraSettings, adapter_rank, add_adapters, is_adapter
+from scal3r_train.model.lora import LoraSettings, add_adapters, is_adapter
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.training.monitoring.flop_count import (
     StepFlops,
@@ -94,7 +94,7 @@ def test_closed_form_of_adapters_is_what_torch_counts(part: str) -> None:
         add_adapters(model, lora)
     trained = [name for name, _ in model.named_parameters() if is_adapter(name) or part in name]
     work = Work(shape[1], shape[2], shape[4] // 14, shape[5] // 14)
-    count = shape[0] * ProductFlops(config, trained, adapter_rank=adapter_rank(model)).count(work)
+    count = shape[0] * ProductFlops(config, trained, adapter_rank=model.adapter_rank).count(work)
     assert count == counted_flops(config, shape, trained, lora)
     assert count < shape[0] * ProductFlops(config, trainable(config)).count(work)
 
