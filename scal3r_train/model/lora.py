@@ -4,8 +4,7 @@ Only A [rank, in] and B [out, rank] are trained, beside the memories. B is zero 
 starts as its base. peft puts its layers in the place of ours: their weights are called `NAME.base_layer.weight`,
 `NAME.lora_A.default.weight` and `NAME.lora_B.default.weight` from then on; the model stays the class it was.
 
-Hu et al., LoRA, ICLR 2022. No dropout: nothing in the network draws random numbers, so that recomputed activations,
-resumed runs and runs on other numbers of processes are the same.
+Hu et al., LoRA, ICLR 2022.
 """
 
 from __future__ import annotations
@@ -31,6 +30,12 @@ class LoraSettings(StrictModel):
     rank: int = Field(default=16, ge=1, description="rows of A and columns of B of every adapted layer")
     alpha: float = Field(
         default=32.0, gt=0, description="an adapter's output is multiplied by alpha / rank, without unit"
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the values that an adapter reads which are zeroed at random in training, 0 to 1",
     )
     targets: tuple[AdaptedLayers, ...] = Field(
         default=("attention", "mlp"),
@@ -59,7 +64,12 @@ def peft_config(settings: LoraSettings) -> Any:
         from peft import LoraConfig  # noqa: PLC0415  an extra
     except ImportError as error:
         raise UserError(f"model.lora needs peft: pip install 'scal3r_train[lora]' ({error})") from None
-    return LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=settings.pattern)
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.pattern,
+    )
 
 
 def add_adapters(model: Scal3RModel, settings: LoraSettings) -> None:
@@ -74,6 +84,7 @@ def add_adapters(model: Scal3RModel, settings: LoraSettings) -> None:
 
     inject_adapter_in_model(config, model)
     model.adapter_rank = settings.rank
+    model.aggregator.draws_random_numbers = settings.dropout > 0
     for module in model.modules():
         if isinstance(module, LoraLayer):
             # Autocast rounds what a product reads; a copy of the tokens in float32 before it would only take memory.

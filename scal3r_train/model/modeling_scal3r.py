@@ -147,7 +147,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
         and memory part, "segments" keeps the tokens between two memories and what the heads tap. The dense heads
         recompute their passes in both.
         """
-        self._set_gradient_checkpointing(enable=mode != "none", gradient_checkpointing_func=recompute)
+        again = partial(recompute, draws=self.aggregator.draws_random_numbers)
+        self._set_gradient_checkpointing(enable=mode != "none", gradient_checkpointing_func=again)
         if mode == "segments":
             self.aggregator.recomputes_segments = True
             for module in self.aggregator.modules():

@@ -8,6 +8,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from scal3r_train.config import UserError, dump_yaml, write_text_atomically
 from scal3r_train.data.dataset import PlannedData, plan_data, step_loader
 from scal3r_train.data.io.reading_process import deaths_named
@@ -141,6 +144,7 @@ class Trainer:
         step, profiler = progress.step + 1, self.profiler
         rates = {f"lr/{name}": rate for name, rate in self.engine.learning_rates.items()}
         is_logged = telemetry.is_due(step)
+        self._seed_dropout(step)
         with profiler.step(is_logged=is_logged):
             with profiler.phase("data"):
                 readable = self.faults.replace_unreadable(step, next(micro_steps), telemetry.say)
@@ -161,6 +165,13 @@ class Trainer:
                     f"(optim.max_skipped_steps); last: {culprits}"
                 )
         return progress
+
+    def _seed_dropout(self, step: int) -> None:
+        """Let what adapters drop depend on the step and the rank alone: a resumed run drops the same."""
+        lora = self.recipe.model.lora
+        if lora is not None and lora.dropout > 0:
+            generator = np.random.default_rng([self.recipe.seed, step, self.engine.process.rank])
+            torch.manual_seed(int(generator.integers(2**63)))
 
     def _open_telemetry(self, first_step: int) -> Telemetry:
         recipe = self.recipe

@@ -202,6 +202,25 @@ def test_a_killed_run_resumes_bit_for_bit(run: Path, base: Path, towns: Path, tm
     assert_equal_states(tiny.weights(tmp_path), tiny.weights(run))
 
 
+def test_dropout_resumes_bit_for_bit_and_drops_the_same_when_recomputed(
+    run: Path, base: Path, towns: Path, tmp_path: Path
+) -> None:
+    dropping = changes_for(base) | {"model.lora.dropout": 0.5, "optim.num_steps": 4, "checkpoint.every": 1}
+    whole, resumed = tmp_path / "whole", tiny.recipe(towns, tmp_path / "resumed", dropping)
+    tiny.train(tiny.recipe(towns, whole, dropping | {"data.num_workers": 1, "checkpoint.keep_last": 4}))
+    with tiny.killed_after(2):
+        tiny.train(resumed)
+    tiny.train(resumed)
+    assert tiny.metrics(tmp_path / "resumed") == tiny.metrics(whole)
+    assert_equal_states(tiny.weights(tmp_path / "resumed"), tiny.weights(whole))
+    assert tiny.steps(whole)[0]["grad_norm"] != tiny.steps(run)[0]["grad_norm"]
+    for mode in ("blocks", "segments"):
+        changes = dropping | {"model.activation_checkpointing": mode, "optim.num_steps": 1}
+        tiny.train(tiny.recipe(towns, tmp_path / mode, changes))
+        first = tiny.saved_state(whole / "checkpoints" / "step_00000001")
+        assert_equal_states(tiny.saved_state(newest(tmp_path / mode)), first)
+
+
 def test_a_run_does_not_go_on_with_another_base(
     run: Path, base: Path, towns: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
