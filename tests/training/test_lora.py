@@ -19,6 +19,7 @@ from scal3r_train.model.load_model import load_model
 from scal3r_train.model.lora import LoraSettings, add_adapters, base_name, is_adapter
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.train import build_model
+from scal3r_train.training.checkpointing import checkpoint
 from scal3r_train.training.recipe import TrainedModelSettings
 from tests.training import tiny
 from tests.training.test_resume import assert_equal_states, newest
@@ -210,7 +211,8 @@ def test_dropout_resumes_bit_for_bit_and_drops_the_same_when_recomputed(
     tiny.train(tiny.recipe(towns, whole, dropping | {"data.num_workers": 1, "checkpoint.keep_last": 4}))
     with tiny.killed_after(2):
         tiny.train(resumed)
-    tiny.train(resumed)
+    with tiny.replaced("restore_random_state", lambda _: None, checkpoint):  # as on another number of ranks
+        tiny.train(resumed)
     assert tiny.metrics(tmp_path / "resumed") == tiny.metrics(whole)
     assert_equal_states(tiny.weights(tmp_path / "resumed"), tiny.weights(whole))
     assert tiny.steps(whole)[0]["grad_norm"] != tiny.steps(run)[0]["grad_norm"]
