@@ -28,8 +28,8 @@ class LoraSettings(StrictModel):
     """The section `model.lora` of a training recipe: how the frozen backbone is adapted."""
 
     rank: int = Field(default=16, ge=1, description="rows of A and columns of B of every adapted layer")
-    alpha: float = Field(
-        default=32.0, gt=0, description="an adapter's output is multiplied by alpha / rank, without unit"
+    alpha: int = Field(
+        default=32, ge=1, description="an adapter's output is multiplied by alpha / rank, without unit"
     )
     dropout: float = Field(
         default=0.0,

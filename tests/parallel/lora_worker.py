@@ -23,7 +23,7 @@ SLOW: list[Run] = [
 
 def lora_changes(base: Path, run: Run) -> dict[str, Any]:
     """How the recipe of a run that trains adapters differs from the tiny one."""
-    model = {"checkpoint": str(base), "train": "memories", "lora": {"rank": 4, "alpha": 8.0}}
+    model = {"checkpoint": str(base), "train": "memories", "lora": {"rank": 4, "alpha": 8}}
     if run[1] == "bf16":
         model["frozen_dtype"] = "bf16"
     return {"model": model} | changes_for(run) | {"optim.memory_lr": 1e-3, "optim.backbone_lr": 1e-3}

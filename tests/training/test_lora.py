@@ -42,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def changes_for(base: Path, **more: Any) -> dict[str, Any]:
     """How a run that trains adapters differs from the tiny one."""
-    model = {"checkpoint": str(base), "train": "memories", "lora": {"rank": 4, "alpha": 8.0}}
+    model = {"checkpoint": str(base), "train": "memories", "lora": {"rank": 4, "alpha": 8}}
     return {"model": model, "optim.warmup_steps": 0, "optim.ema_decay": 0.9, "validation.every": 0} | more
 
 
@@ -134,14 +134,14 @@ def test_a_checkpoint_holds_adapters_and_memories_alone(run: Path, base: Path) -
             assert torch.equal(stored[key].flatten(), state[f"{kind}/{name}"])
     assert all(float(state[f"weight/{name}"].abs().sum()) > 0 for name in kept if ".lora_B." in name)
     config = json.loads((run / "adapters" / "adapter_config.json").read_text())
-    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (4, 8.0, str(base))
+    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (4, 8, str(base))
     assert (run / "adapters" / "README.md").is_file() and (run / "model_ema" / "README.md").is_file()
 
 
 def unmerged(run: Path, base: Path) -> Scal3RModel:
     """The trained model with its adapters beside the base's matrices."""
     model = load_model(base, torch.device("cpu"))
-    add_adapters(model, LoraSettings(rank=4, alpha=8.0))
+    add_adapters(model, LoraSettings(rank=4, alpha=8))
     state = tiny.saved_state(newest(run))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -208,7 +208,7 @@ def test_dropout_resumes_bit_for_bit_and_drops_the_same_when_recomputed(
 ) -> None:
     dropping = changes_for(base) | {"model.lora.dropout": 0.5, "optim.num_steps": 4, "checkpoint.every": 1}
     whole, resumed = tmp_path / "whole", tiny.recipe(towns, tmp_path / "resumed", dropping)
-    tiny.train(tiny.recipe(towns, whole, dropping | {"data.num_workers": 1, "checkpoint.keep_last": 4}))
+    tiny.train(tiny.recipe(towns, whole, dropping | {"checkpoint.keep_last": 4}))
     with tiny.killed_after(2):
         tiny.train(resumed)
     with tiny.replaced("restore_random_state", lambda _: None, checkpoint):  # as on another number of ranks
