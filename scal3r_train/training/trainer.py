@@ -240,15 +240,22 @@ class Trainer:
         self.guard.check(step, values)
 
     def _export_final(self) -> None:
-        """Leave the trained weights as output_dir/model; adapters beside it, and merged into their base there."""
+        """Leave the trained weights as output_dir/model."""
         with raise_on_all_ranks():
             if self.engine.process.is_main:
-                num_steps, size = self.recipe.optim.num_steps, self.recipe.checkpoint.max_shard_size
+                num_steps = self.recipe.optim.num_steps
                 last = self.checkpoints.folder / f"step_{num_steps:08d}"
                 for source in sorted([*last.glob("model*"), *last.glob(f"{ADAPTERS}*")]):
-                    target = self.folder / source.name
-                    replace_folder(source, target)
-                    if self.checkpoints.base is not None:
-                        merged = self.folder / source.name.replace(ADAPTERS, "model")
-                        make_folder(merged, partial(merge_adapters, target, max_shard_size=size))
-                        self.card.describe(merged, num_steps)
+                    self._leave(source, source.name.replace(ADAPTERS, "model"), num_steps)
+
+    def _leave(self, source: Path, name: str, step: int) -> None:
+        """Leave a checkpoint's weights as output_dir/name; adapters beside it, and merged into their base there."""
+        target = self.folder / name
+        if self.checkpoints.base is None:
+            replace_folder(source, target)
+            return
+        adapters = self.folder / name.replace("model", ADAPTERS)
+        replace_folder(source, adapters)
+        size = self.recipe.checkpoint.max_shard_size
+        make_folder(target, partial(merge_adapters, adapters, max_shard_size=size))
+        self.card.describe(target, step)
