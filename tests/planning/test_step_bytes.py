@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks.measured_step import Measured, measured_step
-from benchmarks.record_plan import LORA_STEPS, lora_costs
+from benchmarks.record_plan import LORA_STEPS, lora_costs, lora_variants
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.lora import LoraSettings, add_adapters
@@ -201,18 +201,17 @@ def test_what_fits_small_devices_with_adapters_is_what_is_recorded() -> None:
     """The recipe's own step on 24 GB, the one that its header gives for 12 GB, and nothing on 8 GB."""
     pytest.importorskip("peft")
     plan, choice = lora_costs()
-    of_recipe, of_header = (f"{height} x {width}, {chunks} chunks" for height, width, chunks in LORA_STEPS)
-    fitting = RECORDED["lora_frames"]
+    of_recipe, of_header = (RECORDED["lora_frames"]["all blocks"][step.name] for step in LORA_STEPS)
     (stage,) = run_stages(load_training_recipe("finetune/lora_24gb"))
-    assert stage.largest == StepSize(1, 4, fitting[of_recipe]["24"] // 4, 294, 518)
+    assert stage.largest == StepSize(1, 4, of_recipe["24"] // 4, 294, 518)
     assert plan.peak(choice, stage.largest) <= budget_of(24)
-    size = StepSize(1, 2, fitting[of_header]["12"] // 2, 168, 518)
+    size = StepSize(1, 2, of_header["12"] // 2, 168, 518)
     assert (
         plan.peak(choice, size)
         <= budget_of(12)
         < plan.peak(choice, replace(size, num_frames=size.num_frames + 1))
     )
-    assert fitting[of_recipe]["8"] == fitting[of_header]["8"] == 0
+    assert of_recipe["8"] == of_header["8"] == 0
     assert plan.peak(choice, replace(size, num_frames=1)) > budget_of(8)
     parameters = plan.model_size(choice, size)
     # In each of 72 blocks A and B of qkv, proj, fc1 and fc2; in each of 4 memories w0 to w2, qkv, proj, lrs and norms.
@@ -220,6 +219,23 @@ def test_what_fits_small_devices_with_adapters_is_what_is_recorded() -> None:
     memories = 4 * (3 * 1024 * 4096 + 2 * (1024 * 3072 + 3072) + (3 * 1024 + 3) + 3 * 1024)
     assert parameters.trained == adapters + memories
     assert parameters.total == adapters + 1_266_142_756  # docs/numerics.md#released-checkpoints
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", RECORDED["lora_frames"])
+def test_all_of_what_fits_small_devices_is_recorded(variant: str) -> None:
+    pytest.importorskip("peft")
+    plan, of_recipe = lora_costs()
+    choice = lora_variants(of_recipe)[variant]
+    for step in LORA_STEPS:
+        for device_gb, frames in RECORDED["lora_frames"][variant][step.name].items():
+            budget, most = budget_of(int(device_gb)), frames // step.num_chunks
+            peaks = [
+                plan.peak(choice, StepSize(1, step.num_chunks, number, step.height, step.width))
+                for number in (most, most + 1)
+                if number > 0
+            ]
+            assert [peak <= budget for peak in peaks] == [True, False][-len(peaks) :], (step, device_gb)
 
 
 def test_cheapest_change() -> None:
