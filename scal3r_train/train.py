@@ -13,9 +13,11 @@ from pathlib import Path
 from accelerate.utils import set_seed
 
 from scal3r_train.config import UserError, run_command
+from scal3r_train.model.adapted_weights import AdaptedWeights
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import use_kernels
 from scal3r_train.model.load_model import load_config
+from scal3r_train.model.lora import add_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.stored_weights import StoredWeights
 from scal3r_train.parallel.build_engine import build_engine
@@ -44,20 +46,28 @@ def stored_weights(settings: TrainedModelSettings) -> StoredWeights | None:
     Raises:
         UserError: the checkpoint cannot be read.
     """
-    return None if settings.checkpoint is None else StoredWeights(Path(settings.checkpoint))
+    if settings.checkpoint is None:
+        return None
+    if settings.lora is not None:
+        return AdaptedWeights(Path(settings.checkpoint), settings.lora)
+    return StoredWeights(Path(settings.checkpoint))
 
 
 def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = None) -> Scal3RModel:
-    """Return the model a recipe asks for, partly frozen.
+    """Return the model a recipe asks for, partly frozen, with its adapters.
 
     Without `weights` it is initialised from the current random state. With them it has no storage: each process will
     read what it is to hold.
 
     Raises:
         UserError: the checkpoint does not hold exactly the model's weights, lacks the part that is to be trained, or
-            the attention cannot be used here.
+            the attention cannot be used here; adapters without a checkpoint or without peft.
     """
     if weights is None:
+        if settings.lora is not None:
+            raise UserError(
+                "model.lora adapts a trained backbone: give model.checkpoint instead of model.network"
+            )
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
     else:
@@ -65,6 +75,9 @@ def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = 
         with without_storage():
             model = Scal3RModel(config)
         weights.require_fit(model)
+        if settings.lora is not None:
+            with without_storage():
+                add_adapters(model, settings.lora)
     choose_trained(model, settings.train, settings.frozen_dtype)
     model.set_activation_checkpointing(settings.activation_checkpointing)
     model.chunks_per_pass = settings.chunks_per_pass

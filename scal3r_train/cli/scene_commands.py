@@ -130,11 +130,20 @@ def add_model_commands(commands: "Commands") -> None:
         commands,
         "convert",
         _convert,
-        "Turn an official Scal3R or VGGT checkpoint into a folder for from_pretrained.",
+        "Turn an official Scal3R or VGGT checkpoint, or adapters and their base, into a folder for from_pretrained.",
         "scal3r convert scal3r.pt checkpoints/scal3r",
     )
     convert.add_argument(
-        "source", metavar="SRC", type=Path, help="checkpoint: .safetensors, or .pt of tensors only"
+        "source",
+        metavar="SRC",
+        type=Path,
+        help="checkpoint: .safetensors, .pt of tensors only, or adapters/ of a run",
+    )
+    convert.add_argument(
+        "--base",
+        metavar="FOLDER",
+        type=Path,
+        help="base of adapters, where it has moved since they were trained",
     )
     convert.add_argument("output", metavar="OUT", type=Path, help="folder to write")
 
@@ -151,8 +160,13 @@ def _reconstruct(arguments: argparse.Namespace) -> int | None:
 
 
 def _convert(arguments: argparse.Namespace) -> int | None:
-    from scal3r_train.model import convert_checkpoint
+    from scal3r_train.config import UserError
+    from scal3r_train.model import convert_checkpoint, merge_adapters
 
+    if merge_adapters.is_adapter_folder(arguments.source):
+        return merge_adapters.main(arguments.source, arguments.output, arguments.base)
+    if arguments.base is not None:
+        raise UserError(f"--base goes with a folder of adapters, and {arguments.source} is none")
     return convert_checkpoint.main(arguments.source, arguments.output)
 
 

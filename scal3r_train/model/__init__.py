@@ -14,6 +14,10 @@ precision.py                 which products run in bfloat16, TF32 or float32
 patch_encoder.py             from images to patch tokens
 camera_head.py, dpt_head.py  from tokens to cameras, depth and points
 activation_checkpointing.py  what backward computes again
+lora.py                      low-rank adapters on frozen blocks, and their parameters' names
+stored_weights.py            a saved folder's weights, read interval by interval
+adapted_weights.py           the first values of a model with adapters
+merge_adapters.py            trained adapters and their base to a plain model
 load_model.py                a saved folder to a model ready to use
 convert_checkpoint.py        the authors' weights to ours and back
 scal3r_auto.py               copied into saved folders, for the Auto classes

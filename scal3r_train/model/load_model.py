@@ -22,6 +22,7 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.shipped import find_checkpoint
 
 CONFIG_NAME = "config.json"
+ADAPTER_CONFIG_NAME = "adapter_config.json"
 SHARD_INDEX_NAME = "model.safetensors.index.json"
 
 
@@ -49,9 +50,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def folder_sha256(folder: Path) -> str:
-    """Return one hash over a checkpoint's configuration and weights; the same model in other shards has another."""
-    index = folder / SHARD_INDEX_NAME
-    return files_sha256([folder / CONFIG_NAME, *([index] if index.is_file() else []), *weight_files(folder)])
+    """Return one hash over a checkpoint's configuration and weights; the same model in other shards has another.
+
+    A folder of adapters has a configuration of its own.
+    """
+    index, adapters = folder / SHARD_INDEX_NAME, folder / ADAPTER_CONFIG_NAME
+    config = adapters if adapters.is_file() else folder / CONFIG_NAME
+    return files_sha256([config, *([index] if index.is_file() else []), *weight_files(folder)])
 
 
 MemoryUse = Literal["sequence", "chunk", "off"]
@@ -178,6 +183,11 @@ def checkpoint_folder(checkpoint: Path | None) -> Path:
         raise UserError(f"checkpoint {checkpoint} is a file; turn it into a folder with `scal3r convert`")
     if not checkpoint.is_dir():
         raise UserError(f"checkpoint folder {checkpoint} does not exist; check model.checkpoint")
+    if (checkpoint / ADAPTER_CONFIG_NAME).is_file():
+        raise UserError(
+            f"checkpoint folder {checkpoint} holds adapters alone; merge them with "
+            f"`scal3r convert {checkpoint} OUT`"
+        )
     if not (checkpoint / CONFIG_NAME).is_file():
         raise UserError(f"checkpoint folder {checkpoint} has no {CONFIG_NAME}; give a save_pretrained folder")
     weight_files(checkpoint)

@@ -128,10 +128,11 @@ class Scal3RModel(Scal3RPreTrainedModel):
     """VGGT-style backbone with Global Context Memory, and its heads.
 
     `chunks_per_pass` bounds how many chunks of a sequence pass the network together, which bounds what is alive at
-    once; results differ by rounding only. None: all that are equal.
+    once; results differ by rounding only. None: all that are equal. `adapter_rank` is that of its adapters (lora.py).
     """
 
     chunks_per_pass: int | None = None
+    adapter_rank = 0
 
     def __init__(self, config: Scal3RConfig) -> None:
         """Build the network of `config`; memories keep to this process until `parallel` connects them."""
@@ -161,7 +162,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
         and memory part, "segments" keeps the tokens between two memories and what the heads tap. The dense heads
         recompute their passes in both.
         """
-        self._set_gradient_checkpointing(enable=mode != "none", gradient_checkpointing_func=recompute)
+        again = partial(recompute, draws=self.aggregator.draws_random_numbers)
+        self._set_gradient_checkpointing(enable=mode != "none", gradient_checkpointing_func=again)
         if mode == "segments":
             self.aggregator.recomputes_segments = True
             for module in self.aggregator.modules():

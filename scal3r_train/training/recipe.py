@@ -20,6 +20,7 @@ from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import AttentionName
+from scal3r_train.model.lora import LoraSettings
 from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.training.checkpointing.checkpoint import CheckpointSettings
 from scal3r_train.training.freezing import FrozenDtype, TrainedParts
@@ -80,6 +81,10 @@ class TrainedModelSettings(StrictModel):
         default="fp32", description="how the matrices of a frozen encoder and frozen blocks are stored"
     )
 
+    lora: LoraSettings | None = Field(
+        default=None, description="low-rank adapters on the frozen backbone; null: none"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> TrainedModelSettings:
         if (self.checkpoint is None) == (self.network is None):
@@ -91,6 +96,10 @@ class TrainedModelSettings(StrictModel):
         if self.train == "all" and self.frozen_dtype != "fp32":
             raise ValueError(
                 f"frozen_dtype {self.frozen_dtype} has nothing to act on: train all freezes nothing"
+            )
+        if self.lora is not None and self.train == "all":
+            raise ValueError(
+                "lora adapts a frozen backbone: set model.train to memories or memories_and_heads"
             )
         return self
 

@@ -7,23 +7,29 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from scal3r_train.config import UserError, dump_yaml, write_text_atomically
 from scal3r_train.data.dataset import PlannedData, plan_data, step_loader
 from scal3r_train.data.io.reading_process import deaths_named
 from scal3r_train.data.sampling.sources import DataSettings, available_data, check_mixture, skipped_message
+from scal3r_train.model.merge_adapters import merge_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.weights import Weights
 from scal3r_train.training.best_so_far import BestSoFar, EarlyStopping
+from scal3r_train.training.checkpointing.adapters import find_base
 from scal3r_train.training.checkpointing.checkpoint import Checkpoints
 from scal3r_train.training.checkpointing.ema import MovingAverage
-from scal3r_train.training.checkpointing.export import replace_folder
+from scal3r_train.training.checkpointing.export import make_folder, replace_folder
 from scal3r_train.training.checkpointing.model_card import CardWriter
-from scal3r_train.training.checkpointing.saver import CheckpointSaver
+from scal3r_train.training.checkpointing.saver import ADAPTERS, CheckpointSaver
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.freezing import freeze_untrained_heads
 from scal3r_train.training.monitoring.pictures import WindowPictures
@@ -90,7 +96,9 @@ class Trainer:
         self.trace = StepTrace(
             recipe.telemetry.profile, self.folder, engine.process.rank, engine.process.device
         )
-        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, recipe.checkpoint)
+        lora, started_from = recipe.model.lora, recipe.model.checkpoint
+        base = None if lora is None or started_from is None else find_base(started_from)
+        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, recipe.checkpoint, base)
         self.saver = CheckpointSaver(
             self.checkpoints.folder,
             recipe.checkpoint,
@@ -98,6 +106,7 @@ class Trainer:
             self.average,
             dump_yaml(recipe),
             self.card.describe,
+            None if lora is None or base is None else (lora, base),
         )
 
     def start_rows(self) -> Rows:
@@ -188,6 +197,7 @@ class Trainer:
         step, profiler = progress.step + 1, self.profiler
         rates = {f"lr/{name}": rate for name, rate in self.engine.learning_rates.items()}
         is_logged = telemetry.is_due(step)
+        self._seed_dropout(step)
         with self.trace.step(step), profiler.step(is_logged=is_logged):
             with profiler.phase("data"):
                 readable = self.faults.replace_unreadable(step, next(micro_steps), telemetry.say)
@@ -208,6 +218,13 @@ class Trainer:
                     f"(optim.max_skipped_steps); last: {culprits}"
                 )
         return progress
+
+    def _seed_dropout(self, step: int) -> None:
+        """Let what adapters drop depend on the step and the rank alone: a resumed run drops the same."""
+        lora = self.recipe.model.lora
+        if lora is not None and lora.dropout > 0:
+            generator = np.random.default_rng([self.recipe.seed, step, self.engine.process.rank])
+            torch.manual_seed(int(generator.integers(2**63)))
 
     def _open_telemetry(self, first_step: int) -> Telemetry:
         recipe = self.recipe
@@ -304,9 +321,26 @@ class Trainer:
         """Leave the weights of the last step as output_dir/model, those of the best checkpoint as model_best."""
         with raise_on_all_ranks():
             if self.engine.process.is_main:
-                for source in sorted(self.checkpoints.of_step(step).glob("model*")):
-                    replace_folder(source, self.folder / source.name)
+                self._leave_weights(self.checkpoints.of_step(step), step)
                 if self.recipe.checkpoint.best is not None and self.best.step is not None:
-                    best = self.checkpoints.of_step(self.best.step) / "model"
+                    best = self.checkpoints.of_step(self.best.step)
                     if best.is_dir():
-                        replace_folder(best, self.folder / "model_best")
+                        self._leave_weights(best, self.best.step, "_best")
+
+    def _leave_weights(self, checkpoint: Path, step: int, suffix: str = "") -> None:
+        """Leave the weights of a checkpoint in output_dir: all of them, or as the best ones those that count."""
+        names = ("model", ADAPTERS) if suffix else ("model*", f"{ADAPTERS}*")
+        for source in sorted(path for name in names for path in checkpoint.glob(name)):
+            self._leave(source, source.name.replace(ADAPTERS, "model") + suffix, step)
+
+    def _leave(self, source: Path, name: str, step: int) -> None:
+        """Leave a checkpoint's weights as output_dir/name; adapters beside it, and merged into their base there."""
+        target = self.folder / name
+        if self.checkpoints.base is None:
+            replace_folder(source, target)
+            return
+        adapters = self.folder / name.replace("model", ADAPTERS)
+        replace_folder(source, adapters)
+        size = self.recipe.checkpoint.max_shard_size
+        make_folder(target, partial(merge_adapters, adapters, max_shard_size=size))
+        self.card.describe(target, step)

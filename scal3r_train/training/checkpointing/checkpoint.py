@@ -23,6 +23,7 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.best_so_far import ValidationMetric
+from scal3r_train.training.checkpointing.adapter_base import Base, refuse_other_base
 from scal3r_train.training.checkpointing.checkpoint_files import (
     Say,
     StateReader,
@@ -102,10 +103,11 @@ class CheckpointSettings(StrictModel):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints below one folder."""
+    """The checkpoints below one folder; with `base` they hold what is trained beside it and nothing of it."""
 
     folder: Path
     settings: CheckpointSettings
+    base: Base | None = None
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Return whether to save after `step` completed steps."""
@@ -153,11 +155,12 @@ class Checkpoints:
         Another engine or number of processes than the writer's is fine; `say` gets a line for what changes by that.
 
         Raises:
-            UserError: of another network or format; the same line on every rank.
+            UserError: of another network, base or format; the same line on every rank.
         """
         with raise_on_all_ranks():
             manifest = read_manifest(path)
             reader = StateReader(path, manifest["pieces"])
+            refuse_other_base(self.base, manifest, path)
             refuse_other_network(engine, manifest, path)
             read_into(engine, reader, average, say)
         progress = Progress(**manifest["progress"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,15 @@ def processor_settings(stages: Sequence[CurriculumSettings], patch_size: int) ->
 
 def replace_folder(source: Path, target: Path) -> None:
     """Put a copy of a folder in the place of another, so that readers see the old one or the whole new one."""
+    make_folder(target, lambda partial: shutil.copytree(source, partial))
+
+
+def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
+    """Put what `fill` writes in the place of a folder; it is given the name of one that does not exist yet."""
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, partial)
+    fill(partial)
     if target.exists():
         target.rename(old)
     partial.rename(target)

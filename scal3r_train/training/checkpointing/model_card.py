@@ -19,6 +19,8 @@ from scal3r_train.data.index.index import DatasetSummary, SequenceIndex, summari
 from scal3r_train.data.sampling.sources import deny_list_in_words
 from scal3r_train.model.configuration_scal3r import write_processor_config
 from scal3r_train.model.load_model import folder_sha256
+from scal3r_train.model.lora import is_adapter
+from scal3r_train.model.merge_adapters import is_adapter_folder
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.export import processor_settings
@@ -47,6 +49,7 @@ class CardFacts:
         first_metrics, last_metrics: of validation, before step 0 and at `last_metrics_step`; empty without validation.
         recipe_file: name of the resolved recipe beside the card.
         checkpoint_sha256: of the folder's configuration and weights.
+        is_adapters: whether the folder holds what was trained alone, to be used with `started_from`.
     """
 
     name: str
@@ -69,19 +72,20 @@ class CardFacts:
     last_metrics_step: int = 0
     recipe_file: str = ""
     checkpoint_sha256: str = ""
+    is_adapters: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
     """Return the card as Markdown with a YAML head, as the Hugging Face hub reads it."""
     sections = [_head(facts), _summary(facts), _data(facts), _training(facts), _metrics(facts)]
-    return "\n".join([*sections, _limitations(facts), LOADING])
+    return "\n".join([*sections, _limitations(facts), ADAPTERS_LOADING if facts.is_adapters else LOADING])
 
 
 def _head(facts: CardFacts) -> str:
     values: dict[str, object] = {"license": facts.licence}
     if facts.licence == "other":
         values["license_name"] = "see-training-data"
-    values |= {"library_name": "scal3r_train", "tags": list(TAGS)}
+    values |= {"library_name": "peft" if facts.is_adapters else "scal3r_train", "tags": list(TAGS)}
     # JSON is YAML: whatever stands in a value, it stays one.
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in values.items()), "---", ""])
 
@@ -90,10 +94,11 @@ def _summary(facts: CardFacts) -> str:
     origin = (
         f"It went on from `{facts.started_from}`" if facts.started_from else "It was trained from scratch"
     )
+    what = "Adapters (LoRA) and memories of a" if facts.is_adapters else "A"
     return f"""# {_cell(facts.name)}
 
-A [Scal3R](https://arxiv.org/abs/2604.08542) model of {facts.num_parameters / 1e6:.2f} M parameters: chunks of a long
-video in, cameras and dense geometry of every chunk out. {origin}.
+{what} [Scal3R](https://arxiv.org/abs/2604.08542) model of {facts.num_parameters / 1e6:.2f} M parameters: chunks of a
+long video in, cameras and dense geometry of every chunk out. {origin}.
 """
 
 
@@ -176,6 +181,26 @@ that it runs, `scal3r_auto.py`, is a few lines that import the installed scal3r_
 `scal3r reconstruct VIDEO OUT model.checkpoint=path/to/this/folder` takes whole videos.
 """
 
+ADAPTERS_LOADING = """## Loading
+
+```
+scal3r convert path/to/this/folder merged --base path/to/its/base
+```
+
+writes a plain model, which `Scal3RModel.from_pretrained("merged")` and `scal3r reconstruct` read. Or with peft:
+
+```python
+from peft import PeftModel
+from scal3r_train import Scal3RModel
+
+base = Scal3RModel.from_pretrained("path/to/its/base")
+model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
+```
+
+`adapter_config.json` names the base, the header of `adapter_model.safetensors` the SHA-256 of its configuration and
+weights. Beside the adapters the file holds the memories, and the heads if they were trained, whole.
+"""
+
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
@@ -207,7 +232,9 @@ class CardWriter:
         """Note what does not change during the run; `model` is not wrapped yet."""
         self._recipe = recipe
         self._engine = engine
-        self._num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._num_parameters = sum(
+            parameter.numel() for name, parameter in model.named_parameters() if not is_adapter(name)
+        )
         self._processor = processor_settings(recipe.curriculum.every_stage(), model.config.patch_size)
         self._indexes = indexes
 
@@ -222,6 +249,7 @@ class CardWriter:
             last_metrics_step=int(last.get("step", 0)),
             recipe_file=RECIPE_NAME,
             checkpoint_sha256=folder_sha256(folder),
+            is_adapters=is_adapter_folder(folder),
         )
         write_processor_config(folder, self._processor)
         write_text_atomically(folder / RECIPE_NAME, dump_yaml(self._recipe))
