@@ -9,7 +9,9 @@ import difflib
 import hashlib
 import json
 import os
+import stat
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -117,17 +119,36 @@ def run_command(command: Callable[[], int | None]) -> int:
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it on success and removed on any error.
 
-    The suffix is kept, for writers that choose the format by it. Missing parent folders are made.
+    The suffix is kept, for writers that choose the format by it. Missing parent folders are made. The permissions are
+    those of any new file, whatever wrote it (`permit_as_new`).
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     try:
         yield temporary
+        permit_as_new(temporary)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def permit_as_new(*paths: Path) -> None:
+    """Give files that were written for their owner alone, as safetensors writes, the permissions of new files.
+
+    These are what the umask leaves, or a folder's default access list: found by making a file, since to read the umask
+    is to change it, for all threads. Raises OSError where that cannot be done.
+    """
+    for path in paths:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            continue
+        probe = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            path.chmod(stat.S_IMODE(probe.stat().st_mode))
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
