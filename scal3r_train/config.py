@@ -95,8 +95,13 @@ def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] =
 
 def dump_yaml(model: BaseModel) -> str:
     """Return the settings, defaults included, as YAML that `load_config` reads back to an equal model."""
+    return dump_mapping(model.model_dump(mode="json"))
+
+
+def dump_mapping(mapping: Mapping[str, Any]) -> str:
+    """Return plain values as YAML in the style of recipes."""
     stream = StringIO()
-    _yaml().dump(model.model_dump(mode="json"), stream)
+    _yaml().dump(dict(mapping), stream)
     return stream.getvalue()
 
 

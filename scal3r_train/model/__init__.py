@@ -15,6 +15,10 @@ patch_encoder.py             from images to patch tokens
 camera_head.py, dpt_head.py  from tokens to cameras, depth and points
 activation_checkpointing.py  what backward computes again
 load_model.py                a saved folder to a model ready to use
+weight_files.py              the files of a saved folder
+hub_files.py                 what of a saved folder is published
+hub_card.py                  the model card, text from facts
+hub_upload.py                publishing on the Hugging Face hub
 convert_checkpoint.py        the authors' weights to ours and back
 scal3r_auto.py               copied into saved folders, for the Auto classes
 salad.py                     a network for place recognition

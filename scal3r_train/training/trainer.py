@@ -19,7 +19,7 @@ from scal3r_train.parallel.weights import Weights
 from scal3r_train.training.checkpointing.checkpoint import Checkpoints
 from scal3r_train.training.checkpointing.ema import MovingAverage
 from scal3r_train.training.checkpointing.export import replace_folder
-from scal3r_train.training.checkpointing.model_card import CardWriter
+from scal3r_train.training.checkpointing.run_card import CardWriter
 from scal3r_train.training.checkpointing.saver import CheckpointSaver
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.freezing import freeze_untrained_heads
@@ -62,7 +62,8 @@ class Trainer:
         )
         self.validation = self._plan_validation()
         self.guard = RegressionGuard(recipe.validation.guard)
-        self.card = CardWriter(recipe, engine, model, self.data.dataset.indexes)
+        validated = () if self.validation is None else self.validation.dataset.indexes
+        self.card = CardWriter(recipe, engine, model, self.data.dataset.indexes, validated)
         freeze_untrained_heads(model, recipe.losses)
         optim = recipe.optim
         engine.prepare(model, lambda placed: build_optimizer(placed, optim), optim.clip_norm, weights)

@@ -6,7 +6,7 @@ import pytest
 
 from scal3r_train import cli
 from scal3r_train.config import UserError, load_mapping
-from scal3r_train.model.load_model import checkpoint_folder
+from scal3r_train.model.weight_files import checkpoint_folder
 from scal3r_train.shipped import find_checkpoint, find_recipe
 from tests.conftest import PROJECT_ROOT
 
