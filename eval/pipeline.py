@@ -74,7 +74,7 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
 
 
 def _owned(recipe: EvalRecipe) -> AbstractContextManager[None]:
-    """Own the whole run, or with `protocol.share` that share: then no other division may be at work, nor a whole run."""
+    """Own the run, or with `protocol.share` that share: then no run of the whole, or otherwise divided, may go on."""
     folder, share = recipe.output_dir, recipe.protocol.share
     what = f"output_dir {folder}"
     if share is None:

@@ -25,7 +25,6 @@ TAGS = (
     f"arxiv:{PAPER}",
 )
 METRIC_PREFIX = "val/"
-LOADING_TITLE = "## Loading"
 FOLDER = "path/to/this/folder"
 
 
@@ -137,9 +136,8 @@ def model_card(facts: CardFacts, repo_id: str | None = None) -> str:
 
 
 def at_home(card: str, repo_id: str) -> str:
-    """Return a card with its last section, how to load, for the place where it is published."""
-    before, title, _ = card.rpartition(LOADING_TITLE)
-    return before + _loading(repo_id) if title and FOLDER in card else card
+    """Return a card whose section on loading is that for the place where it is published; the rest stays."""
+    return card.replace(_loading(None), _loading(repo_id)).replace(FOLDER, repo_id)
 
 
 def slug(text: str) -> str:
@@ -282,7 +280,7 @@ def _loading(repo_id: str | None) -> str:
     place = repo_id or FOLDER
     fetch = "" if repo_id is None else f"hf download {repo_id} --local-dir {slug(repo_id.split('/')[-1])} && "
     folder = FOLDER if repo_id is None else slug(repo_id.split("/")[-1])
-    return f"""{LOADING_TITLE}
+    return f"""## Loading
 
 With the package scal3r_train installed (its wheel, or a checkout):
 

@@ -1,4 +1,4 @@
-"""What of a folder of weights is published: weights, configuration, processor, recipe, card; nothing of this machine."""
+"""What of a folder is published: weights, configuration, processor, recipe, card; nothing of this machine."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def check_repo_id(repo_id: str) -> None:
         is_name = False
     if not is_name:
         raise UserError(
-            f"{repo_id!r} is no name of a repository; write USER/NAME, of letters, digits, dots, hyphens and underscores"
+            f"{repo_id!r} is no name of a repository; write USER/NAME, of letters, digits, dots, hyphens, underscores"
         )
 
 
@@ -132,7 +132,7 @@ def _explained(repo_id: str) -> Iterator[None]:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{constants.ENDPOINT} cannot be reached ({reason}); nothing was published: try again when the network is back"
+            f"{constants.ENDPOINT} cannot be reached ({reason}); nothing was published: try again with a network"
         ) from error
     finally:
         if not has_bars:

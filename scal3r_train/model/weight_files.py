@@ -1,4 +1,4 @@
-"""The files of a folder that `save_pretrained` and trainings write: weights in one piece or in shards, configuration."""
+"""The files of a folder that `save_pretrained` and trainings write: configuration and weights, whole or in shards."""
 
 from __future__ import annotations
 
