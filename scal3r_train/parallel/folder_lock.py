@@ -129,7 +129,7 @@ def owned(
     Args:
         lock: `lock_inside` or `lock_beside` of what is written. Missing parents are made.
         what: is written, for the message.
-        others: locks that nobody else may hold meanwhile; asked for once this one is held.
+        others: locks that nobody else may hold meanwhile.
         waits: wait for another owner to finish, and say so; otherwise it is an error.
 
     Raises:
@@ -140,6 +140,8 @@ def owned(
     if holder is not None and holder[1:] == (os.getpid(), threading.get_ident()):
         yield
         return
+    for other in others():  # first without a trace
+        refuse_owned(other, what)
     claim = _acquire(lock, what, waits=waits)
     _held[key] = (claim, os.getpid(), threading.get_ident())
     try:
@@ -177,19 +179,13 @@ def _acquire(lock: Path, what: str, *, waits: bool) -> Path:
     """Return this process's claim, in its place."""
     here, name = Owner.this_process(), uuid.uuid4().hex
     staged = lock.with_name(f"{STAGED_PREFIX}{name}")
-    has_said = False
     try:
-        staged.mkdir(parents=True)
-        with (staged / f"{name}{CLAIM_SUFFIX}").open("x", encoding="utf-8") as file:
-            json.dump(asdict(here), file)
         for _ in range(MAX_TRIES):
-            while (error := _obstacle(lock, what, here)) is not None:
-                if not waits:
-                    raise error
-                if not has_said:
-                    sys.stderr.write(f"waiting: {error}\n")
-                has_said = True
-                time.sleep(WAIT_S)
+            _await_free(lock, what, here, waits=waits)
+            if not staged.is_dir():
+                staged.mkdir(parents=True)
+                with (staged / f"{name}{CLAIM_SUFFIX}").open("x", encoding="utf-8") as file:
+                    json.dump(asdict(here), file)
             try:
                 staged.rename(lock)
             except OSError as error:
@@ -204,6 +200,18 @@ def _acquire(lock: Path, what: str, *, waits: bool) -> Path:
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     raise UserError(f"{lock} cannot be taken; delete it if nothing writes {what}")
+
+
+def _await_free(lock: Path, what: str, here: Owner, *, waits: bool) -> None:
+    """Return when nobody who may be alive holds the lock; UserError about its owner at once, unless this waits."""
+    has_said = False
+    while (error := _obstacle(lock, what, here)) is not None:
+        if not waits:
+            raise error
+        if not has_said:
+            sys.stderr.write(f"waiting: {error}\n")
+        has_said = True
+        time.sleep(WAIT_S)
 
 
 def _obstacle(lock: Path, what: str, here: Owner) -> UserError | None:
