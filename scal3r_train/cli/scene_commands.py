@@ -170,9 +170,8 @@ def _convert(arguments: argparse.Namespace) -> int | None:
 def _push(arguments: argparse.Namespace) -> int | None:
     from scal3r_train.training.checkpointing import push
 
-    return push.main(
-        arguments.folder, arguments.repo_id, private=arguments.private, is_dry_run=arguments.dry_run
-    )
+    options = {"private": arguments.private, "is_dry_run": arguments.dry_run}
+    return push.main(arguments.folder, arguments.repo_id, options)
 
 
 def _split_recipe(settings: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -57,7 +57,12 @@ def published_files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     return files
 
 
-def unknown_card(folder: Path, repo_id: str | None = None, started_from: str | None = None) -> str:
+def unknown_card(
+    folder: Path,
+    repo_id: str | None = None,
+    started_from: str | None = None,
+    base_model: str | None = None,
+) -> str:
     """Return the card of weights of which nothing is known but themselves, and perhaps what they came from."""
     name = repo_id.split("/")[-1] if repo_id else name_of_weights(folder)
     return model_card(
@@ -67,21 +72,23 @@ def unknown_card(folder: Path, repo_id: str | None = None, started_from: str | N
             num_parameters=num_parameters(folder),
             checkpoint_sha256=folder_sha256(folder),
             started_from=started_from,
+            base_model=base_model,
         ),
         repo_id,
     )
 
 
-def describe_saved(folder: Path, source: Path, repo_id: str) -> None:
+def describe_saved(folder: Path, loaded_from: str, repo_id: str) -> None:
     """Write the card of a model that has just been saved into `folder`, and what belongs to it beside.
 
     Args:
         folder: of the new weights.
-        source: where the model was loaded from, if it is a folder. Its card and recipe are true of the new weights
-            when these are the same; its image processor fits in any case.
+        loaded_from: what the model was loaded from, a folder or OWNER/NAME; "" for a new one. A folder's card and
+            recipe are true of the new weights when these are the same; its image processor fits in any case.
         repo_id: OWNER/NAME on the hub.
     """
-    has_source = (source / CONFIG_NAME).is_file()
+    source = Path(loaded_from)
+    has_source = loaded_from != "" and (source / CONFIG_NAME).is_file()
     if has_source and (source / PROCESSOR_NAME).is_file():
         shutil.copyfile(source / PROCESSOR_NAME, folder / PROCESSOR_NAME)
     if has_source and files_sha256(weight_files(source)) == files_sha256(weight_files(folder)):
@@ -89,7 +96,9 @@ def describe_saved(folder: Path, source: Path, repo_id: str) -> None:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
     if not (folder / CARD_NAME).is_file():
-        card = unknown_card(folder, repo_id, name_of_weights(source) if has_source else None)
+        is_of_hub = not has_source and loaded_from.count("/") == 1 and not Path(loaded_from).is_absolute()
+        name = name_of_weights(source) if has_source else loaded_from if is_of_hub else None
+        card = unknown_card(folder, repo_id, name, loaded_from if is_of_hub else None)
         (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
 

@@ -107,13 +107,6 @@ def push_folder(
     return str(commit.pr_url or commit.commit_url)
 
 
-def main(folder: Path, repo_id: str, *, private: bool, is_dry_run: bool) -> int:
-    """Publish a folder of weights and say what and where; returns 0. UserError as `push_folder`."""
-    sys.stderr.write(f"{'would publish' if is_dry_run else 'publishing'} {folder}\n")
-    sys.stdout.write(f"{push_folder(folder, repo_id, private=private or None, is_dry_run=is_dry_run)}\n")
-    return 0
-
-
 @contextmanager
 def _explained(repo_id: str) -> Iterator[None]:
     """Let what the hub and the way there object to be one line with what helps."""

@@ -182,7 +182,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         with TemporaryDirectory() as name:
             folder = Path(name)
             self.save_pretrained(folder, max_shard_size=max_shard_size)
-            describe_saved(folder, Path(self.config.name_or_path), repo_id)
+            describe_saved(folder, self.config.name_or_path or "", repo_id)
             return push_folder(
                 folder,
                 repo_id,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from scal3r_train.config import UserError
-from scal3r_train.model import hub_upload
+from scal3r_train.model.hub_upload import check_repo_id, push_folder
 from scal3r_train.model.weight_files import CONFIG_NAME
 from scal3r_train.shipped import find_checkpoint
 from scal3r_train.training.checkpointing.checkpoint import read_manifest
@@ -13,14 +15,23 @@ from scal3r_train.training.checkpointing.checkpoint import read_manifest
 MODEL = "model"
 
 
-def main(given: Path, repo_id: str, *, private: bool, is_dry_run: bool) -> int:
-    """Publish a folder of weights, or those of a run; returns 0.
+def main(given: Path, repo_id: str, options: Mapping[str, bool]) -> int:
+    """Publish a folder of weights, or those of a run, and say what and where; returns 0.
+
+    Args:
+        given: run or folder.
+        repo_id: USER/NAME on the hub.
+        options: `private` and `is_dry_run` of `push_folder`.
 
     Raises:
         UserError: there are none, or as `push_folder`.
     """
-    hub_upload.check_repo_id(repo_id)
-    return hub_upload.main(weights_of(given), repo_id, private=private, is_dry_run=is_dry_run)
+    check_repo_id(repo_id)
+    folder, is_dry_run = weights_of(given), options["is_dry_run"]
+    sys.stderr.write(f"{'would publish' if is_dry_run else 'publishing'} {folder}\n")
+    private = options["private"] or None  # else as the owner's settings say
+    sys.stdout.write(f"{push_folder(folder, repo_id, private=private, is_dry_run=is_dry_run)}\n")
+    return 0
 
 
 def weights_of(given: Path) -> Path:
