@@ -170,7 +170,7 @@ def _results(training: TrainingFacts | None) -> list[EvalResult]:
     if validation is None:
         return []
     names = ", ".join(validation.data)
-    kind = "held-out sequences" if validation.is_held_out else "sequences that were partly trained on"
+    kind = "held-out sequences" if validation.is_held_out else "sequences that it also trained on"
     return [
         EvalResult(
             task_type=PIPELINE,

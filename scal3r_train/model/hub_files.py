@@ -97,8 +97,8 @@ def describe_saved(folder: Path, loaded_from: str, repo_id: str) -> None:
                 shutil.copyfile(source / name, folder / name)
     if not (folder / CARD_NAME).is_file():
         is_of_hub = not has_source and loaded_from.count("/") == 1 and not Path(loaded_from).is_absolute()
-        name = name_of_weights(source) if has_source else loaded_from if is_of_hub else None
-        card = unknown_card(folder, repo_id, name, loaded_from if is_of_hub else None)
+        base = loaded_from if is_of_hub else None
+        card = unknown_card(folder, repo_id, name_of_weights(source) if has_source else base, base)
         (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
 

@@ -22,7 +22,6 @@ from scal3r_train.model.hub_files import CARD_NAME, published_files
 # Left from an earlier version of a repository, these would be read in place of what is published now.
 REPLACED_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 401, 403, 404
-MEGABYTE = 1e6
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -39,11 +38,11 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def listing(repo_id: str, files: Mapping[str, Path | bytes]) -> str:
-    """Return what is published, one line a file with its size in MB, then the card."""
+    """Return what is published, one line a file with its size, then the card."""
     sizes = {name: _size(content) for name, content in files.items()}
     width = max(map(len, sizes))
-    lines = [f"{name:{width}}  {size / MEGABYTE:12.6f} MB" for name, size in sizes.items()]
-    lines.append(f"{'':{width}}  {sum(sizes.values()) / MEGABYTE:12.6f} MB to {constants.ENDPOINT}/{repo_id}")
+    lines = [f"{name:{width}}  {size:14,} bytes" for name, size in sizes.items()]
+    lines.append(f"{'':{width}}  {sum(sizes.values()):14,} bytes to {constants.ENDPOINT}/{repo_id}")
     card = files[CARD_NAME]
     assert isinstance(card, bytes)
     return "\n".join([*lines, "", card.decode("utf-8")])

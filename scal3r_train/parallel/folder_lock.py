@@ -89,7 +89,7 @@ class Owner:
             started=_start_of(os.getpid()),
             job=job and f"{os.environ.get('SLURM_CLUSTER_NAME', '')} {job}".strip(),
             start_of_job=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=_command(),
             since=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
         )
 
@@ -292,6 +292,16 @@ def _start_of(pid: int) -> int | None:
         return None
     fields = status.rpartition(")")[2].split()  # the name before may hold anything
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _command() -> str:
+    module = sys.modules["__main__"].__spec__
+    program = (
+        [Path(sys.argv[0]).name]
+        if module is None
+        else ["python", "-m", module.name.removesuffix(".__main__")]
+    )
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def _namespace() -> str:

@@ -122,7 +122,7 @@ def test_windows_that_were_trained_on_are_not_called_held_out() -> None:
         "7 sequences of kitti \\| raw, 3 of which the run also trained on: this is how well it learned them"
         in card.text
     )
-    assert card.data.eval_results[0].dataset_name.endswith("(sequences that were partly trained on)")
+    assert card.data.eval_results[0].dataset_name.endswith("(sequences that it also trained on)")
 
 
 def test_weights_of_which_nothing_is_known() -> None:

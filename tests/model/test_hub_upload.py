@@ -93,9 +93,9 @@ def test_a_dry_run_shows_files_and_card_and_asks_nobody(
 ) -> None:
     assert scal3r(["push", str(folder), REPO, "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    size = (folder / "model.safetensors").stat().st_size / 1e6
-    assert f"model.safetensors         {size:12.6f} MB\n" in shown
-    assert f"MB to https://huggingface.co/{REPO}\n" in shown
+    size = (folder / "model.safetensors").stat().st_size
+    assert f"model.safetensors         {size:14,} bytes\n" in shown
+    assert f"bytes to https://huggingface.co/{REPO}\n" in shown
     assert "pipeline_tag: image-to-3d" in shown and "notes.txt" not in shown
     assert hub.calls == [] and hub.repositories == {}
 
