@@ -195,7 +195,7 @@ def _acquire(lock: Path, what: str, *, waits: bool) -> Path:
                 return lock / f"{name}{CLAIM_SUFFIX}"
     except OSError as error:
         raise UserError(
-            f"{lock.parent} cannot be written: {error.strerror}; check the path and its permissions"
+            f"{lock.parent} cannot be made or written: {error.strerror}; check the path and its permissions"
         ) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)

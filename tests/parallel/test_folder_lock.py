@@ -236,7 +236,7 @@ def test_waiting_for_another_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match=r"file cannot be written: "),
+        pytest.raises(UserError, match=r"file cannot be made or written: "),
         owned(lock_inside(tmp_path / "file"), "x"),
     ):
         pass
