@@ -49,8 +49,10 @@ from scal3r_data_tools.preparing import aria_digital_twin as aria_digital_twin_p
 from scal3r_data_tools.preparing import oxford_spires as oxford_spires_prepare
 from scal3r_data_tools.preparing import scannet_pp as scannet_pp_prepare
 from scal3r_data_tools.preparing.circuits import prepare as circuits_prepare
-from scal3r_train.config import StrictModel, UserError
+from scal3r_train import plugins
+from scal3r_train.config import StrictModel
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.plugins import load_plugin
 
 
 class NoOptions(StrictModel):
@@ -135,7 +137,5 @@ ADAPTERS: dict[str, Adapter] = {
 
 
 def known_adapter(dataset: str) -> Adapter:
-    """Return the adapter of that name. Raises UserError, with all names, when there is none."""
-    if dataset not in ADAPTERS:
-        raise UserError(f"dataset '{dataset}' is unknown; known are {', '.join(sorted(ADAPTERS))}")
-    return ADAPTERS[dataset]
+    """Return the adapter of that name, ours or of an installed package; UserError, with all names, if there is none."""
+    return ADAPTERS.get(dataset) or load_plugin(plugins.ADAPTERS, dataset, Adapter, ADAPTERS)

@@ -24,8 +24,9 @@ class Measure:
 
     @property
     def part(self) -> str:
-        """What it is a measure of: "poses", "points" or "depth", as `SequenceScores.partial_failures` names them."""
-        return "points" if self in POINTS else "depth" if self in DEPTH else "poses"
+        """What it is a measure of, as `SequenceScores.partial_failures` names them; of other packages: "added"."""
+        parts = {"poses": POSES, "points": POINTS, "depth": DEPTH}
+        return next((name for name, measures in parts.items() if self in measures), "added")
 
     def text(self, value: float | None) -> str:
         """Return a value as it is printed; `-` for None. Small values keep two significant digits."""

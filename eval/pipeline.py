@@ -12,8 +12,9 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from pathlib import Path
 
+from scal3r_eval.added_metrics import added_measures
 from scal3r_eval.code_identity import CODE_VERSION
-from scal3r_eval.measures import POSES
+from scal3r_eval.measures import POSES, SCORES
 from scal3r_eval.methods import Run, runs_of
 from scal3r_eval.predict_sequence import Predictor
 from scal3r_eval.recipe import EvalRecipe, Scal3RMethod, load_eval_recipe
@@ -93,6 +94,7 @@ def _evaluate_owned(recipe: EvalRecipe) -> EvalResults | None:
     index_path = from_main(lambda: _prepared(recipe))
     with raise_on_all_ranks():
         runs = runs_of(recipe)
+        added_measures(recipe.protocol.metrics)  # a name that is not installed is said before hours of work
         sequences, missing = choose_sequences(recipe, index_path)
     if recipe.protocol.share is not None:
         first, step = recipe.protocol.share
@@ -158,6 +160,7 @@ def _results(
     missing: list[Missing],
     scores: Scores,
 ) -> EvalResults:
+    added = added_measures(recipe.protocol.metrics)
     facts: dict[str, tuple[RunFacts, ...]] = {}
     for run in runs:
         predictor = predictors.get(run.folder)
@@ -183,7 +186,9 @@ def _results(
                 for method, found in scores.items()
             },
             asked_measures(runs, (one for one in sequences if one.length is None), recipe),
+            (*SCORES, *added),
         ),
+        added_measures=added,
         scores=scores,
         failures=tuple(
             {"method": one.method, "run": one.run, "sequence": one.sequence, "reason": reason}

@@ -131,6 +131,9 @@ class ProtocolSettings(StrictModel):
         None,
         description="Keep and score depth, scaled by medians of a sequence or of each frame; null: do not.",
     )
+    metrics: tuple[str, ...] = Field(
+        (), description="Metrics of other installed packages, by name (docs/extending/metric.md)."
+    )
     max_time_difference_s: float = Field(
         0.01, ge=0, description="Largest gap between a frame and an external pose with a time."
     )

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from scal3r_eval.measures import SCORES, Measure
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
 
 SCORES_NAME, RESULTS_NAME, ALIGNED_NAME, POINT_ERRORS_NAME = (
@@ -45,10 +46,10 @@ class Resources(StrictModel):
 class SequenceScores(ScoredFile):
     """scores.json: one run of one method on one sequence.
 
-    `metrics` are the fields of `TrajectoryScore`, then of the point and depth scores where there are any; None where a
-    measure is not defined, as RRE on a short path. `failure` says why there are no scores, `partial_failures` why those
-    of "points" or "depth" are not in `metrics` although the others are. `identity` is all that they depend on: while it
-    stays, they are not computed again.
+    `metrics` are the fields of `TrajectoryScore`, then of the point and depth scores where there are any, then those of
+    other packages; None where a measure is not defined, as RRE on a short path. `failure` says why there are no scores,
+    `partial_failures` why those of "points", "depth" or "added" are not in `metrics` although the others are.
+    `identity` is all that they depend on: while it stays, they are not computed again.
     """
 
     identity: dict[str, Any]
@@ -61,7 +62,7 @@ class SequenceScores(ScoredFile):
     resources: Resources | None = None
     notes: dict[str, Any] = {}
     failure: str | None = None
-    partial_failures: dict[Literal["points", "depth"], str] = {}
+    partial_failures: dict[Literal["points", "depth", "added"], str] = {}
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -104,7 +105,10 @@ class RunFacts(StrictModel):
 
 
 class EvalResults(ScoredFile):
-    """results.json; by method and by sequence, one entry of `scores` for each run."""
+    """results.json; by method and by sequence, one entry of `scores` for each run.
+
+    `added_measures` are those of other packages, written down so that a report needs none of them.
+    """
 
     created: str
     code_version: str
@@ -117,6 +121,12 @@ class EvalResults(ScoredFile):
     summaries: dict[str, dict[str, Summary]]
     scores: dict[str, dict[str, tuple[SequenceScores, ...]]]
     failures: tuple[dict[str, Any], ...]
+    added_measures: tuple[Measure, ...] = ()
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The rows of its tables: ours, then those of other packages."""
+        return (*SCORES, *self.added_measures)
 
     @property
     def benchmark(self) -> str:

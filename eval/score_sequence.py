@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scal3r_eval.added_metrics import ToScore, added_scores, metric_versions
 from scal3r_eval.code_identity import SCORING_SHA256
 from scal3r_eval.methods import Estimate, Run, estimate_identity, load_estimate
 from scal3r_eval.recipe import TRUTH_FOLDER, EvalRecipe
@@ -137,6 +138,7 @@ def _identity(run: Run, sequence: EvalSequence, recipe: EvalRecipe) -> dict[str,
         "min_coverage": protocol.min_coverage,
         "points": None if protocol.points is None else protocol.points.model_dump(mode="json"),
         "depth": protocol.depth,
+        "metrics": metric_versions(protocol.metrics),
         "frames_sha256": sequence.frames_sha256,
         "truth_sha256": sequence.truth_sha256,
         "truth_files_sha256": truth_files_sha256(sequence) if needs_depth else None,
@@ -182,6 +184,10 @@ def _scored(
         with _failing_alone("depth", partial_failures):
             metrics |= score_sequence_depth(estimate.depth_folder, sequence, protocol.depth)
     aligned = truth_from_estimate.apply_to_world_from_cam(estimate.world_from_cam)
+    found, reason = added_scores(protocol.metrics, ToScore(aligned, truth, estimate, sequence))
+    metrics |= found
+    if reason:
+        partial_failures["added"] = _in_one_line(reason)
     write_trajectory(
         folder / ALIGNED_NAME, Trajectory(aligned, _frame_numbers(sequence)[estimate.places]), "tum"
     )

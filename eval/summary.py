@@ -100,7 +100,9 @@ def _is_valid(value: Outcome) -> bool:
     return not isinstance(value, str) and math.isfinite(value)
 
 
-def summarise(scores: Scores, asked: Asked = NOTHING_ASKED) -> dict[str, dict[str, Summary]]:
+def summarise(
+    scores: Scores, asked: Asked = NOTHING_ASKED, measures: tuple[Measure, ...] = SCORES
+) -> dict[str, dict[str, Summary]]:
     """Return, by method and measure, what its sequences and runs add up to.
 
     A measure that no valid score of a method has and that it is not asked for, such as points of a method without any,
@@ -111,9 +113,10 @@ def summarise(scores: Scores, asked: Asked = NOTHING_ASKED) -> dict[str, dict[st
         scores: by method, by sequence, one a run; all methods have the same sequences.
         asked: by method and sequence, keys of the measures that must be there; where one is not, the method has failed,
             also when nobody else has it.
+        measures: the rows of the tables.
     """
     result: dict[str, dict[str, Summary]] = {method: {} for method in scores}
-    for measure in SCORES:
+    for measure in measures:
         outcomes = _outcomes(scores, measure, asked)
         if not outcomes:
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from scal3r_eval.measures import BY_SEQUENCE, POSES, SCORES, Measure
+from scal3r_eval.measures import BY_SEQUENCE, POSES, Measure
 from scal3r_eval.report.cited import (
     RESOURCES,
     RESOURCES_OF,
@@ -147,7 +147,7 @@ def summary_table(results: EvalResults) -> Table:
     cited = cited_metrics(results.cited)
     beside = [name for name in BESIDE_OURS if name in cited]
     rows = []
-    for measure in SCORES:
+    for measure in results.measures:
         summaries = [results.summaries[method].get(measure.key) for method in methods]
         if not any(summaries):
             continue

@@ -12,13 +12,14 @@ Shapes: T refinement stages, B sequences, K chunks, S frames, H W pixels.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.losses.added import AddedLossSettings, added_terms, heads_taught, read_added_settings
 from scal3r_train.losses.camera import CameraLossSettings, camera_terms
 from scal3r_train.losses.depth_and_points import (
     DepthLossSettings,
@@ -26,6 +27,7 @@ from scal3r_train.losses.depth_and_points import (
     depth_terms,
     point_terms,
 )
+from scal3r_train.losses.predictions import Predictions
 from scal3r_train.losses.targets import Scope, SumOver, Targets
 from scal3r_train.losses.terms import WeightedTerm
 
@@ -41,6 +43,14 @@ class ObjectiveSettings(StrictModel):
     camera: CameraLossSettings = CameraLossSettings()
     depth: DepthLossSettings = DepthLossSettings()
     points: PointLossSettings = PointLossSettings()
+    added: dict[str, SerializeAsAny[AddedLossSettings]] = Field(
+        default={}, description="losses of other installed packages, by name, each with its settings"
+    )
+
+    @field_validator("added", mode="before")
+    @classmethod
+    def _each_by_its_own_settings(cls, given: Any) -> Any:
+        return read_added_settings(given) if isinstance(given, dict) else given
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -50,31 +60,8 @@ class ObjectiveSettings(StrictModel):
             "depth": self.depth.teaches,
             "points": self.points.teaches,
         }
-        return tuple(name for name, does in teaches.items() if does)
-
-
-class Predictions(Protocol):
-    """The fields of Scal3ROutput that losses read; None for heads that are switched off."""
-
-    @property
-    def pose_encoding_stages(self) -> Tensor | None:
-        """[T, B, K, S, 9]: the camera head's refinement stages, the last one best."""
-
-    @property
-    def depth(self) -> Tensor | None:
-        """[B, K, S, H, W]: z-depth in scene units."""
-
-    @property
-    def depth_conf(self) -> Tensor | None:
-        """[B, K, S, H, W]: confidence of the depth, > 0."""
-
-    @property
-    def world_points(self) -> Tensor | None:
-        """[B, K, S, H, W, 3]: points in the chunk's coordinates, scene units."""
-
-    @property
-    def world_points_conf(self) -> Tensor | None:
-        """[B, K, S, H, W]: confidence of the points, > 0."""
+        added = heads_taught(self.added)
+        return tuple(name for name, does in teaches.items() if does or name in added)
 
 
 @dataclass(frozen=True)
@@ -123,6 +110,7 @@ def compute_terms(
                 targets.mask,
                 settings.points,
             )
+        terms |= added_terms(output, targets, settings.added)
     if not terms:
         raise UserError("losses: nothing to learn from; switch a head on whose loss has a weight above 0")
     return terms

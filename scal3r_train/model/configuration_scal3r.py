@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from scal3r_train.plugins import PATCH_ENCODERS, plugin_names
+
 # The file that a saved folder gets for those who have not imported this package, and what transformers finds in it.
 AUTO_FILE = Path(__file__).with_name("scal3r_auto.py")
 AUTO_MAP = {
@@ -15,7 +17,7 @@ AUTO_MAP = {
     for name, ours in (("AutoConfig", "Scal3RConfig"), ("AutoModel", "Scal3RModel"))
 }
 
-PatchEncoderKind = Literal["dinov2", "conv", "correlation"]
+OWN_PATCH_ENCODERS = ("dinov2", "conv", "correlation")
 
 
 class Scal3RConfig(PreTrainedConfig):
@@ -30,7 +32,9 @@ class Scal3RConfig(PreTrainedConfig):
         rope_frequency: base of the 2D rotary embedding; 0 turns it off.
         layer_scale_init: initial LayerScale of the aggregator's blocks.
         patch_encoder: "dinov2", "conv" (one strided convolution) or "correlation" (convolutions plus a local
-            cost volume against the temporally previous frame; for small models trained from scratch).
+            cost volume against the temporally previous frame; for small models trained from scratch); or the name of
+            one that an installed package adds (docs/extending/patch_encoder.md).
+        patch_encoder_options: settings of an added encoder; its own business.
         encoder_layers, encoder_heads: size of the DINOv2 encoder.
         encoder_antialias, encoder_position_offset: how positional embeddings are resampled
             (docs/numerics.md#patch-encoder).
@@ -67,7 +71,8 @@ class Scal3RConfig(PreTrainedConfig):
         num_register_tokens: int = 4,
         rope_frequency: float = 100.0,
         layer_scale_init: float = 0.01,
-        patch_encoder: PatchEncoderKind = "dinov2",
+        patch_encoder: str = "dinov2",
+        patch_encoder_options: dict[str, Any] | None = None,
         encoder_layers: int = 24,
         encoder_heads: int = 16,
         encoder_antialias: bool = True,
@@ -111,6 +116,7 @@ class Scal3RConfig(PreTrainedConfig):
         self.rope_frequency = rope_frequency
         self.layer_scale_init = layer_scale_init
         self.patch_encoder = patch_encoder
+        self.patch_encoder_options = dict(patch_encoder_options or {})
         self.encoder_layers = encoder_layers
         self.encoder_heads = encoder_heads
         self.encoder_antialias = encoder_antialias
@@ -177,8 +183,14 @@ class Scal3RConfig(PreTrainedConfig):
             (self.memory_expansion >= 1, "memory_expansion must be at least 1"),
             (self.memory_base_lr > 0, "memory_base_lr must be positive"),
             (
-                self.patch_encoder in ("dinov2", "conv", "correlation"),
-                "patch_encoder is not one of dinov2, conv, correlation",
+                self.patch_encoder in OWN_PATCH_ENCODERS
+                or self.patch_encoder in plugin_names(PATCH_ENCODERS),
+                f"patch_encoder {self.patch_encoder} is not one of {', '.join(OWN_PATCH_ENCODERS)}, and no installed "
+                f"package adds it ({PATCH_ENCODERS.page})",
+            ),
+            (
+                not self.patch_encoder_options or self.patch_encoder not in OWN_PATCH_ENCODERS,
+                f"patch_encoder_options are for added encoders; {self.patch_encoder} has none",
             ),
             (
                 self.newton_schulz_dtype in ("working", "bfloat16"),

@@ -21,9 +21,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from scal3r_train.config import UserError
 from scal3r_train.model.block import CheckpointedBlock
 from scal3r_train.model.chunk_batch import reference_index
-from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.configuration_scal3r import OWN_PATCH_ENCODERS, Scal3RConfig
+from scal3r_train.plugins import PATCH_ENCODERS, load_plugin
 
 INITIAL_SHARPNESS = 15.0
 
@@ -204,9 +206,24 @@ def _patch_tokens(maps: Tensor) -> Tensor:
 
 
 def build_patch_encoder(config: Scal3RConfig) -> nn.Module:
-    """Return the patch encoder that `config.patch_encoder` names."""
+    """Return the patch encoder that `config.patch_encoder` names.
+
+    One of another package is a class of modules that is built as ours are, with the configuration alone
+    (docs/extending/patch_encoder.md).
+
+    Raises:
+        UserError: it is of another package, and that cannot be used.
+    """
     if config.patch_encoder == "dinov2":
         return DinoPatchEncoder(config)
     if config.patch_encoder == "correlation":
         return CorrelationPatchEncoder(config)
-    return ConvPatchEncoder(config.patch_size, config.hidden_size)
+    if config.patch_encoder == "conv":
+        return ConvPatchEncoder(config.patch_size, config.hidden_size)
+    kind = load_plugin(PATCH_ENCODERS, config.patch_encoder, type, OWN_PATCH_ENCODERS)
+    if not issubclass(kind, nn.Module) or "frames_are_independent" not in dir(kind):
+        raise UserError(
+            f"patch encoder '{config.patch_encoder}': {kind.__name__} must be a torch.nn.Module that says "
+            f"frames_are_independent = True or False; see {PATCH_ENCODERS.page}"
+        )
+    return kind(config)

@@ -20,11 +20,11 @@ from scal3r_train.data.sampling.plan import StepPlan
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.losses.objective import (
     ObjectiveSettings,
-    Predictions,
     RankSums,
     compute_terms,
     reduce_terms,
 )
+from scal3r_train.losses.predictions import Predictions
 from scal3r_train.losses.targets import build_targets, require_finite, require_sane_scale
 from scal3r_train.parallel.collectives import gather_to_all, total_over_group, total_over_world
 from scal3r_train.parallel.context_groups import ContextGroups, connect_memories

@@ -113,6 +113,8 @@ class ProductFlops:
             self._encode_correlation(name, work)
         elif config.patch_encoder == "conv":
             self._conv(f"{name}.proj", work.frames * work.patches, 3, dim, size)
+        elif config.patch_encoder != "dinov2":
+            self._reaches |= self._has(name)  # of another package: its own products are not counted
         else:
             self._conv(f"{name}.patch_embed.proj", work.frames * work.patches, 3, dim, size)
             self._reaches |= any(

@@ -1,0 +1,29 @@
+"""What losses read of the model's output."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Predictions(Protocol):
+    """The fields of Scal3ROutput that losses read; None for heads that are switched off."""
+
+    @property
+    def pose_encoding_stages(self) -> Tensor | None:
+        """[T, B, K, S, 9]: the camera head's refinement stages, the last one best."""
+
+    @property
+    def depth(self) -> Tensor | None:
+        """[B, K, S, H, W]: z-depth in scene units."""
+
+    @property
+    def depth_conf(self) -> Tensor | None:
+        """[B, K, S, H, W]: confidence of the depth, > 0."""
+
+    @property
+    def world_points(self) -> Tensor | None:
+        """[B, K, S, H, W, 3]: points in the chunk's coordinates, scene units."""
+
+    @property
+    def world_points_conf(self) -> Tensor | None:
+        """[B, K, S, H, W]: confidence of the points, > 0."""
