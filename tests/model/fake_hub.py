@@ -107,6 +107,7 @@ def fake_hub() -> Iterator[FakeHub]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
         patch.setenv("HF_TOKEN", "hf_fake")
         huggingface_hub.set_client_factory(lambda: httpx.Client(transport=httpx.MockTransport(handle)))
         try:
