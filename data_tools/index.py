@@ -18,6 +18,7 @@ from scal3r_data_tools.turned import without_turned
 from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index.index import check_rotations, write_index
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.parallel.folder_lock import lock_beside, owned
 
 
 class IndexSettings(StrictModel):
@@ -62,7 +63,8 @@ def main(
         if not counts:
             raise UserError(f"{source} holds no sequence in the layout of {dataset}; check DATASET and SRC")
 
-    write_index(output, checked())
+    with owned(lock_beside(Path(output)), f"index {output}"):
+        write_index(output, checked())
     missing = f"; {counts['missing']} more are listed but not there" if counts["missing"] else ""
     sys.stdout.write(f"{output}: {counts['sequences']} sequences, {counts['frames']} frames{missing}\n")
     return 0

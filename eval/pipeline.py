@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,12 +26,14 @@ from scal3r_eval.score_sequence import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
 from scal3r_eval.summary import asked_measures, summarise
 from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
-from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
+from scal3r_train.parallel.collectives import entered_on_main, from_main, raise_on_all_ranks
 from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.folder_lock import LOCK_NAME, lock_inside, owned
 from scal3r_train.parallel.process import current_process, device_name, joined_processes, launched_rank
 from scal3r_train.shown_progress import Pace
 
 RECIPE_NAME = "recipe.yaml"
+SHARE_LOCK = f"{LOCK_NAME}_share"
 Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]
 
 
@@ -65,8 +68,30 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
         `protocol.share`, which leaves scores alone.
 
     Raises:
-        UserError: the recipe, a checkpoint or all of the data cannot be used; raised on all processes.
+        UserError: the recipe, a checkpoint or all of the data cannot be used, or another evaluation writes the same;
+            raised on all processes.
     """
+    with entered_on_main(lambda: _owned(recipe)):
+        return _evaluate_owned(recipe)
+
+
+def _owned(recipe: EvalRecipe) -> AbstractContextManager[None]:
+    """Own the run, or with `protocol.share` that share: then no run of the whole, or otherwise divided, may go on."""
+    folder, share = recipe.output_dir, recipe.protocol.share
+    what = f"output_dir {folder}"
+    if share is None:
+        return owned(lock_inside(folder), what, lambda: folder.glob(f"{SHARE_LOCK}_*"))
+    first, step = share
+    same = f"{SHARE_LOCK}_*_of_{step}"
+
+    def others() -> list[Path]:
+        shares = [path for path in folder.glob(f"{SHARE_LOCK}_*_of_*") if not path.match(same)]
+        return [lock_inside(folder), *shares]
+
+    return owned(folder / f"{SHARE_LOCK}_{first}_of_{step}", f"share {first} of {step} in {folder}", others)
+
+
+def _evaluate_owned(recipe: EvalRecipe) -> EvalResults | None:
     index_path = from_main(lambda: _prepared(recipe))
     with raise_on_all_ranks():
         runs = runs_of(recipe)

@@ -8,7 +8,9 @@ everything else (lists included) replaces. Whatever the code does not know is re
 import hashlib
 import json
 import os
+import stat
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -94,8 +96,13 @@ def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] =
 
 def dump_yaml(model: BaseModel) -> str:
     """Return the settings, defaults included, as YAML that `load_config` reads back to an equal model."""
+    return dump_mapping(model.model_dump(mode="json"))
+
+
+def dump_mapping(mapping: Mapping[str, Any]) -> str:
+    """Return plain values as YAML in the style of recipes."""
     stream = StringIO()
-    _yaml().dump(model.model_dump(mode="json"), stream)
+    _yaml().dump(dict(mapping), stream)
     return stream.getvalue()
 
 
@@ -118,17 +125,36 @@ def run_command(command: Callable[[], int | None]) -> int:
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it on success and removed on any error.
 
-    The suffix is kept, for writers that choose the format by it. Missing parent folders are made.
+    The suffix is kept, for writers that choose the format by it. Missing parent folders are made. The permissions are
+    those of any new file, whatever wrote it (`permit_as_new`).
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     try:
         yield temporary
+        permit_as_new(temporary)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def permit_as_new(*paths: Path) -> None:
+    """Give files that were written for their owner alone, as safetensors writes, the permissions of new files.
+
+    These are what the umask leaves, or a folder's default access list: found by making a file, since to read the umask
+    is to change it, for all threads. Raises OSError where that cannot be done.
+    """
+    for path in paths:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            continue
+        probe = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            path.chmod(stat.S_IMODE(probe.stat().st_mode))
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:

@@ -21,9 +21,11 @@ from scal3r_train.model.lora import add_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.stored_weights import StoredWeights
 from scal3r_train.parallel.build_engine import build_engine
+from scal3r_train.parallel.collectives import entered_on_main
 from scal3r_train.parallel.determinism import choose_kernels
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.failure_propagation import START_LIMIT, failing_together
+from scal3r_train.parallel.folder_lock import lock_inside, owned
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.parallel.weights import without_storage
@@ -103,17 +105,19 @@ def main(argv: Sequence[str]) -> int:
         with joined_processes(timedelta(minutes=recipe.parallel.timeout_minutes)) as process:
             sources = recipe.data.sources + recipe.validation.sources
             require_agreement(recipe.model_dump(mode="json"), [source.index for source in sources])
-            engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
-            _refuse_compiled_zero3(recipe, engine.name)
-            set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
-            weights = stored_weights(recipe.model)
-            model = build_model(recipe.model, weights)
-            require_whole_patches(recipe, model.config.patch_size)
-            trainer = Trainer(recipe, engine, model, weights)
-            if process.is_main:
-                sys.stderr.write(as_table([*trainer.start_rows(), _predicted_memory(recipe, engine)]))
-            reason = trainer.fit()
-            engine.close()
+            output = Path(recipe.output_dir)
+            with entered_on_main(lambda: owned(lock_inside(output), f"output_dir {output}")):
+                engine = build_engine(recipe.parallel, process, recipe.optim.accumulation_steps)
+                _refuse_compiled_zero3(recipe, engine.name)
+                set_seed(recipe.seed)  # equal on all ranks: they must start from the same weights
+                weights = stored_weights(recipe.model)
+                model = build_model(recipe.model, weights)
+                require_whole_patches(recipe, model.config.patch_size)
+                trainer = Trainer(recipe, engine, model, weights)
+                if process.is_main:
+                    sys.stderr.write(as_table([*trainer.start_rows(), _predicted_memory(recipe, engine)]))
+                reason = trainer.fit()
+                engine.close()
     return EXIT_STOPPED if reason else 0
 
 

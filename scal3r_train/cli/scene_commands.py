@@ -1,4 +1,4 @@
-"""reconstruct, export, report, view and convert: a checkpoint makes a scene folder, and what is done with one."""
+"""reconstruct, export, report, view, convert and push: a checkpoint makes a scene folder, and what is done with one."""
 
 import argparse
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ def _view(arguments: argparse.Namespace) -> int | None:
 
 
 def add_model_commands(commands: "Commands") -> None:
-    """Add reconstruct and convert."""
+    """Add reconstruct, convert and push."""
     reconstruct = add_command(
         commands,
         "reconstruct",
@@ -146,6 +146,17 @@ def add_model_commands(commands: "Commands") -> None:
         help="base of adapters, where it has moved since they were trained",
     )
     convert.add_argument("output", metavar="OUT", type=Path, help="folder to write")
+    push = add_command(
+        commands,
+        "push",
+        _push,
+        "Publish the weights of a run or folder, with their card and recipe, on the Hugging Face hub.",
+        "scal3r push runs/demo USER/scal3r-demo --dry-run",
+    )
+    push.add_argument("folder", metavar="RUN|FOLDER", type=Path, help="run, or folder of weights")
+    push.add_argument("repo_id", metavar="USER/NAME", help="repository; made if it does not exist")
+    push.add_argument("--private", action="store_true", help="a new repository is private")
+    push.add_argument("--dry-run", action="store_true", help="show files and card, and publish nothing")
 
 
 def _reconstruct(arguments: argparse.Namespace) -> int | None:
@@ -168,6 +179,13 @@ def _convert(arguments: argparse.Namespace) -> int | None:
     if arguments.base is not None:
         raise UserError(f"--base goes with a folder of adapters, and {arguments.source} is none")
     return convert_checkpoint.main(arguments.source, arguments.output)
+
+
+def _push(arguments: argparse.Namespace) -> int | None:
+    from scal3r_train.training.checkpointing import push
+
+    options = {"private": arguments.private, "is_dry_run": arguments.dry_run}
+    return push.main(arguments.folder, arguments.repo_id, options)
 
 
 def _split_recipe(settings: Sequence[str]) -> tuple[Path | None, list[str]]:

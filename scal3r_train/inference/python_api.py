@@ -17,8 +17,9 @@ from scal3r_train.inference.reconstruct import is_done
 from scal3r_train.inference.reconstruct import reconstruct as reconstruct_into
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.configuration_scal3r import PROCESSOR_FILE
-from scal3r_train.model.load_model import checkpoint_folder, folder_sha256, load_model_as_set
+from scal3r_train.model.load_model import load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
 from scal3r_train.parallel.host_memory import launched_sizes
 from scal3r_train.parallel.process import current_process
 from scal3r_train.scene.scene import Scene, load_scene

@@ -19,6 +19,10 @@ stored_weights.py            a saved folder's weights, read interval by interval
 adapted_weights.py           the first values of a model with adapters
 merge_adapters.py            trained adapters and their base to a plain model
 load_model.py                a saved folder to a model ready to use
+weight_files.py              the files of a saved folder
+hub_files.py                 what of a saved folder is published
+hub_card.py                  the model card, text from facts
+hub_upload.py                publishing on the Hugging Face hub
 convert_checkpoint.py        the authors' weights to ours and back
 scal3r_auto.py               copied into saved folders, for the Auto classes
 salad.py                     a network for place recognition

@@ -17,14 +17,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from scal3r_train.config import UserError
-from scal3r_train.model.load_model import (
+from scal3r_train.model.load_model import load_config
+from scal3r_train.model.lora import A_PART, B_PART
+from scal3r_train.model.weight_files import (
     ADAPTER_CONFIG_NAME,
     checkpoint_folder,
     folder_sha256,
-    load_config,
     weight_files,
 )
-from scal3r_train.model.lora import A_PART, B_PART
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
@@ -74,6 +74,7 @@ def merge_adapters(folder: Path, output: Path, base: Path | None = None, max_sha
     written.architectures = [ARCHITECTURE]
     written.save_pretrained(output)
     save_torch_state_dict(state, output, max_shard_size=max_shard_size, metadata={"format": "pt"})
+    permit_as_new(*output.glob("*.safetensors"))
 
 
 def main(source: Path, output: Path, base: Path | None) -> int:

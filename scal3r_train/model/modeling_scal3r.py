@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from scal3r_train.config import permit_as_new
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
 from scal3r_train.model.aggregator import EMBEDDING, Aggregator, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
@@ -31,10 +35,13 @@ from scal3r_train.model.chunk_batch import (
 )
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
+from scal3r_train.model.hub_files import describe_saved
+from scal3r_train.model.hub_upload import check_repo_id, push_folder
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
 from scal3r_train.model.pixel_values import NestedChunks, checked_pixel_values
 
 SPECIAL_TOKEN_STD = 1e-6
+HUB_OPTIONS = ("repo_id", "private", "token", "commit_message", "revision", "create_pr")
 ENCODER_INIT_STD = 0.02
 CAMERA_OUTPUT_STD = 0.02
 QUATERNION_W = 6  # place of the quaternion's real part in a pose encoding; the fields of view follow
@@ -154,6 +161,53 @@ class Scal3RModel(Scal3RPreTrainedModel):
             if name.split(".")[-1] in self._keep_in_fp32_modules_strict:
                 for parameter in module.parameters():
                     parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], *arguments: Any, push_to_hub: bool = False, **options: Any
+    ) -> None:
+        """Write weights and configuration as transformers does, with the permissions of new files.
+
+        `push_to_hub=True` (with repo_id, by default the folder's name, and what `push_to_hub` takes) publishes them.
+        """
+        taken = {name: options.pop(name) for name in HUB_OPTIONS if push_to_hub and name in options}
+        super().save_pretrained(save_directory, *arguments, **options)
+        permit_as_new(*Path(save_directory).glob("*.safetensors"))
+        if push_to_hub:
+            self.push_to_hub(taken.pop("repo_id", Path(save_directory).name), **taken)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload a Scal3R model",
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: str = "5GB",
+    ) -> str:
+        """Publish this model as OWNER/NAME on the Hugging Face hub, in one commit; return the commit's address.
+
+        Weights, configuration and a model card. A model that was loaded from a folder and has its weights still takes
+        that folder's card and recipe along; its image processor in any case.
+
+        Raises:
+            UserError: the name, the token or the network cannot be used, or the hub refuses.
+        """
+        check_repo_id(repo_id)
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            describe_saved(folder, self.config.name_or_path or "", repo_id)
+            return push_folder(
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
 
     def set_activation_checkpointing(self, mode: CheckpointingMode) -> None:
         """Choose what is computed again in backward; gradients are the same to the bit.

@@ -28,7 +28,7 @@ from scal3r_train.training.checkpointing.adapters import find_base
 from scal3r_train.training.checkpointing.checkpoint import Checkpoints
 from scal3r_train.training.checkpointing.ema import MovingAverage
 from scal3r_train.training.checkpointing.export import make_folder, replace_folder
-from scal3r_train.training.checkpointing.model_card import CardWriter
+from scal3r_train.training.checkpointing.run_card import CardWriter
 from scal3r_train.training.checkpointing.saver import ADAPTERS, CheckpointSaver
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.freezing import freeze_untrained_heads
@@ -85,7 +85,8 @@ class Trainer:
         self.best = BestSoFar(recipe.checkpoint.best or "val/loss")
         self.early_stopping = EarlyStopping(recipe.validation.early_stopping)
         self.pictures = WindowPictures(recipe.telemetry.pictures if engine.process.is_main else 0)
-        self.card = CardWriter(recipe, engine, model, self.data.dataset.indexes)
+        validated = () if self.validation is None else self.validation.dataset.indexes
+        self.card = CardWriter(recipe, engine, model, self.data.dataset.indexes, validated)
         freeze_untrained_heads(model, recipe.losses)
         self.model_size = ModelSize.of(model)
         optim = recipe.optim

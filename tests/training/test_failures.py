@@ -58,6 +58,14 @@ def test_an_output_folder_that_only_one_rank_writes_ends_both(ranks: Ranks) -> N
     assert "cannot be written" in lines.pop()
 
 
+def test_an_output_folder_of_another_owner_ends_both_with_the_same_line(ranks: Ranks) -> None:
+    (held, line), other = (rank["owned"] for rank in ranks.notes)
+    assert held == [".json"] and other == [held, line]
+    assert re.fullmatch(
+        "run is being written by process .* on elsewhere, .* delete .*/owned/.lock/0.json", line
+    )
+
+
 @pytest.mark.parametrize("where", ["other_rank", "main_rank"])
 def test_a_thread_that_cannot_write_ends_both_with_the_same_line(ranks: Ranks, where: str) -> None:
     """Found while the next step is made; what was being written is gone, the checkpoint before it is there."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from scal3r_train.config import permit_as_new
 from scal3r_train.model.load_model import checkpoint_sha256
 from scal3r_train.model.lora import LoraSettings, peft_config
 from scal3r_train.model.merge_adapters import AUTO_MAPPING, BASE_SHA256, WEIGHTS_NAME, stored_name
@@ -54,3 +55,4 @@ def export_adapters(
     config.auto_mapping = AUTO_MAPPING
     config.save_pretrained(folder)
     save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt", BASE_SHA256: base.sha256})
+    permit_as_new(folder / WEIGHTS_NAME)

@@ -82,6 +82,11 @@ class CheckpointSettings(StrictModel):
         description="licence of exported weights, for their model card, as Hugging Face writes it; mind the "
         "data's licences",
     )
+    base_model: str | None = Field(
+        default=None,
+        pattern="^[^/]+/[^/]+$",
+        description="for the model card: OWNER/NAME on the Hugging Face hub of the weights that the run goes on from",
+    )
     every: int = Field(
         default=500, ge=1, description="steps between checkpoints; the last step is always saved [steps]"
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import save_torch_state_dict
 
+from scal3r_train.config import permit_as_new
 from scal3r_train.data.sampling.curriculum import CurriculumSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.training.checkpointing.checkpoint_files import WEIGHT, StateReader
@@ -47,6 +48,7 @@ def export_model(
     written.architectures = [ARCHITECTURE]
     written.save_pretrained(folder)
     save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+    permit_as_new(*folder.glob("*.safetensors"))
 
 
 def processor_settings(stages: Sequence[CurriculumSettings], patch_size: int) -> dict[str, int]:

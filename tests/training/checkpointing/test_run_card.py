@@ -1,10 +1,10 @@
-"""Exported folders: a card that the hub can read and that tells the truth, in one file or in shards."""
+"""Exported folders: the card is true of the run, the weights are the same in one file or in shards."""
 
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,96 +12,19 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel
 
 from scal3r_train import __version__
-from scal3r_train.data.index.index import DatasetSummary
+from scal3r_train.config import load_config
+from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.model.configuration_scal3r import PROCESSOR_FILE
 from scal3r_train.model.load_model import checkpoint_sha256, load_model
-from scal3r_train.training.checkpointing.model_card import CardFacts, model_card, validations
+from scal3r_train.parallel.process import Process
+from scal3r_train.train import build_model
+from scal3r_train.training.checkpointing.run_card import CardWriter, _from_hub_cache, validations
+from scal3r_train.training.recipe import TrainingRecipe
 from tests.training import tiny
 from tests.training.conftest import Ranks
 from tests.training.test_resume import assert_equal_states
 
 OneProcess = Callable[..., Path]
-
-
-def facts(**changes: Any) -> CardFacts:
-    values: dict[str, Any] = {
-        "name": "street: #1",
-        "licence": "cc-by-nc-4.0",
-        "num_parameters": 1_270_000_000,
-        "started_from": "runs/vggt/model",
-        "data": [
-            DatasetSummary("kitti | raw", "CC BY-NC-SA 3.0", "https://example.org", 61, 12_000, 1.5, False)
-        ],
-        "resolutions": [(392, 518), (294, 518)],
-        "chunk_sizes": [60],
-        "num_steps": 1000,
-        "world_size": 32,
-        "engine": "fsdp2",
-        "device": "NVIDIA H100",
-        "precision": "bf16",
-        "code_version": "1.2.3",
-        "deny_list": "not applied",
-        "step": 1000,
-        "first_metrics": {"val/auc_5": 0.25},
-        "last_metrics": {"val/auc_5": 0.75, "val/abs_rel": 0.0625},
-        "last_metrics_step": 900,
-        "recipe_file": "recipe.yaml",
-        "checkpoint_sha256": "abc123",
-    }
-    return CardFacts(**values | changes)
-
-
-def test_the_head_is_what_the_hub_reads() -> None:
-    data = ModelCard(model_card(facts())).data
-    assert data.license == "cc-by-nc-4.0"
-    assert data.library_name == "scal3r_train"
-    assert "scal3r" in data.tags and "3d-reconstruction" in data.tags
-
-
-@pytest.mark.parametrize("licence", ["other", "mit: #1\n---\n", '"', "null"])
-def test_a_licence_stays_one_value(licence: str) -> None:
-    data = ModelCard(model_card(facts(licence=licence))).data
-    assert data.license == licence
-    assert ("license_name" in data.to_dict()) == (licence == "other")
-
-
-def test_the_text_holds_every_fact() -> None:
-    text = ModelCard(model_card(facts())).text
-    for part in (
-        "# street: #1",
-        "1270.00 M parameters",
-        "`runs/vggt/model`",
-        "| kitti \\| raw | CC BY-NC-SA 3.0 | 61 | 12,000 | 1.50 | https://example.org |",
-        "kept out of the training: not applied",
-        "1,000 of 1,000",
-        "32, engine fsdp2, bf16, on NVIDIA H100",
-        "[recipe.yaml](recipe.yaml)",
-        "scal3r_train 1.2.3",
-        "`abc123`",
-        "| metric | before step 0 | at step 900 |",
-        "| val/auc_5 | 0.25 | 0.75 |",
-        "| val/abs_rel | - | 0.0625 |",
-        "392 x 518, 294 x 518 pixels in chunks of 60 frames",
-        "AutoModel.from_pretrained",
-    ):
-        assert part in text, part
-    assert "rendered" not in text and "was to make" not in text
-
-
-def test_what_is_missing_is_said() -> None:
-    rendered = DatasetSummary("towns", "", "", 1, 2, 0.0, True)
-    text = model_card(
-        facts(data=[rendered], started_from=None, step=7, last_metrics={}, deny_list="applied (v2)")
-    )
-    for part in (
-        "trained from scratch",
-        "| towns | not stated in the index | 1 | 2 | 0.00 | not stated in the index |",
-        "All training data are rendered",
-        "was to make",
-        "did not validate",
-        "kept out of the training: applied (v2)",
-    ):
-        assert part in text, part
 
 
 def test_a_run_describes_its_models(one_process: OneProcess) -> None:
@@ -114,21 +37,69 @@ def test_a_run_describes_its_models(one_process: OneProcess) -> None:
     )
     assert digest.hexdigest() in text
     assert "5 of 5" in text and f"scal3r_train {__version__}" in text
-    assert "1, engine single, fp32, on CPU" in text
+    assert "1 process, engine single, fp32, on CPU" in text
     first, last = (tiny.metrics(run, "val/")[place] for place in (0, -1))
     assert (first["step"], last["step"]) == (0, 5)
     key = "val/rotation_deg"
     assert f"| {key} | {first[key]:.4g} | {last[key]:.4g} |" in text
-    assert (folder / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
     processor = json.loads((folder / PROCESSOR_FILE).read_text())
     as_trained = {"image_size": 42, "patch_size": 14, "chunk_size": 4, "overlap": 1}
     assert as_trained.items() <= processor.items()
+    # Trained and validated on the same towns.
+    assert "On windows of 4 sequences of towns, 4 of which the run also trained on" in text
+    card = ModelCard.load(folder / "README.md")
+    assert "held-out" not in card.content
+    assert {f"val/{one.metric_type}": one.metric_value for one in card.data.eval_results} == {
+        name: value for name, value in last.items() if name != "step" and value is not None
+    }
+    published, own = (load_config(TrainingRecipe, place / "recipe.yaml") for place in (folder, run))
+    assert published.optim == own.optim and published.output_dir != own.output_dir
+    place = str(run.parent.parent)
+    for path in (*folder.iterdir(), *(run / "checkpoints/step_00000004/model").iterdir()):
+        assert place.encode() not in path.read_bytes(), path
     earlier = (run / "checkpoints/step_00000004/model/README.md").read_text()
     assert "4 of 5" in earlier and "at step 3" in earlier and "was to make" in earlier
 
 
+@pytest.mark.parametrize(("rows", "num_trained_on"), [((3,), 0), ((2, 3), 1)])
+def test_held_out_is_what_no_window_of_the_training_comes_from(
+    towns: Path, tmp_path: Path, rows: tuple[int, ...], num_trained_on: int
+) -> None:
+    index = load_index(towns)
+    write_index(tmp_path / "train.parquet", [index[row] for row in range(3)])
+    write_index(tmp_path / "val.parquet", [index[row] for row in rows])
+    recipe = tiny.recipe(tmp_path / "train.parquet", tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3, "val/auc_5": 0.5, "seconds": 1.0}\n')
+    model = build_model(recipe.model)
+    writer = CardWriter(
+        recipe,
+        SimpleNamespace(process=Process(0, 1, torch.device("cpu")), name="single"),  # type: ignore[arg-type]
+        model,
+        [load_index(tmp_path / "train.parquet")],
+        [load_index(tmp_path / "val.parquet")],
+    )
+    model.save_pretrained(tmp_path / "model")
+    writer.describe(tmp_path / "model", 5)
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert ("held-out" in card.content) == (num_trained_on == 0)
+    assert (f"{num_trained_on} of which" in card.text) == (num_trained_on > 0)
+    assert [result.metric_type for result in card.data.eval_results] == ["auc_5"]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "base"),
+    [
+        ("/x/hub/models--facebook--VGGT-1B/snapshots/0a1b/", "facebook/VGGT-1B"),
+        ("/x/facebook/VGGT", None),
+        (None, None),
+    ],
+)
+def test_the_base_is_known_of_downloads_of_the_hub(checkpoint: str | None, base: str | None) -> None:
+    assert _from_hub_cache(checkpoint) == base
+
+
 def test_ranks_are_in_the_card(ranks: Ranks) -> None:
-    assert "2, engine ddp, fp32, on CPU" in (ranks.folder / "shared/model/README.md").read_text()
+    assert "2 processes, engine ddp, fp32, on CPU" in (ranks.folder / "shared/model/README.md").read_text()
 
 
 def test_shards_load_the_same(one_process: OneProcess) -> None:
