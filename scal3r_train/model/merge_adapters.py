@@ -16,7 +16,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scal3r_train.config import UserError
+from scal3r_train.config import UserError, permit_as_new
 from scal3r_train.model.load_model import load_config
 from scal3r_train.model.lora import A_PART, B_PART
 from scal3r_train.model.weight_files import (
