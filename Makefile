@@ -23,7 +23,7 @@ READY := build/import_names
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/import_names$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: .venv test demo lint format clean chromium
+.PHONY: .venv test demo docs reference lint format clean chromium
 
 .venv: .venv/.installed
 
@@ -45,6 +45,15 @@ test: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m scal3r_eval.demo
+
+# The documentation site, from docs/ and the docstrings into build/site; nothing is fetched.
+docs: $(READY) build/import_names
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+# The pages that are generated from the code; a test compares them.
+reference: $(READY)
+	$(BIN)/python -m scal3r_train.cli.reference docs
 
 # Debian's browser, in which tests open the report and the viewer; without one they are skipped.
 APT := apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20

@@ -26,8 +26,8 @@ from benchmarks.clock import median, ratio, take_turns
 from benchmarks.measured_step import random_batch, separate_plan
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.load_model import folder_sha256
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.weight_files import folder_sha256
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine

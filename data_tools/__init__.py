@@ -8,6 +8,7 @@ One file a command: index.py, prepare.py, check.py, preview.py, summary.py, pack
     formats/         what several data sets write alike
     checking/        the parts of `scal3r data check`
     previewing/      the parts of `scal3r data preview`
+    dataset_card.py  the README.md of a packed data set
     covisibility.py  which frames of an unordered scene see the same
     jobs.py          progress bar, and work in several processes
 """

@@ -14,16 +14,21 @@ from pydantic import Field
 from scal3r_data_tools.covisibility import covisible_frames
 from scal3r_data_tools.jobs import progress
 from scal3r_data_tools.registry import known_adapter
+from scal3r_data_tools.turned import without_turned
 from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index.index import check_rotations, write_index
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.parallel.folder_lock import lock_beside, owned
 
 
 class IndexSettings(StrictModel):
     """Settings that every data set shares; adapters have their own beside them."""
 
     num_covisible: int = Field(
-        32, ge=0, le=1000, description="covisible frames listed per frame of unordered sequences; 0: none"
+        32,
+        ge=0,
+        le=1000,
+        description="covisible frames listed per frame of unordered sequences; 0: none [frames]",
     )
 
 
@@ -50,14 +55,16 @@ def main(
     counts: Counter[str] = Counter()
 
     def checked() -> Iterator[SequenceRecord]:
-        for record in progress(adapter.records(source, options), None, dataset):
+        for given in progress(adapter.records(source, options), None, dataset):
+            record = without_turned(given)
             check_rotations(record, source)
             counts.update(sequences=1, frames=record.num_frames, missing=record.num_missing)
             yield _with_covisible(record, settings.num_covisible)
         if not counts:
             raise UserError(f"{source} holds no sequence in the layout of {dataset}; check DATASET and SRC")
 
-    write_index(output, checked())
+    with owned(lock_beside(Path(output)), f"index {output}"):
+        write_index(output, checked())
     missing = f"; {counts['missing']} more are listed but not there" if counts["missing"] else ""
     sys.stdout.write(f"{output}: {counts['sequences']} sequences, {counts['frames']} frames{missing}\n")
     return 0

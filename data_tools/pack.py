@@ -2,7 +2,8 @@
 
 OUT/index.parquet is an index like any other; its sequences lie in OUT/frames-NNNNN.parquet, one row a frame, images as
 `datasets.Image` (so that the Hub shows them), depth and masks as the bytes of their files. `data.sources` takes
-OUT/index.parquet, or its URL (hf://datasets/OWNER/NAME/index.parquet) without downloading the whole.
+OUT/index.parquet, or its URL (hf://datasets/OWNER/NAME/index.parquet) without downloading the whole. OUT/README.md is
+the data set's card.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import pyarrow
 import pyarrow.parquet
 from pydantic import Field
 
+from scal3r_data_tools.dataset_card import dataset_card
 from scal3r_data_tools.jobs import progress
-from scal3r_train.config import StrictModel, UserError, load_config
+from scal3r_train.config import StrictModel, UserError, load_config, write_text_atomically
 from scal3r_train.data.index.index import SequenceIndex, load_index, write_index
 from scal3r_train.data.io.frame_files import read_file, video_frame
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
+from scal3r_train.parallel.folder_lock import lock_beside, owned
 
 ROWS_PER_GROUP = 16
 FILE_COLUMNS = ("image", "depth", "mask", "sky_mask")
@@ -45,7 +48,7 @@ class PackSettings(StrictModel):
     """Settings of packing."""
 
     file_megabytes: int = Field(
-        500, gt=0, description="a new file begins after the sequence that exceeds this"
+        500, gt=0, description="a new file begins after the sequence that exceeds this [MB]"
     )
 
 
@@ -62,6 +65,14 @@ def main(path: str | os.PathLike[str], output: str | os.PathLike[str], overrides
     index = load_index(path)
     for row in range(len(index)):  # before hours of packing
         _refuse_video(index[row])
+    with owned(lock_beside(output), f"folder {output}"):
+        unreadable = _pack(index, output, settings)
+    _say_result(output, index, unreadable)
+    return 0
+
+
+def _pack(index: SequenceIndex, output: Path, settings: PackSettings) -> Sequence[str]:
+    """Write the folder, whole or not at all; return the files that could not be read."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     temporary.mkdir(parents=True)
     try:
@@ -69,12 +80,12 @@ def main(path: str | os.PathLike[str], output: str | os.PathLike[str], overrides
         records = [packer.add(index[row]) for row in progress(range(len(index)), len(index), "pack")]
         packer.close()
         write_index(temporary / "index.parquet", records)
+        write_text_atomically(temporary / "README.md", dataset_card(output.name, index, FRAME_FEATURES))
         os.replace(temporary, output)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _say_result(output, index, packer.unreadable)
-    return 0
+    return packer.unreadable
 
 
 class _Packer:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scal3r_data_tools.registry import ADAPTERS, known_adapter
 from scal3r_train.config import UserError, load_config
+from scal3r_train.parallel.folder_lock import lock_beside, owned
 
 
 def main(
@@ -32,6 +33,8 @@ def main(
         raise UserError(f"source {source} is no folder; name the folder that holds the dataset")
     if output.exists() and not output.is_dir():
         raise UserError(f"output {output} is a file; name a folder to write to")
-    adapter.prepare(source, output, load_config(adapter.prepare_options, None, overrides))
+    options = load_config(adapter.prepare_options, None, overrides)
+    with owned(lock_beside(output), f"folder {output}"):
+        adapter.prepare(source, output, options)
     sys.stdout.write(f"{output}: {dataset} is prepared; index it next (docs/data/{dataset}.md)\n")
     return 0

@@ -34,13 +34,14 @@ class PreviewSettings(StrictModel):
     """Settings of a preview."""
 
     sequences: int | tuple[str, ...] = Field(
-        8, description="how many sequences, spread over the index, or the names of some: [a, b]"
+        8,
+        description="how many sequences, spread over the index, or the names of some in brackets [sequences]",
     )
-    frames: int = Field(6, ge=1, le=20, description="frames shown of each sequence")
+    frames: int = Field(6, ge=1, le=20, description="frames shown of each sequence [frames]")
     cloud_frames: int = Field(
-        4, ge=0, le=20, description="frames of the point cloud, that see the same; 0: none"
+        4, ge=0, le=20, description="frames of the point cloud, that see the same; 0: none [frames]"
     )
-    width: int = Field(1800, ge=480, le=10_000, description="of the picture, in pixels")
+    width: int = Field(1800, ge=480, le=10_000, description="width of the picture [pixels]")
 
 
 def main(path: str | os.PathLike[str], output: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:

@@ -30,6 +30,7 @@ from scal3r_data_tools.adapters import (
     mvs_synth,
     nerfstudio,
     oxford_spires,
+    posed,
     replica,
     scannet_pp,
     scenenet_rgbd,
@@ -113,13 +114,14 @@ ADAPTERS: dict[str, Adapter] = {
     "matrix_city": Adapter(matrix_city.index, matrix_city.Options),
     "mega_depth": Adapter(mega_depth.index, mega_depth.Options),
     "mvs_synth": Adapter(mvs_synth.index, mvs_synth.Options),
-    "nerfstudio": Adapter(nerfstudio.index),
+    "nerfstudio": Adapter(nerfstudio.index, nerfstudio.Options),
     "oxford_spires": Adapter(
         oxford_spires.index,
         oxford_spires.Options,
         prepare=oxford_spires_prepare.prepare,
         prepare_options=oxford_spires_prepare.Options,
     ),
+    "posed": Adapter(posed.index, posed.Options),
     "replica": Adapter(replica.index, replica.Options),
     "scannet_pp": Adapter(
         scannet_pp.index, scannet_pp.Options, scannet_pp_prepare.prepare, scannet_pp_prepare.Options

@@ -185,8 +185,8 @@ def _sum_known(values: np.ndarray, unit: float) -> float | None:
 class SummarySettings(StrictModel):
     """Settings of a summary of a recipe."""
 
-    world_size: int = Field(32, ge=1, description="ranks that the step plans are drawn for")
-    steps: int = Field(200, ge=1, description="step plans to draw, spread over the run")
+    world_size: int = Field(32, ge=1, description="ranks that the step plans are drawn for [ranks]")
+    steps: int = Field(200, ge=1, description="step plans to draw, spread over the run [step plans]")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ class SynthSettings(TownSettings):
     """Settings of the towns and of the work."""
 
     num_workers: int = Field(
-        2, gt=0, le=256, description="processes that render; the result does not depend on it"
+        2, gt=0, le=256, description="processes that render; the result does not depend on it [processes]"
     )
 
 
@@ -70,7 +70,7 @@ def sequence_name(settings: TownSettings, number: int) -> str:
 
 
 def write_town(folder: Path, settings: TownSettings, number: int) -> None:
-    """Render one sequence into folder/<sequence name>, in the layout of adapters/towns.py."""
+    """Render one sequence into `folder/<sequence name>`, in the layout of adapters/towns.py."""
     drive = TownDrive(settings, number)
     target = folder / sequence_name(settings, number)
     for name in ("rgb", "depth"):

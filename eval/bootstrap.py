@@ -19,9 +19,9 @@ from scal3r_train.config import StrictModel
 class BootstrapSettings(StrictModel):
     """How intervals are drawn."""
 
-    resamples: int = Field(4000, ge=100, description="draws of seeds and sequences with replacement")
-    level: float = Field(0.95, gt=0.5, lt=1, description="share of draws inside an interval")
-    seed: int = Field(0, ge=0, description="of the draws")
+    resamples: int = Field(4000, ge=100, description="draws of seeds and sequences with replacement [draws]")
+    level: float = Field(0.95, gt=0.5, lt=1, description="share of draws inside an interval [share]")
+    seed: int = Field(0, ge=0, description="seed of the draws [-]")
 
 
 @dataclass(frozen=True)

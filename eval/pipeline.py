@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,11 +26,14 @@ from scal3r_eval.score_sequence import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
 from scal3r_eval.summary import asked_measures, summarise
 from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
-from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
+from scal3r_train.parallel.collectives import entered_on_main, from_main, raise_on_all_ranks
 from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.folder_lock import LOCK_NAME, lock_inside, owned
 from scal3r_train.parallel.process import current_process, device_name, joined_processes, launched_rank
+from scal3r_train.shown_progress import Pace
 
 RECIPE_NAME = "recipe.yaml"
+SHARE_LOCK = f"{LOCK_NAME}_share"
 Scores = dict[str, dict[str, tuple[SequenceScores, ...]]]
 
 
@@ -64,8 +68,30 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
         `protocol.share`, which leaves scores alone.
 
     Raises:
-        UserError: the recipe, a checkpoint or all of the data cannot be used; raised on all processes.
+        UserError: the recipe, a checkpoint or all of the data cannot be used, or another evaluation writes the same;
+            raised on all processes.
     """
+    with entered_on_main(lambda: _owned(recipe)):
+        return _evaluate_owned(recipe)
+
+
+def _owned(recipe: EvalRecipe) -> AbstractContextManager[None]:
+    """Own the run, or with `protocol.share` that share: then no run of the whole, or otherwise divided, may go on."""
+    folder, share = recipe.output_dir, recipe.protocol.share
+    what = f"output_dir {folder}"
+    if share is None:
+        return owned(lock_inside(folder), what, lambda: folder.glob(f"{SHARE_LOCK}_*"))
+    first, step = share
+    same = f"{SHARE_LOCK}_*_of_{step}"
+
+    def others() -> list[Path]:
+        shares = [path for path in folder.glob(f"{SHARE_LOCK}_*_of_*") if not path.match(same)]
+        return [lock_inside(folder), *shares]
+
+    return owned(folder / f"{SHARE_LOCK}_{first}_of_{step}", f"share {first} of {step} in {folder}", others)
+
+
+def _evaluate_owned(recipe: EvalRecipe) -> EvalResults | None:
     index_path = from_main(lambda: _prepared(recipe))
     with raise_on_all_ranks():
         runs = runs_of(recipe)
@@ -81,10 +107,14 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
     if current_process().is_main:
         _say_what_is_missing(missing)
     scores: Scores = {run.method: {} for run in runs}
+    # Cut sequences are for what a reconstruction takes, which others do not say.
+    work = {
+        run.folder: [one for one in sequences if one.length is None or run.folder in predictors]
+        for run in runs
+    }
+    pace = Pace(sum(map(len, work.values())))
     for run in runs:
-        predictor = predictors.get(run.folder)
-        # Cut sequences are for what a reconstruction takes, which others do not say.
-        own = [sequence for sequence in sequences if sequence.length is None or predictor is not None]
+        predictor, own = predictors.get(run.folder), work[run.folder]
         for number, sequence in enumerate(own):
             failure = None if predictor is None else predictor.predict(sequence)
             with raise_on_all_ranks():
@@ -94,7 +124,8 @@ def evaluate(recipe: EvalRecipe) -> EvalResults | None:
                         *scores[run.method].get(sequence.name, ()),
                         found,
                     )
-                    _say(run, sequence, found, number + 1, len(own))
+                    pace.reach(pace.completed + 1)
+                    _say(run, sequence, found, f"{number + 1}/{len(own)}", pace.left)
         if predictor is not None:
             predictor.free()
     with raise_on_all_ranks():
@@ -188,12 +219,12 @@ def _say_what_is_missing(missing: list[Missing]) -> None:
         sys.stderr.write(f"left out: {one.line}\n")
 
 
-def _say(run: Run, sequence: EvalSequence, found: SequenceScores, number: int, total: int) -> None:
-    """Report how a sequence went, in one line on stderr."""
+def _say(run: Run, sequence: EvalSequence, found: SequenceScores, place: str, left: str) -> None:
+    """Report in one line on stderr how a sequence went and how long all the rest will take."""
     ate = POSES[0]
     text = found.failure or "; ".join((f"{ate.title} {ate.text(found.metrics.get(ate.key))}", *found.reasons))
     sys.stderr.write(
-        f"{run.label} {number}/{total} {sequence.name}: {'failed: ' if found.failure else ''}{text}\n"
+        f"{run.label} {place} {sequence.name}: {'failed: ' if found.failure else ''}{text}{left}\n"
     )
 
 

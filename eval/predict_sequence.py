@@ -20,8 +20,9 @@ from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.reconstruct import is_done, reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.load_model import checkpoint_folder, checkpoint_sha256, load_model_as_set
+from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.weight_files import checkpoint_folder
 from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.process import current_process
 

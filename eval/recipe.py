@@ -68,16 +68,18 @@ class SequenceSettings(StrictModel):
     """Which sequences of the benchmark, and which of their frames."""
 
     names: tuple[str, ...] | None = Field(None, description="sequence_id of each; null: all of the index.")
-    start: int = Field(0, ge=0, description="First frame.")
-    stop: int | None = Field(None, gt=0, description="Frame to stop before; null: the end.")
-    stride: int = Field(1, ge=1, description="Use every stride-th frame.")
-    max_frames: int | None = Field(None, ge=MIN_POSES, description="Use at most this many frames.")
+    start: int = Field(0, ge=0, description="Number of the first frame, from 0 [frame]")
+    stop: int | None = Field(None, gt=0, description="Frame to stop before; null: the end [frame]")
+    stride: int = Field(1, ge=1, description="Use every stride-th frame [frames]")
+    max_frames: int | None = Field(None, ge=MIN_POSES, description="Use at most this many frames [frames]")
     lengths: tuple[int, ...] = Field(
         (),
-        description="Also run each sequence cut to its first so many frames, as NAME[:N], for runtime against length.",
+        description="Also run each sequence cut to its first so many frames, as NAME[:N], for runtime against "
+        "length [frames]",
     )
     sha256: dict[str, str] = Field(
-        {}, description="Of a sequence's frame list: file names of the frames used, one a line."
+        {},
+        description="Hash of the frame list of each sequence_id: of the file names of the frames used, one a line.",
     )
 
     @field_validator("lengths")
@@ -105,27 +107,41 @@ class PointProtocol(PointScoring):
     voxel: float | None = Field(
         None,
         gt=0,
-        description="Edge of the voxels that thin both clouds; null: a tenth of threshold.",
+        description="Edge of the voxels that thin both clouds; null: a tenth of threshold [m]",
     )
-    truth_stride: int = Field(1, ge=1, description="Use the true depth of every stride-th frame.")
+    truth_stride: int = Field(1, ge=1, description="Use the true depth of every stride-th frame [frames]")
     max_depth: float | None = Field(
         None,
         gt=0,
-        description="Leave out true depth beyond, and points of either cloud farther from all true cameras.",
+        description="Leave out true depth beyond, and points of either cloud farther from all true cameras [m]",
     )
 
 
 class ProtocolSettings(StrictModel):
     """How methods run and how they are scored; null leaves a value to `reconstruction`."""
 
-    align: AlignMode = "sim3"
+    align: AlignMode = Field(
+        default="sim3",
+        description="How trajectories are fitted to the truth before they are measured (docs/metrics.md).",
+    )
     reconstruction: Path | None = Field(
         None, description="Reconstruction recipe that scal3r methods start from."
     )
-    resize: ResizeRule | None = None
-    image_hw: tuple[int, int] | None = Field(None, description="Exact height and width to process at.")
-    chunk_size: int | None = Field(None, ge=1)
-    overlap: int | None = Field(None, ge=1)
+    resize: ResizeRule | None = Field(
+        default=None,
+        description="How the processed size follows from the first image; null: as `reconstruction` says.",
+    )
+    image_hw: tuple[int, int] | None = Field(
+        None, description="Exact height and width to process at [pixels]"
+    )
+    chunk_size: int | None = Field(
+        None, ge=1, description="How many frames a chunk has; null: as `reconstruction` says [frames]"
+    )
+    overlap: int | None = Field(
+        None,
+        ge=1,
+        description="Frames that neighbouring chunks share; null: as `reconstruction` says [frames]",
+    )
     points: PointProtocol | None = Field(None, description="Compare clouds with true depth; null: do not.")
     depth: Literal["per_sequence", "per_frame"] | None = Field(
         None,
@@ -135,13 +151,18 @@ class ProtocolSettings(StrictModel):
         (), description="Metrics of other installed packages, by name (docs/extending/metric.md)."
     )
     max_time_difference_s: float = Field(
-        0.01, ge=0, description="Largest gap between a frame and an external pose with a time."
+        0.01, ge=0, description="Largest gap between a frame and an external pose with a time [s]"
     )
     min_coverage: float = Field(
-        0.5, ge=0, le=1, description="Share of the frames that need a pose; below, the sequence failed."
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the frames that need a pose; below, the sequence failed [share]",
     )
     share: tuple[int, int] | None = Field(
-        None, description="[i, n]: score every n-th sequence from the i-th on, for array jobs; no report."
+        None,
+        description="Which share of the sequences is scored, as [i, n]: every n-th from the i-th on, for array "
+        "jobs, without a report [-]",
     )
 
     @model_validator(mode="after")
@@ -170,27 +191,37 @@ class ProtocolSettings(StrictModel):
 class Scal3RMethod(StrictModel):
     """A checkpoint with a reconstruction recipe; several checkpoints are runs of one method, such as seeds."""
 
-    kind: Literal["scal3r"] = "scal3r"
-    checkpoint: Path | tuple[Path, ...] | None = Field(None, description="null: that of the recipe.")
-    memory: MemoryUse | None = Field(
-        None, description="chunk: without global context sharing; off: without memories; null: as trained."
+    kind: Literal["scal3r"] = Field(
+        default="scal3r", description="Kind of method: a checkpoint of this package"
     )
-    recipe: Path | None = Field(None, description="Instead of protocol.reconstruction.")
-    overrides: tuple[str, ...] = Field((), description="key=value of the reconstruction recipe, last word.")
+    checkpoint: Path | tuple[Path, ...] | None = Field(
+        None, description="Folder of the checkpoint, or of several; null: that of the recipe."
+    )
+    memory: MemoryUse | None = Field(
+        None,
+        description="How memories are used: chunk: without global context sharing; off: without memories; "
+        "null: as trained.",
+    )
+    recipe: Path | None = Field(None, description="Reconstruction recipe instead of protocol.reconstruction.")
+    overrides: tuple[str, ...] = Field(
+        (), description="Changes to the reconstruction recipe, key=value, that have the last word."
+    )
 
 
 class ExternalMethod(StrictModel):
     """Another system's results: folder/SEQUENCE.tum, .kitti or .txt, and .ply; several folders are its runs."""
 
-    kind: Literal["external"]
-    folder: Path | tuple[Path, ...]
+    kind: Literal["external"] = Field(description="Kind of method: another system's files")
+    folder: Path | tuple[Path, ...] = Field(description="Folder of its results, or of several runs.")
 
 
 class BaselineMethod(StrictModel):
     """A trajectory anyone can guess who knows the true mean speed or turn."""
 
-    kind: Literal["baseline"]
-    baseline: Literal["static", "straight_line", "constant_turn"]
+    kind: Literal["baseline"] = Field(description="Kind of method: a guess that sees no image")
+    baseline: Literal["static", "straight_line", "constant_turn"] = Field(
+        description="Which guess: the camera stays, goes straight on, or turns at one rate."
+    )
 
 
 MethodSettings = Annotated[Scal3RMethod | ExternalMethod | BaselineMethod, Field(discriminator="kind")]
@@ -199,14 +230,15 @@ MethodSettings = Annotated[Scal3RMethod | ExternalMethod | BaselineMethod, Field
 class EvalRecipe(StrictModel):
     """One evaluation; `scal3r eval RECIPE [key=value ...]`."""
 
-    task: Literal["eval"]
-    output_dir: Path
-    checkpoint: Path | None = Field(None, description="Of scal3r methods that name none.")
+    task: Literal["eval"] = Field(description="Kind of recipe: an evaluation")
+    output_dir: Path = Field(description="Where predictions, scores and reports go.")
+    checkpoint: Path | None = Field(None, description="Checkpoint of scal3r methods that name none.")
     benchmark: BenchmarkSettings
     sequences: SequenceSettings = SequenceSettings()
     protocol: ProtocolSettings = ProtocolSettings()
     methods: dict[str, MethodSettings | None] = Field(
-        min_length=1, description="By name, in the order of the tables; null drops one of a parent recipe."
+        min_length=1,
+        description="The methods by name, in the order of the tables; null drops one of a parent recipe.",
     )
 
     @field_validator("methods")

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from scal3r_eval.point_source import CameraRegion, DepthCloud, PointSource, open_points
@@ -30,6 +28,7 @@ from scal3r_train.metrics.points import nearest_distances, score_distances
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode, align_trajectory
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans, along_curve
 from scal3r_train.scene.scene import POINTS_NAME
+from scal3r_train.shown_progress import ShownWork
 
 VOXELS_PER_THRESHOLD = 10
 ICP_REACH = 10  # thresholds
@@ -39,17 +38,17 @@ LINE = 1e-6  # ratio of extents below which cameras are on a line
 class PointScoring(StrictModel):
     """How clouds are scored. Lengths are in the truth's units."""
 
-    threshold: float = Field(gt=0, description="distance below which a point counts as right")
+    threshold: float = Field(gt=0, description="distance below which a point counts as right [m]")
     voxel: float | None = Field(
         None,
         ge=0,
-        description="edge of the voxels both clouds are thinned by; null: a tenth of threshold, 0: none",
+        description="edge of the voxels both clouds are thinned by; null: a tenth of threshold, 0: none [m]",
     )
     icp: IcpMode | None = Field(
         None, description="refine the alignment by the clouds: se3, or sim3 with scale"
     )
     icp_max_distance: float | None = Field(
-        None, gt=0, description="largest distance of points that ICP pairs; null: ten times threshold"
+        None, gt=0, description="largest distance of points that ICP pairs; null: ten times threshold [m]"
     )
 
     @property
@@ -261,9 +260,9 @@ def thinned(
 
 
 def _moved(source: PointSource, sim3: Sim3, name: str) -> Iterator[np.ndarray]:
-    console = Console(stderr=True)
-    is_hidden = not console.is_terminal
-    for block in track(
-        source.blocks(), f"reading the {name}", console=console, transient=True, disable=is_hidden
-    ):
-        yield sim3.apply(torch.from_numpy(block)).numpy()
+    num_points = 0
+    with ShownWork(f"reading the {name}") as shown:
+        for block in source.blocks():
+            yield sim3.apply(torch.from_numpy(block)).numpy()
+            num_points += len(block)
+            shown.reach(num_points)

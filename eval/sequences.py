@@ -5,13 +5,11 @@ Shapes: S frames that are used.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from scal3r_train.data.io.frame_io import true_world_from_cam
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.inference.input.settings import InputSettings
 from scal3r_train.metrics.trajectory import MIN_POSES
+from scal3r_train.parallel.folder_lock import lock_beside, owned
 
 INDEX_NAME = "index.parquet"
 SOURCE_NAME = "index.json"  # beside it: what it was made from
@@ -93,7 +92,7 @@ def provide_index(recipe: EvalRecipe) -> Path:
     """
     benchmark, folder = recipe.benchmark, recipe.output_dir / DATA_FOLDER
     if benchmark.towns:
-        with _locked(recipe.output_dir):
+        with _making_data(recipe.output_dir):
             # The same towns are left alone, others than asked for are refused.
             run_quietly("data", "synth", str(folder), *benchmark.options)
         return folder / INDEX_NAME
@@ -102,7 +101,7 @@ def provide_index(recipe: EvalRecipe) -> Path:
             raise UserError(_absent(benchmark, f"{benchmark.data_root} is not there"))
         assert benchmark.adapter is not None, "checked by the settings"
         index = folder / INDEX_NAME
-        with _locked(recipe.output_dir):
+        with _making_data(recipe.output_dir):
             # As it was before the indexing: what is added meanwhile is found at the next start.
             source = _source(benchmark)
             if not index.is_file() or _known_source(folder) != source:
@@ -244,10 +243,6 @@ def _known_source(folder: Path) -> Any:
         return None
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time make the data of a run's folder (array jobs share it)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".data.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _making_data(folder: Path) -> AbstractContextManager[None]:
+    """Let one process at a time make the data of a run's folder; the tasks of an array job wait for the first."""
+    return owned(lock_beside(folder / DATA_FOLDER), f"{folder / DATA_FOLDER}", waits=True)

@@ -5,24 +5,27 @@ is defaults in code, the chain of `extends:` parents, the file, `key.path=value`
 everything else (lists included) replaces. Whatever the code does not know is refused with a single line.
 """
 
-import difflib
 import hashlib
 import json
 import os
+import stat
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from scal3r_train.notes import printable
+from scal3r_train.refusal import refusal_line
 from scal3r_train.shipped import find_recipe, shipped_recipe
+from scal3r_train.text_file import read_text_file
 
-MAX_KEYS_IN_MESSAGE = 12
 HASH_BLOCK_BYTES = 1 << 22
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -74,7 +77,7 @@ def validate_mapping(cls: type[StrictModelT], mapping: Mapping[str, Any], source
     try:
         return cls.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise UserError(f"{source}: {_describe_validation_error(cls, error)}") from None
+        raise UserError(f"{source}: {refusal_line(cls, error, json.loads(text))}") from None
 
 
 def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -93,8 +96,13 @@ def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] =
 
 def dump_yaml(model: BaseModel) -> str:
     """Return the settings, defaults included, as YAML that `load_config` reads back to an equal model."""
+    return dump_mapping(model.model_dump(mode="json"))
+
+
+def dump_mapping(mapping: Mapping[str, Any]) -> str:
+    """Return plain values as YAML in the style of recipes."""
     stream = StringIO()
-    _yaml().dump(model.model_dump(mode="json"), stream)
+    _yaml().dump(dict(mapping), stream)
     return stream.getvalue()
 
 
@@ -106,7 +114,7 @@ def run_command(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except UserError as error:
-        sys.stderr.write(f"scal3r: error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"scal3r: error: {printable(' '.join(str(error).split()))}\n")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("scal3r: interrupted\n")
@@ -117,17 +125,36 @@ def run_command(command: Callable[[], int | None]) -> int:
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it on success and removed on any error.
 
-    The suffix is kept, for writers that choose the format by it. Missing parent folders are made.
+    The suffix is kept, for writers that choose the format by it. Missing parent folders are made. The permissions are
+    those of any new file, whatever wrote it (`permit_as_new`).
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     try:
         yield temporary
+        permit_as_new(temporary)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def permit_as_new(*paths: Path) -> None:
+    """Give files that were written for their owner alone, as safetensors writes, the permissions of new files.
+
+    These are what the umask leaves, or a folder's default access list: found by making a file, since to read the umask
+    is to change it, for all threads. Raises OSError where that cannot be done.
+    """
+    for path in paths:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            continue
+        probe = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            path.chmod(stat.S_IMODE(probe.stat().st_mode))
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
@@ -173,7 +200,7 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
         chain = " -> ".join(str(link) for link in (*children, path))
         raise UserError(f"{children[0]}: `extends` goes in a circle ({chain}); break it")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path)
     except FileNotFoundError:
         wanted_by = f", which {children[-1]} extends," if children else ""
         raise UserError(
@@ -193,15 +220,17 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
         raise UserError(f"{path}: `extends` must be one path relative to this file, not {parent!r}")
     beside = path.parent / parent
     found = beside if beside.is_file() else shipped_recipe(parent) or beside
-    return _merge(_load_with_parents(found, (*children, path)), mapping)
+    return merge_mappings(_load_with_parents(found, (*children, path)), mapping)
 
 
-def _merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+def merge_mappings(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """Return `child` laid over `parent`: mappings merge key by key, any other value replaces."""
     merged = dict(parent)
     for key, value in child.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            merge_mappings(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        )
     return merged
 
 
@@ -237,59 +266,3 @@ def _index_or_key(node: dict[str, Any] | list[Any], key: str, override: str) -> 
         allowed = f"0 to {len(node) - 1}" if node else "none, it is empty"
         raise UserError(f"override '{override}': '{key}' is no index of that list (allowed: {allowed})")
     return int(key)
-
-
-def _describe_validation_error(cls: type[BaseModel], error: ValidationError) -> str:
-    """Return the first problem of a pydantic error as one line, and how many others there are."""
-    problems = error.errors(include_url=False)
-    # An unknown key first: it is usually a misspelling that also explains a missing one.
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    location, message = first["loc"], first["msg"]
-    key_path = ".".join(str(part) for part in location)
-    if first["type"] == "extra_forbidden":
-        line = f"unknown key '{key_path}'; {_suggest_key(cls, location)}"
-    elif first["type"] == "missing":
-        line = f"key '{key_path}' is missing and has no default"
-    else:
-        reason = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        reason = reason.replace("Input should be", "it should be", 1).replace("a valid array", "a list", 1)
-        value = _shorten(repr(first["input"]))
-        # A rule about a whole section would print all of it, which helps nobody.
-        shows_value = location and not isinstance(first["input"], dict)
-        subject = f"{key_path} = {value}" if shows_value else key_path
-        line = f"{subject}: {reason}" if subject else reason
-    others = len(problems) - 1
-    suffix = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
-    return " ".join(f"{line}{suffix}".split())
-
-
-def _suggest_key(cls: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """Return what to write for the unknown key at `location`: the nearest known key, or all of them."""
-    known = sorted(_known_keys(cls, location[:-1]))
-    nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
-    if nearest:
-        return f"did you mean '{nearest[0]}'?"
-    listed = ", ".join(known[:MAX_KEYS_IN_MESSAGE]) + (", ..." if len(known) > MAX_KEYS_IN_MESSAGE else "")
-    return f"known keys here: {listed or 'none'}"
-
-
-def _known_keys(cls: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
-    """Return the field names of the model, or of a union's models, that `location` leads to from `cls`."""
-    models = [cls]
-    for part in location:
-        fields = [model.model_fields[part] for model in models if part in model.model_fields]
-        if fields:  # otherwise a list index, the key of a dictionary or the tag of a union: same models
-            models = [inner for field in fields for inner in _models_within(field.annotation)]
-    return {name for model in models for name in model.model_fields}
-
-
-def _models_within(annotation: Any) -> list[type[BaseModel]]:
-    """Return the settings classes named anywhere in a type annotation such as `list[Stage] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_within(argument)]
-
-
-def _shorten(text: str, limit: int = 80) -> str:
-    """Return `text`, cut in the middle of a message rather than drowning it."""
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

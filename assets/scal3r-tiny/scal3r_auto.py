@@ -5,7 +5,7 @@ been imported.
 """
 
 try:
-    from scal3r_train import Scal3RConfig, Scal3RModel
+    import scal3r_train
 except ModuleNotFoundError as error:
     if error.name != "scal3r_train":
         raise
@@ -13,4 +13,8 @@ except ModuleNotFoundError as error:
         "this model needs the package scal3r_train: install its wheel or a checkout (pip install PATH) and try again"
     ) from None
 
-__all__ = ["Scal3RConfig", "Scal3RModel"]
+
+def __getattr__(name: str) -> type:
+    """Return `Scal3RConfig`, `Scal3RModel` or `Scal3RImageProcessor`, imported now."""
+    value: type = getattr(scal3r_train, name)
+    return value

@@ -20,6 +20,7 @@ from scal3r_data_tools.formats.files import files_by_number, folders_where, rela
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
 IMAGES, DEPTHS = "blended_images", "rendered_depth_maps"
 VALIDATION = "validation_list.txt"
@@ -29,7 +30,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all scenes at most four levels below the folder, ordered by path."""
     source = source.resolve()
     listing = source / VALIDATION
-    held_out = set(listing.read_text(encoding="utf-8").split()) if listing.is_file() else set()
+    held_out = set(read_text_file(listing).split()) if listing.is_file() else set()
     for folder in folders_where(source, lambda names: IMAGES in names, 4):
         record = _scene(folder, source, held_out)
         if record is not None:
@@ -72,7 +73,7 @@ def _scene(folder: Path, source: Path, held_out: set[str]) -> SequenceRecord | N
 def _camera(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """cam_from_world [3, 4] and fx fy cx cy [4] of a _cam.txt, None when it is missing or damaged."""
     try:
-        words = path.read_text(encoding="utf-8").split()
+        words = read_text_file(path).split()
         pose = np.array(words[words.index("extrinsic") + 1 :][:16], np.float64).reshape(4, 4)[:3]
         k = np.array(words[words.index("intrinsic") + 1 :][:9], np.float64).reshape(3, 3)
     except (OSError, ValueError):
@@ -88,7 +89,7 @@ def _covisible(path: Path, numbers: list[int]) -> np.ndarray | None:
     """
     if not path.is_file():
         return None
-    words = path.read_text(encoding="utf-8").split()
+    words = read_text_file(path).split()
     row = {number: place for place, number in enumerate(numbers)}
     others: dict[int, list[int]] = {}
     try:

@@ -40,7 +40,7 @@ class Options(StrictModel):
     """Which sequences are good enough."""
 
     min_viewpoint_quality: float | None = Field(
-        0.5, description="sequences must score more than this for their cameras; null: take all"
+        0.5, description="sequences must score more than this for their cameras; null: take all [score]"
     )
 
 

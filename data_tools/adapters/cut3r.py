@@ -53,18 +53,21 @@ class Options(StrictModel):
     depth_codec: str = Field("", description="How depth is stored; default: npy, exr, or uint16_mm for PNG.")
     with_depth: bool = Field(True, description="False: leave depth out.")
     is_metric: bool = Field(False, description="Lengths are metres.")
-    is_synthetic: bool = Field(False, description="Rendered.")
-    is_dynamic: bool = Field(False, description="Things move.")
+    is_synthetic: bool = Field(False, description="Images are rendered.")
+    is_dynamic: bool = Field(False, description="Things move in the scenes.")
     is_ordered: bool = Field(True, description="Frames are a video, in the order of their names.")
-    max_depth: float = Field(0.0, ge=0, description="Depth beyond is not used; 0: no limit.")
+    max_depth: float = Field(0.0, ge=0, description="Depth beyond is not used; 0: no limit [scene units]")
     max_depth_percentile: float = Field(
-        0.0, ge=0, le=100, description="Depth above this percentile of its frame is not used; 0: no limit."
+        0.0,
+        ge=0,
+        le=100,
+        description="Depth above this percentile of its frame is not used; 0: no limit [percentile]",
     )
     pixel_centre: Literal["integer", "half"] = Field(
         "integer", description="Where cx, cy put the first pixel's."
     )
-    split: Literal["train", "test"] = Field("train", description="Split of all sequences.")
-    licence: str = Field("", description="Licence of the set.")
+    split: Literal["train", "test"] = Field("train", description="Which split all sequences belong to.")
+    licence: str = Field("", description="Licence of the set, for the index.")
 
 
 @dataclass(frozen=True)

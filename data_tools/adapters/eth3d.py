@@ -20,9 +20,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.colmap import View, is_model, record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.colmap import CAMERA_FILES, View, is_model, record_of, split_by_lens, views_of
 from scal3r_data_tools.formats.files import relative_name
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 CALIBRATIONS = {"distorted": "dslr_calibration_jpg", "undistorted": "dslr_calibration_undistorted"}
@@ -43,7 +44,9 @@ class Options(StrictModel):
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all scenes in or below the folder, ordered by path."""
     source = source.resolve()
-    for model in sorted(source.rglob(CALIBRATIONS[options.images])):
+    name = CALIBRATIONS[options.images]
+    folders = {path.parent for path in found_below(source, lambda file: file in CAMERA_FILES)}
+    for model in sorted(folder for folder in folders if folder.name == name):
         if is_model(model):
             yield from _scene(model, source, options)
 

@@ -5,7 +5,8 @@ sensor.yaml}}; SRC may be a sequence or a folder of them. cam0/data.csv lists ti
 ground truth time, position and quaternion (w x y z) of world_from_sensor, metres, 200 Hz. T_BS of a sensor.yaml is
 body_from_sensor, so the camera is where world_from_truth @ inverse(T_BS of truth) @ T_BS of camera says, with OpenCV
 axes. Intrinsics are fu fv cu cv, pixel centres at integers; distortion is radial-tangential (k1 k2 p1 p2) or
-equidistant (TUM VI). 20 Hz, no depth. Images before and after the ground truth count as missing.
+equidistant (TUM VI,
+whose ground truth is mav0/mocap0). 20 Hz, no depth. Images before and after the ground truth count as missing.
 """
 
 from __future__ import annotations
@@ -17,31 +18,30 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.files import folders_where, relative_name
+from scal3r_data_tools.formats.files import folders_where, note, relative_name
 from scal3r_data_tools.formats.poses import Trajectory, inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
-TRUTH = "state_groundtruth_estimate0"
+TRUTHS = ("state_groundtruth_estimate0", "mocap0")  # EuRoC's, TUM VI's
 LENSES = {
     "radial-tangential": "opencv",
     "radtan": "opencv",
     "equidistant": "opencv_fisheye",
     "none": "pinhole",
 }
-NUM_STATE_COLUMNS = 17
+NUM_POSE_COLUMNS = 8  # EuRoC's velocity and biases follow
 
 
 class Options(StrictModel):
     """Which camera, and how poses are matched."""
 
-    camera: Literal["cam0", "cam1"] = Field("cam0", description="Left or right camera.")
-    max_gap_s: float = Field(
-        0.01, gt=0, description="Furthest pose in time that an image may take, in seconds."
-    )
+    camera: Literal["cam0", "cam1"] = Field("cam0", description="Which camera, left or right.")
+    max_gap_s: float = Field(0.01, gt=0, description="Furthest pose in time that an image may take [s]")
     interpolate: bool = Field(
         False, description="Interpolate between two poses instead of taking the nearest."
     )
@@ -64,8 +64,11 @@ def _sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
     times = times_ns / 1e9
     cam_from_world = None
     known = np.array(present, bool)
-    if (folder / "mav0" / TRUTH / "data.csv").is_file():
-        world_from_body, has_pose = _world_from_body(folder / "mav0" / TRUTH, times, options)
+    truth = next((path for name in TRUTHS if (path := folder / "mav0" / name / "data.csv").is_file()), None)
+    if truth is None:
+        note(f"{folder} has no poses: none of {', '.join(TRUTHS)} holds a data.csv")
+    else:
+        world_from_body, has_pose = _world_from_body(truth.parent, times, options)
         body_from_cam = numbers(sensor, "T_BS", (4, 4), sensor_file)
         known &= has_pose
         cam_from_world = inverted(world_from_body[known] @ body_from_cam)
@@ -108,7 +111,7 @@ def _sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
 def _listed_images(path: Path) -> tuple[np.ndarray, list[str]]:
     """Times [N] int64 nanoseconds, sorted, and file names of a camera's data.csv."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text_file(path).splitlines()
         rows = [line.split(",") for line in lines if line.strip() and not line.startswith("#")]
         listed = sorted({int(time): name.strip() for time, name in rows}.items())
     except FileNotFoundError:
@@ -121,7 +124,11 @@ def _listed_images(path: Path) -> tuple[np.ndarray, list[str]]:
 def _world_from_body(folder: Path, times: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray]:
     """Poses of the body [N, 4, 4] at some times [N], and which of them are known."""
     path = folder / "data.csv"
-    table = read_table(path, NUM_STATE_COLUMNS, separator=",", is_finite=False)
+    table = read_table(path, None, separator=",", is_finite=False)
+    if table.shape[1] < NUM_POSE_COLUMNS:
+        raise UserError(
+            f"{path} has {table.shape[1]} columns; time, position and quaternion are {NUM_POSE_COLUMNS}"
+        )
     truth = Trajectory.of(table[:, 0] / 1e9, table[:, 1:4], np.roll(table[:, 4:8], -1, axis=1), path)
     world_from_sensor, known = truth.at(times, options.max_gap_s, interpolate=options.interpolate)
     sensor_file = folder / "sensor.yaml"

@@ -88,7 +88,7 @@ def _projections(source: Path, options: Options) -> dict[str, np.ndarray]:
     if path is None:
         return {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return {
                 row["scene_name"]: np.array(
                     [[row[f"M_proj_{i}{j}"] for j in "012"] for i in "013"], np.float64
@@ -103,7 +103,7 @@ def _splits(source: Path) -> dict[str, str]:
     path = source / SPLIT_TABLE
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return {row["scene_name"]: row["split_partition_name"] or "train" for row in csv.DictReader(file)}
 
 
@@ -176,7 +176,7 @@ def _world_from_cam(scene: Path, detail: Path) -> dict[int, np.ndarray]:
 def _metres_per_unit(scene: Path) -> float:
     path = scene / "_detail" / "metadata_scene.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = {row["parameter_name"]: row["parameter_value"] for row in csv.DictReader(file)}
         return float(rows["meters_per_asset_unit"])
     except (OSError, KeyError, ValueError):

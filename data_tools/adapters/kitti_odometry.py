@@ -20,13 +20,15 @@ from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
 
 def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all sequences below the folder, by name."""
     source = source.resolve()
-    for calibration in sorted(source.rglob("calib.txt")):
+    for calibration in found_below(source, lambda name: name == "calib.txt"):
         if (calibration.parent / "image_2").is_dir():
             yield _sequence(calibration.parent)
 
@@ -47,7 +49,7 @@ class Camera2:
 def camera_2(path: Path) -> Camera2:
     """Read P2 of a calib.txt, whose lines are a name, a colon and numbers. Raises UserError when there is none."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text_file(path).splitlines()
         found = dict(line.split(":", 1) for line in lines if ":" in line)
         matrix = np.array(found["P2"].split(), np.float64).reshape(3, 4)
     except (OSError, KeyError, ValueError):

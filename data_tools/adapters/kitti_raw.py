@@ -29,6 +29,7 @@ from scal3r_data_tools.formats.poses import inverted
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
 EARTH_RADIUS_M = 6378137.0
 NUM_OXTS = 30
@@ -136,7 +137,7 @@ def _rigid(path: Path) -> np.ndarray:
 def _calibration_file(path: Path, wanted: dict[str, int]) -> dict[str, np.ndarray]:
     """Numbers of the lines `NAME: numbers` that are wanted, checked for how many they are."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text_file(path).splitlines()
     except OSError:
         raise UserError(f"{path} does not exist; download the calibration files of that date") from None
     texts = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -152,7 +153,7 @@ def _calibration_file(path: Path, wanted: dict[str, int]) -> dict[str, np.ndarra
 def _oxts(path: Path) -> np.ndarray:
     """The first six numbers [6] of an oxts file, NaN when it is damaged."""
     try:
-        values = np.array(path.read_text(encoding="utf-8").split(), np.float64)
+        values = np.array(read_text_file(path).split(), np.float64)
     except (OSError, ValueError):
         return np.full(6, np.nan)
     return values[:6] if len(values) == NUM_OXTS else np.full(6, np.nan)
@@ -161,7 +162,7 @@ def _oxts(path: Path) -> np.ndarray:
 def _times(path: Path) -> np.ndarray:
     """Seconds since 1970 [S] of lines like 2011-09-26 13:02:25.594360375."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text_file(path).split("\n")
         return np.array([_seconds(line) for line in lines if line.strip()])
     except FileNotFoundError:
         raise UserError(

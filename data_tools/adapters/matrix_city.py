@@ -28,6 +28,7 @@ from scal3r_data_tools.adapters import nerfstudio
 from scal3r_data_tools.formats.files import relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_train.config import StrictModel
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 METRES = {"m": 1.0, "100m": 100.0}
@@ -43,16 +44,16 @@ class Options(StrictModel):
         "transforms.json", "transforms_origin.json", "transforms_train.json", "transforms_test.json"
     ] = Field("transforms.json", description="which frames; transforms_origin.json: all that were rendered")
     unit: Literal["auto", "m", "100m"] = Field(
-        "auto", description="of the positions; auto: by the rotation's scale"
+        "auto", description="unit of the positions; auto: by the rotation's scale"
     )
     is_ray_length: bool = Field(False, description="whether depth is the length of the ray instead of z")
-    max_depth: float = Field(2000.0, ge=0, description="metres; depth beyond is dropped; 0: none")
+    max_depth: float = Field(2000.0, ge=0, description="depth beyond is dropped; 0: none is [m]")
 
 
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all blocks in or below the folder, ordered by path."""
     source = source.resolve()
-    for path in sorted(source.rglob(options.file)):
+    for path in found_below(source, lambda name: name == options.file):
         folder = path.parent
         name = relative_name(folder, source)
         yield _block(path, name, options)

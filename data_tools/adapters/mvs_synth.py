@@ -35,7 +35,9 @@ KEYS = ("f_x", "f_y", "c_x", "c_y")
 class Options(StrictModel):
     """The unit."""
 
-    metres_per_unit: float = Field(0.1, gt=0, description="Multiplies depths and positions.")
+    metres_per_unit: float = Field(
+        0.1, gt=0, description="What depths and positions are multiplied by [m/unit]"
+    )
 
 
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:

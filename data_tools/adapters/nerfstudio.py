@@ -11,18 +11,22 @@ videos are; frames whose image is not there or whose pose is not finite are coun
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
+from scal3r_data_tools.formats.files import note, note_turned
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
-from scal3r_train.config import UserError
+from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
-from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import read_image_header
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 FILE_NAME = "transforms.json"
@@ -34,15 +38,32 @@ MODELS = {
     "SIMPLE_PINHOLE": "pinhole",
 }
 DEPTH_UNIT_SCALE = 1e-3
+READ_KEYS = {
+    "frames", "camera_model", "file_path", "transform_matrix", "depth_file_path", "mask_path",
+    "depth_unit_scale_factor",
+    "fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y", "k1", "k2", "k3", "k4", "p1", "p2",
+}  # fmt: skip
+# What common tools write for others.
+IDLE_KEYS = {
+    "aabb_scale", "aabb", "scale", "offset", "sharpness", "applied_transform", "applied_scale", "ply_file_path",
+    "colmap_im_id", "train_filenames", "val_filenames", "test_filenames", "is_fisheye", "orientation_override",
+    "auto_scale_poses_override", "fps", "time", "timestamp", "image_id", "camera_id", "rotation", "n_images",
+}  # fmt: skip
 
 
-def index(source: Path) -> Iterator[SequenceRecord]:
+class Options(StrictModel):
+    """What the files do not say."""
+
+    is_metric: bool = Field(False, description="Whether lengths are metres.")
+
+
+def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all scenes in or below the folder, ordered by path."""
     source = source.resolve()
-    for path in sorted(source.rglob(FILE_NAME)):
+    for path in found_below(source, lambda name: name == FILE_NAME):
         folder = path.parent
         name = folder.name if folder == source else folder.relative_to(source).as_posix()
-        yield scene(path, dataset="nerfstudio", sequence_id=name)
+        yield scene(path, dataset="nerfstudio", sequence_id=name, is_metric=options.is_metric)
 
 
 def scene(path: Path, *, dataset: str, sequence_id: str, **others: Any) -> SequenceRecord:
@@ -61,11 +82,9 @@ def record_of(
     same_size: all images have the size of the first, whose header alone is read.
     """
     frames = entry(document, "frames", path)
-    model_name = document.get("camera_model", "OPENCV")
-    if model_name not in MODELS:
-        raise UserError(
-            f"{path}: camera_model {model_name} is not supported; it must be one of {', '.join(MODELS)}"
-        )
+    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+        raise UserError(f"{path}: 'frames' must be a list of objects")
+    document, frames = _without_null(document), [_without_null(frame) for frame in frames]
     frames = sorted(frames, key=lambda frame: natural_key(entry(frame, "file_path", path)))
     images = [_existing_image(path.parent, frame["file_path"]) for frame in frames]
     present = [
@@ -79,18 +98,27 @@ def record_of(
         )
     frames, images = [frame for frame, _ in present], [image for _, image in present]
     read = images[:1] if same_size else images
-    sizes = np.array([read_image_size(path.parent / image) for image in read])
-    sizes = np.tile(sizes, (len(images), 1)) if same_size else sizes
+    headers = [read_image_header(path.parent / image) for image in read]
+    headers = headers * len(images) if same_size else headers
+    note_turned(
+        path.parent, [image for image, header in zip(images, headers, strict=True) if header.is_turned]
+    )
+    upright = [place for place, header in enumerate(headers) if not header.is_turned]
+    if not upright:
+        raise UserError(f"{path}: all {len(images)} images are to be turned by EXIF against their poses")
+    frames, images = [frames[place] for place in upright], [images[place] for place in upright]
+    sizes = np.array([headers[place].hw for place in upright])
     cameras = [document | frame for frame in frames]
-    model = MODELS[model_name]
-    lens = np.array([[camera.get(key, 0.0) for key in LENSES.get(model_name, ())] for camera in cameras])
+    _note_unknown(document, frames, path)
+    model, keys = _lens_model(cameras, path)
+    lens = np.array([[_number(camera, key, path, 0.0) for key in keys] for camera in cameras])
     if model == "opencv":
         _refuse_fourth(cameras, path)
         model = model if lens.any() else "pinhole"
     poses = np.array([frame["transform_matrix"] for frame in frames], np.float64).reshape(len(frames), -1, 4)
     depth = tuple(_existing(path.parent, frame.get("depth_file_path")) for frame in frames)
     mask = tuple(_existing(path.parent, frame.get("mask_path")) for frame in frames)
-    unit = document.get("depth_unit_scale_factor", DEPTH_UNIT_SCALE)
+    unit = _number(document, "depth_unit_scale_factor", path, DEPTH_UNIT_SCALE, above=0)
     fields: dict[str, Any] = {
         "depth": depth if any(depth) else (),
         "depth_codec": "uint16_mm" if any(depth) else "",
@@ -124,16 +152,81 @@ def _has_pose(frame: dict[str, Any], path: Path) -> bool:
         return False
 
 
+def _without_null(mapping: dict[str, Any]) -> dict[str, Any]:
+    """`null` says nothing, as a missing key does."""
+    return {key: value for key, value in mapping.items() if value is not None}
+
+
+def _number(
+    camera: dict[str, Any], key: str, path: Path, default: float | None = None, *, above: float | None = None
+) -> float:
+    """A finite number of a camera. Raises UserError naming key, value and file for anything else."""
+    value: Any = camera.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        is_good = False
+    else:
+        is_good = above is None or value > above
+    if not is_good:
+        limit = "" if above is None else f" above {above:g}"
+        where = f" of {camera['file_path']}" if "file_path" in camera else ""
+        raise UserError(
+            f"{path}: {key}{where} is {json.dumps(value)[:40]}; it must be a number{limit}, or be left out"
+        )
+    return float(value)
+
+
+def _lens_model(cameras: list[dict[str, Any]], path: Path) -> tuple[str, tuple[str, ...]]:
+    """Our name of the lens and the keys of its coefficients; each frame may name its own, of one family."""
+    names = {str(camera.get("camera_model", "OPENCV")) for camera in cameras}
+    unknown = sorted(names - set(MODELS))
+    if unknown:
+        raise UserError(
+            f"{path}: camera_model {unknown[0]} is not supported; it must be one of {', '.join(MODELS)}"
+        )
+    lenses = {name for name in names if name in LENSES}
+    if len(lenses) > 1 or ("OPENCV_FISHEYE" in names and len(names) > 1):
+        raise UserError(
+            f"{path}: its frames have cameras of {' and '.join(sorted(names))}; make a scene of each"
+        )
+    name = next(iter(lenses), "PINHOLE")
+    return MODELS[name], LENSES.get(name, ())
+
+
+def _note_unknown(document: dict[str, Any], frames: list[dict[str, Any]], path: Path) -> None:
+    """Say once which keys are not read: one of them may be what the user relies on."""
+    keys = {*document, *(key for frame in frames for key in frame)}
+    unknown = sorted(keys - READ_KEYS - IDLE_KEYS)
+    if unknown:
+        note(f"{path}: not read: {', '.join(unknown[:8])}{', ..' if len(unknown) > 8 else ''}")
+
+
 def _intrinsics(camera: dict[str, Any], hw: np.ndarray, path: Path) -> list[float]:
     """Fx fy cx cy in pixels of the image that is there, which may be smaller than the one that was calibrated."""
     height, width = (int(side) for side in hw)
-    scale_x, scale_y = width / camera.get("w", width), height / camera.get("h", height)
-    fx = camera.get("fl_x")
-    if fx is None:
-        angle = entry(camera, "camera_angle_x", path)
-        fx = camera.get("w", width) / 2 / math.tan(angle / 2)
-    cx, cy = camera.get("cx", width / scale_x / 2), camera.get("cy", height / scale_y / 2)
-    return [fx * scale_x, camera.get("fl_y", fx) * scale_y, cx * scale_x, cy * scale_y]
+    full_width = _number(camera, "w", path, width, above=0)
+    full_height = _number(camera, "h", path, height, above=0)
+    scale_x, scale_y = width / full_width, height / full_height
+    fx, fy = _focal(camera, "x", full_width, path), _focal(camera, "y", full_height, path)
+    if fx is None and fy is None:
+        raise UserError(f"{path} has no 'fl_x' nor 'camera_angle_x'; is this the dataset's own layout?")
+    fx = fy if fx is None else fx
+    fy = fx if fy is None else fy
+    assert fx is not None and fy is not None, "one of them is known"  # noqa: PT018
+    cx = _number(camera, "cx", path, full_width / 2)
+    cy = _number(camera, "cy", path, full_height / 2)
+    return [fx * scale_x, fy * scale_y, cx * scale_x, cy * scale_y]
+
+
+def _focal(camera: dict[str, Any], axis: str, side: float, path: Path) -> float | None:
+    """The focal length of an axis, or what its field of view comes to; None when neither is there."""
+    if f"fl_{axis}" in camera:
+        return _number(camera, f"fl_{axis}", path, above=0)
+    if f"camera_angle_{axis}" not in camera:
+        return None
+    angle = _number(camera, f"camera_angle_{axis}", path, above=0)
+    if angle >= math.pi:
+        raise UserError(f"{path}: camera_angle_{axis} is {angle:g}; it must be below pi, in radians")
+    return side / 2 / math.tan(angle / 2)
 
 
 def _refuse_fourth(cameras: list[dict[str, Any]], path: Path) -> None:

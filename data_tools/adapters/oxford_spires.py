@@ -30,6 +30,7 @@ from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 DEPTH_CODEC = "uint16_256ths"
@@ -43,10 +44,8 @@ SEARCH_LEVELS = 4
 class Options(StrictModel):
     """Which camera, how poses are matched, and what lies elsewhere."""
 
-    camera: Literal["cam0", "cam1", "cam2"] = Field("cam0", description="Front, left or right camera.")
-    max_gap_s: float = Field(
-        0.1, gt=0, description="Furthest pose in time that an image may take, in seconds."
-    )
+    camera: Literal["cam0", "cam1", "cam2"] = Field("cam0", description="Which camera: front, left or right.")
+    max_gap_s: float = Field(0.1, gt=0, description="Furthest pose in time that an image may take [s]")
     interpolate: bool = Field(
         False, description="Interpolate between two poses instead of taking the nearest."
     )
@@ -180,9 +179,9 @@ def _calibration_path(folder: Path, source: Path, options: Options) -> Path:
     if options.calibration is not None:
         return options.calibration.resolve()
     for above in (folder, *list(folder.parents)[:SEARCH_LEVELS], source):
-        candidates = sorted((above / "calibration").rglob(f"{options.camera}.yaml"))
+        candidates = _below(above / "calibration", f"{options.camera}.yaml")
         candidates = [path.parent for path in candidates if (path.parent / "cam-lidar-imu.yaml").is_file()]
-        candidates += sorted((above / "calibration").rglob("sensor.yaml"))
+        candidates += _below(above / "calibration", "sensor.yaml")
         if candidates:
             return candidates[0]
     raise UserError(
@@ -233,3 +232,7 @@ def _processed(folder: Path, source: Path) -> SequenceRecord:
         licence="CC BY-NC-SA 4.0",
         source="Oxford Spires, processed by LingBot-Map",
     )
+
+
+def _below(folder: Path, name: str) -> list[Path]:
+    return found_below(folder, lambda other: other == name) if folder.is_dir() else []

@@ -33,7 +33,8 @@ class Options(StrictModel):
 
     intrinsics: tuple[float, float, float, float] | None = Field(
         None,
-        description="fx fy cx cy, pixel centres at integers; default: cam_params.json, else the usual ones.",
+        description="The camera's fx fy cx cy, pixel centres at integers; null: cam_params.json, else the "
+        "usual ones [pixels]",
     )
 
 

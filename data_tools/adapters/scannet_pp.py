@@ -29,6 +29,7 @@ from scal3r_data_tools.formats.colmap import View, is_model, record_of, split_by
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
 PHONE_FRAMES_PER_SECOND = 60.0
 MAX_DEPTH_M = 20.0
@@ -89,7 +90,7 @@ def scenes_of(source: Path, listing: str) -> list[Path]:
     scenes = [place for place in places if any((place / name).is_dir() for name in DEVICES)]
     if listing:
         try:
-            names = Path(listing).read_text(encoding="utf-8").split()
+            names = read_text_file(Path(listing)).split()
         except OSError as error:
             raise UserError(f"list of scenes {listing} cannot be read: {error.strerror}") from None
         scenes = [scene for scene in scenes if scene.name in names]

@@ -19,8 +19,11 @@ from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.text import cam_from_world, read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
+COLOUR = re.compile(r"frame-.*\.color\.")
 KINECT = (585.0, 585.0, 320.0, 240.0)
 FRAMES_PER_SECOND = 30.0
 MAX_DEPTH_M = 10.0
@@ -29,7 +32,9 @@ MAX_DEPTH_M = 10.0
 def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all sequences in or below the folder, ordered by path."""
     source = source.resolve()
-    for folder in sorted({path.parent for path in source.rglob("frame-*.color.*")}):
+    for folder in sorted(
+        {path.parent for path in found_below(source, lambda name: COLOUR.match(name) is not None)}
+    ):
         yield _sequence(source, folder)
 
 
@@ -79,5 +84,5 @@ def _split(folder: Path) -> str:
     listing, number = folder.parent / "TestSplit.txt", re.fullmatch(r"seq-(\d+)", folder.name)
     if number is None or not listing.is_file():
         return "train"
-    tests = re.findall(r"sequence\s*(\d+)", listing.read_text(encoding="utf-8"))
+    tests = re.findall(r"sequence\s*(\d+)", read_text_file(listing))
     return "test" if int(number[1]) in map(int, tests) else "train"

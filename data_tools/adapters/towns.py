@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.text import read_table
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 POSE_FILE, CAMERA_FILE, TIME_FILE = "cam_from_world.txt", "intrinsics.txt", "times.txt"
@@ -22,7 +23,7 @@ DEPTH_CODEC = "uint16_cm"
 
 def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all sequences below the folder, or of the folder itself."""
-    for folder in sorted({path.parent for path in source.rglob(POSE_FILE)}):
+    for folder in sorted({path.parent for path in found_below(source, lambda name: name == POSE_FILE)}):
         poses = read_table(folder / POSE_FILE, 12).reshape(-1, 3, 4)
         camera = read_table(folder / CAMERA_FILE, 6, num_rows=len(poses))
         yield SequenceRecord(

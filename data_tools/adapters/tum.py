@@ -25,6 +25,7 @@ from scal3r_data_tools.formats.poses import inverted, paired, read_tum
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
 # fx fy cx cy and lens, as the benchmark publishes them for 640x480; "ros" is its advice for ignoring all calibration.
 CAMERAS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -44,9 +45,7 @@ class Options(StrictModel):
     camera: Literal["auto", "freiburg1", "freiburg2", "freiburg3", "ros"] = Field(
         "auto", description="Calibration; auto: by freiburgN or frN in the folder's name."
     )
-    max_gap_s: float = Field(
-        0.02, gt=0, description="Furthest pose in time that an image may take, in seconds."
-    )
+    max_gap_s: float = Field(0.02, gt=0, description="Furthest pose in time that an image may take [s]")
     interpolate: bool = Field(
         False, description="Interpolate between two poses instead of taking the nearest."
     )
@@ -121,9 +120,9 @@ def _timed_files(folder: Path, kind: str) -> tuple[np.ndarray, list[str], int]:
     """Times [N], sorted, and names of the files of rgb or depth that are there, and how many are listed."""
     listing = folder / f"{kind}.txt"
     if listing.is_file():
-        lines = listing.read_text(encoding="utf-8").splitlines()
-        rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-        names = [row[1] for row in rows if len(row) == 2]
+        lines = read_text_file(listing).splitlines()
+        rows = [line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("#")]
+        names = [row[1].strip() for row in rows if len(row) == 2]
         if len(names) != len(rows):
             raise UserError(f"{listing} must hold a time and a file name in each line; download it again")
         texts = [row[0] for row in rows]

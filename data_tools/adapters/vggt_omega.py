@@ -34,7 +34,7 @@ class Options(StrictModel):
     is_metric: bool = Field(False, description="whether lengths are metres")
     is_synthetic: bool = Field(False, description="whether images are rendered")
     is_dynamic: bool = Field(False, description="whether things move")
-    licence: str = Field("that of the converted set", description="for the index")
+    licence: str = Field("that of the converted set", description="licence of the set, for the index")
 
 
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:

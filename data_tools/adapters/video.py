@@ -14,6 +14,7 @@ from pathlib import Path
 
 from scal3r_train.data.index.source import record_from_video
 from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 
@@ -23,5 +24,5 @@ def index(source: Path) -> Iterator[SequenceRecord]:
     if source.is_file():
         yield record_from_video(source)
         return
-    for path in sorted(path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
+    for path in found_below(source, lambda name: Path(name).suffix.lower() in VIDEO_SUFFIXES):
         yield replace(record_from_video(path), sequence_id=path.relative_to(source).as_posix())

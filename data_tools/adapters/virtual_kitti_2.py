@@ -30,13 +30,17 @@ FRAMES_PER_SECOND = 10.0
 class Options(StrictModel):
     """What to index and what to hold out."""
 
-    scenes: tuple[str, ...] = Field((), description="Scenes to index, such as [Scene01,Scene02]; empty: all.")
-    variations: tuple[str, ...] = Field((), description="Variations, such as [clone,fog]; empty: all.")
-    cameras: tuple[int, ...] = Field((0, 1), min_length=1, description="0 left, 1 right; a sequence each.")
-    hold_out: tuple[str, ...] = Field(("Scene20",), description="Scenes that become split test.")
-    max_depth: float = Field(
-        80.0, ge=0, description="Metres beyond which depth is not used (VGGT's); 0: all."
+    scenes: tuple[str, ...] = Field(
+        (), description="Scenes to index, such as Scene01,Scene02 in brackets; empty: all."
     )
+    variations: tuple[str, ...] = Field(
+        (), description="Variations, such as clone,fog in brackets; empty: all."
+    )
+    cameras: tuple[int, ...] = Field(
+        (0, 1), min_length=1, description="Cameras to index, 0 left and 1 right; a sequence each [-]"
+    )
+    hold_out: tuple[str, ...] = Field(("Scene20",), description="Scenes that become split test.")
+    max_depth: float = Field(80.0, ge=0, description="Depth beyond is not used (VGGT's value); 0: all is [m]")
 
 
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:

@@ -41,11 +41,14 @@ class Options(StrictModel):
     is_ordered: bool = Field(False, description="whether names follow time")
     is_synthetic: bool = Field(False, description="whether images are rendered")
     is_dynamic: bool = Field(False, description="whether things move")
-    max_depth: float = Field(
-        0.0, ge=0, description="depth beyond is dropped, in the unit of the set; 0: none"
+    max_depth: float = Field(0.0, ge=0, description="depth beyond is dropped; 0: none is [scene units]")
+    max_depth_percentile: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="depth above this percentile of its frame is dropped; 0: none is [percentile]",
     )
-    max_depth_percentile: float = Field(0.0, ge=0, le=100, description="so is depth above it; 0: none")
-    licence: str = Field("that of the converted set", description="for the index")
+    licence: str = Field("that of the converted set", description="licence of the set, for the index")
 
 
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:

@@ -32,7 +32,11 @@ INVALID_FILE = "invalid_files.h5"
 class Options(StrictModel):
     """Which frames, and what their lens is."""
 
-    cameras: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="1 is the front camera.")
+    cameras: tuple[int, ...] = Field(
+        (1, 2, 3, 4, 5),
+        min_length=1,
+        description="Cameras to index, 1 to 5, of which 1 is the front camera [-]",
+    )
     undistort: bool = Field(True, description="Undo the lens that the .npz files describe.")
     skip_invalid: bool = Field(True, description=f"Leave out what {INVALID_FILE} lists, if it is there.")
 

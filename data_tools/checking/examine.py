@@ -129,10 +129,21 @@ def _mistakes(
     if jump and (not verdict.text or set(verdict.keys) <= {"unit"}):
         return ("scale_jump",), [jump]
     if verdict.text:
-        return verdict.keys, [_with_numbers(verdict)]
+        return verdict.keys, [_with_numbers(verdict) + remedy(record.dataset, verdict.keys)]
     shift = measure_shift(reading, material.evidence) if record.is_synthetic else None
     half = half_pixel_hypothesis(shift) if shift is not None else None
     return ((half.key,), [half.text]) if half is not None else ((), [])
+
+
+def remedy(dataset: str, keys: tuple[str, ...]) -> str:
+    """Return what to index `posed` sequences with to undo a mistake; empty for others, and where options cannot."""
+    if dataset != "posed" or len(keys) != 1:
+        return ""
+    parts = keys[0].split("+")
+    if not set(parts) <= {"inverted", "opengl", "ned", "flu"}:
+        return ""
+    options = ["the other poses_are=" if part == "inverted" else f"camera_axes={part}" for part in parts]
+    return f"; index again with {' and '.join(options)}"
 
 
 def _with_numbers(verdict: Verdict) -> str:

@@ -59,7 +59,7 @@ def read_closed_loop_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     columns = (_TIME, *_TRANSLATION, *_ROTATION)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             lacking = [name for name in columns if name not in (reader.fieldnames or ())]
             if lacking:

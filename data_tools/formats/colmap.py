@@ -16,23 +16,27 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from scal3r_data_tools.formats.files import note_turned
 from scal3r_data_tools.formats.poses import pose_from_wxyz
 from scal3r_train.config import UserError
 from scal3r_train.data.camera.camera_model import (
     ColmapCamera,
     Lens,
     family,
+    image_lines,
     lens_of,
     merged,
     model_of_number,
     read_cameras_text,
 )
 from scal3r_train.data.index.source import natural_key
-from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import ImageHeader, read_image_header
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 BYTES_OF_POINT = 24  # x, y: float64, point3D_id: int64
 NAME_BLOCK_BYTES = 256
+CAMERA_FILES = ("cameras.bin", "cameras.txt")
 MAX_STRETCH = 0.02  # of a resized image's aspect ratio by rounding
 
 
@@ -61,7 +65,7 @@ def is_model(folder: Path) -> bool:
 
 def find_models(source: Path) -> list[Path]:
     """Folders in or below `source` that hold a model, ordered by path."""
-    folders = {path.parent for end in ("bin", "txt") for path in source.rglob(f"cameras.{end}")}
+    folders = {path.parent for path in found_below(source, lambda name: name in CAMERA_FILES)}
     return sorted(folder for folder in folders if is_model(folder))
 
 
@@ -108,13 +112,8 @@ def _cameras_binary(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
 
 
 def _images_text(path: Path) -> Iterator[ColmapImage]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.strip() or line.startswith("#"):
-                continue
-            words = line.strip().split(maxsplit=9)  # names may hold spaces
-            yield _image(words[9], int(words[8]), tuple(float(word) for word in words[1:8]))
-            next(lines, "")  # the points
+    for words in image_lines(path):
+        yield _image(words[9], int(words[8]), tuple(float(word) for word in words[1:8]))
 
 
 def _images_binary(path: Path) -> Iterator[ColmapImage]:
@@ -188,8 +187,8 @@ def views_of(
         UserError: the model is damaged.
     """
     cameras = read_cameras(model)
-    sizes: dict[int, tuple[int, int]] = {}
-    views, num_listed = [], 0
+    headers: dict[int, ImageHeader] = {}
+    views, num_listed, turned = [], 0, []
     for image in read_images(model):
         num_listed += 1
         path = path_of(image.name)
@@ -198,8 +197,12 @@ def views_of(
         if image.camera_id not in cameras:
             raise UserError(f"{model}: image {image.name} has camera {image.camera_id}, which is not listed")
         camera = cameras[image.camera_id]
-        hw = sizes.get(image.camera_id) if size_by_camera else None
-        hw = sizes[image.camera_id] = read_image_size(root / path) if hw is None else hw
+        header = headers.get(image.camera_id) if size_by_camera else None
+        header = headers[image.camera_id] = read_image_header(root / path) if header is None else header
+        hw = header.hw
+        if header.is_turned:
+            turned.append(path)
+            continue
         scale = hw[1] / camera.hw[1], hw[0] / camera.hw[0]
         if abs(scale[0] / scale[1] - 1) > MAX_STRETCH:
             continue
@@ -207,6 +210,7 @@ def views_of(
         fx, fy, cx, cy = lens.intrinsics
         intrinsics = fx * scale[0], fy * scale[1], cx * scale[0], cy * scale[1]
         views.append(View(image.name, path, replace(lens, intrinsics=intrinsics), hw, image.cam_from_world))
+    note_turned(root, turned)
     views.sort(key=lambda view: natural_key(view.name))
     return views, num_listed - len(views)
 

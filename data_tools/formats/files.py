@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from scal3r_train.config import UserError
+from scal3r_train.notes import note
 
 
 def files_by_number(folder: Path, pattern: str) -> dict[int, str]:
@@ -72,6 +72,11 @@ def present(root: Path, names: Iterable[str]) -> set[str]:
     return found - {""}
 
 
-def note(line: str) -> None:
-    """Tell the user, on stderr."""
-    sys.stderr.write(f"note: {line}\n")
+def note_turned(root: Path, names: Sequence[str]) -> None:
+    """Say that images were left out because their files ask to be turned: their poses belong to the stored pixels."""
+    if names:
+        plural = "s are" if len(names) > 1 else " is"
+        note(
+            f"{root}: {len(names)} image{plural} left out, {names[0]} for one: to be turned by EXIF, poses belong "
+            "to the stored pixels; turn the pixels and pose them anew, or remove the tag"
+        )

@@ -20,7 +20,8 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file. Raises UserError naming the file when it is missing or damaged."""
     try:
         data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+        return json.loads(data.removeprefix(codecs.BOM_UTF8))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
     except (OSError, ValueError, EOFError) as error:

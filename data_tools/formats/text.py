@@ -9,23 +9,25 @@ import torch
 
 from scal3r_train.config import UserError
 from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.text_file import read_text_file
 
 
 def read_table(
     path: Path,
-    num_columns: int,
+    num_columns: int | None,
     num_rows: int | None = None,
     skip_rows: int = 0,
     *,
     separator: str | None = None,
     is_finite: bool = True,
 ) -> np.ndarray:
-    """Numbers [rows, num_columns] float64; `#` starts a comment. The separator is white space unless given.
+    """Numbers [rows, num_columns] float64; `#` starts a comment. The separator is white space unless given; num_columns
+    is that of the first row if it is None.
 
     Raises UserError naming the file when it is missing, not numeric, of another shape, or (with is_finite) not finite.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()[skip_rows:]
+        lines = read_text_file(path).splitlines()[skip_rows:]
         rows = [
             [float(word) for word in line.partition("#")[0].split(separator) if word.strip()]
             for line in lines
@@ -35,6 +37,7 @@ def read_table(
         raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+    num_columns = len(rows[0]) if num_columns is None and rows else num_columns or 1
     bad = next((number for number, row in enumerate(rows) if len(row) != num_columns), None)
     if bad is not None:
         raise UserError(f"{path}: row {bad} has {len(rows[bad])} numbers, expected {num_columns}")
@@ -53,13 +56,13 @@ def read_named_rows(path: Path, num_columns: int) -> dict[str, np.ndarray]:
     """
     rows: dict[str, np.ndarray] = {}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            words = line.partition("#")[0].split()
+        for line in read_text_file(path).splitlines():
+            words = line.partition("#")[0].rsplit(maxsplit=num_columns)  # names may hold blanks
             if not words:
                 continue
             if len(words) != num_columns + 1:
                 raise UserError(f"{path}: '{line}' is no name and {num_columns} numbers")
-            rows[words[0]] = np.array([float(word) for word in words[1:]])
+            rows[words[0].strip()] = np.array([float(word) for word in words[1:]])
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
     except (ValueError, OSError) as error:

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from scal3r_train.config import UserError
+from scal3r_train.text_file import read_text_file
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises UserError naming the file when it is missing, damaged or no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path)
         text = re.sub(r"\A%YAML:.*", "", text).replace("!!opencv-matrix", "")
         content = YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError:

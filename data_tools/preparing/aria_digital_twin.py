@@ -138,15 +138,17 @@ Opener = Callable[[Path, "Options"], Recording]
 class Options(StrictModel):
     """Settings of the unpacking; `every` and `with_people` change what is written."""
 
-    every: int = Field(3, ge=1, le=1000, description="take every Nth image (they come 30 times a second)")
+    every: int = Field(
+        3, ge=1, le=1000, description="take every Nth image (they come 30 times a second) [images]"
+    )
     with_people: bool = Field(
         default=False, description="depth with people in it, where the sequence has that"
     )
     max_time_difference_ms: float = Field(
-        5.0, gt=0, le=100, description="pose and depth must be nearer in time to an image than this"
+        5.0, gt=0, le=100, description="pose and depth must be nearer in time to an image than this [ms]"
     )
-    jpeg_quality: int = Field(95, ge=50, le=100, description="of the images")
-    num_workers: int = Field(2, ge=1, le=256, description="sequences that are unpacked at a time")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="quality of the images [JPEG quality]")
+    num_workers: int = Field(2, ge=1, le=256, description="sequences that are unpacked at a time [processes]")
 
 
 def open_vrs(folder: Path, options: Options) -> Recording:

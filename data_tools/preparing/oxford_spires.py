@@ -137,12 +137,14 @@ class Options(oxford_spires.Options):
     cloud: Path | None = Field(
         None, description="The scan as .ply or .pcd, when not in SRC/ground_truth_map."
     )
-    downscale: int = Field(2, ge=1, description="Images are this many times larger than their depth.")
-    max_depth: float = Field(100.0, gt=0, le=255, description="Metres beyond which points are not used.")
-    window: int = Field(4, ge=0, description="Radius in pixels in which nearer points hide one; 0: none do.")
-    max_enclosure: float = Field(2.5, description="How enclosed a point may be, -4 .. 4 (oxford_spires.py).")
-    skip: tuple[str, ...] = Field(MISALIGNED, description="Sequences to leave out.")
-    num_workers: int = Field(4, ge=0, description="Processes; 0: this one.")
+    downscale: int = Field(2, ge=1, description="Images are this many times larger than their depth [factor]")
+    max_depth: float = Field(100.0, gt=0, le=255, description="Points farther away are not used [m]")
+    window: int = Field(4, ge=0, description="Radius in which nearer points hide one; 0: none do [pixels]")
+    max_enclosure: float = Field(
+        2.5, description="How enclosed a point may be, -4 .. 4 (oxford_spires.py) [score]"
+    )
+    skip: tuple[str, ...] = Field(MISALIGNED, description="Sequences to leave out, by name.")
+    num_workers: int = Field(4, ge=0, description="Processes that work at a time; 0: this one [processes]")
 
 
 @dataclass(frozen=True)

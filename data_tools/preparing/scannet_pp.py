@@ -31,7 +31,9 @@ class Options(StrictModel):
 
     device: Literal["dslr", "iphone", "both"] = Field("dslr", description="which camera")
     scenes: str = Field("", description='text file with one scene a line; "": all')
-    num_workers: int = Field(2, gt=0, le=256, description="processes; each holds one mesh")
+    num_workers: int = Field(
+        2, gt=0, le=256, description="processes that render, each of which holds one mesh [processes]"
+    )
 
 
 def prepare(source: Path, output: Path, options: Options) -> None:

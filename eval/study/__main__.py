@@ -19,6 +19,7 @@ from scal3r_eval.study.scoring import score_all
 from scal3r_eval.study.settings import StudyRecipe, load_study, run_folder, scores_file
 from scal3r_eval.study.summary import results_page, summarize
 from scal3r_train.config import UserError, run_command, write_text_atomically
+from scal3r_train.parallel.folder_lock import lock_inside, owned
 
 FORMAT_VERSION = 1
 
@@ -35,6 +36,12 @@ def main(argv: Sequence[str]) -> int:
             "such as recipes/study/memory.yaml (docs/study.md)"
         )
     recipe = load_study(Path(argv[0]), list(argv[1:]))
+    with owned(lock_inside(recipe.output_dir), f"output_dir {recipe.output_dir}"):
+        _run(recipe)
+    return 0
+
+
+def _run(recipe: StudyRecipe) -> None:
     chunking = study_chunking(recipe)
     check_runs(recipe)
     console = Console(stderr=True)
@@ -58,7 +65,6 @@ def main(argv: Sequence[str]) -> int:
     write_text_atomically(recipe.output_dir / f"{recipe.results}.json", json.dumps(results, indent=1) + "\n")
     write_text_atomically(recipe.output_dir / f"{recipe.results}.md", page)
     sys.stdout.write(page)
-    return 0
 
 
 def _hardware() -> dict[str, Any]:

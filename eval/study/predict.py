@@ -15,7 +15,7 @@ from torch import Tensor
 from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.modeling_scal3r import ONLY_PREDICTIONS, Scal3RModel
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _nothing(gradient: Tensor) -> Callable[[], Tensor]:
 
 def _predict(model: Scal3RModel, images: Tensor) -> list[ChunkPrediction]:
     """Return the predictions for images [B, K, S, 3, H, W], sequence by sequence; without depth if there is no head."""
-    output = model(images.to(model.device))
+    output = model(images.to(model.device), **ONLY_PREDICTIONS)
     assert isinstance(output.pose_encoding, Tensor)
     encoding = output.pose_encoding.flatten(0, 1).double().cpu()
     extrinsics, intrinsics = decode_pose(encoding, (images.shape[-2], images.shape[-1]))

@@ -18,38 +18,44 @@ REFERENCE = "full"
 class HeldOutSettings(StrictModel):
     """Held-out towns of one length."""
 
-    chunks: PositiveInt = Field(description="chunks of a sequence")
-    sequences: PositiveInt = Field(description="how many of them")
+    chunks: PositiveInt = Field(description="length of a sequence [chunks]")
+    sequences: PositiveInt = Field(description="how many of them [sequences]")
 
 
 class StudyRecipe(StrictModel):
     """One study; `python -m scal3r_eval.study RECIPE [key=value ...]`."""
 
-    task: Literal["study"]
+    task: Literal["study"] = Field(description="kind of recipe: a study of the memory")
     output_dir: Path = Field(description="where towns, runs and results go")
     results: str = Field(
-        "results", pattern="^[a-z0-9_]+$", description="results go to output_dir/<this>.json and .md"
+        "results",
+        pattern="^[a-z0-9_]+$",
+        description="name of the result files, output_dir/NAME.json and .md",
     )
     variants: dict[str, Path] = Field(
         description="training recipe of each variant; `full` is compared with the others"
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        min_length=1, description="each variant is trained with each"
+        min_length=1, description="seeds that each variant is trained with [-]"
     )
-    num_steps: PositiveInt = Field(description="optimizer steps of every training")
+    num_steps: PositiveInt = Field(description="optimizer steps of every training [steps]")
     towns: TownSettings = Field(
         description="the training towns; held-out towns differ in seed and length only"
     )
-    held_out_seed: int = Field(ge=0, description="held-out towns of C chunks have the seed held_out_seed + C")
+    held_out_seed: int = Field(
+        ge=0, description="held-out towns of C chunks have the seed held_out_seed + C [-]"
+    )
     held_out: tuple[HeldOutSettings, ...] = Field(min_length=1, description="lengths of the held-out towns")
     chunks_in_memory: tuple[PositiveInt, ...] = Field(
-        description="the longest sequences are read again with memories of so many chunks"
+        description="the longest sequences are read again with memories of so many chunks [chunks]"
     )
     alignment: AlignmentSettings = Field(
         AlignmentSettings(max_points=4000), description="how chunks are joined; mode is sim3 and se3 in turn"
     )
     bootstrap: BootstrapSettings = BootstrapSettings()
-    jobs: int = Field(2, ge=1, le=64, description="trainings or evaluations side by side, one thread each")
+    jobs: int = Field(
+        2, ge=1, le=64, description="trainings or evaluations side by side, one thread each [processes]"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> StudyRecipe:

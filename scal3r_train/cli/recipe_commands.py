@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from scal3r_train.cli.parser import add_command, add_overrides
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from scal3r_eval.recipe import AnyRecipe
     from scal3r_train.cli.parser import Commands
 
 
@@ -43,6 +46,11 @@ def add_recipe_commands(commands: "Commands") -> None:
         _config,
         "Print the resolved recipe, every default included, and start nothing.",
         "scal3r config recipes/demo.yaml seed=1",
+    )
+    config.add_argument(
+        "--describe",
+        action="store_true",
+        help="print instead every key of such a recipe: type, unit, default, the recipe's value, and what it is",
     )
     for parser in (train, plan, evaluation, config):
         parser.add_argument(
@@ -91,7 +99,36 @@ def _config(arguments: argparse.Namespace) -> None:
     from scal3r_eval.recipe import load_any_recipe
     from scal3r_train.config import dump_yaml
 
-    sys.stdout.write(dump_yaml(load_any_recipe(arguments.recipe, arguments.overrides)))
+    recipe = load_any_recipe(arguments.recipe, arguments.overrides)
+    if arguments.describe:
+        from scal3r_train.cli.settings_reference import described
+
+        sys.stdout.write(described(recipe, _options_within(recipe)))
+    else:
+        sys.stdout.write(dump_yaml(recipe))
+
+
+def _options_within(recipe: "AnyRecipe") -> "dict[str, type[BaseModel]]":
+    """Return settings that the kind of a recipe does not hold, by title: of added losses, and words of a data set."""
+    from scal3r_data_tools.registry import known_adapter
+    from scal3r_data_tools.synth import SynthSettings
+    from scal3r_eval.recipe import EvalRecipe
+    from scal3r_train.training.recipe import TrainingRecipe
+
+    if isinstance(recipe, TrainingRecipe):
+        return {f"losses.added.{name}": type(settings) for name, settings in recipe.losses.added.items()}
+    if not isinstance(recipe, EvalRecipe):
+        return {}
+    if recipe.benchmark.towns:
+        return {"Words of benchmark.options, for the towns": SynthSettings}
+    if recipe.benchmark.adapter is None:
+        return {}
+    options = known_adapter(recipe.benchmark.adapter).options
+    return (
+        {f"Words of benchmark.options, for {recipe.benchmark.adapter}": options}
+        if options.model_fields
+        else {}
+    )
 
 
 def _recipes(arguments: argparse.Namespace) -> None:

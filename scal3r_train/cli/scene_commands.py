@@ -1,4 +1,4 @@
-"""reconstruct, export, report, view and convert: a checkpoint makes a scene folder, and what is done with one."""
+"""reconstruct, export, report, view, convert and push: a checkpoint makes a scene folder, and what is done with one."""
 
 import argparse
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ def _view(arguments: argparse.Namespace) -> int | None:
 
 
 def add_model_commands(commands: "Commands") -> None:
-    """Add reconstruct and convert."""
+    """Add reconstruct, convert and push."""
     reconstruct = add_command(
         commands,
         "reconstruct",
@@ -130,13 +130,33 @@ def add_model_commands(commands: "Commands") -> None:
         commands,
         "convert",
         _convert,
-        "Turn an official Scal3R or VGGT checkpoint into a folder for from_pretrained.",
+        "Turn an official Scal3R or VGGT checkpoint, or adapters and their base, into a folder for from_pretrained.",
         "scal3r convert scal3r.pt checkpoints/scal3r",
     )
     convert.add_argument(
-        "source", metavar="SRC", type=Path, help="checkpoint: .safetensors, or .pt of tensors only"
+        "source",
+        metavar="SRC",
+        type=Path,
+        help="checkpoint: .safetensors, .pt of tensors only, or adapters/ of a run",
+    )
+    convert.add_argument(
+        "--base",
+        metavar="FOLDER",
+        type=Path,
+        help="base of adapters, where it has moved since they were trained",
     )
     convert.add_argument("output", metavar="OUT", type=Path, help="folder to write")
+    push = add_command(
+        commands,
+        "push",
+        _push,
+        "Publish the weights of a run or folder, with their card and recipe, on the Hugging Face hub.",
+        "scal3r push runs/demo USER/scal3r-demo --dry-run",
+    )
+    push.add_argument("folder", metavar="RUN|FOLDER", type=Path, help="run, or folder of weights")
+    push.add_argument("repo_id", metavar="USER/NAME", help="repository; made if it does not exist")
+    push.add_argument("--private", action="store_true", help="a new repository is private")
+    push.add_argument("--dry-run", action="store_true", help="show files and card, and publish nothing")
 
 
 def _reconstruct(arguments: argparse.Namespace) -> int | None:
@@ -151,9 +171,21 @@ def _reconstruct(arguments: argparse.Namespace) -> int | None:
 
 
 def _convert(arguments: argparse.Namespace) -> int | None:
-    from scal3r_train.model import convert_checkpoint
+    from scal3r_train.config import UserError
+    from scal3r_train.model import convert_checkpoint, merge_adapters
 
+    if merge_adapters.is_adapter_folder(arguments.source):
+        return merge_adapters.main(arguments.source, arguments.output, arguments.base)
+    if arguments.base is not None:
+        raise UserError(f"--base goes with a folder of adapters, and {arguments.source} is none")
     return convert_checkpoint.main(arguments.source, arguments.output)
+
+
+def _push(arguments: argparse.Namespace) -> int | None:
+    from scal3r_train.training.checkpointing import push
+
+    options = {"private": arguments.private, "is_dry_run": arguments.dry_run}
+    return push.main(arguments.folder, arguments.repo_id, options)
 
 
 def _split_recipe(settings: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -24,15 +24,26 @@ class AugmentationSettings(StrictModel):
     """The `data.augmentation` section of a training recipe; the defaults change nothing."""
 
     max_zoom: float = Field(
-        default=1.0, ge=1, le=4, description="windows are magnified by a factor between 1 and this, cropped"
+        default=1.0,
+        ge=1,
+        le=4,
+        description="windows are magnified by a factor between 1 and this, cropped [factor]",
     )
     colour_jitter: float = Field(
-        default=0.0, ge=0, lt=1, description="relative change of brightness, contrast, balance and saturation"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="relative change of brightness, contrast, balance and saturation [share]",
     )
     per_frame_probability: float = Field(
-        default=0.0, ge=0, le=1, description="share of windows whose frames change colour each on their own"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of windows whose frames change colour each on their own [share]",
     )
-    grey_probability: float = Field(default=0.0, ge=0, le=1, description="share of windows without colour")
+    grey_probability: float = Field(
+        default=0.0, ge=0, le=1, description="share of windows without colour [share]"
+    )
 
 
 @dataclass(frozen=True)

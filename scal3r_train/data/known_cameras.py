@@ -16,6 +16,7 @@ from scal3r_train.data.camera.camera_model import (
     ColmapCamera,
     Lens,
     family,
+    image_lines,
     lens_of,
     merged,
     read_cameras_text,
@@ -131,11 +132,6 @@ def _camera_of_name(path: Path) -> dict[str, int]:
     if not path.is_file():
         return {}
     found: dict[str, int] = {}
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.strip() or line.startswith("#"):
-                continue
-            words = line.strip().split(maxsplit=9)  # names may hold spaces
-            found[words[9]] = int(words[8])
-            next(lines, "")  # the points
+    for words in image_lines(path):
+        found[words[9]] = int(words[8])
     return {PurePosixPath(name).name: camera for name, camera in found.items()} | found

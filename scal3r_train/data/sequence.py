@@ -56,6 +56,7 @@ class SequenceRecord:
     covisible: [S, N] int64, for unordered frames: those that see most of the same, best first, -1 where there are no
     more; None when unknown.
     packed: where the files are when they were packed into Parquet; their names are then COLUMN#FRAME. None: below root.
+    decoded: S images [H, W, 3] uint8 RGB, upright, of a sequence that is in memory and not in files; never in an index.
     """
 
     dataset: str
@@ -89,6 +90,7 @@ class SequenceRecord:
     licence: str = ""
     source: str = ""
     packed: PackedFrames | None = None
+    decoded: tuple[np.ndarray, ...] | None = None
 
     @property
     def num_frames(self) -> int:

@@ -32,19 +32,21 @@ class RobustFitSettings(StrictModel):
         description="weight of a residual r beyond the width d: (d/r)^2, or (d/r) as the reference has it",
     )
     relative_width: float = Field(
-        1.0, gt=0, le=10, description="width d as a multiple of the median residual of each round"
+        1.0, gt=0, le=10, description="width d as a multiple of the median residual of each round [factor]"
     )
     huber_delta: float | None = Field(
         None,
         gt=0,
-        description="fixed width in the target's units instead (reference: 0.1), not invariant to scale",
+        description="fixed width instead (reference: 0.1), not invariant to scale [scene units]",
     )
-    max_rounds: int = Field(50, ge=0, le=1000, description="reweighted solves after the first (reference: 5)")
+    max_rounds: int = Field(
+        50, ge=0, le=1000, description="reweighted solves after the first (reference: 5) [rounds]"
+    )
     tolerance: float = Field(
         1e-8,
         gt=0,
         lt=1,
-        description="stop when points move less than this, in median, relative to the scene's scale",
+        description="stop when points move less than this, in median, relative to the scene's scale [share]",
     )
     discard_last_estimate: bool = Field(
         default=False,

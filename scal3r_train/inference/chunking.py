@@ -20,19 +20,21 @@ StoreKind = Literal["device", "host", "disk", "recompute"]
 class ScheduleSettings(StrictModel):
     """How many frames pass the network together, and where chunks wait between two memories."""
 
-    chunk_size: int = Field(60, ge=1, description="Frames of a chunk.")
+    chunk_size: int = Field(60, ge=1, description="How many frames a chunk has [frames]")
     overlap: int = Field(
-        30, gt=0, description="Frames that neighbouring chunks share, fewer than chunk_size."
+        30, gt=0, description="Frames that neighbouring chunks share, fewer than chunk_size [frames]"
     )
     state: StoreKind | Literal["auto"] = Field(
         "auto",
         description="Where the states of chunks wait: the first of device, host, disk, recompute that has room.",
     )
     state_limit_gib: float | None = Field(
-        None, gt=0, description="Most memory for states on device or host; null: half of what is free."
+        None, gt=0, description="Most memory for states on device or host; null: half of what is free [GiB]"
     )
     frames_per_pass: int = Field(
-        16, ge=1, description="Frames that pass frame-wise parts together; halved when memory runs out."
+        16,
+        ge=1,
+        description="Frames that pass frame-wise parts together; halved when memory runs out [frames]",
     )
 
     @model_validator(mode="after")

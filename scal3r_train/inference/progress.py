@@ -1,4 +1,4 @@
-"""The stages of a reconstruction: how long each took, over all starts, and a progress bar where somebody watches.
+"""The stages of a reconstruction: how long each took, over all starts, and how far it is, for whoever watches.
 
 Between two items of a stage free memory is given back: every chunk leaves a few small results behind, and glibc keeps
 the large blocks that were freed between them, so over thousands of chunks a process grows though nothing in it does.
@@ -14,10 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from scal3r_train.config import write_text_atomically
+from scal3r_train.shown_progress import ShownWork
 
 SECONDS_BETWEEN = 0.1
 
@@ -44,13 +42,12 @@ KEEP_EVERY_S = 1.0  # the most that a killed run's time is short by, beside the 
 
 
 class Stages:
-    """Times named stages; shows them on stderr when that is a terminal and `visible`."""
+    """Times named stages; shows them on stderr when `visible`."""
 
     def __init__(self, *, visible: bool) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=console, disable=not (visible and console.is_terminal))
-        self._task = self._progress.add_task("", visible=False)
+        self._visible = visible
+        self._shown = ShownWork("", visible=False)
+        self._num_loops, self._num_done = 1, 0
         self._heap = HeapTrimmer()
         self._file: Path | None = None
         self._name, self._start, self._kept = "", 0.0, 0.0
@@ -65,20 +62,27 @@ class Stages:
     def stage(self, name: str) -> Iterator[None]:
         """Time the body as stage `name`; `track` inside it moves the bar."""
         self._name, self._start = name, time.perf_counter()
-        self._task = self._progress.add_task(name, total=None)
+        self._shown = ShownWork(name, visible=self._visible)
+        self._num_loops, self._num_done = 1, 0
         try:
-            with self._progress:
+            with self._shown:
                 yield
         finally:
-            self._progress.remove_task(self._task)
             self._count()
 
+    def expect_loops(self, number: int) -> None:
+        """Note how many loops the stage that runs will make; without this it is one."""
+        self._num_loops = number
+
     def track(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items of a stage's loop, counting them on the bar; between two, free memory is given back."""
-        self._progress.update(self._task, total=len(items) if isinstance(items, Sized) else None)
+        """Yield the items of a stage's loop, counting them; between two, free memory is given back."""
+        if isinstance(items, Sized):
+            self._shown.expect(self._num_done + self._num_loops * len(items))
+        self._num_loops = max(1, self._num_loops - 1)
         for item in items:
             yield item
-            self._progress.advance(self._task)
+            self._num_done += 1
+            self._shown.reach(self._num_done)
             self._heap.trim()
             if time.perf_counter() - self._kept > KEEP_EVERY_S:
                 self._count()

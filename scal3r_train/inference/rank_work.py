@@ -117,7 +117,7 @@ def predict_chunks_of_rank(
         predictions.save(number, with_what_is_known(prediction, number, video, layout.ranges[number]))
 
     describe = descriptors.describe if wants_loops(run.recipe, layout) else None
-    schedule.run(chunks, keep, run.track, describe, done=predictions)
+    schedule.run(chunks, keep, run.track, describe, predictions, run.stages.expect_loops)
     return predictions, schedule, descriptors
 
 

@@ -37,8 +37,14 @@ from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.collectives import gather_to_all, gather_to_main, raise_on_all_ranks
+from scal3r_train.parallel.collectives import (
+    entered_on_main,
+    gather_to_all,
+    gather_to_main,
+    raise_on_all_ranks,
+)
 from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.folder_lock import lock_beside, owned, refuse_owned
 from scal3r_train.parallel.process import current_process, joined_processes, launched_rank
 from scal3r_train.scene.folder import (
     TIMINGS_NAME,
@@ -94,8 +100,19 @@ def reconstruct(
 
     Raises:
         UserError: input, output or model cannot be used, or a prediction is not finite; raised on all processes,
-            and nothing new is left at `output`.
+            and nothing new is left at `output`. Another process is writing it.
     """
+    with entered_on_main(lambda: owned(lock_beside(output), f"scene {output}")):
+        return _reconstruct_owned(source, model, recipe, output, model_sha256)
+
+
+def _reconstruct_owned(
+    source: str | PathLike[str] | SequenceRecord,
+    model: Scal3RModel,
+    recipe: ReconstructionRecipe,
+    output: Path,
+    model_sha256: str | None,
+) -> Scene | None:
     process = current_process()
     stages = Stages(visible=process.is_main)
     with raise_on_all_ranks():
@@ -150,6 +167,8 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
     """Load what the recipe names, reconstruct unless that has been done, and return a line that says so."""
     process = current_process()
     with raise_on_all_ranks():
+        if process.is_main:
+            refuse_owned(lock_beside(output), f"scene {output}")  # before the weights are read
         record = open_source(source)
         model = load_model_as_set(recipe.model, process.device)
         video = Video.choose(record, recipe.input, model.config)

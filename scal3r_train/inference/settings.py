@@ -23,15 +23,17 @@ class SceneFolderSettings(StrictModel):
     """What a reconstruction writes into its scene folder, and how dense (`scal3r export` has options of its own)."""
 
     min_confidence_ratio: float = Field(
-        0.75, ge=0, description="Pixels below this share of their frame's mean confidence give no point."
+        0.75,
+        ge=0,
+        description="Pixels below this share of their frame's mean confidence give no point [share]",
     )
     voxel_size: float | None = Field(
         None,
         ge=0,
-        description="Points closer than about this merge; null: 1/500 of chunk 0's median depth; 0: off.",
+        description="Points closer than about this merge; null: 1/500 of chunk 0's median depth; 0: off [scene units]",
     )
-    max_points: int = Field(5_000_000, ge=1, description="Bound on points.ply.")
-    seed: int = Field(0, ge=0, description="Of the choice when there are more points.")
+    max_points: int = Field(5_000_000, ge=1, description="Bound on points.ply [points]")
+    seed: int = Field(0, ge=0, description="Seed of the choice when there are more points [-]")
     save_depth: bool = Field(False, description="Write depth and confidence of every frame (depth/).")
     report: bool = Field(True, description="Write report.html once the scene is complete.")
     overwrite: bool = Field(False, description="Replace an existing scene folder.")
@@ -40,7 +42,9 @@ class SceneFolderSettings(StrictModel):
 class ReconstructionRecipe(StrictModel):
     """One reconstruction run; `scal3r reconstruct INPUT OUT [RECIPE] [key=value]`."""
 
-    task: Literal["reconstruct"] = "reconstruct"
+    task: Literal["reconstruct"] = Field(
+        default="reconstruct", description="Kind of recipe: a reconstruction"
+    )
     input: InputSettings = InputSettings()
     model: LoadedModelSettings = LoadedModelSettings()
     points: PointSource = Field(
@@ -54,5 +58,7 @@ class ReconstructionRecipe(StrictModel):
     export: SceneFolderSettings = SceneFolderSettings()
     follow: StreamingSettings = StreamingSettings()
     timeout_minutes: float = Field(
-        30.0, gt=0, description="How long a process waits for the slowest of the others before the run ends."
+        30.0,
+        gt=0,
+        description="How long a process waits for the slowest of the others before the run ends [min]",
     )

@@ -19,9 +19,9 @@ Head = Literal["camera", "depth", "points"]
 
 
 class AddedLossSettings(StrictModel):
-    """What the settings of an added loss are a subclass of."""
+    """What the settings of every added loss hold; its own are a subclass."""
 
-    weight: float = Field(default=1.0, ge=0, description="factor of the whole loss; 0 leaves it out")
+    weight: float = Field(default=1.0, ge=0, description="factor of the whole loss; 0 leaves it out [factor]")
 
 
 @dataclass(frozen=True)

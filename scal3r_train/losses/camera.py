@@ -19,15 +19,19 @@ TRANSLATION, ROTATION, FOV = slice(0, 3), slice(3, 7), slice(7, 9)
 class CameraLossSettings(StrictModel):
     """Settings of the camera loss."""
 
-    weight: float = Field(default=5.0, ge=0, description="factor of the whole camera loss; 0 leaves it out")
-    translation_weight: float = Field(default=1.0, ge=0, description="factor of the translation term")
-    rotation_weight: float = Field(default=1.0, ge=0, description="factor of the quaternion term")
-    fov_weight: float = Field(default=0.5, ge=0, description="factor of the field-of-view term")
+    weight: float = Field(
+        default=5.0, ge=0, description="factor of the whole camera loss; 0 leaves it out [factor]"
+    )
+    translation_weight: float = Field(
+        default=1.0, ge=0, description="factor of the translation term [factor]"
+    )
+    rotation_weight: float = Field(default=1.0, ge=0, description="factor of the quaternion term [factor]")
+    fov_weight: float = Field(default=0.5, ge=0, description="factor of the field-of-view term [factor]")
     stage_decay: float = Field(
-        default=0.6, gt=0, le=1, description="weight of a refinement stage relative to the next one"
+        default=0.6, gt=0, le=1, description="weight of a refinement stage relative to the next one [factor]"
     )
     max_translation_loss: float = Field(
-        default=100.0, gt=0, description="cap of one translation component's error"
+        default=100.0, gt=0, description="cap of one translation component's error [scene units]"
     )
     antipodal_rotations: bool = Field(
         default=True,

@@ -36,20 +36,18 @@ class RegressionSettings(StrictModel):
     """Settings of the confidence and regression terms and of their outlier filter."""
 
     confidence_weight: float = Field(
-        default=1.0, ge=0, description="factor of the confidence-weighted residual"
+        default=1.0, ge=0, description="factor of the confidence-weighted residual [factor]"
     )
-    regression_weight: float = Field(default=1.0, ge=0, description="factor of the plain residual")
-    confidence_alpha: float = Field(
-        default=0.2, gt=0, description="reward for high confidence, in scene units"
-    )
+    regression_weight: float = Field(default=1.0, ge=0, description="factor of the plain residual [factor]")
+    confidence_alpha: float = Field(default=0.2, gt=0, description="reward for high confidence [scene units]")
     max_element_loss: float = Field(
-        default=100.0, gt=0, description="cap of one element's loss, in scene units"
+        default=100.0, gt=0, description="cap of one element's loss [scene units]"
     )
     outlier_quantile: float = Field(
-        default=0.98, gt=0, le=1, description="elements above this quantile are dropped; 1 = none"
+        default=0.98, gt=0, le=1, description="elements above this quantile are dropped; 1: none [share]"
     )
     outlier_min_elements: int = Field(
-        default=1000, ge=1, description="a chunk with at most so many elements is not filtered"
+        default=1000, ge=1, description="a chunk with at most so many elements is not filtered [elements]"
     )
 
 
@@ -138,12 +136,14 @@ def corner_normals(points: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor
 class DepthLossSettings(RegressionSettings):
     """Settings of the depth loss."""
 
-    weight: float = Field(default=1.0, ge=0, description="factor of the whole depth loss; 0 leaves it out")
+    weight: float = Field(
+        default=1.0, ge=0, description="factor of the whole depth loss; 0 leaves it out [factor]"
+    )
     gradient_weight: float = Field(
-        default=1.0, ge=0, description="factor of the gradient terms' mean over the strides"
+        default=1.0, ge=0, description="factor of the gradient terms' mean over the strides [factor]"
     )
     gradient_strides: tuple[PositiveInt, ...] = Field(
-        default=(1, 2, 4, 8), description="pixel strides of the gradient terms"
+        default=(1, 2, 4, 8), description="strides of the gradient terms [pixels]"
     )
 
     @property
@@ -174,12 +174,14 @@ def depth_terms(
 class PointLossSettings(RegressionSettings):
     """Settings of the point-map loss."""
 
-    weight: float = Field(default=1.0, ge=0, description="factor of the whole point loss; 0 leaves it out")
+    weight: float = Field(
+        default=1.0, ge=0, description="factor of the whole point loss; 0 leaves it out [factor]"
+    )
     normal_weight: float = Field(
-        default=1.0, ge=0, description="factor of the normal terms' mean over the strides"
+        default=1.0, ge=0, description="factor of the normal terms' mean over the strides [factor]"
     )
     normal_strides: tuple[PositiveInt, ...] = Field(
-        default=(1, 2, 4), description="pixel strides of the normal terms"
+        default=(1, 2, 4), description="strides of the normal terms [pixels]"
     )
 
     @property

@@ -42,7 +42,9 @@ class ObjectiveSettings(StrictModel):
     )
     average: Scope = Field(default="chunk", description="what the step's loss is the mean of")
     min_valid_pixels: int = Field(
-        default=100, ge=1, description="chunks with fewer pixels of depth teach rotation and fov only"
+        default=100,
+        ge=1,
+        description="chunks with fewer pixels of depth teach rotation and fov only [pixels]",
     )
     camera: CameraLossSettings = CameraLossSettings()
     depth: DepthLossSettings = DepthLossSettings()
@@ -142,12 +144,7 @@ def reduce_terms(
     their mean over the accumulated micro-steps, whose losses the engine averages.
     """
     names, weighted = list(terms), list(terms.values())
-    totals = torch.stack([entry.term.total for entry in weighted])  # [terms, B, K]
-    counts = torch.stack([entry.term.count for entry in weighted]).detach()
-    if average == "chunk":
-        share = chunk_mask.sum()
-    else:
-        counts, share = counts_of_sequences(counts, sums.over_group)
+    totals, counts, share = _totals_and_counts(terms, average, chunk_mask, sums.over_group)
     if num_averaged is None:
         num_averaged = sums.over_world(share.double().reshape(1)).clamp(min=1).to(totals.dtype)
     # Counts of 0 come with totals of 0: the quotient is an exact zero that stays attached to the graph.
@@ -155,6 +152,31 @@ def reduce_terms(
     loss = torch.stack([entry.weight * mean for entry, mean in zip(weighted, means, strict=True)]).sum()
     logged = sums.over_world(torch.cat([means.detach(), loss.detach().reshape(1)])) / sums.num_world
     return loss, dict(zip([*names, "loss"], logged.unbind(), strict=True))
+
+
+def rank_loss(
+    terms: dict[str, WeightedTerm], average: Scope, chunk_mask: Tensor, sum_over_group: SumOver
+) -> tuple[Tensor, Tensor]:
+    """This rank's sum of the weighted losses of its chunks (or shares of sequences), and their number.
+
+    Detached float64 scalars. Summed over all ranks, and over many steps, their quotient is the mean that `reduce_terms`
+    logs as `loss`. One call over the group if the average is "sequence".
+    """
+    totals, counts, share = _totals_and_counts(terms, average, chunk_mask, sum_over_group)
+    losses = (totals.detach().double() / counts.clamp(min=1)).sum(dim=(1, 2)).unbind()
+    weighted = [entry.weight * loss for entry, loss in zip(terms.values(), losses, strict=True)]
+    return torch.stack(weighted).sum(), share.double()
+
+
+def _totals_and_counts(
+    terms: dict[str, WeightedTerm], average: Scope, chunk_mask: Tensor, sum_over_group: SumOver
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Totals of the terms [terms, B, K], what to divide them by, and this rank's chunks or share of sequences."""
+    totals = torch.stack([entry.term.total for entry in terms.values()])
+    counts = torch.stack([entry.term.count for entry in terms.values()]).detach()
+    if average == "chunk":
+        return totals, counts, chunk_mask.sum()
+    return totals, *counts_of_sequences(counts, sum_over_group)
 
 
 def counts_of_sequences(counts: Tensor, sum_over_group: SumOver) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError, write_text_atomically
+from scal3r_train.text_file import read_text_file
 
 NUM_TUM, NUM_KITTI, NUM_SQUARE = 8, 12, 16
 MAX_ROTATION_ERROR = 1e-2  # of R R^T - I; files with few digits stay below, matrices with a scale do not
@@ -150,7 +151,7 @@ def _span(timestamps: Tensor) -> str:
 def _read_rows(path: Path) -> list[tuple[int, list[float]]]:
     """(line number, numbers) of all lines that hold any; all of one length, 8, 12 or 16, all finite."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} cannot be read as a trajectory ({type(error).__name__}); check the path"

@@ -14,7 +14,15 @@ precision.py                 which products run in bfloat16, TF32 or float32
 patch_encoder.py             from images to patch tokens
 camera_head.py, dpt_head.py  from tokens to cameras, depth and points
 activation_checkpointing.py  what backward computes again
+lora.py                      low-rank adapters on frozen blocks, and their parameters' names
+stored_weights.py            a saved folder's weights, read interval by interval
+adapted_weights.py           the first values of a model with adapters
+merge_adapters.py            trained adapters and their base to a plain model
 load_model.py                a saved folder to a model ready to use
+weight_files.py              the files of a saved folder
+hub_files.py                 what of a saved folder is published
+hub_card.py                  the model card, text from facts
+hub_upload.py                publishing on the Hugging Face hub
 convert_checkpoint.py        the authors' weights to ours and back
 scal3r_auto.py               copied into saved folders, for the Auto classes
 salad.py                     a network for place recognition

@@ -17,12 +17,12 @@ CheckpointingMode = Literal["none", "blocks", "segments"]
 Result = TypeVar("Result")
 
 
-def recompute(function: Callable[..., Result], *inputs: Any) -> Result:
+def recompute(function: Callable[..., Result], *inputs: Any, draws: bool = False) -> Result:
     """Call `function`, keep its inputs and outputs only, and call it again when backward needs the rest.
 
-    Nothing in the network draws random numbers, so their state is not saved.
+    `draws`: whether it draws random numbers, which then are the same again; only adapters with dropout do.
     """
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=draws)
 
 
 class Recomputed(nn.Module):

@@ -136,9 +136,11 @@ class Aggregator(nn.Module):
     `recomputes_segments` makes the encoder, and each chunk batch's passage of a segment, one region that is
     computed again in backward; sums over the context lie between regions, so recomputation never repeats one.
     `frames_per_pass` bounds how many frames pass the encoder or a frame block together; None: all of them.
+    `draws_random_numbers` says whether blocks do, in training.
     """
 
     recomputes_segments = False
+    draws_random_numbers = False
     frames_per_pass: int | None = None
 
     def __init__(self, config: Scal3RConfig) -> None:
@@ -297,7 +299,7 @@ class Aggregator(nn.Module):
     def _recomputed(self, function: Callable[..., Result], *inputs: Any) -> Result:
         """Call `function` on a region between two memories, again in backward when segments are recomputed."""
         if self.recomputes_segments and self.training:
-            return recompute(function, *inputs)
+            return recompute(function, *inputs, draws=self.draws_random_numbers)
         return function(*inputs)
 
 

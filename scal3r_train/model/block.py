@@ -5,7 +5,8 @@ Shapes: A independent sequences (frames or chunks), N tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -102,10 +103,12 @@ class Attention(nn.Module):
     Attributes:
         config: of the model, whose `attn_implementation` names the kernel; None outside of a model: sdpa.
         is_causal: part of transformers' interface; every token attends to every other.
+        recorded: where the weights [A, h, N, N] of every call go, which is then eager; None: nowhere.
     """
 
     config: PreTrainedConfig | None = None
     is_causal = False
+    recorded: list[Tensor] | None = None
 
     def __init__(self, dim: int, num_heads: int, *, qk_norm: bool) -> None:
         """Split `dim` into `num_heads`; qk_norm adds a LayerNorm per head to queries and keys."""
@@ -124,11 +127,28 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         name = None if self.config is None else self.config._attn_implementation
-        attend = attention_function(name, v.dtype)
-        y, _ = attend(
+        attend = eager if self.recorded is not None else attention_function(name, v.dtype)
+        y, weights = attend(
             self, q.to(v.dtype), k.to(v.dtype), v, None, scaling=q.shape[-1] ** -0.5, is_causal=False
         )
+        if self.recorded is not None:
+            assert weights is not None
+            self.recorded.append(weights)
         return self.proj(rearrange(y, "a n h d -> a n (h d)"))
+
+
+@contextmanager
+def recorded_attention(blocks: Iterable[nn.Module]) -> Iterator[list[list[Tensor]]]:
+    """Yield, for every block (`Block`), a list that the weights of its calls in the body are appended to."""
+    attentions = [block.attn for block in blocks if isinstance(block, Block)]
+    lists: list[list[Tensor]] = [[] for _ in attentions]
+    try:
+        for attention, weights in zip(attentions, lists, strict=True):
+            attention.recorded = weights
+        yield lists
+    finally:
+        for attention in attentions:
+            attention.recorded = None
 
 
 class Block(nn.Module):

@@ -71,7 +71,9 @@ class CameraHead(nn.Module):
         stages = [start]
         for _ in range(self.num_iterations):
             pose = stages[-1]
-            delta, log_factor = self._read(x, normed, pose + self.empty_pose_tokens).split([POSE_SIZE, 1], dim=-1)
+            delta, log_factor = self._read(x, normed, pose + self.empty_pose_tokens).split(
+                [POSE_SIZE, 1], dim=-1
+            )
             factor = log_factor.mean(dim=-2, keepdim=True).exp()
             moved = torch.cat([factor * pose[..., :3], pose[..., 3:]], dim=-1) + delta
             stages.append(torch.cat([moved[..., :7], F.relu(moved[..., 7:])], dim=-1))

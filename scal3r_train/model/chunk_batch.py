@@ -176,3 +176,28 @@ def unbatch(
         for column, (sequence, place) in enumerate(batch.places):
             nested[sequence][place] = value[0, column]
     return [[chunks[place] for place in sorted(chunks)] for chunks in nested]
+
+
+def unbatch_rows(
+    parts: Sequence[Tensor], batches: Sequence[ImageBatch], num_sequences: int, *, of_frames: bool
+) -> Tensor | list[list[Tensor]]:
+    """Return values with one row for each chunk, or frame of one, in the form of the call's input.
+
+    Args:
+        parts: [rows, ...] in the order of the batches, whose rows may be spread over several parts.
+        batches: of the call.
+        num_sequences: B.
+        of_frames: whether rows are frames.
+
+    Returns:
+        [B * K, ...] or [B * K * S, ...], the very tensor where there is one part; for nested lists [...] or [S, ...] of
+        every chunk.
+    """
+    if len(parts) == 1 and not batches[0].places:
+        return parts[0]
+    num_axes = 3 if of_frames else 2
+    leading = [batch.images.shape[:num_axes] for batch in batches]
+    rows = torch.cat(list(parts)).split([shape.numel() for shape in leading])
+    values = [part.unflatten(0, shape) for part, shape in zip(rows, leading, strict=True)]
+    found = unbatch(values, batches, num_sequences)
+    return found.flatten(0, num_axes - 1) if isinstance(found, Tensor) else found

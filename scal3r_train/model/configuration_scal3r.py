@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,10 @@ AUTO_MAP = {
     name: f"{AUTO_FILE.stem}.{ours}"
     for name, ours in (("AutoConfig", "Scal3RConfig"), ("AutoModel", "Scal3RModel"))
 }
+# What a saved folder says of its images, for `Scal3RImageProcessor`; it counts in no checkpoint's hash.
+PROCESSOR_FILE = "preprocessor_config.json"
+PROCESSOR_NAME = "Scal3RImageProcessor"
+PROCESSOR_AUTO_MAP = {"AutoImageProcessor": f"{AUTO_FILE.stem}.{PROCESSOR_NAME}"}
 
 OWN_PATCH_ENCODERS = ("dinov2", "conv", "correlation", "direct")
 
@@ -23,42 +29,58 @@ OWN_PATCH_ENCODERS = ("dinov2", "conv", "correlation", "direct")
 class Scal3RConfig(PreTrainedConfig):
     """Sizes and switches of `Scal3RModel`; the defaults are the released 1.27 B parameter configuration.
 
-    Network (docs/model.md#the-network):
-        image_size: side in pixels of the square whose positional embeddings the encoder stores.
-        patch_size: side of a patch in pixels; image sides must be multiples of it.
-        hidden_size, num_layers, num_heads, mlp_ratio: alternating attention; one layer is a frame block and a
-            global block.
-        num_register_tokens: learned tokens beside the camera token of every frame.
-        rope_frequency: base of the 2D rotary embedding; 0 turns it off.
-        layer_scale_init: initial LayerScale of the aggregator's blocks.
-        patch_encoder: "dinov2", "conv" (one strided convolution), "correlation" (convolutions plus a local
-            cost volume against the temporally previous frame) or "direct" (a depth of its own, and the camera motion by
-            direct alignment of neighbours), the last two for small models trained from scratch; or the name of one that
-            an installed package adds (docs/extending/patch_encoder.md).
-        patch_encoder_options: settings of an added encoder; its own business.
-        encoder_layers, encoder_heads: size of the DINOv2 encoder.
-        encoder_antialias, encoder_position_offset: how positional embeddings are resampled
-            (docs/numerics.md#patch-encoder).
-        correlation_channels, correlation_radius, correlation_stride: features, reach (in feature pixels) and
-            resolution (in image pixels) of the "correlation" encoder.
-        direct_channels, direct_stride, direct_levels: features at the finest resolution of the "direct" encoder, image
-            pixels of its cells, and how many resolutions it has, each half of the one before.
-        tap_layers: layers whose outputs feed the dense heads; the last one also feeds the camera head.
+    Each line describes one key of `model.network` in a training recipe, with its unit in brackets, and is printed by
+    `scal3r config RECIPE --describe`.
 
-    Memory (docs/model.md#the-memory):
-        memory_layers: layers followed by an Adaptive Memory Unit; empty turns global context off.
-        memory_scope: "sequence" sums the chunk gradients of a sequence, wherever its chunks are (global context);
-            "chunk" gives each chunk a memory that only it writes and reads (the paper's ablation without GCS).
-        memory_heads, memory_expansion: heads and inner width factor of the fast-weight SwiGLU.
-        memory_base_lr: token learning rate where its predictor outputs zero.
+    Attributes:
+        image_size: side of the square whose positional embeddings the encoder stores [pixels]
+        patch_size: side of a patch, of which image sides must be multiples [pixels]
+        hidden_size: channels of a token (docs/model.md#the-network) [channels]
+        num_layers: layers of alternating attention, each a frame block and a global block [layers]
+        num_heads: attention heads of these blocks [heads]
+        mlp_ratio: width of a block's MLP relative to hidden_size [factor]
+        num_register_tokens: learned tokens beside the camera token of every frame [tokens]
+        rope_frequency: base of the 2D rotary embedding; 0 turns it off [-]
+        layer_scale_init: initial LayerScale of the aggregator's blocks [factor]
+        patch_encoder: which encoder: dinov2, conv (one strided convolution), correlation (convolutions plus a local
+            cost volume against the temporally previous frame) or direct (a depth of its own, and the camera motion by
+            direct alignment of neighbours), the last two for small models trained from scratch; or the name of one
+            that an installed package adds (docs/extending/patch_encoder.md)
+        patch_encoder_options: settings of an added encoder, which alone knows them
+        encoder_layers: blocks of the DINOv2 encoder [layers]
+        encoder_heads: attention heads of the DINOv2 encoder [heads]
+        encoder_antialias: whether positional embeddings are resampled with a low-pass
+            (docs/numerics.md#patch-encoder)
+        encoder_position_offset: added to the sides of the grid when positional embeddings are resampled
+            (docs/numerics.md#patch-encoder) [patches]
+        correlation_channels: features of the correlation encoder [channels]
+        correlation_radius: reach of the correlation encoder's cost volume [feature pixels]
+        correlation_stride: resolution of the correlation encoder's features [pixels]
+        direct_channels: features of the direct encoder at its finest resolution, more at coarser ones [channels]
+        direct_stride: side of a cell of the direct encoder, odd [pixels]
+        direct_levels: resolutions of the direct encoder, each half of the one before [resolutions]
+        tap_layers: layers whose outputs feed the dense heads; the last one also feeds the camera head [layer]
+        memory_layers: layers followed by an Adaptive Memory Unit; empty turns global context off [layer]
+        memory_scope: whose gradients a memory sums: sequence, of all chunks of a sequence, wherever they are (global
+            context); chunk, of one chunk that alone writes and reads it (the paper's ablation without GCS)
+        memory_heads: heads of the fast-weight SwiGLU (docs/model.md#the-memory) [heads]
+        memory_expansion: inner width of the fast-weight SwiGLU relative to a head's [factor]
+        memory_base_lr: token learning rate where its predictor outputs zero [rate]
         memory_gate_init: initial gate of the memory's output; the paper's 0.1, or 0.0 for a neutral start (output
-            equal to the backbone's).
-        newton_schulz_steps: iterations of the orthogonalisation of the summed gradient.
-        newton_schulz_dtype: "working" computes it in the fast weights' own dtype; "bfloat16" is the official
-            release's numerics, which is not reproducible beyond 2-6 % (docs/numerics.md#conditioning).
-
-    Heads (docs/numerics.md#camera-head, docs/numerics.md#dpt-heads): camera_head, depth_head,
-    point_head switch them; `camera_*` and `dpt_*` size them.
+            equal to the backbone's) [factor]
+        newton_schulz_steps: iterations of the orthogonalisation of the summed gradient [iterations]
+        newton_schulz_dtype: what the orthogonalisation computes in: working, the fast weights' own dtype; bfloat16, as
+            the official release, which is not reproducible beyond 2-6 % (docs/numerics.md#conditioning)
+        camera_head: whether cameras are predicted (docs/numerics.md#camera-head)
+        depth_head: whether depth is predicted (docs/numerics.md#dpt-heads)
+        point_head: whether a point map is predicted (docs/numerics.md#dpt-heads)
+        camera_heads: attention heads of the camera head [heads]
+        camera_layers: blocks of the camera head [layers]
+        camera_iterations: refinements of the cameras, one after the other [iterations]
+        dpt_features: channels of the dense heads [channels]
+        dpt_channels: channels of the four taps inside a dense head [channels]
+        dpt_refine_channels: channels of a dense head's last convolutions [channels]
+        dpt_frames_per_pass: frames that pass a dense head together; changes memory, not results [frames]
     """
 
     model_type = "scal3r"
@@ -163,11 +185,15 @@ class Scal3RConfig(PreTrainedConfig):
     ) -> None:
         """Write config.json, and beside it the file through which the Auto classes find this package.
 
-        `Scal3RModel.save_pretrained` and the exports of training call it too.
+        And preprocessor_config.json, unless there is one. `Scal3RModel.save_pretrained` and the exports of training
+        call it too.
         """
         self.auto_map = dict(AUTO_MAP)
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         (Path(save_directory) / AUTO_FILE.name).write_bytes(AUTO_FILE.read_bytes())
+        if not (Path(save_directory) / PROCESSOR_FILE).exists():
+            sizes = {"image_size": self.image_size, "patch_size": self.patch_size}
+            write_processor_config(Path(save_directory), sizes)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
@@ -260,6 +286,14 @@ class Scal3RConfig(PreTrainedConfig):
         broken = [message for holds, message in rules if not holds]
         if broken:
             raise ValueError(f"model configuration: {broken[0]}")
+
+
+def write_processor_config(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write what a model wants of its images: arguments of `Scal3RImageProcessor`, which has defaults for others."""
+    values = {"auto_map": PROCESSOR_AUTO_MAP, "image_processor_type": PROCESSOR_NAME, **settings}
+    (folder / PROCESSOR_FILE).write_text(
+        json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 AutoConfig.register(Scal3RConfig.model_type, Scal3RConfig)

@@ -50,7 +50,7 @@ def forward(weights: FastWeights, z: Tensor) -> Tensor:
 
 
 def ascent_gradient(weights: FastWeights, keys: Tensor, values: Tensor, rates: TokenRates) -> FastWeights:
-    """Return the gradient of J = sum_i rate_i <f_W(k_i), v_i>, with each matrix using its own token rates.
+    """Return the gradient of `J = sum_i rate_i <f_W(k_i), v_i>`, with each matrix using its own token rates.
 
     docs/numerics.md#memory-gradient.
 

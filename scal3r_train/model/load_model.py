@@ -1,11 +1,7 @@
-"""Loading a trained model for reconstruction, or one line saying why it cannot be loaded.
-
-The weight files of a `save_pretrained` folder, in one piece or in shards.
-"""
+"""Loading a trained model for reconstruction, or one line saying why it cannot be loaded."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,44 +11,11 @@ import torch
 from pydantic import Field
 from transformers.utils import logging
 
-from scal3r_train.config import StrictModel, UserError, files_sha256
+from scal3r_train.config import StrictModel, UserError
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import AttentionName, use_kernels
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.shipped import find_checkpoint
-
-CONFIG_NAME = "config.json"
-SHARD_INDEX_NAME = "model.safetensors.index.json"
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold the weights, in the order of their names.
-
-    Raises:
-        UserError: there are none, or the index of a sharded folder is damaged or names one that is missing.
-    """
-    found = sorted(folder.glob("*.safetensors"))
-    index = folder / SHARD_INDEX_NAME
-    if index.is_file():
-        try:
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise UserError(f"checkpoint {index} is damaged; save or copy the folder again") from None
-        missing = sorted(named - {path.name for path in found})
-        if missing:
-            raise UserError(
-                f"checkpoint folder {folder} lacks {missing[0]}, one of {len(named)} shards; copy the whole folder"
-            )
-    if not found:
-        raise UserError(f"checkpoint folder {folder} has no .safetensors file; pickles are not read")
-    return found
-
-
-def folder_sha256(folder: Path) -> str:
-    """Return one hash over a checkpoint's configuration and weights; the same model in other shards has another."""
-    index = folder / SHARD_INDEX_NAME
-    return files_sha256([folder / CONFIG_NAME, *([index] if index.is_file() else []), *weight_files(folder)])
-
+from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
 
 MemoryUse = Literal["sequence", "chunk", "off"]
 MEMORY_WEIGHTS = "aggregator.memory_units."
@@ -68,8 +31,8 @@ class LoadedModelSettings(StrictModel):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="Of the encoder and the attention blocks; memories and heads stay in float32 (with bfloat16 on "
-        "CUDA: with TF32 products).",
+        description="Dtype of the encoder and the attention blocks; memories and heads stay in float32 (with "
+        "bfloat16 on CUDA: with TF32 products).",
     )
     memory: MemoryUse | None = Field(
         None,
@@ -167,18 +130,3 @@ def _quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if has_bars:
             logging.enable_progress_bar()
-
-
-def checkpoint_folder(checkpoint: Path | None) -> Path:
-    """Return the folder of a path or of a shipped checkpoint's name, after checking that it looks like one of ours."""
-    if checkpoint is None:
-        raise UserError("no checkpoint is given; add model.checkpoint=FOLDER or name it in the recipe")
-    checkpoint = find_checkpoint(checkpoint)
-    if checkpoint.is_file():
-        raise UserError(f"checkpoint {checkpoint} is a file; turn it into a folder with `scal3r convert`")
-    if not checkpoint.is_dir():
-        raise UserError(f"checkpoint folder {checkpoint} does not exist; check model.checkpoint")
-    if not (checkpoint / CONFIG_NAME).is_file():
-        raise UserError(f"checkpoint folder {checkpoint} has no {CONFIG_NAME}; give a save_pretrained folder")
-    weight_files(checkpoint)
-    return checkpoint

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,10 +20,11 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from scal3r_train.config import permit_as_new
 from scal3r_train.model.activation_checkpointing import CheckpointingMode, Recomputed, recompute
 from scal3r_train.model.aggregator import EMBEDDING, Aggregator, ChunkFeatures, Tap
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.block import Attention, LayerScale
+from scal3r_train.model.block import Attention, LayerScale, recorded_attention
 from scal3r_train.model.camera_head import CameraHead
 from scal3r_train.model.chunk_batch import (
     ImageBatch,
@@ -28,9 +32,12 @@ from scal3r_train.model.chunk_batch import (
     in_temporal_order,
     reference_first,
     unbatch,
+    unbatch_rows,
 )
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.dpt_head import DPTHead
+from scal3r_train.model.hub_files import describe_saved
+from scal3r_train.model.hub_upload import check_repo_id, push_folder
 from scal3r_train.model.motion_encoder import (
     INITIAL_LOG_FOCAL,
     INITIAL_LOG_INVERSE_DEPTH,
@@ -40,6 +47,7 @@ from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatch
 from scal3r_train.model.pixel_values import NestedChunks, checked_pixel_values
 
 SPECIAL_TOKEN_STD = 1e-6
+HUB_OPTIONS = ("repo_id", "private", "token", "commit_message", "revision", "create_pr")
 ENCODER_INIT_STD = 0.02
 MOTION_OUTPUT_STD = 1e-3
 CAMERA_OUTPUT_STD = 0.02
@@ -68,6 +76,9 @@ class Scal3ROutput(ModelOutput):
             after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
             network has them, the reference first (chunk_batch.py: reference_first_order), for these are the tensors
             of the graph themselves.
+        attentions: where asked for, num_layers times the weights of the frame blocks, [B * K * S, h, P, P].
+        global_attentions: likewise those of the global blocks, [B * K, h, S * P, S * P]. For nested lists each chunk's
+            are [S, h, P, P] and [h, S * P, S * P]. Order of frames and tokens as for `hidden_states`.
     """
 
     pose_encoding: PerChunk | None = None
@@ -80,6 +91,12 @@ class Scal3ROutput(ModelOutput):
     motion_steps: PerChunk | None = None
     inverse_depth: PerChunk | None = None
     hidden_states: tuple[PerChunk, ...] | None = None
+    attentions: tuple[PerChunk, ...] | None = None
+    global_attentions: tuple[PerChunk, ...] | None = None
+
+
+# What a call gives engines and evaluations, whatever the model's configuration says.
+ONLY_PREDICTIONS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 
 
 class Scal3RPreTrainedModel(PreTrainedModel):
@@ -132,10 +149,11 @@ class Scal3RModel(Scal3RPreTrainedModel):
     """VGGT-style backbone with Global Context Memory, and its heads.
 
     `chunks_per_pass` bounds how many chunks of a sequence pass the network together, which bounds what is alive at
-    once; results differ by rounding only. None: all that are equal.
+    once; results differ by rounding only. None: all that are equal. `adapter_rank` is that of its adapters (lora.py).
     """
 
     chunks_per_pass: int | None = None
+    adapter_rank = 0
 
     def __init__(self, config: Scal3RConfig) -> None:
         """Build the network of `config`; memories keep to this process until `parallel` connects them."""
@@ -158,6 +176,53 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 for parameter in module.parameters():
                     parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
 
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], *arguments: Any, push_to_hub: bool = False, **options: Any
+    ) -> None:
+        """Write weights and configuration as transformers does, with the permissions of new files.
+
+        `push_to_hub=True` (with repo_id, by default the folder's name, and what `push_to_hub` takes) publishes them.
+        """
+        taken = {name: options.pop(name) for name in HUB_OPTIONS if push_to_hub and name in options}
+        super().save_pretrained(save_directory, *arguments, **options)
+        permit_as_new(*Path(save_directory).glob("*.safetensors"))
+        if push_to_hub:
+            self.push_to_hub(taken.pop("repo_id", Path(save_directory).name), **taken)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload a Scal3R model",
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: str = "5GB",
+    ) -> str:
+        """Publish this model as OWNER/NAME on the Hugging Face hub, in one commit; return the commit's address.
+
+        Weights, configuration and a model card. A model that was loaded from a folder and has its weights still takes
+        that folder's card and recipe along; its image processor in any case.
+
+        Raises:
+            UserError: the name, the token or the network cannot be used, or the hub refuses.
+        """
+        check_repo_id(repo_id)
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            describe_saved(folder, self.config.name_or_path or "", repo_id)
+            return push_folder(
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
+
     def set_activation_checkpointing(self, mode: CheckpointingMode) -> None:
         """Choose what is computed again in backward; gradients are the same to the bit.
 
@@ -165,7 +230,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
         and memory part, "segments" keeps the tokens between two memories and what the heads tap. The dense heads
         recompute their passes in both.
         """
-        self._set_gradient_checkpointing(enable=mode != "none", gradient_checkpointing_func=recompute)
+        again = partial(recompute, draws=self.aggregator.draws_random_numbers)
+        self._set_gradient_checkpointing(enable=mode != "none", gradient_checkpointing_func=again)
         if mode == "segments":
             self.aggregator.recomputes_segments = True
             for module in self.aggregator.modules():
@@ -225,6 +291,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         heads: Sequence[str] | None = None,
         *,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> Scal3ROutput | tuple[Any, ...]:
         """Predict cameras and geometry of every chunk held by this process.
@@ -236,11 +303,14 @@ class Scal3RModel(Scal3RPreTrainedModel):
             chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
             heads: which of "camera", "depth", "points" to run; by default all that the model has.
             output_hidden_states: whether to return the tokens of all layers; None: as the configuration says.
+            output_attentions: whether to return the weights of all frame and global blocks, which then attend in plain
+                operations (`eager`), whatever the kernel is; None: as the configuration says.
             return_dict: False returns a tuple of what is not None; None: as the configuration says.
 
         Raises:
             ValueError: wrong shapes, sides that are no multiple of the patch size, a head the model lacks, images that
-                are integers or, on the CPU, far outside of [0, 1].
+                are integers or, on the CPU, far outside of [0, 1]; attentions together with activation checkpointing,
+                unless the kernel is `eager`.
         """
         wanted = self._wanted_heads(heads)
         images = checked_pixel_values(pixel_values)
@@ -250,16 +320,20 @@ class Scal3RModel(Scal3RPreTrainedModel):
         tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
         every_layer = range(EMBEDDING, self.config.num_layers)
+        layers = every_layer if output_hidden_states else tap_layers
+        fields: dict[str, Any] = {}
         features: list[ChunkFeatures]
-        if wanted or output_hidden_states:
-            features = self.aggregator(
-                batches, num_sequences, every_layer if output_hidden_states else tap_layers
-            )
+        attentions: dict[str, Any] = {}
+        if output_attentions:
+            features, attentions = self._attended(batches, num_sequences, layers)
+        elif wanted or output_hidden_states:
+            features = self.aggregator(batches, num_sequences, layers)
         else:  # nobody reads a layer; a patch encoder may still learn from what it measures
             features = [ChunkFeatures({}, self.aggregator.embed(batch).motion) for batch in batches]
         taps = [of_batch.taps for of_batch in features]
-        fields: dict[str, Any] = {}
         if "camera" in wanted:
             stages = [
                 self.cameras(of_batch.taps[tap_layers[-1]], of_batch.motion and of_batch.motion.poses)
@@ -292,9 +366,33 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 unbatch([batch_taps[layer].layer_half for batch_taps in taps], batches, num_sequences)
                 for layer in every_layer
             )
-        output = Scal3ROutput(**fields)
+        output = Scal3ROutput(**fields, **attentions)
         is_tuple = not (self.config.return_dict if return_dict is None else return_dict)
         return output.to_tuple() if is_tuple else output
+
+    def _attended(
+        self, batches: list[ImageBatch], num_sequences: int, layers: Sequence[int]
+    ) -> tuple[list[ChunkFeatures], dict[str, Any]]:
+        """Return the features with the taps of some layers, and the weights of all layers' attention as fields of the output."""
+        recomputes = self.aggregator.recomputes_segments or any(
+            isinstance(module, Recomputed) and module.gradient_checkpointing for module in self.modules()
+        )
+        if self.training and recomputes and self.config._attn_implementation != "eager":
+            raise ValueError(
+                "output_attentions under activation checkpointing needs the same kernel in backward: "
+                'model.set_attn_implementation("eager")'
+            )
+        blocks = self.aggregator.frame_blocks, self.aggregator.global_blocks
+        with recorded_attention(blocks[0]) as of_frames, recorded_attention(blocks[1]) as of_chunks:
+            features = self.aggregator(batches, num_sequences, layers)
+        fields = {
+            name: tuple(
+                unbatch_rows(parts, batches, num_sequences, of_frames=name == "attentions")
+                for parts in of_layers
+            )
+            for name, of_layers in (("attentions", of_frames), ("global_attentions", of_chunks))
+        }
+        return features, fields
 
     @property
     def heads(self) -> dict[str, nn.Module]:

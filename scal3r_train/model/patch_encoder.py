@@ -32,7 +32,7 @@ INITIAL_SHARPNESS = 15.0
 
 
 def local_correlation(features: Tensor, previous: Tensor, radius: int) -> Tensor:
-    """Return <features(x), previous(x + d)> / F for every |d| <= radius, [A, R, h, w] from two [A, F, h, w].
+    """Return `<features(x), previous(x + d)> / F` for every |d| <= radius, [A, R, h, w] from two [A, F, h, w].
 
     Displacements run row-major over (dy, dx); outside of the image the product is zero.
     """

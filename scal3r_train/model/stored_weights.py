@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from scal3r_train.config import UserError
-from scal3r_train.model.load_model import checkpoint_folder, weight_files
+from scal3r_train.model.weight_files import checkpoint_folder, weight_files
 
 
 class StoredWeights:

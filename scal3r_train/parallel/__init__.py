@@ -15,6 +15,7 @@ torch_engine.py         single process and DDP
 shard_dimension.py      where FSDP2 cuts a parameter
 fsdp2.py                FSDP2
 zero.py                 DeepSpeed ZeRO
+folder_lock.py          one owner for what a command writes
 heartbeat.py            who has failed or is gone
 failure_propagation.py  one failure ends all processes with its cause
 """

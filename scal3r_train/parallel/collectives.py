@@ -6,7 +6,7 @@ All processes of a run as one group: the sum over everyone, results on the main 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -219,3 +219,17 @@ def raise_on_all_ranks() -> Iterator[None]:
         raise UserError(mistakes[0]) from error
     if failures:
         raise RuntimeError(f"process {failures[0][0]} failed: {failures[0][1]}")
+
+
+@contextmanager
+def entered_on_main(enter: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Hold on rank 0 what `enter` returns while the body runs; every process calls this.
+
+    Raises:
+        UserError, RuntimeError: it cannot be entered, as `raise_on_all_ranks`.
+    """
+    with ExitStack() as held:
+        with raise_on_all_ranks():
+            if not dist.is_initialized() or dist.get_rank() == 0:
+                held.enter_context(enter())
+        yield

@@ -15,6 +15,7 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from scal3r_train.config import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from scal3r_train.parallel.folder_lock import release_all
 from scal3r_train.parallel.heartbeat import Cause, Heartbeat
 from scal3r_train.parallel.meeting import meeting_peers
 
@@ -93,6 +94,7 @@ def _print(cause: Cause) -> None:
 def _exit(code: int) -> NoReturn:
     """Exit without unwinding: destructors of process groups abort or wait when peers are gone."""
     try:
+        release_all()
         for child in multiprocessing.active_children():
             child.kill()
         sys.stdout.flush()

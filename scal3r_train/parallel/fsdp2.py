@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor import Shard as ShardPlacement
 
-from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.modeling_scal3r import ONLY_PREDICTIONS, Scal3ROutput
 from scal3r_train.model.precision import computing
 from scal3r_train.parallel.accelerator import fsdp2_plugin, fsdp2_units
 from scal3r_train.parallel.engine import MOMENTS, Shard, allocate_moments, stepped_parameters
@@ -80,7 +80,7 @@ class Fsdp2Engine(TorchEngine):
     ) -> Scal3ROutput:
         """Run the model in the recipe's precision."""
         with computing(self.process.device, reduced=self.is_reduced):
-            output = self.bare_model(images, chunk_mask, heads)
+            output = self.bare_model(images, chunk_mask, heads, **ONLY_PREDICTIONS)
         if not torch.is_grad_enabled():  # no backward will come to give up what this forward has gathered
             for module in self.bare_model.modules():
                 if isinstance(module, FSDPModule):

@@ -24,8 +24,8 @@ class ParallelSettings(StrictModel):
     )
     gathered_dtype: Literal["fp32", "bf16"] = Field(
         default="fp32",
-        description="in which fsdp2 gathers encoder and attention blocks; bf16 halves that traffic, gradients are "
-        "summed in fp32 either way",
+        description="dtype in which fsdp2 gathers encoder and attention blocks; bf16 halves that traffic, "
+        "gradients are summed in fp32 either way",
     )
     deterministic: bool = Field(
         default=False,
@@ -34,10 +34,10 @@ class ParallelSettings(StrictModel):
     start_timeout_minutes: float = Field(
         default=10.0,
         gt=0,
-        description="how long a process waits at the start for the first one to be reachable",
+        description="how long a process waits at the start for the first one to be reachable [min]",
     )
     timeout_minutes: float = Field(
-        default=10.0, gt=0, description="how long a process waits for the others before the run ends"
+        default=10.0, gt=0, description="how long a process waits for the others before the run ends [min]"
     )
 
     @model_validator(mode="after")

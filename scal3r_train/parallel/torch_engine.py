@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.modeling_scal3r import ONLY_PREDICTIONS, Scal3ROutput
 from scal3r_train.model.precision import computing, float32_products
 from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments, stepped_parameters
 
@@ -65,7 +65,7 @@ class ReplicatedEngine(TorchEngine):
     ) -> Scal3ROutput:
         """Run the model in the recipe's precision."""
         with computing(self.process.device, reduced=self.is_reduced):
-            return self._called(images, chunk_mask, heads)
+            return self._called(images, chunk_mask, heads, **ONLY_PREDICTIONS)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:

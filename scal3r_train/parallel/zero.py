@@ -18,7 +18,7 @@ import torch
 from deepspeed.utils import logger
 from torch import Tensor, nn
 
-from scal3r_train.model.modeling_scal3r import Scal3ROutput
+from scal3r_train.model.modeling_scal3r import ONLY_PREDICTIONS, Scal3ROutput
 from scal3r_train.model.precision import float32_products
 from scal3r_train.parallel import zero_defaults
 from scal3r_train.parallel.engine import MOMENTS, Engine, Shard, allocate_moments
@@ -130,7 +130,7 @@ class ZeroEngine(Engine):
     ) -> Scal3ROutput:
         """Run the model; DeepSpeed's engine opens autocast."""
         with float32_products(self.process.device, reduced=self.is_reduced):
-            return self._zero_engine(images, chunk_mask, heads)
+            return self._zero_engine(images, chunk_mask, heads, **ONLY_PREDICTIONS)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:

@@ -61,6 +61,7 @@ def print_bytes(
         recipe.parallel.precision,
         recipe.model.train,
         recipe.model.frozen_dtype,
+        recipe.model.lora,
     )
     size = max((stage.largest for stage in stages), key=lambda each: costs.peak(choice, each))
     parameters = costs.model_size(choice, size)

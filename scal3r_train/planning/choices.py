@@ -13,6 +13,7 @@ import torch
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.lora import LoraSettings, add_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.settings import EngineName
 from scal3r_train.planning.communicators import communicator_bytes
@@ -44,6 +45,7 @@ class Choice:
     precision: Precision
     train: TrainedParts = "all"
     frozen_dtype: FrozenDtype = "fp32"
+    lora: LoraSettings | None = None
 
     def changes(self, other: Choice) -> list[str]:
         """Return the overrides that make `other` of this choice."""
@@ -53,9 +55,12 @@ class Choice:
             "precision": "parallel.precision",
             "train": "model.train",
             "frozen_dtype": "model.frozen_dtype",
+            "lora": "model.lora",
         }
         pairs = [(key, vars(self)[name], vars(other)[name]) for name, key in keys.items()]
-        return [f"{key}={value}" for key, before, value in pairs if value != before]
+        return [
+            f"{key}={'null' if value is None else value}" for key, before, value in pairs if value != before
+        ]
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Costs:
     chunks_per_pass: int | None = None
 
     @cached_property
-    def _meters(self) -> dict[tuple[TrainedParts, FrozenDtype], StepMeter]:
+    def _meters(self) -> dict[tuple[TrainedParts, FrozenDtype, LoraSettings | None], StepMeter]:
         return {}
 
     @cached_property
@@ -88,7 +93,7 @@ class Costs:
     @staticmethod
     def _settings(choice: Choice) -> tuple[Any, ...]:
         """Return what of a choice a step depends on."""
-        return choice.checkpointing, choice.precision, choice.train, choice.frozen_dtype
+        return choice.checkpointing, choice.precision, choice.train, choice.frozen_dtype, choice.lora
 
     def step(self, choice: Choice, size: StepSize) -> StepBytes:
         """Return what a step keeps alive beside the engine's states."""
@@ -148,10 +153,12 @@ class Costs:
         return self._steps[key]
 
     def _meter(self, choice: Choice) -> StepMeter:
-        key = (choice.train, choice.frozen_dtype)
+        key = (choice.train, choice.frozen_dtype, choice.lora)
         if key not in self._meters:
             with torch.device("meta"):
                 model = Scal3RModel(self.network).train()
+                if choice.lora is not None:
+                    add_adapters(model, choice.lora)
             model.chunks_per_pass = self.chunks_per_pass
             choose_trained(model, choice.train, choice.frozen_dtype)
             freeze_untrained_heads(model, self.losses)
@@ -211,10 +218,11 @@ def cheapest_that_fits(costs: Costs, choice: Choice, size: StepSize, budget: int
     fitting = [each for each in alternatives(choice, costs.world_size) if costs.peak(each, size) <= budget]
     if fitting:
         return fitting[0]
-    if choice.train == "memories" or not costs.network.memory_layers:
+    if (choice.train == "memories" and choice.lora is None) or not costs.network.memory_layers:
         return None
     frugal = most_frugal(costs, choice, size)
-    alone = replace(frugal, train="memories", frozen_dtype="bf16" if frugal.precision == "bf16" else "fp32")
+    stored: FrozenDtype = "bf16" if frugal.precision == "bf16" else "fp32"
+    alone = replace(frugal, train="memories", frozen_dtype=stored, lora=None)
     for engine in engines_for(costs.world_size):
         if costs.peak(replace(alone, engine=engine), size) <= budget:
             return replace(alone, engine=engine)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scal3r_train.losses.objective import ONE_RANK, ObjectiveSettings, compute_terms, reduce_terms
 from scal3r_train.losses.targets import Targets
 from scal3r_train.model.amu import AdaptiveMemoryUnit
-from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.modeling_scal3r import ONLY_PREDICTIONS, Scal3RModel
 from scal3r_train.planning.live_bytes import ACTIVATIONS, GRADIENTS, MEMORIES, STATES, LiveBytes
 from scal3r_train.planning.shape_tensor import PRETENDED, ShapesOnly, storage_of
 from scal3r_train.planning.step_size import StepSize
@@ -88,7 +88,8 @@ class StepMeter:
             with torch.autocast(PRETENDED.type, torch.bfloat16, enabled=precision == "bf16"):
                 self.calls.clear()
                 self._is_forward = True
-                output = self.model(images, targets.chunk_mask, self.model.heads_among(self.losses.heads))
+                heads = self.model.heads_among(self.losses.heads)
+                output = self.model(images, targets.chunk_mask, heads, **ONLY_PREDICTIONS)
                 self._is_forward = False
             terms = compute_terms(output, targets, self.losses)
             loss, _ = reduce_terms(terms, self.losses.average, targets.chunk_mask, ONE_RANK, 1.0)

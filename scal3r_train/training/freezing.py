@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from scal3r_train.config import UserError
+from scal3r_train.model.lora import is_adapter
 from scal3r_train.model.patch_encoder import DinoPatchEncoder
 
 if TYPE_CHECKING:  # recipes name these choices, and importing transformers' models takes seconds
@@ -24,6 +25,8 @@ FrozenDtype = Literal["fp32", "bf16"]
 
 def choose_trained(model: Scal3RModel, train: TrainedParts, frozen_dtype: FrozenDtype) -> None:
     """Let the named parts require gradients and no others, and cast what is frozen, both in place.
+
+    Adapters that the model has are always trained, in fp32.
 
     With bf16 the matrices of the frozen encoder and blocks are stored as autocast would round them at every use, so
     that no result changes. Their norms, biases and tokens, and frozen heads, are computed in fp32 and stay fp32.
@@ -45,6 +48,9 @@ def choose_trained(model: Scal3RModel, train: TrainedParts, frozen_dtype: Frozen
     if train == "memories_and_heads":
         for head in model.heads.values():
             head.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        if is_adapter(name):
+            parameter.requires_grad_(True)
     if frozen_dtype == "bf16":
         _store_in_bf16(model.aggregator)
 

@@ -22,31 +22,56 @@ MEMORY_PREFIX = "aggregator.memory_units."
 class OptimStage(Stage):
     """The peak learning rates of some consecutive steps; one that is not given is the section's own."""
 
-    memory_lr: float | None = Field(default=None, gt=0)
-    backbone_lr: float | None = Field(default=None, gt=0)
+    memory_lr: float | None = Field(
+        default=None,
+        gt=0,
+        description="peak learning rate of the memories in this stage; null: that of the section [rate]",
+    )
+    backbone_lr: float | None = Field(
+        default=None,
+        gt=0,
+        description="peak learning rate of everything else in this stage; null: that of the section [rate]",
+    )
 
 
 class OptimSettings(StrictModel):
     """The `optim` section of a training recipe."""
 
-    num_steps: int = Field(default=1000, ge=1, description="optimizer steps")
+    num_steps: int = Field(
+        default=1000, ge=1, description="how long the run is, in updates of the optimizer [steps]"
+    )
     memory_lr: float = Field(
-        default=1e-4, gt=0, description="peak learning rate of the Adaptive Memory Units"
+        default=1e-4, gt=0, description="peak learning rate of the Adaptive Memory Units [rate]"
     )
-    backbone_lr: float = Field(default=1e-5, gt=0, description="peak learning rate of everything else")
-    weight_decay: float = Field(default=0.05, ge=0, description="of matrices; vectors are not decayed")
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup_steps: int = Field(default=0, ge=0, description="linear warm-up from zero")
+    backbone_lr: float = Field(default=1e-5, gt=0, description="peak learning rate of everything else [rate]")
+    weight_decay: float = Field(
+        default=0.05, ge=0, description="weight decay of matrices; vectors are not decayed [factor]"
+    )
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.95),
+        description="AdamW's decay of its averages of the gradient and of its square [factor]",
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="length of the linear warm-up from zero [steps]")
     min_lr_ratio: float = Field(
-        default=0.0, ge=0, le=1, description="end of the cosine, relative to the peak"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="learning rate at the end of the cosine, relative to the peak [share]",
     )
-    clip_norm: float = Field(default=1.0, gt=0, description="maximum norm of the whole gradient")
+    clip_norm: float = Field(
+        default=1.0, gt=0, description="maximum norm of the whole gradient [gradient norm]"
+    )
     ema_decay: float | None = Field(
-        default=None, gt=0, lt=1, description="also keep a moving average of the weights (model_ema/)"
+        default=None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, kept beside them (model_ema/); null: none [factor]",
     )
-    accumulation_steps: int = Field(default=1, ge=1, description="step plans per optimizer step")
+    accumulation_steps: int = Field(default=1, ge=1, description="step plans per optimizer step [step plans]")
     max_skipped_steps: int = Field(
-        default=5, ge=1, description="steps in a row without finite loss and gradient that end the run"
+        default=5,
+        ge=1,
+        description="steps in a row without finite loss and gradient that end the run [steps]",
     )
     stages: tuple[OptimStage, ...] = Field(
         default=(), description="other peak learning rates by step; warm-up and cosine stay those of the run"

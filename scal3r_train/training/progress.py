@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,9 @@ class Progress:
         num_skipped: steps that the vote skipped.
         num_skipped_in_a_row: how many of them were the last ones.
         guard: state of the regression guard.
+        best: the best validation so far.
+        early_stopping: state of the early stopping.
+        recipe_changes: what was changed in the recipe when the run was resumed: `step`, `key`, `old`, `new` of each.
         num_frames: frames shown so far, by source of the mixture; those of overlaps as often as they were shown.
     """
 
@@ -25,6 +29,9 @@ class Progress:
     num_skipped: int = 0
     num_skipped_in_a_row: int = 0
     guard: Mapping[str, float | None] = field(default_factory=dict)
+    best: Mapping[str, Any] = field(default_factory=dict)
+    early_stopping: Mapping[str, Any] = field(default_factory=dict)
+    recipe_changes: Sequence[Mapping[str, Any]] = ()
     num_frames: Mapping[str, int] = field(default_factory=dict)
 
     def after_step(self, frames: Mapping[str, int], *, is_applied: bool) -> Progress:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import re
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, create_model, model_validator
@@ -18,6 +20,7 @@ from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import AttentionName
+from scal3r_train.model.lora import LoraSettings
 from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.training.checkpointing.checkpoint import CheckpointSettings
 from scal3r_train.training.freezing import FrozenDtype, TrainedParts
@@ -25,24 +28,38 @@ from scal3r_train.training.monitoring.telemetry import TelemetrySettings
 from scal3r_train.training.optim import OptimSettings
 from scal3r_train.training.validation import ValidationSettings
 
+# One entry of the docstring's list of attributes; its text may go on in lines that are indented further.
+ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", re.MULTILINE)
+
 
 def _network_fields() -> dict[str, Any]:
-    """Return Scal3RConfig's own parameters as settings fields: the network's sizes are written down once, there."""
+    """Return Scal3RConfig's own parameters as settings fields: the network's sizes are described once, there."""
     hints = typing.get_type_hints(Scal3RConfig.__init__)
     defaults = typing.cast(Any, Scal3RConfig.__init__).__defaults__
     code = Scal3RConfig.__init__.__code__
     names = code.co_varnames[1 : code.co_argcount]
-    return {name: (hints[name], default) for name, default in zip(names, defaults, strict=True)}
+    described = dict(ATTRIBUTE.findall(Scal3RConfig.__doc__ or ""))
+    return {
+        name: (hints[name], Field(default=default, description=described.get(name)))
+        for name, default in zip(names, defaults, strict=True)
+    }
 
 
-NetworkSettings = create_model("NetworkSettings", __base__=StrictModel, **_network_fields())
+NetworkSettings = create_model(
+    "NetworkSettings",
+    __base__=StrictModel,
+    __doc__="The network's sizes and switches, those of `Scal3RConfig`.",
+    **_network_fields(),
+)
 
 
 class TrainedModelSettings(StrictModel):
     """The `model` section of a training recipe: a checkpoint to start from, or a network to initialise."""
 
     checkpoint: str | None = Field(default=None, description="save_pretrained folder to start from")
-    network: NetworkSettings | None = Field(default=None, description="sizes, see Scal3RConfig")  # type: ignore[valid-type]
+    network: NetworkSettings | None = Field(
+        default=None, description="sizes of a network to initialise; null: that of checkpoint"
+    )  # type: ignore[valid-type]
     activation_checkpointing: CheckpointingMode = Field(
         default="none",
         description="what backward recomputes: nothing, each block, or everything between two memories",
@@ -50,7 +67,7 @@ class TrainedModelSettings(StrictModel):
     chunks_per_pass: int | None = Field(
         default=None,
         ge=1,
-        description="chunks of a sequence that pass the network together; fewer take less memory, null is all",
+        description="chunks of a sequence that pass the network together; fewer take less memory, null is all [chunks]",
     )
     attention: AttentionName = Field(
         default="sdpa",
@@ -62,6 +79,10 @@ class TrainedModelSettings(StrictModel):
     train: TrainedParts = Field(default="all", description="what is trained; the rest of the model is frozen")
     frozen_dtype: FrozenDtype = Field(
         default="fp32", description="how the matrices of a frozen encoder and frozen blocks are stored"
+    )
+
+    lora: LoraSettings | None = Field(
+        default=None, description="low-rank adapters on the frozen backbone; null: none"
     )
 
     @model_validator(mode="after")
@@ -76,16 +97,32 @@ class TrainedModelSettings(StrictModel):
             raise ValueError(
                 f"frozen_dtype {self.frozen_dtype} has nothing to act on: train all freezes nothing"
             )
+        if self.lora is not None and self.train == "all":
+            raise ValueError(
+                "lora adapts a frozen backbone: set model.train to memories or memories_and_heads"
+            )
         return self
 
 
 class TrainingRecipe(StrictModel):
     """One training run."""
 
-    task: Literal["train"] = "train"
-    name: str = "run"
-    seed: int = Field(default=0, ge=0)
-    output_dir: str = Field(description="where the run's files go")
+    task: Literal["train"] = Field(default="train", description="kind of recipe: a training run")
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name of the run, for its card, Weights & Biases and TensorBoard; null: that of the output folder",
+    )
+    seed: int = Field(
+        default=0, ge=0, description="seed of initial weights, plans of steps and augmentation [-]"
+    )
+    output_dir: str = Field(description="folder of the run's files")
+    resume: str = Field(
+        default="auto",
+        min_length=1,
+        description="auto: go on from the newest checkpoint in output_dir, if there is one; none: refuse a folder that "
+        "holds a run; a path: go on from that checkpoint, or the newest of that run folder, in this output_dir",
+    )
     model: TrainedModelSettings
     parallel: ParallelSettings = ParallelSettings()
     data: DataSettings
@@ -96,8 +133,17 @@ class TrainingRecipe(StrictModel):
     checkpoint: CheckpointSettings = CheckpointSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
+    @property
+    def run_name(self) -> str:
+        """What the run is called."""
+        return self.name or Path(self.output_dir).resolve().name or "run"
+
     @model_validator(mode="after")
     def _check(self) -> TrainingRecipe:
+        if self.checkpoint.best is not None and self.validation.every == 0:
+            raise ValueError(
+                "checkpoint.best needs validations to compare; set validation.every, or best to null"
+            )
         if self.model.network is not None:
             require_whole_patches(self, self.model.network.model_dump()["patch_size"])
         if self.model.frozen_dtype == "bf16" and self.parallel.precision == "fp32":

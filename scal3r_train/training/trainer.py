@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from scal3r_train.config import UserError, dump_yaml, write_text_atomically
 from scal3r_train.data.dataset import PlannedData, plan_data, step_loader
 from scal3r_train.data.io.reading_process import deaths_named
 from scal3r_train.data.sampling.sources import DataSettings, available_data, check_mixture, skipped_message
+from scal3r_train.model.merge_adapters import merge_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
-from scal3r_train.parallel.collectives import raise_on_all_ranks
+from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.parallel.weights import Weights
+from scal3r_train.training.best_so_far import BestSoFar, EarlyStopping
+from scal3r_train.training.checkpointing.adapters import find_base
 from scal3r_train.training.checkpointing.checkpoint import Checkpoints
 from scal3r_train.training.checkpointing.ema import MovingAverage
-from scal3r_train.training.checkpointing.export import replace_folder
-from scal3r_train.training.checkpointing.model_card import CardWriter
-from scal3r_train.training.checkpointing.saver import CheckpointSaver
+from scal3r_train.training.checkpointing.export import make_folder, replace_folder
+from scal3r_train.training.checkpointing.run_card import CardWriter
+from scal3r_train.training.checkpointing.saver import ADAPTERS, CheckpointSaver
 from scal3r_train.training.data_faults import DataFaults
 from scal3r_train.training.freezing import freeze_untrained_heads
+from scal3r_train.training.monitoring.pictures import WindowPictures
+from scal3r_train.training.monitoring.step_line import validation_line
 from scal3r_train.training.monitoring.step_profiler import StepProfiler
+from scal3r_train.training.monitoring.step_trace import StepTrace
 from scal3r_train.training.monitoring.telemetry import Telemetry
 from scal3r_train.training.optim import build_optimizer
 from scal3r_train.training.progress import Progress
 from scal3r_train.training.recipe import TrainingRecipe
+from scal3r_train.training.resume import (
+    CHECKPOINTS,
+    adopt_records,
+    checkpoint_to_resume,
+    recipe_changes,
+    say_changes,
+)
+from scal3r_train.training.run_summary import ModelSize, Rows, RunEnd, as_table, end_rows, start_rows
 from scal3r_train.training.step import MicroStep, train_step
 from scal3r_train.training.stop import StopRequest, listening_for_signals
 from scal3r_train.training.validation import RegressionGuard, validate
@@ -62,14 +82,24 @@ class Trainer:
         )
         self.validation = self._plan_validation()
         self.guard = RegressionGuard(recipe.validation.guard)
-        self.card = CardWriter(recipe, engine, model, self.data.dataset.indexes)
+        self.best = BestSoFar(recipe.checkpoint.best or "val/loss")
+        self.early_stopping = EarlyStopping(recipe.validation.early_stopping)
+        self.pictures = WindowPictures(recipe.telemetry.pictures if engine.process.is_main else 0)
+        validated = () if self.validation is None else self.validation.dataset.indexes
+        self.card = CardWriter(recipe, engine, model, self.data.dataset.indexes, validated)
         freeze_untrained_heads(model, recipe.losses)
+        self.model_size = ModelSize.of(model)
         optim = recipe.optim
         engine.prepare(model, lambda placed: build_optimizer(placed, optim), optim.clip_norm, weights)
         decay = recipe.optim.ema_decay
         self.average = None if decay is None else MovingAverage(decay, engine.shards())
         self.profiler = StepProfiler(engine, recipe.losses.heads)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoint)
+        self.trace = StepTrace(
+            recipe.telemetry.profile, self.folder, engine.process.rank, engine.process.device
+        )
+        lora, started_from = recipe.model.lora, recipe.model.checkpoint
+        base = None if lora is None or started_from is None else find_base(started_from)
+        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, recipe.checkpoint, base)
         self.saver = CheckpointSaver(
             self.checkpoints.folder,
             recipe.checkpoint,
@@ -77,25 +107,41 @@ class Trainer:
             self.average,
             dump_yaml(recipe),
             self.card.describe,
+            None if lora is None or base is None else (lora, base),
         )
 
+    def start_rows(self) -> Rows:
+        """Return what a user should know of the run before it begins."""
+        return start_rows(self.recipe, self.engine, self.model_size, self.data)
+
     def fit(self) -> str:
-        """Train to the last step, from the newest intact checkpoint if the run has one.
+        """Train to the last step, or until it gets no better, from where `resume` says.
 
         Returns:
             Empty when the run is complete, else why it was saved and stopped before.
         """
-        recipe = self.recipe
+        recipe, start = self.recipe, time.perf_counter()
         stop = StopRequest(recipe.checkpoint.max_hours)
         with listening_for_signals(stop), deaths_named():
             progress = self._prepare_run()
+            first_step = progress.step
             micro_steps = self._micro_steps(progress.step, recipe.optim.num_steps)
-            with self._open_telemetry(progress.step) as telemetry, self.saver.finished_when_alone():
+            with (
+                self._open_telemetry(progress.step) as telemetry,
+                closing(self.trace),
+                self.saver.finished_when_alone(),
+            ):
                 if skipped := skipped_message(recipe.data, self.available_data):
                     telemetry.say(skipped)
-                reason = self._train(progress, micro_steps, telemetry, stop)
+                progress, reason = self._train(progress, micro_steps, telemetry, stop)
         if not reason:
-            self._export_final()
+            self._export_final(progress.step)
+            seconds = time.perf_counter() - start
+            ended = self.early_stopping.reason if progress.step < recipe.optim.num_steps else ""
+            end = RunEnd(
+                progress.step, progress.step - first_step, seconds, progress.num_skipped, self.best, ended
+            )
+            self._say(as_table(end_rows(recipe, self.checkpoints.of_step(progress.step), end)).rstrip("\n"))
         return reason
 
     def _train(
@@ -104,29 +150,46 @@ class Trainer:
         micro_steps: Iterator[list[MicroStep]],
         telemetry: Telemetry,
         stop: StopRequest,
-    ) -> str:
-        """Make steps until the last one or until a stop is asked for; return why it stopped."""
+    ) -> tuple[Progress, str]:
+        """Make steps until the last one, until the run gets no better or a stop is asked for; return why it stopped."""
         engine, num_steps = self.engine, self.recipe.optim.num_steps
         if progress.step == 0:
             self._validate(telemetry, 0)
+        elif self.early_stopping.reason and progress.step < num_steps:
+            telemetry.say(
+                f"this run is over since step {progress.step}: {self.early_stopping.reason}; "
+                "validation.early_stopping=null goes on"
+            )
         engine.bare_model.train()
-        while progress.step < num_steps:
+        while progress.step < num_steps and not self.early_stopping.reason:
             progress = self._step(progress, micro_steps, telemetry)
-            if self._is_validation_due(progress.step):
-                self._validate(telemetry, progress.step)
+            is_best = self._is_validation_due(progress.step) and self._validate(telemetry, progress.step)
             reason, is_saving = stop.agreed(engine.process.device, is_busy=self.saver.is_busy)
             if not is_saving:
                 self.saver.go_on()
-            is_stopped = bool(reason) and progress.step < num_steps
-            if is_stopped or self.checkpoints.is_due(progress.step, num_steps):
-                progress = replace(progress, guard=self.guard.state())
+            is_over = progress.step == num_steps or bool(self.early_stopping.reason)
+            is_stopped = bool(reason) and not is_over
+            is_kept = is_best and self.recipe.checkpoint.best is not None
+            if is_stopped or is_over or is_kept or self.checkpoints.is_due(progress.step, num_steps):
+                progress = self._with_states(progress)
                 self.saver.start(progress)
             if is_stopped:
                 self.saver.finish()
                 telemetry.say(f"stopped after step {progress.step} ({reason}); the same command goes on")
-                return reason
+                return progress, reason
+            if self.early_stopping.reason and progress.step < num_steps:
+                telemetry.say(f"stopped early after step {progress.step}: {self.early_stopping.reason}")
         self.saver.finish()
-        return ""
+        return progress, ""
+
+    def _with_states(self, progress: Progress) -> Progress:
+        """Return the counts with what else a checkpoint must keep."""
+        return replace(
+            progress,
+            guard=self.guard.state(),
+            best=self.best.state(),
+            early_stopping=self.early_stopping.state(),
+        )
 
     def _step(
         self, progress: Progress, micro_steps: Iterator[list[MicroStep]], telemetry: Telemetry
@@ -135,7 +198,8 @@ class Trainer:
         step, profiler = progress.step + 1, self.profiler
         rates = {f"lr/{name}": rate for name, rate in self.engine.learning_rates.items()}
         is_logged = telemetry.is_due(step)
-        with profiler.step(is_logged=is_logged):
+        self._seed_dropout(step)
+        with self.trace.step(step), profiler.step(is_logged=is_logged):
             with profiler.phase("data"):
                 readable = self.faults.replace_unreadable(step, next(micro_steps), telemetry.say)
             result = train_step(self.engine, self.groups, readable, self.recipe.losses, profiler)
@@ -156,6 +220,13 @@ class Trainer:
                 )
         return progress
 
+    def _seed_dropout(self, step: int) -> None:
+        """Let what adapters drop depend on the step and the rank alone: a resumed run drops the same."""
+        lora = self.recipe.model.lora
+        if lora is not None and lora.dropout > 0:
+            generator = np.random.default_rng([self.recipe.seed, step, self.engine.process.rank])
+            torch.manual_seed(int(generator.integers(2**63)))
+
     def _open_telemetry(self, first_step: int) -> Telemetry:
         recipe = self.recipe
         with raise_on_all_ranks():
@@ -165,21 +236,32 @@ class Trainer:
                 self.engine.accelerator,
                 num_steps=recipe.optim.num_steps,
                 first_step=first_step,
-                name=recipe.name,
+                name=recipe.run_name,
             )
 
     def _prepare_run(self) -> Progress:
-        """Make the output folder, restore the newest intact checkpoint and return how far the run is."""
-        newest = self.checkpoints.newest(self.engine, self._say)
+        """Make the output folder, restore the checkpoint to go on from and return how far the run is."""
+        source = checkpoint_to_resume(self.recipe.resume, self.checkpoints, self.engine, self._say)
         with raise_on_all_ranks():
             if self.engine.process.is_main:
-                self._write_recipe(is_resumed=newest is not None)
+                if source is not None:
+                    adopt_records(source, self.folder)
+                self._write_recipe(is_resumed=source is not None)
         progress = Progress()
-        if newest is not None:
-            progress = self.checkpoints.restore(self.engine, newest, self.average, self._say)
-            self.guard.restore(progress.guard)
+        if source is not None:
+            progress = self._restore(source)
         self.faults.resume(progress.step)
         return progress
+
+    def _restore(self, source: Path) -> Progress:
+        progress = self.checkpoints.restore(self.engine, source, self.average, self._say)
+        self._say(f"going on from {source} after step {progress.step}")
+        changes = from_main(lambda: recipe_changes(source, self.recipe, progress.step))
+        say_changes(changes, self._say)
+        self.guard.restore(progress.guard)
+        self.best.restore(progress.best)
+        self.early_stopping.restore(progress.early_stopping)
+        return replace(progress, recipe_changes=[*progress.recipe_changes, *changes])
 
     def _say(self, line: str) -> None:
         if self.engine.process.is_main:
@@ -212,20 +294,54 @@ class Trainer:
         every = self.recipe.validation.every
         return every > 0 and (step % every == 0 or step == self.recipe.optim.num_steps)
 
-    def _validate(self, telemetry: Telemetry, step: int) -> None:
+    def _validate(self, telemetry: Telemetry, step: int) -> bool:
+        """Validate and return whether it was the best time of the run."""
         if self.validation is None:
-            return
-        data, count = self.validation, self.recipe.validation.num_windows
-        values = validate(self.engine, self.groups, data.plan, data.dataset, count)
+            return False
+        data, recipe = self.validation, self.recipe
+        values = validate(
+            self.engine,
+            self.groups,
+            data.plan,
+            data.dataset,
+            recipe.validation.num_windows,
+            recipe.losses,
+            self.pictures.look,
+        )
         telemetry.log(step, values, always=True)
-        shown = "  ".join(f"{key.removeprefix('val/')} {value:.4g}" for key, value in values.items())
-        telemetry.say(f"step {step:6d}  {shown}")
+        telemetry.show(step, self.pictures.take())
+        is_best = self.best.check(step, values)
+        self.early_stopping.check(step, values)
+        telemetry.say(
+            validation_line(step, recipe.optim.num_steps, values, self.best.metric if is_best else "")
+        )
         self.guard.check(step, values)
+        return is_best
 
-    def _export_final(self) -> None:
-        """Leave the trained weights as output_dir/model."""
+    def _export_final(self, step: int) -> None:
+        """Leave the weights of the last step as output_dir/model, those of the best checkpoint as model_best."""
         with raise_on_all_ranks():
             if self.engine.process.is_main:
-                last = self.checkpoints.folder / f"step_{self.recipe.optim.num_steps:08d}"
-                for source in sorted(last.glob("model*")):
-                    replace_folder(source, self.folder / source.name)
+                self._leave_weights(self.checkpoints.of_step(step), step)
+                if self.recipe.checkpoint.best is not None and self.best.step is not None:
+                    best = self.checkpoints.of_step(self.best.step)
+                    if best.is_dir():
+                        self._leave_weights(best, self.best.step, "_best")
+
+    def _leave_weights(self, checkpoint: Path, step: int, suffix: str = "") -> None:
+        """Leave the weights of a checkpoint in output_dir: all of them, or as the best ones those that count."""
+        names = ("model", ADAPTERS) if suffix else ("model*", f"{ADAPTERS}*")
+        for source in sorted(path for name in names for path in checkpoint.glob(name)):
+            self._leave(source, source.name.replace(ADAPTERS, "model") + suffix, step)
+
+    def _leave(self, source: Path, name: str, step: int) -> None:
+        """Leave a checkpoint's weights as output_dir/name; adapters beside it, and merged into their base there."""
+        target = self.folder / name
+        if self.checkpoints.base is None:
+            replace_folder(source, target)
+            return
+        adapters = self.folder / name.replace("model", ADAPTERS)
+        replace_folder(source, adapters)
+        size = self.recipe.checkpoint.max_shard_size
+        make_folder(target, partial(merge_adapters, adapters, max_shard_size=size))
+        self.card.describe(target, step)

@@ -1,6 +1,7 @@
 """Packed data sets hold the same files, and are read by ranges from wherever fsspec reaches."""
 
 import dataclasses
+import re
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import datasets
 import fsspec
 import numpy as np
+import pyarrow.parquet
 import pytest
+from huggingface_hub import DatasetCard
 
-from scal3r_data_tools import check, pack
+from scal3r_data_tools import check, dataset_card, pack
 from scal3r_train.config import UserError
 from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.data.io import frame_files
@@ -46,6 +49,45 @@ def test_sequences_stay_whole_when_files_are_split(towns: Path, tmp_path: Path) 
     assert [record.packed.first_row for record in records if record.packed] == [0, 0, 0]
     assert len({record.root for record in records}) == 3
     assert one.file_megabytes == 1
+
+
+def test_the_card_is_what_the_hub_reads_and_names_no_place_of_this_machine(towns: Path, packed: Path) -> None:
+    text = (packed / "README.md").read_text()
+    card = DatasetCard(text)
+    data = card.data.to_dict()
+    assert data["license"] == "cc0-1.0" and data["pretty_name"] == "towns"
+    assert data["size_categories"] == ["n<1K"] and "depth-estimation" in data["task_categories"]
+    assert {config["config_name"]: config["data_files"] for config in data["configs"]} == {
+        "frames": "frames-*.parquet", "index": "index.parquet",
+    }  # fmt: skip
+    columns = pyarrow.parquet.read_schema(packed / "frames-00000.parquet").names
+    assert [feature["name"] for feature in data["dataset_info"][0]["features"]] == columns
+    described = re.findall(r"^\| (\w+) \| ", card.text.partition("| column |")[2], re.MULTILINE)
+    assert described == columns
+    assert "| towns | CC0-1.0 | 4 | 80 | " in text and "4 have poses, 4 have intrinsics, 4 have depth" in text
+    for path in packed.iterdir():
+        assert str(packed.parent).encode() not in path.read_bytes(), path.name
+        assert str(towns.parent).encode() not in path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("stated", "licence", "name"),
+    [
+        (["CC BY-NC-SA 3.0", "cc-by-nc-sa-3.0"], "cc-by-nc-sa-3.0", None),
+        (["MIT", "CC0-1.0"], "other", "see-the-table"),
+        (["own terms"], "other", "see-the-table"),
+        ([""], "other", "not-stated"),
+    ],
+)
+def test_licences_by_the_names_of_the_hub(stated: list[str], licence: str, name: str | None) -> None:
+    assert dataset_card._licence(stated) == (licence, name)
+
+
+def test_a_folder_is_no_source(towns: Path, tmp_path: Path) -> None:
+    record = dataclasses.replace(load_index(towns)[0], source=str(tmp_path), licence="a | b")
+    write_index(tmp_path / "i.parquet", [record])
+    text = dataset_card.dataset_card("x", load_index(tmp_path / "i.parquet"), pack.FRAME_FEATURES)
+    assert str(tmp_path) not in text and "| a \\| b | 1 | 20 | 0.00 | not stated |" in text
 
 
 def test_a_url_is_read_by_ranges(towns: Path, packed: Path) -> None:

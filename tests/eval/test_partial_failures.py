@@ -20,6 +20,7 @@ from scal3r_train.data.camera.resize import ResizeRule
 from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.data.io.frame_io import read_frames
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
+from scal3r_train.metrics.logged import EVALUATION, described_metric
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from scal3r_train.scene.scene import depth_path, read_depth, write_depth
 from tests.eval.conftest import WriteRecipe
@@ -60,6 +61,10 @@ def test_a_damaged_depth_file_costs_points_and_depth_of_its_sequence_alone(
     )
     good = run(recipe)
     assert good.failures == ()
+    # An evaluation with all three parts writes no name that docs/logged_metrics.md lacks.
+    written = good.scores["scal3r"][FIRST][0].metrics
+    assert {"ate_rmse_m", "f1", "depth_abs_rel"} < set(written)
+    assert not [name for name in written if described_metric(name, EVALUATION) is None]
     picture = tmp_path / "out" / "scal3r" / SECOND / "point_errors.jpg"
     assert picture.is_file()
     file.write_bytes(damaged(content, "half"))

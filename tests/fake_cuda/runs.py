@@ -115,7 +115,12 @@ def validation(sizes: Mapping[str, Any], size: StepSize, precision: str) -> Watc
     engine = _engine(network(sizes), precision, 1)
     with watched_traffic() as traffic:
         validate(
-            engine, ContextGroups(engine.timeout), lambda _: separate_plan(size, 1), [random_batch(size)], 1
+            engine,
+            ContextGroups(engine.timeout),
+            lambda _: separate_plan(size, 1),
+            [random_batch(size)],
+            1,
+            ObjectiveSettings(),
         )
     return summary(traffic)
 

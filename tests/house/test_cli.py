@@ -128,6 +128,11 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("data summary r.yaml a=1", "scal3r_data_tools.summary.main", (["r.yaml", "a=1"],)),
     ("data pack i.parquet out a=1", "scal3r_data_tools.pack.main", (Path("i.parquet"), Path("out"), ["a=1"])),
     ("data synth out a=1", "scal3r_data_tools.synth.main", (Path("out"), ["a=1"])),
+    (
+        "push run me/x --dry-run",
+        "scal3r_train.training.checkpointing.push.main",
+        (Path("run"), "me/x", {"private": False, "is_dry_run": True}),
+    ),
     ("convert a.pt out", "scal3r_train.model.convert_checkpoint.main", (Path("a.pt"), Path("out"))),
 ]
 CALL_NAMES = [command for command, _, _ in CALLS]
@@ -179,6 +184,7 @@ def test_commands_of_the_contract_exist() -> None:
         "recipes",
         "reconstruct",
         "convert",
+        "push",
         "export",
         "report",
         "view",

@@ -24,9 +24,9 @@ SHIPPED = {"scal3r_train.recipes": "recipes", "scal3r_train.assets": "assets"}
 
 # `assets` holds a small checkpoint; `.gitignore` is git's.
 TOP_LEVEL = set(
-    "scal3r_train recipes data_tools eval tests benchmarks docs assets pyproject.toml README.md "
-    "CONTRIBUTING.md CHANGELOG.md CITATION.cff LICENSE Makefile Dockerfile .ci .github .pre-commit-config.yaml "
-    ".gitignore".split()
+    "scal3r_train recipes data_tools eval tests benchmarks docs assets examples pyproject.toml MANIFEST.in README.md "
+    "CONTRIBUTING.md CHANGELOG.md CITATION.cff LICENSE Makefile Dockerfile mkdocs.yml .ci .github "
+    ".pre-commit-config.yaml .gitignore".split()
 )
 
 
@@ -74,13 +74,13 @@ def test_version_is_stated_once() -> None:
     assert PYPROJECT["project"]["urls"]["Paper"] == citation["references"][0]["url"]
 
 
-def test_all_brings_every_extra_but_that_of_the_tests() -> None:
+def test_all_brings_every_extra_but_those_of_developers() -> None:
     extras = dict(PYPROJECT["project"]["optional-dependencies"])
     assert {"all", "dev"} < set(extras)
     assert extras["all"] == [
-        f"scal3r_train[{','.join(name for name in extras if name not in ('all', 'dev'))}]"
+        f"scal3r_train[{','.join(name for name in extras if name not in ('all', 'docs', 'dev'))}]"
     ]
-    assert "scal3r_train[all]" in extras["dev"]
+    assert {"scal3r_train[all]", "scal3r_train[docs]"} < set(extras["dev"])
 
 
 def test_what_is_imported_everywhere_is_declared() -> None:

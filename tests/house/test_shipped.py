@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from scal3r_train import cli
 from scal3r_train.config import UserError, load_mapping
-from scal3r_train.model.load_model import checkpoint_folder
+from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
+from scal3r_train.recipe import load_training_recipe
 from scal3r_train.shipped import find_checkpoint, find_recipe
 from tests.conftest import PROJECT_ROOT
 
@@ -74,3 +76,14 @@ def test_the_path_of_one_is_printed_alone(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == f"{RECIPES / 'accelerate' / 'zero2.yaml'}\n"
     assert cli.main(["recipes", "--path", "accelerate/zero9.yaml"]) == 2
     assert "`scal3r recipes` lists them" in capsys.readouterr().err
+
+
+def test_the_shipped_card_is_of_the_shipped_weights() -> None:
+    """`python -m benchmarks.shipped_card` writes it anew."""
+    folder = find_checkpoint("scal3r-tiny")
+    card = ModelCard.load(folder / "README.md")
+    assert f"`{folder_sha256(folder)}`" in card.text, "run python -m benchmarks.shipped_card"
+    assert (card.data.license, card.data.pipeline_tag) == ("apache-2.0", "image-to-3d")
+    assert {result.metric_type for result in card.data.eval_results} >= {"rotation_deg", "abs_rel"}
+    assert load_training_recipe(folder / "recipe.yaml").name == "scal3r_tiny"
+    assert str(PROJECT_ROOT) not in card.content

@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     [
         ("optim.num_step=5", "unknown key 'optim.num_step'; did you mean 'num_steps'?"),
         ("model.network.hiden_size=5", "did you mean 'hidden_size'?"),
-        ("optim.num_steps=0", "optim.num_steps = 0: it should be greater than or equal to 1"),
+        ("optim.num_steps=0", "optim.num_steps = 0: it should be a whole number of at least 1"),
         ("optim.num_steps=many", "optim.num_steps = 'many'"),
         ("optim.memory_lr=.inf", "optim.memory_lr"),
         ("curriculum.reverse_probability=1.5", "curriculum.reverse_probability = 1.5"),

@@ -22,6 +22,8 @@ SOURCES = (
     "data_tools",
     "recipes",
     "assets",
+    "examples",
+    "MANIFEST.in",
     "pyproject.toml",
     "README.md",
     "LICENSE",
@@ -52,6 +54,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "unpacked", filter="data")
     (unpacked,) = (folder / "unpacked").iterdir()
+    for example in (PROJECT_ROOT / "examples").glob("*.[pi]*"):
+        assert (unpacked / "examples" / example.name).read_bytes() == example.read_bytes()
     return build("wheel", unpacked, folder)
 
 

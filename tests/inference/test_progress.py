@@ -8,6 +8,7 @@ import pytest
 
 from scal3r_train.inference import progress
 from scal3r_train.inference.progress import Stages
+from scal3r_train.shown_progress import SECONDS_BETWEEN_LINES
 
 
 @pytest.fixture
@@ -63,3 +64,32 @@ def test_what_cannot_be_read_is_no_time(tmp_path: Path) -> None:
         stages = Stages(visible=False)
         stages.keep(path)
         assert stages.timings_s == {}
+
+
+def test_away_from_a_terminal_stages_say_how_far_they_are(
+    clock: list[float], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two loops over four chunks, half a line's time each."""
+    stages = Stages(visible=True)
+    with stages.stage("predict"):
+        stages.expect_loops(2)
+        for _ in range(2):
+            for _ in stages.track(range(4)):
+                clock[0] += SECONDS_BETWEEN_LINES / 2
+    with stages.stage("align"):
+        pass
+    assert capfd.readouterr().err.splitlines() == [
+        "predict: 25 % (2 of 8), 20 s, 1 min 00 s left",
+        "predict: 50 % (4 of 8), 40 s, 40 s left",
+        "predict: 75 % (6 of 8), 1 min 00 s, 20 s left",
+        "predict: 100 % (8 of 8), 1 min 20 s",
+        "predict: done in 1 min 20 s",
+    ]
+
+
+def test_other_processes_say_nothing(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:
+    stages = Stages(visible=False)
+    with stages.stage("predict"):
+        for _ in stages.track(range(4)):
+            clock[0] += 2 * SECONDS_BETWEEN_LINES
+    assert capfd.readouterr().err == ""

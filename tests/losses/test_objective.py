@@ -1,12 +1,13 @@
 """The whole objective on one process: values, masks, graph. Averages over ranks: test_rank_averaging.py."""
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
 import torch
 
 from scal3r_train.config import UserError, load_config
-from scal3r_train.losses.objective import ONE_RANK, ObjectiveSettings, compute_terms, reduce_terms
+from scal3r_train.losses.objective import ONE_RANK, ObjectiveSettings, compute_terms, rank_loss, reduce_terms
 from scal3r_train.losses.targets import build_targets
 
 SETTINGS = ObjectiveSettings()
@@ -185,3 +186,17 @@ def test_half_precision_outputs_under_autocast_are_compared_in_float32(make_batc
     for name, entry in compute_terms(wide, targets, SETTINGS).items():
         assert inside[name].term.total.dtype == torch.float32
         assert torch.equal(inside[name].term.total, entry.term.total), name
+
+
+@pytest.mark.parametrize("average", ["chunk", "sequence"])
+def test_the_sum_of_parts_over_their_number_is_the_loss(targets, perfect_output, average):
+    """What validation adds up over windows and ranks is what training minimises."""
+    perfect = perfect_output(targets)
+    output = dataclasses.replace(perfect, depth=perfect.depth * 1.3)
+    terms = compute_terms(output, targets, SETTINGS)
+    loss, _ = reduce_alone(terms, targets.chunk_mask, average)
+    total, number = rank_loss(terms, average, targets.chunk_mask, alone)
+    sequences, chunks = len(targets.chunk_mask), int(targets.chunk_mask.sum())
+    assert float(number) == (chunks if average == "chunk" else sequences)
+    assert float(total / number) == pytest.approx(loss.item(), rel=1e-5)
+    assert abs(loss.item()) > 0.1 and not total.requires_grad

@@ -110,7 +110,7 @@ def test_what_is_no_trajectory_is_refused_in_one_line(tmp_path: Path, text: str,
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "binary").write_bytes(b"\x80\x81\x00\xff")
     for path in (tmp_path / "missing.txt", tmp_path, tmp_path / "binary"):
         with pytest.raises(UserError, match="cannot be read as a trajectory"):
             read_trajectory(path)

@@ -89,7 +89,6 @@ def common_tests(source: Path) -> type[unittest.TestCase]:
 
     class Scal3RModelTest(common.ModelTesterMixin, unittest.TestCase):
         all_model_classes = (Scal3RModel,)
-        has_attentions = False
         test_resize_embeddings = False
 
         def setUp(self) -> None:

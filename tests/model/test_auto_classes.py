@@ -1,13 +1,17 @@
 """transformers' Auto classes read our folders, in processes that have not imported this package."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
-from scal3r_train.model.configuration_scal3r import AUTO_FILE, AUTO_MAP, Scal3RConfig
+from scal3r_train.inference.image_processing_scal3r import Scal3RImageProcessor
+from scal3r_train.model.configuration_scal3r import AUTO_FILE, AUTO_MAP, PROCESSOR_FILE, Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from tests.conftest import PROJECT_ROOT
 from tests.model.tiny import tiny_config, tiny_model
@@ -22,7 +26,16 @@ assert not loading["missing_keys"] and not loading["unexpected_keys"], loading
 print(type(config).__module__, type(model).__module__)
 model.save_pretrained(sys.argv[1] + "/again")
 """
+LOAD_PROCESSOR = """
+from transformers import AutoImageProcessor
+processor = AutoImageProcessor.from_pretrained(sys.argv[1], {0})
+print(type(processor).__module__)
+processor.save_pretrained(sys.argv[1] + "/again")
+"""
 OURS = f"{Scal3RConfig.__module__} {Scal3RModel.__module__}"
+# Some versions of transformers have this Auto class with torchvision only.
+HAS_AUTO_PROCESSOR = Scal3RConfig in IMAGE_PROCESSOR_MAPPING
+LOAD += LOAD_PROCESSOR if HAS_AUTO_PROCESSOR else ""
 
 
 @pytest.fixture
@@ -49,17 +62,22 @@ def test_with_trust_in_a_process_that_has_not_imported_us(saved: Path, tmp_path:
     done = run(LOAD.format(TRUSTED), saved, tmp_path / "modules")
     assert done.returncode == 0, done.stderr
     assert OURS in done.stdout.splitlines()
+    assert not HAS_AUTO_PROCESSOR or Scal3RImageProcessor.__module__ in done.stdout.splitlines()
     # What is saved then is the same folder, not copies of our source.
     assert {path.name for path in (saved / "again").iterdir()} == {path.name for path in saved.iterdir()} - {
         "again"
     }
     assert (saved / "again" / "config.json").read_text() == (saved / "config.json").read_text()
+    ours, again = (Scal3RImageProcessor.from_pretrained(folder) for folder in (saved, saved / "again"))
+    assert ours.to_dict() == again.to_dict()
 
 
 def test_without_trust_once_a_name_was_imported(saved: Path, tmp_path: Path) -> None:
-    done = run("from scal3r_train import Scal3RModel\n" + LOAD.format(""), saved, tmp_path / "modules")
+    names = "from scal3r_train import Scal3RImageProcessor, Scal3RModel\n"
+    done = run(names + LOAD.format(""), saved, tmp_path / "modules")
     assert done.returncode == 0, done.stderr
     assert OURS in done.stdout.splitlines()
+    assert not HAS_AUTO_PROCESSOR or Scal3RImageProcessor.__module__ in done.stdout.splitlines()
     assert not list((tmp_path / "modules").rglob(AUTO_FILE.name))
 
 
@@ -67,6 +85,16 @@ def test_the_shipped_checkpoint_is_such_a_folder(project_root: Path, tmp_path: P
     folder = project_root / "assets" / "scal3r-tiny"
     assert (folder / AUTO_FILE.name).read_bytes() == AUTO_FILE.read_bytes()
     assert Scal3RConfig.from_pretrained(folder).auto_map == AUTO_MAP
+    processor = Scal3RImageProcessor.from_pretrained(folder)
+    assert (folder / PROCESSOR_FILE).read_text() == json.dumps(
+        {key: value for key, value in processor.to_dict().items() if key != "image_side"},
+        indent=2,
+        sort_keys=True,
+    ) + "\n"
+    images = processor(torch.zeros(9, 3, 48, 72))[
+        "pixel_values"
+    ]  # the size and chunks that it was trained with
+    assert [tuple(chunk.shape) for chunk in images[0]] == [(8, 3, 48, 72), (5, 3, 48, 72)]
 
 
 def test_without_the_package_one_line_says_to_install_it(saved: Path, tmp_path: Path) -> None:

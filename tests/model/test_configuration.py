@@ -18,7 +18,7 @@ from tests.model.tiny import tiny_config
         ({"patch_encoder": "dinov2", "encoder_heads": 3}, "hidden_size must be a multiple of encoder_heads"),
         ({"memory_expansion": 0}, "memory_expansion must be at least 1"),
         ({"memory_base_lr": 0.0}, "memory_base_lr must be positive"),
-        ({"patch_encoder": "resnet"}, "patch_encoder is not one of"),
+        ({"patch_encoder": "resnet"}, "patch_encoder resnet is not one of"),
         ({"newton_schulz_dtype": "float16"}, "newton_schulz_dtype is not working or bfloat16"),
         ({"memory_layers": [1, 4]}, r"must lie in 0\.\.3"),
         ({"tap_layers": [-1, 1, 2, 3]}, r"must lie in 0\.\.3"),

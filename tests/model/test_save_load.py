@@ -22,6 +22,7 @@ def test_a_saved_model_comes_back_exactly(tmp_path, encoder, loader):
     assert {file.name for file in tmp_path.iterdir()} == {
         "config.json",
         "model.safetensors",
+        "preprocessor_config.json",
         "scal3r_auto.py",
     }
     loaded = loader.from_pretrained(tmp_path)

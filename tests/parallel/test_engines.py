@@ -127,6 +127,9 @@ def test_a_run_moves_to_another_engine(restarts: Path, engine: str) -> None:
     whole = folder_of(restarts, (engine, "fp32", "none"))
     assert worst_difference(moved, whole) < FP32_TOLERANCE
     state, expected = tiny.saved_state(newest(moved)), tiny.saved_state(newest(whole))
+    changes = state["progress"].pop("recipe_changes")
+    assert [change["key"] for change in changes] == ["parallel.engine"]
+    assert expected["progress"].pop("recipe_changes") == []
     assert state["progress"] == expected["progress"]
     tensors = [key for key, value in expected.items() if isinstance(value, torch.Tensor)]
     for kind in ("weight/", "exp_avg/", "exp_avg_sq/", "ema/"):

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from benchmarks.measured_step import Measured, measured_step
+from benchmarks.record_plan import LORA_STEPS, lora_costs, lora_variants
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.lora import LoraSettings, add_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.planning.choices import (
     GIB,
@@ -28,8 +30,10 @@ from scal3r_train.planning.choices import (
 )
 from scal3r_train.planning.communicators import BYTES_PER_COMMUNICATOR, communicator_bytes
 from scal3r_train.planning.live_bytes import LABELS, CountLiveBytes, LiveBytes
+from scal3r_train.planning.stages import run_stages
 from scal3r_train.planning.step_bytes import Precision
 from scal3r_train.planning.step_size import StepSize
+from scal3r_train.recipe import load_training_recipe
 from scal3r_train.training.freezing import choose_trained
 from scal3r_train.training.optim import OptimSettings
 from tests.training import tiny
@@ -94,6 +98,28 @@ def test_memories_alone_need_less_and_as_predicted() -> None:
     choice = Choice("single", "none", "bf16", "memories", "bf16")
     assert costs().peak(choice, SIZE) == pytest.approx(real.peak, rel=TOLERANCE)
     assert costs().peak(choice, SIZE) < 0.7 * costs().peak(replace(SINGLE, precision="bf16"), SIZE)
+
+
+@pytest.mark.parametrize("mode", ["none", "blocks"])
+def test_adapters_need_what_is_predicted(mode: Any) -> None:
+    """More than the memories alone: every block's activations are needed, and those of its adapters."""
+    pytest.importorskip("peft")
+    torch.manual_seed(0)
+    model = Scal3RModel(Scal3RConfig(**NETWORK)).train()
+    add_adapters(model, LoraSettings(rank=4))
+    choose_trained(model, "memories", "bf16")
+    model.set_activation_checkpointing(mode)
+    real = measured_step(model, SIZE, "bf16", LOSSES, num_steps=2)
+    choice = Choice("single", mode, "bf16", "memories", "bf16", LoraSettings(rank=4))
+    predicted, states = costs().peak(choice, SIZE), costs().states(choice, SIZE)
+    print(f"{mode}: predicted {predicted} real {real.peak}, held {states.held} real {real.held}")
+    assert predicted == pytest.approx(real.peak, rel=TOLERANCE)
+    assert predicted - states.held == pytest.approx(real.peak - states.held, rel=TOLERANCE)
+    assert states.held == pytest.approx(real.held, rel=TOLERANCE)
+    if mode == "none":
+        assert predicted > 1.2 * costs().peak(replace(choice, lora=None), SIZE)
+    assert replace(choice, lora=None).changes(choice)[0].startswith("model.lora=")
+    assert choice.changes(replace(choice, lora=None)) == ["model.lora=null"]
 
 
 def test_twice_the_layers_and_twice_the_frames_need_twice_the_activations() -> None:
@@ -169,6 +195,47 @@ def test_full_size_peaks_are_those_recorded(num_frames: int) -> None:
 @cache
 def full_size() -> Costs:
     return Costs(Scal3RConfig(), ObjectiveSettings(), OptimSettings(), 8)
+
+
+def test_what_fits_small_devices_with_adapters_is_what_is_recorded() -> None:
+    """The recipe's own step on 24 GB, the one that its header gives for 12 GB, and nothing on 8 GB."""
+    pytest.importorskip("peft")
+    plan, choice = lora_costs()
+    of_recipe, of_header = (RECORDED["lora_frames"]["all blocks"][step.name] for step in LORA_STEPS)
+    (stage,) = run_stages(load_training_recipe("finetune/lora_24gb"))
+    assert stage.largest == StepSize(1, 4, of_recipe["24"] // 4, 294, 518)
+    assert plan.peak(choice, stage.largest) <= budget_of(24)
+    size = StepSize(1, 2, of_header["12"] // 2, 168, 518)
+    assert (
+        plan.peak(choice, size)
+        <= budget_of(12)
+        < plan.peak(choice, replace(size, num_frames=size.num_frames + 1))
+    )
+    assert of_recipe["8"] == of_header["8"] == 0
+    assert plan.peak(choice, replace(size, num_frames=1)) > budget_of(8)
+    parameters = plan.model_size(choice, size)
+    # In each of 72 blocks A and B of qkv, proj, fc1 and fc2; in each of 4 memories w0 to w2, qkv, proj, lrs and norms.
+    adapters = 72 * 16 * (4096 + 2048 + 5120 + 5120)
+    memories = 4 * (3 * 1024 * 4096 + 2 * (1024 * 3072 + 3072) + (3 * 1024 + 3) + 3 * 1024)
+    assert parameters.trained == adapters + memories
+    assert parameters.total == adapters + 1_266_142_756  # docs/numerics.md#released-checkpoints
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", RECORDED["lora_frames"])
+def test_all_of_what_fits_small_devices_is_recorded(variant: str) -> None:
+    pytest.importorskip("peft")
+    plan, of_recipe = lora_costs()
+    choice = lora_variants(of_recipe)[variant]
+    for step in LORA_STEPS:
+        for device_gb, frames in RECORDED["lora_frames"][variant][step.name].items():
+            budget, most = budget_of(int(device_gb)), frames // step.num_chunks
+            peaks = [
+                plan.peak(choice, StepSize(1, step.num_chunks, number, step.height, step.width))
+                for number in (most, most + 1)
+                if number > 0
+            ]
+            assert [peak <= budget for peak in peaks] == [True, False][-len(peaks) :], (step, device_gb)
 
 
 def test_cheapest_change() -> None:

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from scal3r_train.config import UserError
 from scal3r_train.data import dataset
 from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, plan_step
 from scal3r_train.losses.targets import Targets
+from scal3r_train.parallel.collectives import entered_on_main
+from scal3r_train.parallel.folder_lock import Owner, lock_inside, owned
 from scal3r_train.parallel.process import joined_processes
 from scal3r_train.training import step as step_module
 from scal3r_train.training import trainer
@@ -122,6 +124,29 @@ def error_of(recipe: Any) -> str:
     return ""
 
 
+def owned_elsewhere(folder: Path) -> list[Any]:
+    """Return what a rank sees of a folder that it may own, then of one that a process elsewhere does."""
+
+    def take() -> list[str]:
+        with entered_on_main(lambda: owned(lock_inside(folder), "run")):
+            dist.barrier()
+            seen = [path.suffix for path in lock_inside(folder).iterdir()]
+            dist.barrier()
+        return seen
+
+    held = take()
+    dist.barrier()
+    if dist.get_rank() == 0:
+        lock_inside(folder).mkdir()
+        owner = replace(Owner.this_process(), host="elsewhere")
+        (lock_inside(folder) / "0.json").write_text(json.dumps(asdict(owner)))
+    dist.barrier()
+    try:
+        return [held, take()]
+    except UserError as error:
+        return [held, str(error)]
+
+
 def main(towns: Path, folder: Path) -> None:
     """Run all scenarios among peers that stay together."""
     with joined_processes():
@@ -150,6 +175,14 @@ def run_scenarios(towns: Path, folder: Path) -> None:
     with tiny.killed_after(3):
         run("resumed", {})
     run("resumed", {})
+
+    stopping = {"validation.every": 1, "checkpoint.best": "val/loss", "checkpoint.keep_last": 1}
+    stopping |= {"validation.early_stopping": {"patience": 1, "min_delta": 1000.0}}
+    notes["stopped_early"] = tiny.train(tiny.recipe(towns, folder / "stopped_early", SHARED | stopping))
+    for average in ("chunk", "sequence"):
+        shared = {f"validation.{key}": value for key, value in SHARED.items()}
+        changes = {"losses.average": average, "losses.normalization": average, "optim.num_steps": 1}
+        run(f"validated_{average}", shared | changes)
 
     for name, method, bad_rank in (("other_rank", "write", 1), ("main_rank", "_complete", 0)):
         with failing_writer(bad_rank, method, 4):
@@ -191,6 +224,7 @@ def run_scenarios(towns: Path, folder: Path) -> None:
     notes["truncated"] = error_of(
         tiny.recipe(folder / "index.parquet", folder / "truncated", SHARED | one_chunk)
     )
+    notes["owned"] = owned_elsewhere(folder / "owned")
     notes["unwritable"] = error_of(tiny.recipe(towns, folder / "index.parquet" / "run", SHARED))
     (folder / f"rank{rank}.json").write_text(json.dumps(notes))
 

@@ -55,7 +55,7 @@ def test_every_fallback_is_counted_and_written(whole_run: Path) -> None:
 def test_a_sequence_is_reported_once(partly: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = tiny.recipe(partly, tmp_path, BROKEN)
     tiny.train(recipe)
-    lines = capfd.readouterr().err.splitlines()
+    lines = [line for line in capfd.readouterr().err.splitlines() if "cannot be" in line or "takes" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"step {tiny.faults(tmp_path)[0]['step']}: file ")
     assert f"takes the place of {BROKEN_TOWN}" in lines[0]

@@ -58,6 +58,14 @@ def test_an_output_folder_that_only_one_rank_writes_ends_both(ranks: Ranks) -> N
     assert "cannot be written" in lines.pop()
 
 
+def test_an_output_folder_of_another_owner_ends_both_with_the_same_line(ranks: Ranks) -> None:
+    (held, line), other = (rank["owned"] for rank in ranks.notes)
+    assert held == [".json"] and other == [held, line]
+    assert re.fullmatch(
+        "run is being written by process .* on elsewhere, .* delete .*/owned/.lock/0.json", line
+    )
+
+
 @pytest.mark.parametrize("where", ["other_rank", "main_rank"])
 def test_a_thread_that_cannot_write_ends_both_with_the_same_line(ranks: Ranks, where: str) -> None:
     """Found while the next step is made; what was being written is gone, the checkpoint before it is there."""
@@ -95,12 +103,17 @@ def test_a_failed_batch_is_a_user_error() -> None:
 
 
 def test_what_a_run_prints(towns: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """One line per validation, no bars of libraries, no warnings."""
+    """One line per logged step and validation and the table of the end; no bars of libraries, no warnings."""
     tiny.train(tiny.recipe(towns, tmp_path, {"model.activation_checkpointing": "blocks"}))
     out, err = capfd.readouterr()
     assert out == ""
-    lines = err.splitlines()
-    assert [line.split()[:3] for line in lines] == [["step", str(k), "rotation_deg"] for k in (0, 3, 5)]
+    lines = [line.split() for line in err.splitlines()]
+    logged = [["step", f"{k}/5", "loss"] for k in range(1, 6)]
+    for step in (0, 3, 5):
+        logged.insert(step + (step > 0) + (step > 3), ["step", f"{step}/5", "validation:"])
+    assert [line[:3] for line in lines[:8]] == logged
+    names = ["done", "best", "checkpoint", "model", "metrics", "next", "scal3r"]
+    assert [line[0] for line in lines[8:]] == names
 
 
 def test_skipped_steps_are_reported_and_written_as_null(
@@ -123,7 +136,7 @@ def test_skipped_steps_are_reported_and_written_as_null(
 
     monkeypatch.setattr(step, "forward_loss", poisoned)
     tiny.train(tiny.recipe(towns, tmp_path, {"validation.every": 0, "optim.num_steps": 2}))
-    lines = capfd.readouterr().err.splitlines()
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step 1 ")]
     assert len(lines) == 1
     assert lines[0].startswith("step 1 skipped: loss or gradient not finite in town_001_")
     assert [line["grad_norm"] is None for line in tiny.steps(tmp_path)] == [True, False]

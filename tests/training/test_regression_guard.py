@@ -94,7 +94,7 @@ def test_its_state_goes_through_json() -> None:
 
 def test_every_number_of_the_validation_can_be_watched() -> None:
     names = get_args(GuardSettings.model_fields["metric"].annotation)
-    assert names == tuple(f"val/{name}" for name in ERROR_NAMES)
+    assert names == ("val/loss", *(f"val/{name}" for name in ERROR_NAMES))
 
 
 def test_a_guard_without_validation_is_refused() -> None:

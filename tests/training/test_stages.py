@@ -1,6 +1,7 @@
 """A run with stages: its data and rates change at the optimizer step they say, and it resumes exactly."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,6 @@ def train_noting_shapes(
     original = trainer.train_step
 
     def step(engine: Any, groups: Any, micro_steps: Any, *rest: Any) -> Any:
-        if len(seen) == stop_after:
-            raise tiny.Killed
         shapes = [tuple(micro.batch.images.shape[1:3]) for micro in micro_steps]
         assert shapes == [
             (micro.plan.shape.chunks_per_rank, micro.plan.shape.chunk_size) for micro in micro_steps
@@ -42,11 +41,9 @@ def train_noting_shapes(
         seen.append(shapes)
         return original(engine, groups, micro_steps, *rest)
 
-    with tiny.replaced("train_step", step):
-        try:
-            tiny.train(tiny.recipe(index, folder, STAGES))
-        except tiny.Killed:
-            assert stop_after is not None
+    killed = nullcontext() if stop_after is None else tiny.killed_after(stop_after)
+    with tiny.replaced("train_step", step), killed:
+        tiny.train(tiny.recipe(index, folder, STAGES))
     return seen
 
 

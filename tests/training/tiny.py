@@ -81,7 +81,7 @@ def recipe(index: Path, output_dir: Path, changes: dict[str, Any] | None = None)
             "curriculum": {"chunk_size": {"4": 1.0}, "overlap": {"1": 1.0}, "resolution": RESOLUTION},
         },
         "checkpoint": {"every": 2},
-        "telemetry": {"log_every": 1},
+        "telemetry": {"log_every": 1, "pictures": 0},
     }
     for path, value in (changes or {}).items():
         *parents, last = path.split(".")

@@ -38,20 +38,25 @@ HELD_OUT_DRIVES = 2  # one in each direction
 class Options(StrictModel):
     """What is rendered. The choice of circuits and drives may change from start to start, the rest may not."""
 
-    circuits: tuple[str, ...] = Field((), description="names of circuits: [a, b]; none: all")
+    circuits: tuple[str, ...] = Field((), description="names of circuits in brackets; none: all")
     drives: int = Field(
-        2, ge=1, le=1000, description="drives round each; even ones forwards, odd ones backwards"
+        2, ge=1, le=1000, description="drives round each; even ones forwards, odd ones backwards [drives]"
     )
-    width: int = Field(252, ge=16, le=4096, description="of the pictures")
-    height: int = Field(140, ge=16, le=4096, description="of the pictures")
-    supersampling: int = Field(2, ge=1, le=8, description="colour is rendered so many times larger")
-    laps: float = Field(1.1, gt=0, le=100, description="more than 1: the first places are seen again")
+    width: int = Field(252, ge=16, le=4096, description="width of the pictures [pixels]")
+    height: int = Field(140, ge=16, le=4096, description="height of the pictures [pixels]")
+    supersampling: int = Field(2, ge=1, le=8, description="colour is rendered so many times larger [factor]")
+    laps: float = Field(
+        1.1,
+        gt=0,
+        le=100,
+        description="how far a drive goes; more than 1: the first places are seen again [laps]",
+    )
     max_frames: int = Field(
-        0, ge=0, description="a drive round a training circuit ends there; 0: after its laps"
+        0, ge=0, description="a drive round a training circuit ends there; 0: after its laps [frames]"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="seed of the circuits' drives [-]")
     num_workers: int = Field(
-        2, gt=0, le=256, description="processes that render; the result does not depend on it"
+        2, gt=0, le=256, description="processes that render; the result does not depend on it [processes]"
     )
 
     def of_frames(self) -> str:

@@ -16,6 +16,7 @@ with zeros).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_train.config import UserError
+from scal3r_train.text_file import read_text_file
 
 MIN_RADIUS = 1e-9
 
@@ -183,7 +185,7 @@ def read_cameras_text(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
 
     Raises UserError for an unknown model, OSError, ValueError or IndexError for what is no such file.
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for line in lines:
             words = line.split()
             if not words or words[0].startswith("#"):
@@ -191,6 +193,47 @@ def read_cameras_text(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
             check_model(words[1], len(words) - 4, path)
             hw = int(words[3]), int(words[2])
             yield int(words[0]), ColmapCamera(words[1], hw, tuple(float(word) for word in words[4:]))
+
+
+def image_lines(path: Path) -> Iterator[list[str]]:
+    """Ten words of every image of an images.txt, the last its name, which may hold blanks; lines of points are skipped.
+
+    An image has two lines, the second empty where there are no points. Files written by hand often leave it out.
+
+    Raises OSError, or ValueError quoting the line, for what is no such file.
+    """
+    after_image = False
+    for number, line in enumerate(read_text_file(path).split("\n"), 1):
+        words = line.split(maxsplit=9)
+        if (words and words[0].startswith("#")) or (not words and not after_image):
+            continue
+        if after_image and _is_points(line):
+            after_image = False
+            continue
+        if len(words) != 10 or not (_is_integer(words[0]) and _is_integer(words[8])):
+            raise ValueError(
+                f"line {number}, '{line.strip()[:60]}', is no image: id, qw qx qy qz, tx ty tz, camera, name"
+            )
+        after_image = True
+        yield [*words[:9], words[9].strip()]
+
+
+def _is_points(line: str) -> bool:
+    """Whether a line is empty or holds x, y, number of the point again and again."""
+    words = line.split()
+    return len(words) % 3 == 0 and all(map(_is_integer, words[2::3])) and all(map(_is_number, words))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_integer(word: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+", word) is not None
 
 
 def lens_of(camera: ColmapCamera) -> Lens:

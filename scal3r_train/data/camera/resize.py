@@ -33,8 +33,12 @@ class ResizeRule(StrictModel):
     """
 
     kind: Literal["long_side", "width"] = Field("long_side", description="the side that `size` refers to")
-    size: int = Field(518, ge=14, le=8192, description="pixels of that side, rounded down to the multiple")
-    multiple: int = Field(14, gt=0, le=256, description="the patch size")
+    size: int = Field(
+        518, ge=14, le=8192, description="length of that side, rounded down to the multiple [pixels]"
+    )
+    multiple: int = Field(
+        14, gt=0, le=256, description="what both sides are multiples of: the model's patch size [pixels]"
+    )
 
     def target_hw(self, first_hw: tuple[int, int]) -> tuple[int, int]:
         """Processed size (H, W) of a sequence whose first image has size first_hw."""

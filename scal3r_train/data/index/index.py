@@ -76,7 +76,8 @@ def row_from_record(record: SequenceRecord, folder: Path) -> dict[str, Any]:
     """Return the values of a row of an index that lies in `folder`; `root` becomes relative if it is below it."""
     root, base = Path(os.path.abspath(record.root)), Path(os.path.abspath(folder))
     place = root.relative_to(base) if root.is_relative_to(base) else root
-    values = {name: value for name, value in vars(record).items() if name != "packed"}
+    assert record.decoded is None, f"{record.sequence_id} lies in no files"
+    values = {name: value for name, value in vars(record).items() if name not in ("packed", "decoded")}
     row = {name: _plain(value) for name, value in values.items()}
     for name, value in row.items():
         if isinstance(value, list) and value:

@@ -1,4 +1,4 @@
-"""What a user may name as input: a folder of images, a video, or one sequence of an index."""
+"""What a user may name as input: a folder of images, a video, or one sequence of an index; from Python also images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,85 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from scal3r_train.config import UserError
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
-from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.image_codec import HEIF_SUFFIXES, knows_heif, read_image, read_image_size
+from scal3r_train.data.io.images_in_memory import Picture, decoded_picture, each_picture, is_picture
 from scal3r_train.data.io.video_frames import num_lost_frames, presentation_times, read_video_frame
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.notes import note
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+# What cameras and people call pictures, read here or not.
+PICTURE_SUFFIXES = (
+    *HEIF_SUFFIXES, ".avif", ".jxl", ".jp2", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
+    ".exr", ".hdr", ".ppm", ".pgm",
+)  # fmt: skip
 SECONDS_NAME = re.compile(r"\d+\.\d+")
+Name: TypeAlias = str | os.PathLike[str]
+Images: TypeAlias = Name | SequenceRecord | Picture | Sequence[Name | Picture]
+
+
+def sequence_of(images: Images) -> SequenceRecord:
+    """The sequence that somebody gives in Python, cameras unknown but for what an index says.
+
+    Args:
+        images: what `open_source` takes; image files in the order given; pictures in memory, as
+            `data/io/images_in_memory.py` takes them, one array for several or a list; files and pictures mixed.
+
+    Raises:
+        UserError: they are none of these, or one cannot be used; the line names it.
+    """
+    if isinstance(images, SequenceRecord):
+        return images
+    if isinstance(images, str | os.PathLike) and not (is_image_name(str(images)) and Path(images).is_file()):
+        return open_source(images)
+    given = [images] if isinstance(images, str | os.PathLike) or is_picture(images) else images
+    if not isinstance(given, Iterable):
+        raise UserError(f"images are a {type(images).__name__}; give a folder, a video, or a list of images")
+    items = [item for one in given for item in (each_picture(one) if is_picture(one) else [one])]
+    if not items:
+        raise UserError("no images are given")
+    for place, item in enumerate(items):
+        if not (is_picture(item) or isinstance(item, str | os.PathLike)):
+            raise UserError(
+                f"image {place} is a {type(item).__name__}; give a path, a PIL image, an array or a tensor"
+            )
+    paths = [Path(item) for item in items if isinstance(item, str | os.PathLike)]
+    return _record_of_files(paths) if len(paths) == len(items) else _record_of_pictures(items)
+
+
+def _record_of_files(paths: Sequence[Path]) -> SequenceRecord:
+    """A sequence of image files anywhere, in the order given."""
+    absolute = [Path(os.path.abspath(path)) for path in paths]
+    sizes = [read_image_size(path) for path in absolute]
+    folder = Path(os.path.commonpath([path.parent for path in absolute]))
+    return record_of_images(folder, [path.relative_to(folder).as_posix() for path in absolute], sizes)
+
+
+def _record_of_pictures(items: Sequence[Name | Picture]) -> SequenceRecord:
+    """A sequence of images in memory; files among them are read now."""
+    decoded = tuple(
+        read_image(Path(item))
+        if isinstance(item, str | os.PathLike)
+        else decoded_picture(item, f"image {place}")
+        for place, item in enumerate(items)
+    )
+    return SequenceRecord(
+        dataset="images",
+        sequence_id="memory",
+        split="test",
+        root=Path(),
+        image=tuple(f"{place:06d}" for place in range(len(decoded))),
+        image_size=np.array([image.shape[:2] for image in decoded], np.int64),
+        timestamp=np.arange(len(decoded), dtype=np.float64),
+        decoded=decoded,
+    )
 
 
 def names_index(source: str) -> bool:
@@ -58,6 +125,8 @@ def record_from_images(folder: Path) -> SequenceRecord:
     map (by its name or because it is 16-bit).
     """
     paths = [path for path in folder.iterdir() if is_image_name(path.name) and path.is_file()]
+    if paths:
+        _note_left_out(folder)
     if not paths:
         raise UserError(f"folder {folder} holds no images; {_advice(folder)}")
     names = in_order([path.name for path in paths])
@@ -94,7 +163,25 @@ def _are_times(names: Iterable[str]) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is an image that is read; `._a.jpg` is not, which macOS leaves beside `a.jpg`."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+    if name.startswith("."):
+        return False
+    lower = name.lower()
+    return lower.endswith(IMAGE_SUFFIXES) or (lower.endswith(HEIF_SUFFIXES) and knows_heif())
+
+
+def _note_left_out(folder: Path) -> None:
+    """Say how many pictures of other kinds lie among the images, for each kind with one for an example."""
+    others: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = path.suffix.lower()
+        if suffix in PICTURE_SUFFIXES and not path.name.startswith(".") and not is_image_name(path.name):
+            others.setdefault(suffix, []).append(path.name)
+    for suffix, names in others.items():
+        remedy = (
+            "pip install 'scal3r_train[data]' or convert them" if suffix in HEIF_SUFFIXES else "convert them"
+        )
+        plural = "s are" if len(names) > 1 else " is"
+        note(f"{folder}: {len(names)} {suffix} file{plural} left out, {names[0]} for one; {remedy} to JPEG")
 
 
 def _advice(folder: Path) -> str:

@@ -37,13 +37,20 @@ SHARED_FACTS = (  # fields that decide the pixels of all frames of a sequence
 class CacheSettings(StrictModel):
     """The `data.cache` section of a training recipe."""
 
-    folder: Path | None = Field(default=None, description="on a fast local disk; null: no cache")
-    gigabytes: float = Field(default=100.0, gt=0, description="size at which nothing more is added")
+    folder: Path | None = Field(
+        default=None, description="folder of the cache, on a fast local disk; null: no cache"
+    )
+    gigabytes: float = Field(default=100.0, gt=0, description="size at which nothing more is added [GB]")
     height: int = Field(
-        default=518, ge=1, description="frames are kept at the smallest size that covers this"
+        default=518,
+        ge=1,
+        description="frames are kept at the smallest size that covers this height and `width` [pixels]",
     )
     width: int = Field(
-        default=518, ge=1, description="and this; larger originals are shrunk, smaller ones kept"
+        default=518,
+        ge=1,
+        description="frames are kept at the smallest size that covers this width; larger originals are shrunk, "
+        "smaller ones kept [pixels]",
     )
 
 

@@ -104,6 +104,8 @@ def read_frame_image(record: SequenceRecord, index: int, reduction: int = 1) -> 
 
 def read_stored_image(record: SequenceRecord, index: int, reduction: int = 1) -> np.ndarray:
     """Return the image of a frame [H, W, 3] uint8 RGB as it is stored, lens and all; else as `read_frame_image`."""
+    if record.decoded is not None:
+        return record.decoded[index]
     name = record.image[index]
     if (video := video_frame(record, name)) is not None:
         return read_video_frame(*video)

@@ -10,12 +10,14 @@ the finite pixels. Masks are 8-bit images whose grey values say which pixels cou
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from scal3r_train.config import UserError
 
@@ -25,7 +27,9 @@ GAMMA = 1 / 2.2
 PERCENTILE, BRIGHTNESS = 90, 0.8
 DARKEST = 1e-4
 EXIF_ORIENTATION = 274
-EXIF_SIDEWAYS = (5, 6, 7, 8)
+EXIF_UPRIGHT, EXIF_TURNED, EXIF_SIDEWAYS = 1, (2, 3, 4, 5, 6, 7, 8), (5, 6, 7, 8)
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+XMP_ORIENTATION, XMP_BYTES = b"tiff:Orientation", 1 << 18  # metadata come before the pixels
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -35,6 +39,7 @@ REDUCED = {
 }
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 HDF5_SUFFIXES = (".hdf5", ".h5")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 PNG_GREY_OR_RGB = (b"\x08\x00", b"\x08\x02")  # bit depth and colour type
 RULE = re.compile(r"(below|from) (\d+)")
 
@@ -102,39 +107,97 @@ def decode_image(data: bytes, name: str | Path, reduction: int = 1) -> np.ndarra
     try:
         if data.startswith(HDF5_START):
             return decode_hdr(data)
+        _prepare(name)
         with Image.open(BytesIO(data)) as file:
-            _refuse_depth(file, name)
-            upright = ImageOps.exif_transpose(file)
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-                upright = Image.alpha_composite(black, upright)
-            return np.asarray(upright.convert("RGB"))
+            return pixels_of(file, name)
     except Exception as error:  # whatever a parser of damaged bytes may raise; the message names the file
         raise _image_error(name, error) from None
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file after EXIF rotation, from its header alone. Raises as `read_image`."""
+def pixels_of(image: Image.Image, name: str | Path) -> np.ndarray:
+    """Return a picture of Pillow's as [H, W, 3] uint8 RGB, upright. Raises as `read_image`."""
+    try:
+        _refuse_depth(image, name)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+            upright = upright.convert("RGBA")
+            black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
+            upright = Image.alpha_composite(black, upright)
+        return np.asarray(upright.convert("RGB"))
+    except Exception as error:
+        raise _image_error(name, error) from None
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image file says of the picture that `read_image` gives.
+
+    Attributes:
+        hw: height and width, upright.
+        is_turned: the pixels are stored otherwise (by EXIF or XMP), so that a camera of the stored pixels is not that
+            of the picture.
+    """
+
+    hw: tuple[int, int]
+    is_turned: bool
+
+
+@cache
+def knows_heif() -> bool:
+    """Return whether HEIC and HEIF files can be read here, and let Pillow read them if so."""
+    try:
+        import pillow_heif  # noqa: PLC0415  optional
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def read_image_header(path: Path) -> ImageHeader:
+    """Return what the header of an image file says; no pixels are decoded. Raises as `read_image`."""
     try:
         if path.suffix.lower() in HDF5_SUFFIXES:
-            return hdr_size(path)
+            return ImageHeader(hdr_size(path), is_turned=False)
+        _prepare(path)
         with Image.open(path) as image:
             _refuse_depth(image, path)
             width, height = image.size
-            is_sideways = image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
-            return (width, height) if is_sideways else (height, width)
+            orientation = image.getexif().get(EXIF_ORIENTATION, EXIF_UPRIGHT)  # Pillow looks into XMP too
+            if orientation in EXIF_SIDEWAYS and not _has_upright_size(image):
+                width, height = height, width
+            return ImageHeader((height, width), is_turned=orientation in EXIF_TURNED)
     except Exception as error:
         raise _image_error(path, error) from None
 
 
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as `read_image` gives it, from its header alone. Raises as `read_image`."""
+    return read_image_header(path).hw
+
+
+def _prepare(name: str | Path) -> None:
+    """Load what a file needs to be read, by its name."""
+    if str(name).lower().endswith(HEIF_SUFFIXES) and not knows_heif():
+        raise UserError(
+            f"image {name} needs pillow-heif: pip install 'scal3r_train[data]', or convert it to JPEG"
+        )
+
+
+def _has_upright_size(image: Image.Image) -> bool:
+    """Whether Pillow has turned the size of a TIFF file already, as it does before it decodes one."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    return image.size != (image.tag_v2.get(TIFF_WIDTH), image.tag_v2.get(TIFF_HEIGHT))
+
+
 def _is_plain(data: bytes) -> bool:
-    """Whether OpenCV decodes a file as Pillow does: complete, since OpenCV fills up truncated ones; no transparency."""
+    """Whether OpenCV decodes a file as Pillow does: whole, not transparent, not to be turned by XMP."""
     if data.startswith(JPEG_START):
-        return data.endswith(JPEG_END)
+        return data.endswith(JPEG_END) and XMP_ORIENTATION not in data[:XMP_BYTES]
     if data.startswith(PNG_START):
         is_complete = PNG_END in data[-12:]
-        return is_complete and data[24:26] in PNG_GREY_OR_RGB and b"tRNS" not in data and b"eXIf" not in data
+        needs_more = any(mark in data for mark in (b"tRNS", b"eXIf", XMP_ORIENTATION))
+        return is_complete and data[24:26] in PNG_GREY_OR_RGB and not needs_more
     return False
 
 

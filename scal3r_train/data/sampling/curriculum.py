@@ -18,7 +18,8 @@ class Stage(StrictModel):
     """A part of a run: what it gives a value to overrides the section it belongs to, the rest is inherited."""
 
     until: PositiveInt | None = Field(
-        default=None, description="the optimizer step that begins the next stage; the last stage has none"
+        default=None,
+        description="the optimizer step that begins the next stage; the last stage has none [step]",
     )
 
 
@@ -49,21 +50,44 @@ def stage_at(stages: Sequence[StageT], step: int) -> StageT | None:
 class Resolution(StrictModel):
     """One image size and how often it is drawn."""
 
-    height: int = Field(ge=1, description="pixels; a multiple of the model's patch size")
-    width: int = Field(ge=1, description="pixels; a multiple of the model's patch size")
-    weight: Weight = 1.0
+    height: int = Field(ge=1, description="image height, a multiple of the model's patch size [pixels]")
+    width: int = Field(ge=1, description="image width, a multiple of the model's patch size [pixels]")
+    weight: Weight = Field(
+        default=1.0, description="how often this size is drawn, relative to the others [weight]"
+    )
 
 
 class CurriculumStage(Stage):
     """The distributions of some consecutive steps; those that are not given are the section's own."""
 
-    group_size: dict[PositiveInt, Weight] | None = None
-    sequences_per_group: PositiveInt | None = None
-    chunks_per_rank: dict[PositiveInt, Weight] | None = None
-    chunk_size: dict[PositiveInt, Weight] | None = None
-    overlap: dict[NonNegativeInt, Weight] | None = None
-    stride: dict[PositiveInt, Weight] | None = None
-    resolution: tuple[Resolution, ...] | None = Field(default=None, min_length=1)
+    group_size: dict[PositiveInt, Weight] | None = Field(
+        default=None,
+        description="ranks that share a sequence, in this stage; null: as in the section [ranks: weight]",
+    )
+    sequences_per_group: PositiveInt | None = Field(
+        default=None,
+        description="sequences a context group sees side by side, in this stage; null: as in the section [sequences]",
+    )
+    chunks_per_rank: dict[PositiveInt, Weight] | None = Field(
+        default=None,
+        description="chunks of a sequence per rank, in this stage; null: as in the section [chunks: weight]",
+    )
+    chunk_size: dict[PositiveInt, Weight] | None = Field(
+        default=None, description="frames of a chunk, in this stage; null: as in the section [frames: weight]"
+    )
+    overlap: dict[NonNegativeInt, Weight] | None = Field(
+        default=None,
+        description="frames shared by adjacent chunks, in this stage; null: as in the section [frames: weight]",
+    )
+    stride: dict[PositiveInt, Weight] | None = Field(
+        default=None,
+        description="step between consecutive frames, in this stage; null: as in the section [frames: weight]",
+    )
+    resolution: tuple[Resolution, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="image sizes that are drawn from, in this stage; null: as in the section",
+    )
 
 
 class CurriculumSettings(StrictModel):
@@ -75,28 +99,36 @@ class CurriculumSettings(StrictModel):
 
     group_size: dict[PositiveInt, Weight] = Field(
         default={1: 1.0},
-        description="ranks that share a sequence: share of the ranks per (power of two) group size",
+        description="ranks that share a sequence: share of the ranks per (power of two) group size [ranks: weight]",
     )
     sequences_per_group: PositiveInt = Field(
-        default=1, description="sequences a context group sees side by side"
+        default=1, description="sequences a context group sees side by side [sequences]"
     )
     chunks_per_rank: dict[PositiveInt, Weight] = Field(
-        default={1: 1.0}, description="chunks of a sequence per rank"
+        default={1: 1.0}, description="chunks of a sequence per rank [chunks: weight]"
     )
-    chunk_size: dict[PositiveInt, Weight] = Field(default={16: 1.0}, description="frames of a chunk")
+    chunk_size: dict[PositiveInt, Weight] = Field(
+        default={16: 1.0}, description="frames of a chunk [frames: weight]"
+    )
     overlap: dict[NonNegativeInt, Weight] = Field(
-        default={8: 1.0}, description="frames shared by adjacent chunks"
+        default={8: 1.0}, description="frames shared by adjacent chunks [frames: weight]"
     )
-    stride: dict[PositiveInt, Weight] = Field(default={1: 1.0}, description="step between consecutive frames")
-    resolution: tuple[Resolution, ...] = Field(default=(Resolution(height=56, width=84),), min_length=1)
+    stride: dict[PositiveInt, Weight] = Field(
+        default={1: 1.0}, description="step between consecutive frames [frames: weight]"
+    )
+    resolution: tuple[Resolution, ...] = Field(
+        default=(Resolution(height=56, width=84),),
+        min_length=1,
+        description="image sizes that are drawn from",
+    )
     reverse_probability: float = Field(
-        default=0.5, ge=0, le=1, description="how often a window runs backwards"
+        default=0.5, ge=0, le=1, description="how often a window runs backwards [share]"
     )
     min_kept_area: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="sequences whose images would be cropped to less than this share are drawn last",
+        description="sequences whose images would be cropped to less than this share are drawn last [share]",
     )
 
     stages: tuple[CurriculumStage, ...] = Field(

@@ -34,13 +34,15 @@ class SourceSettings(StrictModel):
     index: str = Field(
         description="Parquet index: a file, or a URL such as hf://datasets/OWNER/NAME/index.parquet"
     )
-    weight: float = Field(default=1.0, gt=0, description="relative share of the drawn sequences")
+    weight: float = Field(default=1.0, gt=0, description="relative share of the drawn sequences [weight]")
 
 
 class DataSettings(StrictModel):
     """The `data` section of a training recipe."""
 
-    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    sources: tuple[SourceSettings, ...] = Field(
+        min_length=1, description="the indexes that sequences are drawn from"
+    )
     missing: Literal["refuse", "skip"] = Field(
         default="refuse", description="what to do when indexes do not exist; skip trains on the others"
     )
@@ -48,30 +50,32 @@ class DataSettings(StrictModel):
         default=None,
         gt=0,
         lt=1,
-        description="share of rendered sequences; weights then count within each kind",
+        description="share of rendered sequences; weights then count within each kind [share]",
     )
     deny_list: Literal["apply", "off"] = Field(
         default="apply", description="whether scenes that benchmarks are scored on are kept out"
     )
     augmentation: AugmentationSettings = AugmentationSettings()
     cache: CacheSettings = CacheSettings()
-    num_workers: int = Field(default=0, ge=0, description="reading processes per rank; 0 reads in the loop")
+    num_workers: int = Field(
+        default=0, ge=0, description="reading processes per rank; 0 reads in the loop [processes]"
+    )
     max_skipped_frames: float = Field(
         default=0.25,
         ge=0,
         lt=1,
-        description="share of a chunk's frames that may be unreadable and are replaced by their neighbours",
+        description="share of a chunk's frames that may be unreadable and are replaced by their neighbours [share]",
     )
     max_fallbacks_per_step: int = Field(
         default=8,
         ge=0,
-        description="other windows tried in place of one that cannot be read before the run ends; 0: none",
+        description="other windows tried in place of one that cannot be read before the run ends; 0: none [windows]",
     )
     max_fallback_share: float = Field(
         default=0.05,
         ge=0,
         le=1,
-        description="share of steps with unreadable data (of at least 100) above which the run ends",
+        description="share of steps with unreadable data (of at least 100) above which the run ends [share]",
     )
 
 

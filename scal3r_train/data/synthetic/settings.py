@@ -19,46 +19,50 @@ BLACKOUT_FILE = "blackouts.txt"
 class TownSettings(StrictModel):
     """What towns look like and how a camera drives through them; every sequence is a function of (seed, number)."""
 
-    seed: int = Field(0, ge=0, description="first half of the key (seed, sequence number) of a sequence")
-    num_sequences: int = Field(16, gt=0, description="sequences to write")
-    num_frames: int = Field(120, gt=1, description="frames a sequence")
-    height: int = Field(56, gt=0, le=4096, description="image height in pixels")
-    width: int = Field(84, gt=0, le=4096, description="image width in pixels")
-    min_fov_deg: float = Field(50.0, gt=5, lt=150, description="smallest horizontal field of view")
-    max_fov_deg: float = Field(90.0, gt=5, lt=150, description="largest horizontal field of view")
-    min_camera_height_m: float = Field(1.2, gt=0.2, description="lowest camera above the ground")
-    max_camera_height_m: float = Field(3.0, gt=0.2, description="highest camera above the ground")
-    min_speed_m: float = Field(0.3, gt=0, description="slowest mean speed, metres a frame")
-    max_speed_m: float = Field(1.0, gt=0, description="fastest mean speed, metres a frame")
+    seed: int = Field(0, ge=0, description="first half of the key (seed, sequence number) of a sequence [-]")
+    num_sequences: int = Field(16, gt=0, description="how many sequences to write [sequences]")
+    num_frames: int = Field(120, gt=1, description="length of a sequence [frames]")
+    height: int = Field(56, gt=0, le=4096, description="image height [pixels]")
+    width: int = Field(84, gt=0, le=4096, description="image width [pixels]")
+    min_fov_deg: float = Field(50.0, gt=5, lt=150, description="smallest horizontal field of view [deg]")
+    max_fov_deg: float = Field(90.0, gt=5, lt=150, description="largest horizontal field of view [deg]")
+    min_camera_height_m: float = Field(1.2, gt=0.2, description="lowest camera above the ground [m]")
+    max_camera_height_m: float = Field(3.0, gt=0.2, description="highest camera above the ground [m]")
+    min_speed_m: float = Field(0.3, gt=0, description="slowest mean speed [m/frame]")
+    max_speed_m: float = Field(1.0, gt=0, description="fastest mean speed [m/frame]")
     max_yaw_deg: float = Field(
-        4.0, gt=0, lt=45, description="fastest turn, degrees a frame; the car slows down for it"
+        4.0, gt=0, lt=45, description="fastest turn; the car slows down for it [deg/frame]"
     )
-    wobble_deg: float = Field(1.5, ge=0, lt=20, description="amplitude of slow pitch and roll")
-    closed_share: float = Field(0.4, ge=0, le=1, description="share of sequences that drive round a loop")
+    wobble_deg: float = Field(1.5, ge=0, lt=20, description="amplitude of slow pitch and roll [deg]")
+    closed_share: float = Field(
+        0.4, ge=0, le=1, description="share of sequences that drive round a loop [share]"
+    )
     steady_share: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of sequences with one speed and one turn all along, drawn anew for each sequence",
+        description="share of sequences with one speed and one turn all along, drawn anew for each sequence [share]",
     )
-    fog_share: float = Field(0.2, ge=0, le=1, description="share of sequences with fog")
+    fog_share: float = Field(0.2, ge=0, le=1, description="share of sequences with fog [share]")
     blackout_share: float = Field(
-        0.0, ge=0, le=1, description="share of sequences with black-outs: frames that show nothing"
+        0.0, ge=0, le=1, description="share of sequences with black-outs: frames that show nothing [share]"
     )
     blackouts: int = Field(
-        1, gt=0, description="black-outs of such a sequence, one in each of as many equal parts of it"
+        1,
+        gt=0,
+        description="black-outs of such a sequence, one in each of as many equal parts of it [black-outs]",
     )
     blackout_frames: int = Field(
-        8, gt=0, description="length of a black-out in frames, at most half of its part of the sequence"
+        8, gt=0, description="length of a black-out, at most half of its part of the sequence [frames]"
     )
     blackout_fog_m: float | None = Field(
         None,
         gt=0,
         le=20,
-        description="black-outs are fog in which so far away 63 percent are hidden; null: black frames",
+        description="black-outs are fog in which so far away 63 percent are hidden; null: black frames [m]",
     )
     max_depth_m: float = Field(
-        150.0, gt=10, le=600, description="farther surfaces are drawn, but their depth is 0"
+        150.0, gt=10, le=600, description="farther surfaces are drawn, but their depth is 0 [m]"
     )
 
     @model_validator(mode="after")

@@ -18,27 +18,33 @@ class AlignmentSettings(StrictModel):
         description="confidence-weighted robust similarity; the same with a scale that is given (1: robust SE(3)); "
         "plain Umeyama; plain rigid (scale 1)",
     )
-    locked_scale: float = Field(1.0, gt=0, description="scale of every seam in mode sim3_scale_locked")
+    locked_scale: float = Field(
+        1.0, gt=0, description="scale of every seam in mode sim3_scale_locked [factor]"
+    )
     confidence_threshold_ratio: float = Field(
-        0.1, ge=0, lt=1, description="pixels below this share of the median confidence are not used"
+        0.1, ge=0, lt=1, description="pixels below this share of the median confidence are not used [share]"
     )
     confidence_floor: float = Field(
         1.0,
         ge=0,
-        description="least confidence a head can state; the threshold counts from here (reference: 0)",
+        description="least confidence a head can state; the threshold counts from here (reference: 0) [confidence]",
     )
     max_points_per_frame: int | None = Field(
-        None, gt=0, description="use only this many most confident pixels of each shared frame"
+        None, gt=0, description="use only this many most confident pixels of each shared frame [pixels]"
     )
     max_points: int = Field(
-        100_000, ge=3, description="correspondences used, drawn uniformly (reference: unlimited)"
+        100_000, ge=3, description="correspondences used, drawn uniformly (reference: unlimited) [points]"
     )
-    min_points: int = Field(50, ge=3, description="with fewer correspondences cameras are used instead")
-    seed: int = Field(0, ge=0, description="of the draw of correspondences")
+    min_points: int = Field(
+        50, ge=3, description="with fewer correspondences cameras are used instead [points]"
+    )
+    seed: int = Field(0, ge=0, description="seed of the draw of correspondences [-]")
     inlier_residual: float = Field(
-        0.05, gt=0, description="residual, relative to the scene's scale, up to which a point is an inlier"
+        0.05,
+        gt=0,
+        description="residual, relative to the scene's scale, up to which a point is an inlier [share]",
     )
-    min_inlier_share: float = Field(0.5, ge=0, le=1, description="below this a seam is not trusted")
+    min_inlier_share: float = Field(0.5, ge=0, le=1, description="below this a seam is not trusted [share]")
     robust: RobustFitSettings = RobustFitSettings()
 
 
@@ -48,16 +54,20 @@ class SeamNoiseSettings(StrictModel):
     points_per_measurement: int = Field(
         10_000,
         ge=1,
-        description="Points that err together; a seam has num_points / this measurements, at least 1.",
+        description="Points that err together; a seam has num_points / this measurements, at least 1 [points]",
     )
     min_relative_std: float = Field(
         1e-4,
         gt=0,
-        description="Least error of scale and of rotation in radians, however well the points fit.",
+        description="Least error of scale and of rotation in radians, however well the points fit [share]",
     )
-    untrusted_factor: float = Field(5.0, ge=1, description="Error of a seam that is not trusted, times this.")
-    cameras_relative_std: float = Field(0.1, gt=0, description="Error of a seam joined by cameras alone.")
-    break_relative_std: float = Field(3.0, gt=0, description="Error where the trajectory is torn.")
+    untrusted_factor: float = Field(
+        5.0, ge=1, description="Error of a seam that is not trusted, times this [factor]"
+    )
+    cameras_relative_std: float = Field(
+        0.1, gt=0, description="Error of a seam joined by cameras alone [share]"
+    )
+    break_relative_std: float = Field(3.0, gt=0, description="Error where the trajectory is torn [share]")
 
 
 class FusionSettings(StrictModel):
@@ -66,5 +76,6 @@ class FusionSettings(StrictModel):
     max_relative_difference: float = Field(
         0.05,
         gt=0,
-        description="Of the smaller depth; beyond it the depth of greater weight is taken as it is.",
+        description="Largest difference relative to the smaller depth; beyond it the depth of greater weight "
+        "is taken as it is [share]",
     )

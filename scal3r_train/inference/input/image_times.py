@@ -5,6 +5,7 @@ Shapes: S frames of the input.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -13,8 +14,10 @@ import numpy as np
 from scal3r_train.config import UserError
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_text_file
 
 NANOSECONDS_FROM = 1e13  # seconds since 1970 have ten digits
+SEPARATOR = re.compile(r"[\s,]+")
 
 
 def has_times(record: SequenceRecord) -> bool:
@@ -28,13 +31,18 @@ def with_times(record: SequenceRecord, path: Path) -> SequenceRecord:
     """Return the sequence with the times of a file.
 
     The file holds one time in seconds a line, for every image in order; or lines `time name` (TUM's rgb.txt, in any
-    order; the name is that of the image, folders do not count). `#` starts a comment, a comma is a space.
+    order; the name is that of the image, folders do not count). `#` starts a comment, a comma may stand for the blank
+    between them, a name may hold blanks, its folders may be divided by backslashes; of more columns, as in TUM's
+    associations, the first name counts.
 
     Raises:
         UserError: the file cannot be read, does not have a time for every image, or its times do not increase.
     """
     rows = _rows(path)
-    named = {PurePosixPath(words[1]).name: float(words[0]) for words in rows if len(words) > 1}
+    named: dict[str, float] = {}
+    for time, *rest in rows:
+        for name in (rest[0], rest[0].split()[0]) if rest else ():
+            named.setdefault(_file_name(name), float(time))
     if named:
         missing = [name for name in record.image if PurePosixPath(name).name not in named]
         if missing:
@@ -59,13 +67,18 @@ def with_times(record: SequenceRecord, path: Path) -> SequenceRecord:
     return replace(record, timestamp=times)
 
 
+def _file_name(text: str) -> str:
+    """The last part of a path as a file names it, whichever way its slashes lean."""
+    return PurePosixPath(text.strip().replace("\\", "/")).name
+
+
 def _rows(path: Path) -> list[list[str]]:
     """Lines as words, of which the first is a number."""
     rows = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            words = line.partition("#")[0].replace(",", " ").split()
-            if not words:
+        for number, line in enumerate(read_text_file(path).splitlines(), 1):
+            words = SEPARATOR.split(line.partition("#")[0].strip(" \t,"), maxsplit=1) if line.strip() else []
+            if not words or not words[0]:
                 continue
             try:
                 float(words[0])

@@ -19,6 +19,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import mask_as_read, read_frame_mask
 from scal3r_train.data.io.image_codec import at_size, decode_mask
+from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 MASK_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -93,10 +94,8 @@ def _found(record: SequenceRecord, frame_indices: tuple[int, ...], folder: Path)
     """Mask file of each frame that has one."""
     if not folder.is_dir():
         raise UserError(f"input.masks {folder} is no folder; give one with a mask for each image")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in MASK_SUFFIXES and not path.name.startswith(".")
+    files = found_below(
+        folder, lambda name: Path(name).suffix.lower() in MASK_SUFFIXES and not name.startswith(".")
     )
     by_path = {path.relative_to(folder).as_posix(): path for path in files}
     count = Counter(path.name for path in files)

@@ -24,21 +24,21 @@ class InputSettings(StrictModel):
         description="How the size follows from the first image; null: the model's image_size is its long side.",
     )
     image_hw: tuple[int, int] | None = Field(
-        None, description="Exact height and width to process at, instead of the rule."
+        None, description="Exact height and width to process at, instead of the rule [pixels]"
     )
-    start: int = Field(0, ge=0, description="First frame.")
-    stop: int | None = Field(None, gt=0, description="Frame to stop before; null: the end.")
+    start: int = Field(0, ge=0, description="Number of the first frame, from 0 [frame]")
+    stop: int | None = Field(None, gt=0, description="Frame to stop before; null: the end [frame]")
     start_s: float | None = Field(
-        None, ge=0, description="Skip what comes earlier after the input's first frame."
+        None, ge=0, description="Skip what comes earlier after the input's first frame [s]"
     )
-    stop_s: float | None = Field(None, gt=0, description="Skip what comes as late after it, or later.")
+    stop_s: float | None = Field(None, gt=0, description="Skip what comes as late after it, or later [s]")
     fps: float | None = Field(
         None,
         gt=0,
-        description="Use the frames nearest to this rate, by their time stamps, instead of a stride.",
+        description="Use the frames nearest to this rate, by their time stamps, instead of a stride [frames/s]",
     )
-    stride: int = Field(1, ge=1, description="Use every stride-th frame.")
-    max_frames: int | None = Field(None, gt=0, description="Use at most this many frames.")
+    stride: int = Field(1, ge=1, description="Use every stride-th frame [frames]")
+    max_frames: int | None = Field(None, gt=0, description="Use at most this many frames [frames]")
     timestamps: Path | None = Field(
         None, description="File of times in seconds: one a line for every image, or lines `time name`."
     )
@@ -48,12 +48,15 @@ class InputSettings(StrictModel):
     invert_masks: bool = Field(False, description="Black pixels of input.masks are used, all others are not.")
     intrinsics: tuple[float, float, float, float] | str | None = Field(
         None,
-        description="Known cameras: 'fx fy cx cy' in pixels of the input image, 'from_index', or a COLMAP cameras.txt.",
+        description="Known cameras: 'fx fy cx cy' in pixels of the input image, 'from_index', or a COLMAP "
+        "cameras.txt [pixels]",
     )
     cache_gib: float = Field(
-        2.0, gt=0, description="Bound on decoded images kept in memory, by each process."
+        2.0, gt=0, description="Bound on decoded images kept in memory, by each process [GiB]"
     )
-    read_threads: int = Field(4, ge=1, le=64, description="Images decoded at a time; a video is read by one.")
+    read_threads: int = Field(
+        4, ge=1, le=64, description="Images decoded at a time; a video is read by one [threads]"
+    )
 
     @model_validator(mode="after")
     def _has_frames(self) -> InputSettings:

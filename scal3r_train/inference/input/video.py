@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,11 +28,22 @@ from scal3r_train.inference.input.image_cache import ImageCache
 from scal3r_train.inference.input.image_times import has_times, with_times
 from scal3r_train.inference.input.masks import Masks
 from scal3r_train.inference.input.settings import InputSettings
-from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.scene.scene import SceneFrame
 
 BYTES_PER_GIB = 2**30
 MUCH_CUT = 0.25  # fraction of an image that falls away when it is cut to the common shape
+
+
+class TakesImages(Protocol):
+    """What a model says of its images: `Scal3RConfig`."""
+
+    @property
+    def image_size(self) -> int:
+        """Long side in pixels where nothing else is asked for."""
+
+    @property
+    def patch_size(self) -> int:
+        """Of which both sides must be multiples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +67,8 @@ class Video:
     _cache: ImageCache
 
     @staticmethod
-    def choose(record: SequenceRecord, settings: InputSettings, model: Scal3RConfig) -> Video:
-        """Return the frames and the size that the settings ask for.
+    def choose(record: SequenceRecord, settings: InputSettings, model: TakesImages) -> Video:
+        """Return the frames and the size that the settings ask for, of images for a model (its configuration).
 
         Raises:
             UserError: no frame is left, the size is no multiple of the model's patch size, or times, masks or cameras
@@ -188,6 +199,8 @@ class Video:
         for index in self.frame_indices:
             name = self.record.image[index]
             frame = video_frame(self.record, name)
+            if self.record.decoded is not None:
+                digest.update(self.record.decoded[index].tobytes())
             path = self.record.root / name if frame is None else frame[0]
             size = path.stat().st_size if path.is_file() else 0
             digest.update(f"{name}:{size}:{float(self.record.timestamp[index])!r}\n".encode())

@@ -31,28 +31,29 @@ class LoopSettings(StrictModel):
     num_components: int | None = Field(
         None,
         ge=0,
-        description="Principal directions of the sequence's descriptors kept and evened out; 0: descriptors as they "
-        "are; null: 0 for salad, else 128.",
+        description="Principal directions of the sequence's descriptors kept and evened out; 0: descriptors as "
+        "they are; null: 0 for salad, else 128 [directions]",
     )
     temporal_window: int | None = Field(
         None,
         ge=1,
-        description="Odd number of frames whose mean descriptor stands for the middle one; null: 1 for salad, else 5.",
+        description="Odd number of frames whose mean descriptor stands for the middle one; null: 1 for salad, "
+        "else 5 [frames]",
     )
     min_similarity: float | None = Field(
         None,
         ge=-1,
         le=1,
-        description="Pairs must be more alike; null: 0.7 for salad, else min_deviations decides.",
+        description="Pairs must be more alike; null: 0.7 for salad, else min_deviations decides [cosine]",
     )
     min_deviations: float = Field(
         3.0,
         ge=0,
-        description="Without min_similarity, pairs must be more alike than the sequence's median pair by this many "
-        "(robust) standard deviations.",
+        description="Without min_similarity, pairs must be more alike than the sequence's median pair by this "
+        "many (robust) standard deviations [standard deviations]",
     )
-    top_k: int = Field(5, ge=1, description="Most alike frames that each frame proposes.")
-    min_gap: int = Field(60, ge=0, description="Pairs must be more than this many frames apart.")
+    top_k: int = Field(5, ge=1, description="Most alike frames that each frame proposes [frames]")
+    min_gap: int = Field(60, ge=0, description="Pairs must be more than this many frames apart [frames]")
     near_frames_compete: bool = Field(
         False,
         description="Frames nearer than min_gap count among the top_k too, as in the reference release, where they "
@@ -62,22 +63,24 @@ class LoopSettings(StrictModel):
         True, description="A pair counts only if some frame in between resembles neither of the two."
     )
     nms_radius: int = Field(
-        25, ge=0, description="An accepted pair silences all others within this many frames of either end."
+        25,
+        ge=0,
+        description="An accepted pair silences all others within this many frames of either end [frames]",
     )
     max_candidates: int = Field(
-        20, ge=1, description="Most candidates handed on; each costs one pass over two windows."
+        20, ge=1, description="Most candidates handed on; each costs one pass over two windows [pairs]"
     )
     min_common_view: float = Field(
         0.15,
         ge=0,
         le=1,
-        description="Least share of one end's points that the other end's frames see at the same depth.",
+        description="Least share of one end's points that the other end's frames see at the same depth [share]",
     )
     window_size: int = Field(
         20,
         ge=2,
         multiple_of=2,
-        description="Frames taken from each end of a candidate for its joint prediction.",
+        description="Frames taken from each end of a candidate for its joint prediction [frames]",
     )
 
     @model_validator(mode="after")
@@ -113,27 +116,31 @@ class LoopSettings(StrictModel):
 class PoseGraphSettings(StrictModel):
     """When the solver stops, and what a robust edge costs."""
 
-    max_iterations: int = Field(100, ge=1, description="Trial steps, accepted or not.")
+    max_iterations: int = Field(100, ge=1, description="Trial steps, accepted or not [iterations]")
     cost_tolerance: float = Field(
-        1e-8, gt=0, lt=1, description="Stop when the cost falls by less than this share."
+        1e-8, gt=0, lt=1, description="Stop when the cost falls by less than this share [share]"
     )
     step_tolerance: float = Field(
-        1e-10, gt=0, lt=1, description="Stop when no number of any pose's tangent changes by more."
+        1e-10, gt=0, lt=1, description="Stop when no number of any pose's tangent changes by more [tangent]"
     )
     gradient_tolerance: float = Field(
-        1e-10, gt=0, lt=1, description="Stop when the gradient is below this share of the first one."
+        1e-10, gt=0, lt=1, description="Stop when the gradient is below this share of the first one [share]"
     )
     damping: float = Field(
-        1e-7, gt=0, description="Of the normal equations' diagonal after the first step that raises the cost."
+        1e-7,
+        gt=0,
+        description="Added share of the normal equations' diagonal after the first step that raises the cost [share]",
     )
     robust: bool = Field(
-        True, description="Whether edges marked robust are; else every edge costs its square."
+        True, description="Whether edges marked robust count as such; else every edge costs its square."
     )
     kernel_width: float = Field(
-        5.0, gt=0, description="Residual, in standard deviations, from which a robust edge does not count."
+        5.0, gt=0, description="Residual from which a robust edge does not count [standard deviations]"
     )
     annealing_factor: float = Field(
-        4.0, gt=1, description="By which the kernel hardens at each stage of graduated non-convexity."
+        4.0,
+        gt=1,
+        description="Factor by which the kernel hardens at each stage of graduated non-convexity [factor]",
     )
 
 
@@ -141,21 +148,23 @@ class LoopEdgeSettings(StrictModel):
     """When a loop edge is believed, and how loops are closed."""
 
     min_inlier_share: float = Field(
-        0.6, ge=0, le=1, description="Least share of points that fit, at either end."
+        0.6, ge=0, le=1, description="Least share of points that fit, at either end [share]"
     )
     max_residual: float = Field(
-        0.05, gt=0, description="Largest median residual at either end, relative to the scene's scale."
+        0.05, gt=0, description="Largest median residual at either end, relative to the scene's scale [share]"
     )
     max_scale_ratio: float = Field(
-        2.0, ge=1, description="By how much the scale may differ from the chain's, either way."
+        2.0,
+        ge=1,
+        description="Largest factor by which the scale may differ from the chain's, either way [factor]",
     )
     max_chain_deviation: float = Field(
         5.0,
         gt=0,
-        description="Distance from the chain's relative pose, in standard deviations of chain and edge.",
+        description="Largest distance from the chain's relative pose, in those of chain and edge [standard deviations]",
     )
     min_weight: float = Field(
-        0.5, gt=0, lt=1, description="Weight in the optimum below which an edge counts as outvoted."
+        0.5, gt=0, lt=1, description="Weight in the optimum below which an edge counts as outvoted [weight]"
     )
     noise: SeamNoiseSettings = SeamNoiseSettings()
     graph: PoseGraphSettings = PoseGraphSettings()

@@ -71,6 +71,7 @@ class SegmentSchedule:
         track: Track = iter,
         describe: Callable[[int, Tensor], None] | None = None,
         done: Container[int] = (),
+        expect_loops: Callable[[int], None] | None = None,
     ) -> None:
         """Predict all chunks and hand each prediction to `keep`, in order.
 
@@ -80,6 +81,7 @@ class SegmentSchedule:
             track: wraps loops over chunks, for progress.
             describe: is given every chunk's tokens before the first segment, [S, P, C], whenever they are made.
             done: chunks whose predictions an earlier run has kept.
+            expect_loops: is told how many loops over the chunks there will be, when it is more than one.
 
         Raises:
             UserError: on all processes, when one runs out of memory even one frame at a time, or cannot read an image.
@@ -92,6 +94,8 @@ class SegmentSchedule:
                     keep(chunk, self._backoff.run(partial(self._predict_alone, chunk)))
             return
         self._load_memories()
+        if expect_loops is not None:
+            expect_loops(self._runner.num_memories - len(self.memories) + 1)
         for segment in range(len(self.memories), self._runner.num_memories):
             self._update_memory(segment, chunks, track)
         with raise_on_all_ranks():

@@ -12,6 +12,7 @@ import io
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
@@ -30,6 +31,7 @@ from scal3r_train.inference.streaming.incremental_scene import IncrementalScene
 from scal3r_train.inference.streaming.stream_end import EndCheck, StreamEnd, stop_signals
 from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.parallel.folder_lock import lock_beside, owned
 from scal3r_train.parallel.process import current_process, joined_processes
 from scal3r_train.scene.folder import discard_scene_folder, refuse_occupied
 from scal3r_train.scene.scene import Scene, load_scene
@@ -44,13 +46,14 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
     Raises:
         UserError: for whatever the user can mend; frames before the mistake are in the scene then.
     """
-    with joined_processes() as process:
+    with joined_processes() as process, ExitStack() as held:
         if process.world_size > 1:
             if not process.is_main:
                 return EXIT_USER_ERROR
             raise _one_process_only()
         recipe = load_config(ReconstructionRecipe, recipe_path, overrides)
         refuse_occupied(output, overwrite=recipe.export.overwrite)
+        held.enter_context(_owned(output))
         spool = _open_pipe(output, recipe) if source == PIPE_NAME else None
         folder = Path(source) if spool is None else spool.folder
         _refuse_no_folder(folder)
@@ -100,6 +103,18 @@ def reconstruct_stream(
     refuse_occupied(output, overwrite=recipe.export.overwrite)
     _refuse_no_folder(folder)
     refuse_missing_heads(model, recipe)
+    with _owned(output):
+        return _follow(folder, model, recipe, output, model_sha256, end_check)
+
+
+def _follow(
+    folder: Path,
+    model: Scal3RModel,
+    recipe: ReconstructionRecipe,
+    output: Path,
+    model_sha256: str | None,
+    end_check: EndCheck,
+) -> Scene:
     stream = _Stream(folder, model, recipe, output, model_sha256, end_check)
     try:
         end = stream.run()
@@ -245,6 +260,10 @@ def _open_pipe(output: Path, recipe: ReconstructionRecipe) -> Spool:
     # Not sys.stdin.buffer: a thread that waits inside it would block the end of the interpreter.
     stream = io.FileIO(sys.stdin.fileno(), closefd=False)
     return Spool(stream, folder, overwrite=recipe.export.overwrite)
+
+
+def _owned(output: Path) -> AbstractContextManager[None]:
+    return owned(lock_beside(output), f"scene {output}")
 
 
 def _refuse_no_folder(folder: Path) -> None:

@@ -13,9 +13,9 @@ class StreamingSettings(StrictModel):
     """Reconstruction while images arrive; used with `--follow` only."""
 
     idle_s: float | None = Field(
-        30.0, gt=0, description="End when nothing new came for so many seconds; null: wait without end."
+        30.0, gt=0, description="End when nothing new came for so long; null: wait without end [s]"
     )
-    poll_s: float = Field(0.5, gt=0, description="Seconds between two looks into the folder.")
+    poll_s: float = Field(0.5, gt=0, description="Time between two looks into the folder [s]")
     refine: bool = Field(
         False, description="At the end reconstruct all frames again, every chunk remembering all others."
     )

@@ -12,17 +12,21 @@ from scal3r_train.config import StrictModel
 class ExportOptions(StrictModel):
     """Options of `scal3r export`; which of them a format heeds is listed in `export_scene.py`."""
 
-    min_confidence: float | None = Field(None, ge=0, description="Points below this confidence are left out.")
+    min_confidence: float | None = Field(
+        None, ge=0, description="Points below this confidence are left out [confidence]"
+    )
     min_confidence_ratio: float | None = Field(
         None,
         ge=0,
-        description="Points below this share of the mean confidence of the scene's points are left out.",
+        description="Points below this share of the mean confidence of the scene's points are left out [share]",
     )
     voxel_size: float | None = Field(
-        None, gt=0, description="One point, the most confident, stays per cube of this edge in scene units."
+        None, gt=0, description="One point, the most confident, stays per cube of this edge [scene units]"
     )
     max_points: int | None = Field(
-        None, ge=1, description="Bound on the points; which of them stay is pseudo-random, always the same."
+        None,
+        ge=1,
+        description="Bound on the points; which of them stay is pseudo-random, always the same [points]",
     )
     images: Path | None = Field(
         None, description="Folder of the input images; without, the one that scene.json names."

@@ -22,6 +22,8 @@ from pydantic import Field
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.best_so_far import ValidationMetric
+from scal3r_train.training.checkpointing.adapter_base import Base, refuse_other_base
 from scal3r_train.training.checkpointing.checkpoint_files import (
     Say,
     StateReader,
@@ -77,30 +79,48 @@ class CheckpointSettings(StrictModel):
     licence: str = Field(
         default="other",
         min_length=1,
-        description="of exported weights, for their model card, as Hugging Face writes it; mind the data's licences",
+        description="licence of exported weights, for their model card, as Hugging Face writes it; mind the "
+        "data's licences",
+    )
+    base_model: str | None = Field(
+        default=None,
+        pattern="^[^/]+/[^/]+$",
+        description="for the model card: OWNER/NAME on the Hugging Face hub of the weights that the run goes on from",
     )
     every: int = Field(
-        default=500, ge=1, description="steps between checkpoints; the last step is always saved"
+        default=500, ge=1, description="steps between checkpoints; the last step is always saved [steps]"
     )
-    keep_last: int = Field(default=2, ge=1, description="how many of the newest to keep")
+    keep_last: int = Field(
+        default=2, ge=1, description="how many of the newest checkpoints to keep [checkpoints]"
+    )
     keep_every: int | None = Field(
-        default=None, ge=1, description="also keep every checkpoint whose step is a multiple of this"
+        default=None, ge=1, description="also keep every checkpoint whose step is a multiple of this [steps]"
+    )
+    best: ValidationMetric | None = Field(
+        default=None,
+        description="also save after every validation in which this number is better than ever, keep that checkpoint "
+        "whatever its age, and leave its weights as model_best/; null: none",
     )
     max_hours: float | None = Field(
-        default=None, gt=0, description="save and stop after this long; exit code 85 (docs/training.md)"
+        default=None, gt=0, description="save and stop after this long; exit code 85 (docs/training.md) [h]"
     )
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints below one folder."""
+    """The checkpoints below one folder; with `base` they hold what is trained beside it and nothing of it."""
 
     folder: Path
     settings: CheckpointSettings
+    base: Base | None = None
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Return whether to save after `step` completed steps."""
         return step == num_steps or step % self.settings.every == 0
+
+    def of_step(self, step: int) -> Path:
+        """Return where the checkpoint of a step is, or would be."""
+        return self.folder / f"step_{step:08d}"
 
     def newest(self, engine: Engine, say: Say) -> Path | None:
         """Return the newest checkpoint that is complete and undamaged; None when the run has none yet.
@@ -124,17 +144,28 @@ class Checkpoints:
             )
         return None
 
+    def require_intact(self, path: Path, engine: Engine) -> None:
+        """Return if a checkpoint is complete and undamaged; all ranks call this.
+
+        Raises:
+            UserError: why it is not; the same line on every rank.
+        """
+        reason = self._damage(path, engine)
+        if reason is not None:
+            raise UserError(f"checkpoint {path} cannot be used: {reason}")
+
     def restore(self, engine: Engine, path: Path, average: MovingAverage | None, say: Say) -> Progress:
         """Load a checkpoint into the engine, and into `average` if it is given; all ranks call this.
 
         Another engine or number of processes than the writer's is fine; `say` gets a line for what changes by that.
 
         Raises:
-            UserError: of another network or format; the same line on every rank.
+            UserError: of another network, base or format; the same line on every rank.
         """
         with raise_on_all_ranks():
             manifest = read_manifest(path)
             reader = StateReader(path, manifest["pieces"])
+            refuse_other_base(self.base, manifest, path)
             refuse_other_network(engine, manifest, path)
             read_into(engine, reader, average, say)
         progress = Progress(**manifest["progress"])

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from scal3r_train.config import UserError, files_sha256
+from scal3r_train.model.lora import is_adapter
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.ema import MovingAverage
 
@@ -115,9 +116,22 @@ Say = Callable[[str], None]
 
 
 def refuse_other_network(engine: Engine, manifest: dict[str, Any], path: Path) -> None:
-    """Raise UserError unless the checkpoint has every parameter of the engine's model in its shape."""
+    """Raise UserError unless the checkpoint has every parameter of the engine's model in its shape.
+
+    One with a base has those that were trained, and these must be trained still: nothing else would keep them.
+    """
     saved = {name: tuple(entry["shape"]) for name, entry in manifest["parameters"].items()}
+    has_base = manifest.get("base") is not None
     for shard in engine.shards():
+        if has_base and not shard.moments:
+            if shard.name in saved:
+                raise UserError(
+                    f"checkpoint {path}: {shard.name} was trained and is frozen now; leave model.train as it was, or "
+                    "name another output_dir"
+                )
+            continue
+        if has_base and shard.name not in saved and not is_adapter(shard.name):
+            continue  # newly trained, from the base's value
         if shard.name not in saved:
             raise UserError(
                 f"checkpoint {path} is of another network: it has no {shard.name}; name another output_dir"
@@ -134,6 +148,9 @@ def read_into(engine: Engine, reader: StateReader, average: MovingAverage | None
     fresh = []
     for shard in engine.shards():
         bounds = (shard.name, shard.start, shard.stop)
+        if not reader.has(WEIGHT, shard.name):  # the base's
+            fresh += [shard.name] if shard.moments else []
+            continue
         shard.weight.copy_(reader.read(WEIGHT, *bounds))
         for kind, moment in shard.moments.items():
             if reader.has(kind, shard.name):

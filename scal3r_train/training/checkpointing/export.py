@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import save_torch_state_dict
 
+from scal3r_train.config import permit_as_new
+from scal3r_train.data.sampling.curriculum import CurriculumSettings
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.training.checkpointing.checkpoint_files import WEIGHT, StateReader
 
@@ -46,14 +48,29 @@ def export_model(
     written.architectures = [ARCHITECTURE]
     written.save_pretrained(folder)
     save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+    permit_as_new(*folder.glob("*.safetensors"))
+
+
+def processor_settings(stages: Sequence[CurriculumSettings], patch_size: int) -> dict[str, int]:
+    """Return `Scal3RImageProcessor`'s settings for images as the model saw them: the largest, in the longest chunks."""
+    sizes = [side for stage in stages for size in stage.resolution for side in (size.height, size.width)]
+    settings = {"image_size": max(sizes), "patch_size": patch_size}
+    chunk_size = max(size for stage in stages for size in stage.chunk_size)
+    overlap = max(overlap for stage in stages for overlap in stage.overlap) or chunk_size // 2
+    return {**settings, "chunk_size": chunk_size, "overlap": overlap} if chunk_size > 1 else settings
 
 
 def replace_folder(source: Path, target: Path) -> None:
     """Put a copy of a folder in the place of another, so that readers see the old one or the whole new one."""
+    make_folder(target, lambda partial: shutil.copytree(source, partial))
+
+
+def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
+    """Put what `fill` writes in the place of a folder; it is given the name of one that does not exist yet."""
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, partial)
+    fill(partial)
     if target.exists():
         target.rename(old)
     partial.rename(target)

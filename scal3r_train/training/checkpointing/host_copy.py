@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from scal3r_train.config import permit_as_new
 from scal3r_train.parallel.engine import Shard
 from scal3r_train.training.checkpointing.checkpoint_files import EMA, WEIGHT, Piece, sync_to_disk
 
@@ -63,6 +64,7 @@ class HostCopy:
             self._copied.synchronize()
         for name, tensors in self._files.items():
             save_file(tensors, folder / name)
+            permit_as_new(folder / name)
             sync_to_disk([folder / name])
 
     @torch.no_grad()

@@ -26,8 +26,11 @@ from safetensors import SafetensorError
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError, write_text_atomically
+from scal3r_train.model.lora import LoraSettings
 from scal3r_train.parallel.collectives import gather_to_main, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.training.checkpointing.adapter_base import Base, manifest_entry
+from scal3r_train.training.checkpointing.adapters import export_adapters
 from scal3r_train.training.checkpointing.checkpoint import (
     FORMAT_VERSION,
     MANIFEST,
@@ -48,6 +51,7 @@ from scal3r_train.training.checkpointing.host_copy import HostCopy
 from scal3r_train.training.progress import Progress
 
 THREAD_NAME = "checkpoint"
+ADAPTERS = "adapters"  # the folder of weights of a run that trains adapters
 Value = TypeVar("Value")
 
 
@@ -70,6 +74,7 @@ class CheckpointSaver:
         average: MovingAverage | None,
         recipe_yaml: str,
         describe: Callable[[Path, int], None],
+        adapters: tuple[LoraSettings, Base] | None = None,
     ) -> None:
         """Note what is saved.
 
@@ -80,7 +85,9 @@ class CheckpointSaver:
             average: also saved; may be None.
             recipe_yaml: written beside.
             describe: writes the card of a folder of weights after so many steps; called in the thread.
+            adapters: where the run trains some; then nothing of their base is saved.
         """
+        self._adapters = adapters
         self._folder, self._settings = folder, settings
         self._engine, self._average = engine, average
         self._recipe_yaml, self._describe = recipe_yaml, describe
@@ -108,7 +115,7 @@ class CheckpointSaver:
             if engine.process.is_main:
                 shutil.rmtree(partial_folder, ignore_errors=True)
                 partial_folder.mkdir(parents=True)
-            shards = engine.shards()
+            shards = [shard for shard in engine.shards() if shard.moments or self._adapters is None]
             pieces = self._copy.take(engine.process.rank, shards, average.values if average else {})
         part = {
             "pieces": piece_entries(pieces),
@@ -198,10 +205,14 @@ class CheckpointSaver:
         parameters = {name: entry for part in parts for name, entry in part["parameters"].items()}
         write_text_atomically(folder / "recipe.yaml", self._recipe_yaml)
         reader = StateReader(folder, pieces)
+        config, size = engine.bare_model.config, self._settings.max_shard_size
+        name = "model" if self._adapters is None else ADAPTERS
         has_average = self._average is not None
-        for kind, target in ((WEIGHT, folder / "model"), (EMA, folder / "model_ema"))[: 1 + has_average]:
-            config, size = engine.bare_model.config, self._settings.max_shard_size
-            export_model(config, reader, parameters, kind, target, size)
+        for kind, target in ((WEIGHT, folder / name), (EMA, folder / f"{name}_ema"))[: 1 + has_average]:
+            if self._adapters is None:
+                export_model(config, reader, parameters, kind, target, size)
+            else:
+                export_adapters(*self._adapters, reader, parameters, kind, target)
             self._describe(target, progress["step"])
         files = {name: entry for part in parts for name, entry in part["files"].items()}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -215,6 +226,7 @@ class CheckpointSaver:
             "engine": engine.name,
             "world_size": engine.process.world_size,
             "progress": progress,
+            "base": manifest_entry(self._adapters and self._adapters[1]),
             "parameters": parameters,
             "random": [part["random"] for part in parts],
             "pieces": pieces,
@@ -223,16 +235,17 @@ class CheckpointSaver:
         write_text_atomically(folder / MANIFEST, json.dumps(manifest))
         sync_to_disk([folder / MANIFEST, folder])
         _replace(final, folder)
-        self._prune()
+        self._prune(progress["best"].get("step"))
 
-    def _prune(self) -> None:
+    def _prune(self, best_step: int | None) -> None:
         """Remove what is older than it should be, and what a kill left half-way: a good checkpoint is there now."""
         for leftover in (*self._folder.glob("step_*.partial"), *self._folder.glob("step_*.old")):
             shutil.rmtree(leftover)
         complete = sorted(self._folder.glob("step_????????"))
         for path in complete[: -self._settings.keep_last]:
-            every = self._settings.keep_every
-            if every is None or int(path.name.removeprefix("step_")) % every != 0:
+            every, step = self._settings.keep_every, int(path.name.removeprefix("step_"))
+            is_best = self._settings.best is not None and step == best_step
+            if not is_best and (every is None or step % every != 0):
                 shutil.rmtree(path)
 
 

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scal3r_train.data.sampling.plan import StepPlan, StepShape
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.convert_checkpoint import build_on_meta
+from scal3r_train.model.lora import LoraSettings, add_adapters
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
 from scal3r_train.training.monitoring.product_flops import HEADS, ProductFlops, Work
 
@@ -98,13 +99,19 @@ def peak_flops_by_name(name: str) -> float | None:
 class StepFlops:
     """Forward and backward operations of steps, without what activation checkpointing computes again."""
 
-    def __init__(self, config: Scal3RConfig, trained: Collection[str], heads: Iterable[str] = HEADS) -> None:
+    def __init__(
+        self,
+        config: Scal3RConfig,
+        trained: Collection[str],
+        heads: Iterable[str] = HEADS,
+        adapter_rank: int = 0,
+    ) -> None:
         """Count for the network of `config` when only the parameters named in `trained` need a gradient.
 
-        `heads` are those that a step runs, of "camera", "depth" and "points".
+        `heads` are those that a step runs, of "camera", "depth" and "points"; `adapter_rank` is that of its adapters.
         """
         self._patch_size = config.patch_size
-        self._products = ProductFlops(config, trained, heads)
+        self._products = ProductFlops(config, trained, heads, adapter_rank)
         self._of_sequence = cache(self._products.count)
 
     def of_plan(self, plan: StepPlan) -> int:
@@ -117,7 +124,10 @@ class StepFlops:
 
 
 def counted_flops(
-    config: Scal3RConfig, images_shape: tuple[int, ...], trained: Collection[str] | None = None
+    config: Scal3RConfig,
+    images_shape: tuple[int, ...],
+    trained: Collection[str] | None = None,
+    lora: LoraSettings | None = None,
 ) -> int:
     """Return what torch counts of one forward and backward on [B, K, S, 3, H, W]; a check of `ProductFlops`.
 
@@ -125,9 +135,12 @@ def counted_flops(
 
     Tensors have no values, so this needs neither memory nor a GPU. Not the meta device itself, which autocast does
     not know; attention as plain products, since the counter overlooks the fused one of the CPU. `trained` names the
-    parameters that need a gradient, by default all that do in a new model.
+    parameters that need a gradient, by default all that do in a new model, which may have adapters.
     """
     model = build_on_meta(Scal3RConfig.from_dict(config.to_dict())).train()
+    if lora is not None:
+        with torch.device("meta"):
+            add_adapters(model, lora)
     if trained is None:
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     with (

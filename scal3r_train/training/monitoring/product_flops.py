@@ -41,8 +41,15 @@ class Work:
 class ProductFlops:
     """Counts the products of a network of which the parameters named in `trained` need a gradient."""
 
-    def __init__(self, config: Scal3RConfig, trained: Collection[str], heads: Iterable[str] = HEADS) -> None:
-        """Count for a step that runs these heads, of those that the network has."""
+    def __init__(
+        self,
+        config: Scal3RConfig,
+        trained: Collection[str],
+        heads: Iterable[str] = HEADS,
+        adapter_rank: int = 0,
+    ) -> None:
+        """Count for a step that runs these heads, of those that the network has; adapters' parameters are trained."""
+        self._adapter_rank = adapter_rank
         self._config = config
         self._trained = frozenset(trained)
         present = {"camera": config.camera_head, "depth": config.depth_head, "points": config.point_head}
@@ -84,6 +91,9 @@ class ProductFlops:
 
     def _linear(self, name: str, num: int, into: int, out: int) -> None:
         self._add(num * into * out, self._reaches, self._has(f"{name}.weight"))
+        if self._has(f"{name}.lora_A"):
+            self._add(num * into * self._adapter_rank, self._reaches, True)
+            self._add(num * self._adapter_rank * out, True, True)
         self._reaches |= self._has(name)
 
     def _block(self, name: str, num: int, length: int, dim: int, mlp_ratio: float | None = None) -> None:

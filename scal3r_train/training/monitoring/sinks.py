@@ -12,16 +12,23 @@ import netrc
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from scal3r_train.config import UserError, load_mapping, write_text_atomically
+import numpy as np
+from PIL import Image
+
+from scal3r_train.config import UserError, atomic_output, load_mapping, write_text_atomically
 
 if TYPE_CHECKING:  # recipes hold settings that lead here
     from accelerate.tracking import GeneralTracker
+
+
+METRICS_FILE, PICTURES_FOLDER = "metrics.jsonl", "pictures"
+Pictures = Mapping[str, np.ndarray]  # [height, width, 3] uint8 by window
 
 
 class Sink(Protocol):
@@ -29,6 +36,9 @@ class Sink(Protocol):
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Take the metrics of a step."""
+
+    def show(self, step: int, pictures: Pictures) -> None:
+        """Take the pictures of a validation."""
 
     def close(self, *, is_success: bool) -> None:
         """Take no more."""
@@ -39,7 +49,7 @@ class JsonLines:
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """Append to the file, dropping the lines that the run will write again."""
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / METRICS_FILE
         _forget_lines(self._path, first_step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -48,12 +58,38 @@ class JsonLines:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **line}) + "\n")
 
+    def show(self, step: int, pictures: Pictures) -> None:
+        """Do nothing: pictures are no numbers."""
+
     def close(self, *, is_success: bool) -> None:
         """Do nothing: every line is already on disk."""
 
 
+class PictureFiles:
+    """PNG files below `folder`/pictures, named by step and window."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Tell `say` what cannot be written: that ends no run."""
+        self._folder, self._say = folder / PICTURES_FOLDER, say
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Do nothing: numbers are no pictures."""
+
+    def show(self, step: int, pictures: Pictures) -> None:
+        """Write a file for each."""
+        try:
+            for name, picture in pictures.items():
+                with atomic_output(self._folder / f"step_{step:08d}_{name}.png") as partial:
+                    Image.fromarray(picture).save(partial)
+        except OSError as error:
+            self._say(f"pictures cannot be written: {error}")
+
+    def close(self, *, is_success: bool) -> None:
+        """Do nothing: every file is already on disk."""
+
+
 class TensorBoard:
-    """Scalars for TensorBoard below `folder`/tensorboard."""
+    """Scalars and pictures for TensorBoard."""
 
     def __init__(self, tracker: GeneralTracker) -> None:
         """Take Accelerate's tracker, started."""
@@ -63,13 +99,20 @@ class TensorBoard:
         """Add every value as a scalar."""
         self._tracker.log(values, step)
 
+    def show(self, step: int, pictures: Pictures) -> None:
+        """Add every picture as an image."""
+        for name, picture in pictures.items():
+            self._tracker.writer.add_image(f"val/{name}", picture, step, dataformats="HWC")
+
     def close(self, *, is_success: bool) -> None:
         """Write what is buffered."""
         self._tracker.finish()
 
 
-def tensorboard_tracker(folder: Path, first_step: int) -> GeneralTracker:
-    """Return Accelerate's tracker for TensorBoard; it appends events, hiding those that the run will write again.
+def tensorboard_tracker(folder: Path, first_step: int, name: str) -> GeneralTracker:
+    """Return Accelerate's tracker for TensorBoard, below `folder`/tensorboard in a run called `name`.
+
+    It appends events, hiding those that the run will write again.
 
     Raises:
         UserError: the package is not installed.
@@ -83,7 +126,7 @@ def tensorboard_tracker(folder: Path, first_step: int) -> GeneralTracker:
         ) from None
     from accelerate.tracking import TensorBoardTracker  # noqa: PLC0415
 
-    return TensorBoardTracker("tensorboard", folder, purge_step=first_step + 1)
+    return TensorBoardTracker(name, folder / "tensorboard", purge_step=first_step + 1)
 
 
 def _forget_lines(path: Path, first_step: int) -> None:
@@ -129,6 +172,11 @@ class Wandb:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Send the values."""
         self._run.log({**values, "step": step})
+
+    def show(self, step: int, pictures: Pictures) -> None:
+        """Send the pictures."""
+        images = {f"val/{name}": _import_wandb().Image(picture) for name, picture in pictures.items()}
+        self._run.log({**images, "step": step})
 
     def close(self, *, is_success: bool) -> None:
         """End the run."""

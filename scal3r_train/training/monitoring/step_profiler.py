@@ -172,7 +172,10 @@ class StepProfiler:
         self._peak = peak_flops(self._device)
         parameters = engine.bare_model.named_parameters()
         self._flops = StepFlops(
-            self._config, [name for name, value in parameters if value.requires_grad], heads
+            self._config,
+            [name for name, value in parameters if value.requires_grad],
+            heads,
+            engine.bare_model.adapter_rank,
         )
 
     @contextmanager

@@ -1,21 +1,23 @@
-"""What a run reports: a progress bar, lines on the console and metrics with stable keys (docs/training.md).
+"""What a run reports: a line a logged step, a bar on a terminal, pictures, metrics with stable keys (docs/training.md).
 
 The numbers come from `step_profiler.py`, `step.py` and `training/validation.py`; they go to the sinks of `sinks.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import Field
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scal3r_train.config import StrictModel
+from scal3r_train.shown_progress import ShownWork
 from scal3r_train.training.monitoring.sinks import (
     JsonLines,
+    PictureFiles,
     Sink,
     TensorBoard,
     Wandb,
@@ -25,6 +27,8 @@ from scal3r_train.training.monitoring.sinks import (
     tensorboard_tracker,
     wandb_tracker,
 )
+from scal3r_train.training.monitoring.step_line import step_line
+from scal3r_train.training.monitoring.step_trace import TraceSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,13 +37,26 @@ if TYPE_CHECKING:
 class TelemetrySettings(StrictModel):
     """The `telemetry` section of a training recipe; metrics.jsonl is always written."""
 
-    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
+    log_every: int = Field(
+        default=10, ge=1, description="steps between lines of metrics.jsonl, and of the console [steps]"
+    )
     wandb: WandbMode = Field(
         default="off",
         description="also log to Weights & Biases; auto: online if logged in and its server answers, else offline",
     )
     project: str = Field(default="scal3r", description="project at Weights & Biases")
     tensorboard: bool = Field(default=False, description="also write events for TensorBoard")
+    pictures: int = Field(
+        default=1,
+        ge=0,
+        le=16,
+        description="windows drawn in each validation, for output_dir/pictures, TensorBoard and wandb; 0: none "
+        "[windows]",
+    )
+    profile: TraceSettings | None = Field(
+        default=None,
+        description="trace of some steps with torch.profiler, a file a rank in output_dir/profile; null: none",
+    )
 
 
 class Telemetry:
@@ -65,27 +82,18 @@ class Telemetry:
         self._sinks: list[Sink] = []
         if not self.is_main:
             return
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[summary]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(
-            f"train {name}", total=num_steps, completed=first_step, summary=""
-        )
+        self._num_steps = num_steps
+        self._shown = ShownWork(f"train {name}", num_steps, first_step, with_lines=False)
         self._sinks.append(JsonLines(folder, first_step))
+        if settings.pictures > 0:
+            self._sinks.append(PictureFiles(folder, self.say))
         self._start_trackers(accelerator, folder, first_step, name)
 
     def _start_trackers(self, accelerator: Accelerator, folder: Path, first_step: int, name: str) -> None:
         settings, mode = self.settings, None
         accelerator.log_with = []
         if settings.tensorboard:
-            accelerator.log_with.append(tensorboard_tracker(folder, first_step))
+            accelerator.log_with.append(tensorboard_tracker(folder, first_step, name))
         if settings.wandb != "off":
             if first_step == 0:
                 begin_anew(folder)
@@ -103,7 +111,7 @@ class Telemetry:
     def __enter__(self) -> Telemetry:
         """Show the progress bar."""
         if self.is_main:
-            self._progress.start()
+            self._shown.__enter__()
         return self
 
     def __exit__(
@@ -111,7 +119,7 @@ class Telemetry:
     ) -> None:
         """Take the progress bar away and close the sinks."""
         if self.is_main:
-            self._progress.stop()
+            self._shown.__exit__(kind, error, trace)
         for sink in self._sinks:
             sink.close(is_success=error is None)
 
@@ -120,18 +128,23 @@ class Telemetry:
         return step % self.settings.log_every == 0
 
     def log(self, step: int, values: dict[str, float], *, always: bool = False) -> None:
-        """Record the metrics of a step if it is due."""
+        """Record the metrics of a step if it is due, and say those of a training step in a line."""
         if not self.is_main:
             return
-        summary = " ".join(
-            f"{key} {values[key]:.4g}" for key in ("loss", "val/rotation_deg") if key in values
-        )
-        self._progress.update(self._task, completed=step, summary=summary)
-        if always or self.is_due(step):
-            for sink in self._sinks:
-                sink.log(step, values)
+        self._shown.reach(step, f"loss {values['loss']:.4g}" if "loss" in values else "")
+        if not (always or self.is_due(step)):
+            return
+        for sink in self._sinks:
+            sink.log(step, values)
+        if "throughput/frames_per_s" in values:
+            self.say(step_line(step, self._num_steps, values, self._shown.pace.left))
+
+    def show(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Record pictures [height, width, 3] uint8 of a validation."""
+        for sink in self._sinks:
+            sink.show(step, pictures)
 
     def say(self, message: str) -> None:
-        """Print one line above the progress bar, on the main process."""
+        """Write one line, above the progress bar if there is one, on the main process."""
         if self.is_main:
-            self._progress.console.print(message, highlight=False, soft_wrap=True)
+            self._shown.say(message)

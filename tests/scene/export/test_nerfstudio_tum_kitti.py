@@ -20,7 +20,7 @@ from tests.scene.test_ply import independent_ply
 def test_our_own_adapter_reads_nerfstudio(tmp_path: Path, export: Run, writes_images: bool) -> None:
     folder = make_scene(tmp_path / "scene", root=tmp_path / "deep" / "photos")
     output = export(folder, "nerfstudio", *(["--write-images"] if writes_images else []))
-    (record,) = nerfstudio.index(output)
+    (record,) = nerfstudio.index(output, nerfstudio.Options())
     scene = load_scene(folder)
     start = "images/" if writes_images else "../deep/photos/"
     assert record.image == tuple(start + name for name in NAMES)

@@ -7,6 +7,7 @@ from scal3r_train.data.sampling.curriculum import Resolution
 from scal3r_train.data.sampling.plan import GroupPlan, StepPlan, StepShape, Window
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.convert_checkpoint import build_on_meta
+from scal3r_train.model.lora import LoraSettings, add_adapters, is_adapter
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.training.monitoring.flop_count import (
     StepFlops,
@@ -81,6 +82,21 @@ def test_closed_form_is_what_torch_counts(name: str) -> None:
     counted = counted_flops(config, shape, trained)
     work = Work(shape[1], shape[2], shape[4] // size, shape[5] // size)
     assert shape[0] * ProductFlops(config, trained).count(work) == counted
+
+
+@pytest.mark.parametrize("part", ["memory_units", "nothing else"])
+def test_closed_form_of_adapters_is_what_torch_counts(part: str) -> None:
+    pytest.importorskip("peft")
+    changes, shape, _ = CASES["DINOv2"]
+    config, lora = Scal3RConfig(**NETWORK | changes), LoraSettings(rank=3)
+    model = build_on_meta(config)
+    with torch.device("meta"):
+        add_adapters(model, lora)
+    trained = [name for name, _ in model.named_parameters() if is_adapter(name) or part in name]
+    work = Work(shape[1], shape[2], shape[4] // 14, shape[5] // 14)
+    count = shape[0] * ProductFlops(config, trained, adapter_rank=model.adapter_rank).count(work)
+    assert count == counted_flops(config, shape, trained, lora)
+    assert count < shape[0] * ProductFlops(config, trainable(config)).count(work)
 
 
 def test_heads_that_do_not_run_count_nothing() -> None:

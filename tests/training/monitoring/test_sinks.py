@@ -1,6 +1,7 @@
 """TensorBoard and wandb: what arrives there, after a resume too, and how wandb=auto decides."""
 
 import builtins
+import io
 import os
 import socket
 import subprocess
@@ -8,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scal3r_train.config import UserError
 from scal3r_train.parallel.accelerator import build_accelerator
@@ -25,20 +28,26 @@ from scal3r_train.training.monitoring.sinks import (
 )
 from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
 
+PICTURE = np.arange(144, dtype=np.uint8).reshape(8, 6, 3)
+
 
 def test_tensorboard_hides_what_a_resumed_run_writes_again(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for first_step, steps, value in ((0, (1, 2, 3, 4), 1.0), (2, (3, 4, 5), 7.0)):
-        tracker = tensorboard_tracker(tmp_path, first_step)
+        tracker = tensorboard_tracker(tmp_path, first_step, "town/1")
         tracker.start()
         sink = TensorBoard(tracker)
         for step in steps:
             sink.log(step, {"amu/0/gate": value, "loss": float("nan")})
+        sink.show(steps[-1], {"window_0": PICTURE})
         sink.close(is_success=True)
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "town/1")).Reload()
     assert sorted(events.Tags()["scalars"]) == ["amu/0/gate", "loss"]
+    images = events.Images("val/window_0")
+    assert [image.step for image in images] == [5], "that of step 4 was drawn again"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(images[0].encoded_image_string))), PICTURE)
     assert [(event.step, event.value) for event in events.Scalars("amu/0/gate")] == [
         (1, 1.0),
         (2, 1.0),
@@ -69,7 +78,9 @@ def test_a_missing_package_is_named(
 
 
 WANDB_RUNS = """
+import random
 import sys
+import numpy as np
 from pathlib import Path
 from scal3r_train.parallel.accelerator import build_accelerator
 from scal3r_train.training.monitoring.telemetry import Telemetry, TelemetrySettings
@@ -78,6 +89,9 @@ for first_step in (0, 2, 0):
     settings = TelemetrySettings(wandb="auto", log_every=1)
     with Telemetry(settings, Path(sys.argv[1]), accelerator, num_steps=9, first_step=first_step, name="t") as run:
         run.log(first_step + 1, {"loss": 0.5})
+        before = random.getstate(), np.random.get_state()[1].tobytes()
+        run.show(first_step + 1, {"window_0": np.zeros((8, 6, 3), np.uint8)})
+        assert before == (random.getstate(), np.random.get_state()[1].tobytes()), "it is part of a checkpoint"
     print((Path(sys.argv[1]) / "wandb_id").read_text())
 """
 
@@ -108,6 +122,7 @@ class FakeWandb:
 
     Error = RuntimeError
     Settings = staticmethod(dict)
+    Image = staticmethod(lambda picture: ("image", picture.shape))
 
     def __init__(self, api_key: str | None, base_url: str) -> None:
         self.api_key, self.base_url = api_key, base_url
@@ -172,7 +187,12 @@ def test_a_step_may_be_logged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     sink = start("offline", tmp_path)
     sink.log(3, {"loss": 1.0})
     sink.log(2, {"loss": 2.0})
-    assert fake.logged == [{"loss": 1.0, "step": 3}, {"loss": 2.0, "step": 2}]
+    sink.show(2, {"window_0": PICTURE})
+    assert fake.logged == [
+        {"loss": 1.0, "step": 3},
+        {"loss": 2.0, "step": 2},
+        {"val/window_0": ("image", (8, 6, 3)), "step": 2},
+    ]
 
 
 def test_a_refusal_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

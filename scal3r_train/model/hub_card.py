@@ -1,0 +1,345 @@
+"""The README.md of published weights: what they are, what they were trained on, how to load them; text from facts.
+
+The head is what the Hugging Face hub reads. `library_name` is transformers, since it is through `AutoModel` that a
+folder is loaded (with `scal3r_auto.py`, which needs scal3r_train installed); the hub then shows that call and counts
+downloads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from huggingface_hub import EvalResult, ModelCardData
+
+PIPELINE, LIBRARY, ADAPTERS_LIBRARY = "image-to-3d", "transformers", "peft"
+PAPER = "2604.08542"
+TAGS = (
+    "scal3r",
+    "3d-reconstruction",
+    "camera-pose-estimation",
+    "depth-estimation",
+    "video",
+    f"arxiv:{PAPER}",
+)
+METRIC_PREFIX = "val/"
+FOLDER = "path/to/this/folder"
+
+
+class CardData(Protocol):
+    """A data set in the card (scal3r_train/data/index/index.py: DatasetSummary)."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def licence(self) -> str: ...  # noqa: D102
+    @property
+    def source(self) -> str: ...  # noqa: D102
+    @property
+    def num_sequences(self) -> int: ...  # noqa: D102
+    @property
+    def num_frames(self) -> int: ...  # noqa: D102
+    @property
+    def hours(self) -> float: ...  # noqa: D102
+    @property
+    def is_synthetic(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class ValidationFacts:
+    """What a run measured itself by.
+
+    Attributes:
+        data: names of the data sets.
+        num_sequences: from which the windows are drawn.
+        num_trained_on: how many of these the run also trained on.
+        step: optimizer steps before the last validation.
+        first, last: its metrics before step 0 (may be empty) and at `step`.
+    """
+
+    data: Sequence[str]
+    num_sequences: int
+    num_trained_on: int
+    step: int
+    first: Mapping[str, float]
+    last: Mapping[str, float]
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the run trained on none of the sequences."""
+        return self.num_trained_on == 0
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How weights came about.
+
+    Attributes:
+        data: what they were trained on.
+        hub_data: data sets among these that were read from the hub, as OWNER/NAME.
+        deny_list: whether sequences of benchmarks were kept out of the training, in words.
+        resolutions: height and width in pixels of the images.
+        chunk_sizes: frames of a chunk.
+        step, num_steps: completed optimizer steps, and how many the run is to make.
+        computed_by: processes, engine, precision and device, in words.
+        validation: None when the run has not validated.
+    """
+
+    data: Sequence[CardData]
+    deny_list: str
+    resolutions: Sequence[tuple[int, int]]
+    chunk_sizes: Sequence[int]
+    step: int
+    num_steps: int
+    computed_by: str
+    hub_data: Sequence[str] = ()
+    validation: ValidationFacts | None = None
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells.
+
+    Attributes:
+        name: of the model or run.
+        licence: of the weights, as Hugging Face writes it ("other" when it is not decided).
+        num_parameters: of the model.
+        checkpoint_sha256: of the folder's configuration and weights.
+        code_version: of scal3r_train that trained it; None when that is not known.
+        started_from: name of the weights that training went on from, None when it began from scratch.
+        base_model: these on the hub, as OWNER/NAME; None when they are not there.
+        recipe_file: name of the resolved recipe beside the card, None without.
+        training: None when nothing is known of it.
+        remarks: paragraphs of its own, in Markdown.
+        is_adapters: whether the folder holds what was trained alone, to be used with `started_from`.
+    """
+
+    name: str
+    licence: str
+    num_parameters: int
+    checkpoint_sha256: str
+    code_version: str | None = None
+    started_from: str | None = None
+    base_model: str | None = None
+    recipe_file: str | None = None
+    training: TrainingFacts | None = None
+    remarks: Sequence[str] = field(default_factory=tuple)
+    is_adapters: bool = False
+
+
+def model_card(facts: CardFacts, repo_id: str | None = None) -> str:
+    """Return the card as Markdown with a YAML head; `repo_id` (OWNER/NAME) is where it will be published."""
+    sections = [_head(facts), _summary(facts)]
+    if facts.training is not None:
+        sections += [_data(facts.training), _training(facts, facts.training), _metrics(facts, facts.training)]
+    loading = ADAPTERS_LOADING if facts.is_adapters else _loading(repo_id)
+    return "\n".join([*sections, _limitations(facts), loading])
+
+
+def at_home(card: str, repo_id: str) -> str:
+    """Return a card whose section on loading is that for the place where it is published; the rest stays."""
+    return card.replace(_loading(None), _loading(repo_id)).replace(FOLDER, repo_id)
+
+
+def slug(text: str) -> str:
+    """Return a name as the hub has them: letters, digits, dots, hyphens and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"
+
+
+def _head(facts: CardFacts) -> str:
+    training = facts.training
+    names = [] if training is None else [*training.hub_data, *(slug(data.name) for data in training.data)]
+    results = _results(training)
+    data = ModelCardData(
+        license=facts.licence,
+        license_name="see-training-data" if facts.licence == "other" else None,
+        library_name=ADAPTERS_LIBRARY if facts.is_adapters else LIBRARY,
+        pipeline_tag=PIPELINE,
+        tags=list(TAGS),
+        datasets=list(dict.fromkeys(names)) or None,
+        base_model=facts.base_model,
+        base_model_relation=("adapter" if facts.is_adapters else "finetune") if facts.base_model else None,
+        model_name=facts.name if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _results(training: TrainingFacts | None) -> list[EvalResult]:
+    """Return the last validation as the hub's model index has it."""
+    validation = None if training is None else training.validation
+    if validation is None:
+        return []
+    names = ", ".join(validation.data)
+    kind = "held-out sequences" if validation.is_held_out else "sequences that it also trained on"
+    return [
+        EvalResult(
+            task_type=PIPELINE,
+            dataset_type=slug("-".join(validation.data)),
+            dataset_name=f"{names} ({kind})",
+            metric_type=key.removeprefix(METRIC_PREFIX),
+            metric_name=key,
+            metric_value=value,
+        )
+        for key, value in validation.last.items()
+    ]
+
+
+def _summary(facts: CardFacts) -> str:
+    if facts.started_from:
+        origin = f" It went on from `{facts.base_model or _cell(facts.started_from)}`."
+    else:
+        origin = " It was trained from scratch." if facts.training else ""
+    paragraphs = "".join(f"\n{remark}\n" for remark in facts.remarks)
+    lines = [("sha256 of configuration and weights", f"`{facts.checkpoint_sha256}`")]
+    if facts.code_version is not None:
+        lines.insert(0, ("code", f"scal3r_train {facts.code_version}"))
+    unknown = "" if facts.training else "\nHow it was trained is not recorded with these weights.\n"
+    what = "Adapters (LoRA) and memories of a" if facts.is_adapters else "A"
+    return f"""# {_cell(facts.name)}
+
+{what} [Scal3R](https://arxiv.org/abs/{PAPER}) model of {facts.num_parameters / 1e6:.2f} M parameters: chunks of a long
+video in, cameras and dense geometry of every chunk out.{origin}
+{paragraphs}{unknown}
+{table(("what", "value"), lines)}
+"""
+
+
+def _data(training: TrainingFacts) -> str:
+    rows = [
+        (
+            _cell(data.name),
+            _cell(data.licence) or "not stated in the index",
+            f"{data.num_sequences:,}",
+            f"{data.num_frames:,}",
+            f"{data.hours:.2f}",
+            _cell(data.source) or "not stated in the index",
+        )
+        for data in training.data
+    ]
+    head = ("data set", "licence", "sequences", "frames", "hours", "source")
+    return f"""## Training data
+
+{table(head, rows)}
+
+Sequences of benchmarks kept out of the training: {training.deny_list}.
+"""
+
+
+def _training(facts: CardFacts, training: TrainingFacts) -> str:
+    rows = [
+        ("steps", f"{training.step:,} of {training.num_steps:,}"),
+        ("computed by", _cell(training.computed_by)),
+    ]
+    if facts.recipe_file is not None:
+        link = f"[{facts.recipe_file}]({facts.recipe_file})"
+        rows.append(("recipe", f"{link}; paths of data are shortened to their last parts"))
+    return f"## Training\n\n{table(('what', 'value'), rows)}\n"
+
+
+def _metrics(facts: CardFacts, training: TrainingFacts) -> str:
+    validation = training.validation
+    if validation is None:
+        return "## Validation\n\nThe run did not validate.\n"
+    rows = [
+        (key, _number(validation.first.get(key)), _number(value)) for key, value in validation.last.items()
+    ]
+    head = ("metric", "before step 0", f"at step {validation.step:,}")
+    of = f"{validation.num_sequences:,} sequences of {_cell(', '.join(validation.data))}"
+    if validation.is_held_out:
+        what = f"On held-out windows: of {of}, none of which this run trained on."
+        if facts.started_from:
+            what += " The weights that it went on from may have seen them."
+    else:
+        what = (
+            f"On windows of {of}, {validation.num_trained_on:,} of which the run also trained on: this is how well it "
+            "learned them, not how it does on others."
+        )
+    return f"## Validation\n\n{what}\n\n{table(head, rows)}\n"
+
+
+def _limitations(facts: CardFacts) -> str:
+    lines = ["Frames must be in temporal order. Lengths are in the model's own unit, not in metres."]
+    training = facts.training
+    if training is not None:
+        sizes = ", ".join(f"{height} x {width}" for height, width in training.resolutions)
+        chunks = ", ".join(map(str, training.chunk_sizes))
+        lines.insert(
+            0,
+            f"Trained on images of {sizes} pixels in chunks of {chunks} frames; other sizes are untested.",
+        )
+        if training.validation is not None:
+            lines.append("The numbers above are of the run's own validation. They are no benchmark results.")
+        if training.data and all(data.is_synthetic for data in training.data):
+            lines.insert(0, "All training data are rendered: real videos are outside of what it has seen.")
+        if training.step < training.num_steps:
+            lines.insert(
+                0,
+                f"The run was to make {training.num_steps:,} steps; these are its weights after {training.step:,}.",
+            )
+    return "\n".join(["## Limitations", "", *(f"- {line}" for line in lines), ""])
+
+
+def _loading(repo_id: str | None) -> str:
+    """Return how to load the weights from the hub, or from a folder when they are not published yet."""
+    place = repo_id or FOLDER
+    fetch = "" if repo_id is None else f"hf download {repo_id} --local-dir {slug(repo_id.split('/')[-1])} && "
+    folder = FOLDER if repo_id is None else slug(repo_id.split("/")[-1])
+    return f"""## Loading
+
+With the package scal3r_train installed (its wheel, or a checkout):
+
+```python
+import torch
+from scal3r_train import Scal3RModel
+
+model = Scal3RModel.from_pretrained("{place}").eval()
+with torch.no_grad():
+    output = model(pixel_values)  # [sequences, chunks, frames, 3, height, width], RGB in [0, 1]
+```
+
+`AutoModel.from_pretrained("{place}", trust_remote_code=True)` of transformers loads it too: the code that it runs,
+`scal3r_auto.py`, is a few lines that import the installed scal3r_train. Whole videos:
+
+```
+{fetch}scal3r reconstruct VIDEO OUT model.checkpoint={folder}
+```
+"""
+
+
+ADAPTERS_LOADING = f"""## Loading
+
+```
+scal3r convert {FOLDER} merged --base path/to/its/base
+```
+
+writes a plain model, which `Scal3RModel.from_pretrained("merged")` and `scal3r reconstruct` read. Or with peft:
+
+```python
+from peft import PeftModel
+from scal3r_train import Scal3RModel
+
+base = Scal3RModel.from_pretrained("path/to/its/base")
+model = PeftModel.from_pretrained(base, "{FOLDER}").eval()
+```
+
+`adapter_config.json` names the base, the header of `adapter_model.safetensors` the SHA-256 of its configuration and
+weights. Beside the adapters the file holds the memories, and the heads if they were trained, whole.
+"""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; cells are text that `_cell` has been over, or our own."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Return text of others so that it neither leaves its cell of a table nor begins a new line."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
