@@ -329,9 +329,9 @@ class Scal3RModel(Scal3RPreTrainedModel):
         attentions: dict[str, Any] = {}
         if output_attentions:
             features, attentions = self._attended(batches, num_sequences, layers)
-        elif wanted or output_hidden_states:
+        elif wanted or output_hidden_states or not self.config.has_motion:
             features = self.aggregator(batches, num_sequences, layers)
-        else:  # nobody reads a layer; a patch encoder may still learn from what it measures
+        else:  # nobody reads a layer; the encoder may still learn from what it measures
             features = [ChunkFeatures({}, self.aggregator.embed(batch).motion) for batch in batches]
         taps = [of_batch.taps for of_batch in features]
         if "camera" in wanted:
@@ -373,7 +373,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
     def _attended(
         self, batches: list[ImageBatch], num_sequences: int, layers: Sequence[int]
     ) -> tuple[list[ChunkFeatures], dict[str, Any]]:
-        """Return the features with the taps of some layers, and the weights of all layers' attention as fields of the output."""
+        """Return what the aggregator hands on, and the weights of all layers' attention as fields of the output."""
         recomputes = self.aggregator.recomputes_segments or any(
             isinstance(module, Recomputed) and module.gradient_checkpointing for module in self.modules()
         )
