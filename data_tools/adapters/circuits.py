@@ -35,7 +35,7 @@ class Options(StrictModel):
         None,
         gt=0,
         description="the index's unit is chosen for each drive such that its camera is mounted this high above the "
-        "road, which a single picture of a road shows; null: metres (kart tracks: their game's unit)",
+        "road, which a single picture of a road shows; null: metres (kart tracks: their game's unit) [scene units]",
     )
 
 

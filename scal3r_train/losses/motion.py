@@ -29,19 +29,25 @@ MAX_FOCAL_ERROR = 3.0  # as a factor; what is farther off is no camera yet
 class MotionLossSettings(StrictModel):
     """Settings of the motion loss."""
 
-    weight: float = Field(default=0.0, ge=0, description="factor of the whole motion loss; 0 leaves it out")
-    turn_weight: float = Field(default=20.0, ge=0, description="factor of the turn's error, per radian")
+    weight: float = Field(
+        default=0.0, ge=0, description="factor of the whole motion loss; 0 leaves it out [factor]"
+    )
+    turn_weight: float = Field(
+        default=20.0, ge=0, description="factor of the turn's error, per radian [factor]"
+    )
     translation_weight: float = Field(
         default=1.0, ge=0, description="factor of the translation's relative error"
     )
     fov_weight: float = Field(
-        default=0.3, ge=0, description="factor of the error of the fields of view, per radian"
+        default=0.3, ge=0, description="factor of the error of the fields of view, per radian [factor]"
     )
-    log_depth_weight: float = Field(default=1.0, ge=0, description="factor of the error of log inverse depth")
+    log_depth_weight: float = Field(
+        default=1.0, ge=0, description="factor of the error of log inverse depth [factor]"
+    )
     max_element_loss: float = Field(
         default=3.0,
         gt=0,
-        description="cap of one frame's relative translation error and of one turn's, radians",
+        description="cap of one frame's relative translation error, and of one turn's in radians [-]",
     )
 
 
