@@ -36,7 +36,7 @@ class MotionLossSettings(StrictModel):
         default=20.0, ge=0, description="factor of the turn's error, per radian [factor]"
     )
     translation_weight: float = Field(
-        default=1.0, ge=0, description="factor of the translation's relative error"
+        default=1.0, ge=0, description="factor of the translation's relative error [factor]"
     )
     fov_weight: float = Field(
         default=0.3, ge=0, description="factor of the error of the fields of view, per radian [factor]"

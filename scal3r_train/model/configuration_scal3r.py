@@ -58,7 +58,7 @@ class Scal3RConfig(PreTrainedConfig):
         correlation_stride: resolution of the correlation encoder's features [pixels]
         direct_channels: features of the direct encoder at its finest resolution, more at coarser ones [channels]
         direct_stride: side of a cell of the direct encoder, odd [pixels]
-        direct_levels: resolutions of the direct encoder, each half of the one before [levels]
+        direct_levels: resolutions of the direct encoder, each half of the one before [-]
         tap_layers: layers whose outputs feed the dense heads; the last one also feeds the camera head [layer]
         memory_layers: layers followed by an Adaptive Memory Unit; empty turns global context off [layer]
         memory_scope: whose gradients a memory sums: sequence, of all chunks of a sequence, wherever they are (global
