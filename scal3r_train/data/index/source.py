@@ -209,6 +209,8 @@ def _advice(folder: Path) -> str:
     if not others:
         return wanted
     suffix, num = others.most_common(1)[0]
+    if suffix in HEIF_SUFFIXES:
+        return f"it holds {num} {suffix} files; pip install 'scal3r_train[data]' to read them"
     return f"it holds {num} {suffix or 'other'} files; {wanted}"
 
 
