@@ -225,9 +225,9 @@ def test_a_step_runs_the_heads_that_losses_teach_and_no_others(
     asked: list[tuple[bool, list[str]]] = []
     original = Scal3RModel.forward
 
-    def forward(self, images, chunk_mask=None, heads=None):
+    def forward(self, images, chunk_mask=None, heads=None, **others):
         asked.append((self.training, list(heads)))
-        return original(self, images, chunk_mask, heads)
+        return original(self, images, chunk_mask, heads, **others)
 
     monkeypatch.setattr(Scal3RModel, "forward", forward)
     changes = {"model.network": tiny.NETWORK | {"point_head": True}, "losses.depth.weight": 0.0}

@@ -16,9 +16,15 @@ from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
 from scal3r_train.data.io.image_codec import HEIF_SUFFIXES, knows_heif, read_image, read_image_size
 from scal3r_train.data.io.images_in_memory import Picture, decoded_picture, each_picture, is_picture
-from scal3r_train.data.io.video_frames import num_lost_frames, presentation_times, read_video_frame
+from scal3r_train.data.io.video_frames import (
+    num_lost_frames,
+    presentation_times,
+    read_video_frame,
+    video_notes,
+)
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.notes import note
+from scal3r_train.parallel.process import launched_rank
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 # What cameras and people call pictures, read here or not.
@@ -181,7 +187,13 @@ def _note_left_out(folder: Path) -> None:
             "pip install 'scal3r_train[data]' or convert them" if suffix in HEIF_SUFFIXES else "convert them"
         )
         plural = "s are" if len(names) > 1 else " is"
-        note(f"{folder}: {len(names)} {suffix} file{plural} left out, {names[0]} for one; {remedy} to JPEG")
+        _note(f"{folder}: {len(names)} {suffix} file{plural} left out, {names[0]} for one; {remedy} to JPEG")
+
+
+def _note(line: str) -> None:
+    """Tell the user; of several processes of a run the first speaks."""
+    if launched_rank() == 0:
+        note(line)
 
 
 def _advice(folder: Path) -> str:
@@ -197,6 +209,8 @@ def _advice(folder: Path) -> str:
     if not others:
         return wanted
     suffix, num = others.most_common(1)[0]
+    if suffix in HEIF_SUFFIXES:
+        return f"it holds {num} {suffix} files; pip install 'scal3r_train[data]' to read them"
     return f"it holds {num} {suffix or 'other'} files; {wanted}"
 
 
@@ -208,6 +222,8 @@ def record_from_video(path: Path) -> SequenceRecord:
     """
     path = path.resolve()
     times = presentation_times(path)
+    for line in video_notes(path):
+        _note(f"{path.name}: {line}")
     size = read_video_frame(path, 0).shape[:2]
     return SequenceRecord(
         dataset="video",

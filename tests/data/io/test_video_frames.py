@@ -17,6 +17,7 @@ from scal3r_train.data.io.video_frames import presentation_times, read_video_fra
 
 HW = (48, 64)
 NUM_FRAMES = 60
+B_FRAMES = {"x264-params": "bframes=3:b-adapt=0:scenecut=0:keyint=12"}
 
 
 def level(number: int) -> int:
@@ -50,6 +51,22 @@ def turn(path: Path, matrix: tuple[int, int, int, int]) -> None:
     a, b, c, d = (value << 16 for value in matrix)
     struct.pack_into(">9i", data, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+
+
+def encode_two(path: Path, sizes: Sequence[tuple[int, int]], num: int = 6) -> None:
+    """A file with a stream of pictures of each size (H, W), grey levels as in `picture`, one brighter per stream."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for height, width in sizes:
+            stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            streams.append(stream)
+        for number in range(num):
+            for place, (stream, (height, width)) in enumerate(zip(streams, sizes, strict=True)):
+                image = np.full((height, width, 3), level(number) + 5 * place, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        for stream in streams:
+            container.mux(stream.encode())
 
 
 def read_level(path: Path, number: int) -> float:
@@ -148,3 +165,85 @@ def test_what_cannot_be_read_is_named(steady: Path, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypmp42 no video really")
     with pytest.raises(UserError, match=r"a\.mp4 cannot be read"):
         open_source(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_of_two_streams_the_larger_is_the_film(
+    order: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = [(48, 64), (96, 128)]
+    path = tmp_path / "two.mkv"
+    encode_two(path, sizes[::-1] if order else sizes)
+    record = open_source(path)
+    assert tuple(record.image_size[0]) == (96, 128)
+    assert record.num_frames == 6
+    brighter = 0 if order else 5
+    got = [float(read_video_frame(path, number).mean()) for number in range(6)]
+    assert got == pytest.approx([level(number) + brighter for number in range(6)], abs=2)
+    assert (
+        "of 2 streams of pictures the largest film is read, 128x96; left out: 64x48"
+        in capsys.readouterr().err
+    )
+
+
+def test_frames_of_a_container_without_true_times_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AVI lists times of decoding; with B-frames they are not those of the pictures."""
+    path = tmp_path / "b.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10"} | B_FRAMES)
+        stream.height, stream.width, stream.pix_fmt = *HW, "yuv420p"
+        for number in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode())
+    record = open_source(path)
+    assert record.num_frames == 30
+    assert np.ptp(np.diff(record.timestamp)) < 1e-9
+    for number in (*range(30), 7, 29, 0, 12):
+        assert read_level(path, number) == pytest.approx(level(number), abs=4), number
+    assert "its listed times are not those of its pictures" in capsys.readouterr().err
+
+
+def test_pixels_that_are_not_square_are_made_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *HW, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+        for number in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode())
+    record = open_source(path)
+    assert tuple(record.image_size[0]) == (48, 96)
+    assert read_video_frame(path, 1).shape == (48, 96, 3)
+    assert "pixels are 1.5 times as wide as high" in capsys.readouterr().err
+
+
+def test_pictures_that_change_their_size_are_refused_where_they_do(tmp_path: Path) -> None:
+    parts = []
+    for number, hw in enumerate(((48, 64), (32, 64))):
+        parts.append(tmp_path / f"{number}.h264")
+        with av.open(str(parts[-1]), "w", format="h264") as container:
+            stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+            stream.height, stream.width, stream.pix_fmt = *hw, "yuv420p"
+            for _ in range(5):
+                image = np.full((*hw, 3), 90, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+    joined = tmp_path / "joined.h264"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    path = tmp_path / "joined.mkv"
+    with av.open(str(joined)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(source.streams.video[0])):
+            if packet.size:
+                packet.pts = packet.dts = 40 * number
+                packet.time_base = Fraction(1, 1000)
+                packet.stream = stream
+                target.mux(packet)
+    assert read_video_frame(path, 4).shape == (48, 64, 3)
+    with pytest.raises(
+        UserError, match=r"from frame 5 on, at 0\.2\d* s, pictures are 64x32 instead of 64x48; cut"
+    ):
+        read_video_frame(path, 5)

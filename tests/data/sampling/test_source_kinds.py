@@ -28,11 +28,19 @@ def test_hidden_files_and_others_are_left_out(tmp_path: Path) -> None:
         assert (read_image(tmp_path / name) == PICTURE).all()
 
 
-def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
+def test_a_folder_without_images_says_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scal3r_train.data.index.source.knows_heif", lambda: False)
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "raw").mkdir()
     for number in range(3):
-        (tmp_path / f"{number}.HEIC").write_bytes(b"")
-    with pytest.raises(UserError, match=r"holds no images; it holds 3 \.heic files; put \*\.png"):
-        open_source(tmp_path)
+        (tmp_path / "phone" / f"{number}.HEIC").write_bytes(b"")
+        (tmp_path / "raw" / f"{number}.DNG").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"holds 3 \.heic files; pip install 'scal3r_train\[data\]' to read them"
+    ):
+        open_source(tmp_path / "phone")
+    with pytest.raises(UserError, match=r"holds no images; it holds 3 \.dng files; put \*\.png"):
+        open_source(tmp_path / "raw")
     (tmp_path / "empty").mkdir()
     (tmp_path / "images").mkdir()
     Image.fromarray(PICTURE).save(tmp_path / "images/a.png")
