@@ -33,7 +33,12 @@ from scal3r_train.data.camera.resize import ResizeRule
 from scal3r_train.data.io.frame_io import read_frames
 from scal3r_train.inference.input.settings import InputSettings
 from scal3r_train.metrics.depth import DepthScale, depth_errors
-from scal3r_train.metrics.trajectory import MIN_POSES, align_trajectory, score_trajectory
+from scal3r_train.metrics.trajectory import (
+    MIN_POSES,
+    align_trajectory,
+    alignment_warnings,
+    score_trajectory,
+)
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from scal3r_train.scene.folder import INFO_NAME
 from scal3r_train.scene.scene import load_scene_info, read_depth
@@ -163,6 +168,8 @@ def _scored(
     ).as_dict()
     truth_from_estimate = align_trajectory(estimate.world_from_cam, truth, protocol.align)
     notes = dict(estimate.notes)
+    if open_questions := alignment_warnings(estimate.world_from_cam, truth, protocol.align):
+        notes["alignment"] = open_questions
     partial_failures: dict[str, str] = {}
     # A picture of before would stand beside scores that it does not belong to.
     (folder / POINT_ERRORS_NAME).unlink(missing_ok=True)

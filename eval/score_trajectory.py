@@ -19,7 +19,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.index.source import names_index, open_source
 from scal3r_train.data.io.frame_io import true_world_from_cam
 from scal3r_train.metrics.relative_pose import RpeStep
-from scal3r_train.metrics.trajectory import NEXT_FRAME, AlignMode, score_trajectory
+from scal3r_train.metrics.trajectory import NEXT_FRAME, AlignMode, alignment_warnings, score_trajectory
 from scal3r_train.metrics.trajectory_io import (
     MatchedTrajectories,
     Trajectory,
@@ -30,19 +30,25 @@ from scal3r_train.scene.folder import INFO_NAME
 from scal3r_train.scene.scene import TRAJECTORY_NAME, open_scene
 from scal3r_train.scene.visualization.ground_truth import poses_by_frame
 
+FramesMatch = Literal["check", "force"]
+
 
 def match_files(
-    estimate: Path, truth: str | os.PathLike[str], max_time_difference: float
+    estimate: Path,
+    truth: str | os.PathLike[str],
+    max_time_difference: float,
+    frames_match: FramesMatch = "check",
 ) -> MatchedTrajectories:
     """Pair the poses of an estimate (TUM or KITTI) with true ones, a file of that kind or INDEX.parquet#sequence_id.
 
     Poses of an index have times and numbers, and are paired by what the estimate has. A scene folder knows the numbers
-    of its frames, so that a KITTI file pairs with it too; of any other folder trajectory.tum is read. Raises UserError
-    for what cannot be read or paired.
+    of its frames, so that a KITTI file pairs with it too; a truth with another number of frames than its input had, or
+    of other images, is refused unless frames_match is "force". Of any other folder trajectory.tum is read. Raises
+    UserError for what cannot be read or paired.
     """
     truth = os.fspath(truth)
     if (estimate / INFO_NAME).is_file():
-        return _match_scene(estimate, truth, max_time_difference)
+        return _match_scene(estimate, truth, max_time_difference, frames_match)
     ours = read_trajectory(estimate / TRAJECTORY_NAME if estimate.is_dir() else estimate)
     if not names_index(truth):
         return match_trajectories(ours, read_trajectory(Path(truth)), max_time_difference)
@@ -57,10 +63,14 @@ def match_files(
     return match_trajectories(ours, Trajectory(world_from_cam[order], times[order]), max_time_difference)
 
 
-def _match_scene(folder: Path, truth: str, max_time_difference: float) -> MatchedTrajectories:
+def _match_scene(
+    folder: Path, truth: str, max_time_difference: float, frames_match: FramesMatch
+) -> MatchedTrajectories:
     scene, points = open_scene(folder)
     points.close()
-    frames, true_poses, num_true = poses_by_frame(truth, scene, max_time_difference)
+    frames, true_poses, num_true = poses_by_frame(
+        truth, scene, max_time_difference, insist=frames_match == "force"
+    )
     if not len(frames):
         raise UserError(f"no pose of {truth} belongs to a frame of scene {folder}; is it of another video?")
     return MatchedTrajectories(
@@ -77,9 +87,10 @@ def main(
     align: AlignMode = "sim3",
     max_time_difference: float = 0.01,
     rpe_step: tuple[float, Literal["frames", "m"]] = (1.0, "frames"),
+    frames_match: FramesMatch = "check",
 ) -> int:
     """Score a trajectory file and print the result; returns 0. Raises UserError as `score_files` does."""
-    result = score_files(estimate, ground_truth, align, max_time_difference, RpeStep(*rpe_step))
+    result = score_files(estimate, ground_truth, align, max_time_difference, RpeStep(*rpe_step), frames_match)
     sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     return 0
 
@@ -90,9 +101,10 @@ def score_files(
     align: AlignMode = "sim3",
     max_time_difference: float = 0.01,
     rpe_step: RpeStep = NEXT_FRAME,
+    frames_match: FramesMatch = "check",
 ) -> dict[str, Any]:
     """Errors of one trajectory file: all of `TrajectoryScore`, the alignment, the step of the RPE, and how many
-    poses had no partner.
+    poses had no partner, their shares, and what the alignment leaves open.
 
     The ground truth is a TUM or KITTI file, or INDEX.parquet#sequence_id. Raises UserError for files or arguments that
     cannot be scored.
@@ -101,7 +113,7 @@ def score_files(
         raise UserError(f"align is '{align}'; give one of {', '.join(get_args(AlignMode))}")
     if not (math.isfinite(max_time_difference) and max_time_difference >= 0):
         raise UserError(f"the largest time difference is {max_time_difference}; give seconds, 0 or more")
-    matched = match_files(estimate, ground_truth, max_time_difference)
+    matched = match_files(estimate, ground_truth, max_time_difference, frames_match)
     score = score_trajectory(matched.estimate, matched.truth, align, rpe_step)
     return score.as_dict() | {
         "align": align,
@@ -109,4 +121,7 @@ def score_files(
         "rpe_unit": rpe_step.unit,
         "num_unmatched_estimate": matched.num_unmatched_estimate,
         "num_unmatched_ground_truth": matched.num_unmatched_truth,
+        "matched_share_estimate": matched.share_of_estimate,
+        "matched_share_ground_truth": matched.share_of_truth,
+        "warnings": alignment_warnings(matched.estimate, matched.truth, align),
     }

@@ -69,6 +69,12 @@ def _add_trajectory(kinds: "Commands") -> None:
     trajectory.add_argument(
         "--rpe-unit", choices=("frames", "m"), default="frames", help="unit of the step; default: frames"
     )
+    trajectory.add_argument(
+        "--frames-match",
+        choices=("check", "force"),
+        default="check",
+        help="force: score a scene against a truth of another frame count or other images; default: check",
+    )
 
 
 def _add_points(kinds: "Commands") -> None:
@@ -108,6 +114,7 @@ def _score_trajectory(arguments: argparse.Namespace) -> int | None:
         arguments.align,
         arguments.max_time_difference,
         (arguments.rpe_delta, arguments.rpe_unit),
+        arguments.frames_match,
     )
 
 

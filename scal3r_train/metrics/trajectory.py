@@ -38,6 +38,8 @@ SEGMENT_LENGTHS_M = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
 STEP = 10  # frames between starts
 AlignMode = Literal["sim3", "se3", "scale", "none"]
 MIN_POSES = 3
+RANK_TOLERANCE = 1e-6  # of the largest spread: files keep six digits and more
+ROUNDING = 1e-10  # of the largest coordinate, below which nothing is a spread
 MAX_AUC_PAIRS = 250_000  # the standard error of a share is then below 0.001
 NEXT_FRAME = RpeStep()
 
@@ -145,13 +147,15 @@ def score_trajectory(
 
     An estimate whose centres all coincide gets scale 0 under sim3: its ATE is then the rms distance of the
     truth from its own centroid, the error of knowing nothing. On a straight line the rotation about it is
-    open, and no error depends on it. Raises UserError for fewer than 3 poses or numbers that are not finite.
+    open, and no error depends on it. `alignment_warnings` names both. Raises UserError for fewer than 3 poses, numbers
+    that are not finite, and a truth that is aligned to but has fewer than 3 different positions: any estimate fits it.
     """
     estimate, truth = _checked(estimate, "estimate"), _checked(truth, "ground truth")
     assert estimate.shape == truth.shape, (estimate.shape, truth.shape)
     if frames is not None:
         assert frames.shape == truth.shape[:1], (frames.shape, truth.shape)
         assert bool((frames.diff() > 0).all()), "frames must ascend"
+    _refuse_degenerate_truth(truth, align)
     sim3 = align_trajectory(estimate, truth, align)
     aligned = sim3.apply_to_world_from_cam(estimate)
     distances = (aligned[..., 3] - truth[..., 3]).norm(dim=-1)
@@ -183,6 +187,41 @@ def score_trajectory(
         num_poses=len(truth),
         path_length_m=path_length,
     )
+
+
+def alignment_warnings(estimate: Tensor, truth: Tensor, align: AlignMode) -> list[str]:
+    """Return what an alignment of two paths [S, 3, 4] leaves open, by name and in words; empty when nothing."""
+    if align == "none":
+        return []
+    found = []
+    for name, poses in (("estimate", estimate), ("ground truth", truth)):
+        rank = _rank(poses[..., 3].double())
+        if rank == 0:
+            found.append(
+                f"{name} does not move: no scale or rotation can be found, errors are those of knowing nothing"
+            )
+        elif rank == 1 and align != "scale":
+            found.append(
+                f"{name} is a straight line: the rotation about it is open; no error here depends on it"
+            )
+    return found
+
+
+def _rank(centres: Tensor) -> int:
+    """How many directions centres [S, 3] spread in, beyond rounding."""
+    centred = centres - centres.mean(0)
+    spread = torch.linalg.svdvals(centred)
+    return int((spread > RANK_TOLERANCE * max(float(spread[0]), float(centres.abs().max()) * ROUNDING)).sum())
+
+
+def _refuse_degenerate_truth(truth: Tensor, align: AlignMode) -> None:
+    """Raise UserError for a truth that anything can be aligned to without error."""
+    num_places = len(truth[..., 3].unique(dim=0))
+    if align != "none" and num_places < MIN_POSES:
+        places = "never moves" if num_places == 1 else f"has {num_places} different positions"
+        raise UserError(
+            f"the ground truth {places}, so that aligned errors mean nothing; score other frames, or align=none"
+        )
 
 
 def align_trajectory(estimate: Tensor, truth: Tensor, align: AlignMode) -> Sim3:

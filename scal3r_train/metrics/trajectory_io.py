@@ -20,6 +20,7 @@ from scal3r_train.config import UserError, write_text_atomically
 from scal3r_train.text_file import read_text_file
 
 NUM_TUM, NUM_KITTI, NUM_SQUARE = 8, 12, 16
+MIN_DIFFERENT_TIMES = 0.8  # of the poses; a logger that repeats a line now and then stays above
 MAX_ROTATION_ERROR = 1e-2  # of R R^T - I; files with few digits stay below, matrices with a scale do not
 
 
@@ -42,6 +43,20 @@ class MatchedTrajectories:
     truth: Tensor
     num_unmatched_estimate: int
     num_unmatched_truth: int
+
+    @property
+    def share_of_estimate(self) -> float:
+        """Share of the estimate's poses that have a partner."""
+        return _share(len(self.estimate), self.num_unmatched_estimate)
+
+    @property
+    def share_of_truth(self) -> float:
+        """Share of the true poses that have a partner: how much of the path the estimate covers."""
+        return _share(len(self.truth), self.num_unmatched_truth)
+
+
+def _share(num_pairs: int, num_unmatched: int) -> float:
+    return num_pairs / max(num_pairs + num_unmatched, 1)
 
 
 def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
@@ -67,7 +82,22 @@ def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
         )
     rotation = roma.unitquat_to_rotmat(rows[:, 4:] / norm)
     order = rows[:, 0].argsort(stable=True)
+    _refuse_rounded_times(rows[order, 0], path)
     return Trajectory(torch.cat([rotation, rows[:, 1:4, None]], dim=-1)[order], rows[order, 0])
+
+
+def _refuse_rounded_times(times: Tensor, path: str | os.PathLike[str]) -> None:
+    """Raise UserError where many of the sorted times [S] are there more than once.
+
+    A few repeated lines are common and harm little. Times that were written with too few digits are repeated
+    everywhere: nobody can say then which pose is whose, and what is matched by them can score 0 whatever the poses are.
+    """
+    num_different = len(times.unique())
+    if num_different < MIN_DIFFERENT_TIMES * len(times):
+        raise UserError(
+            f"{path} has {num_different} different times for {len(times)} poses, so that nobody can say which pose is "
+            "whose; write times with all their digits (seconds since 1970 need at least 13)"
+        )
 
 
 def write_trajectory(

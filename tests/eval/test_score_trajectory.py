@@ -100,13 +100,19 @@ def test_a_scene_folder_is_scored_by_the_numbers_of_its_frames(tmp_path: Path) -
     folder = write_example_scene(tmp_path / "scene")
     scene = load_scene(folder)
     numbers = scene.info.frame_indices
-    truth = scene.world_from_cam.repeat_interleave(2, dim=0)[: numbers[-1] + 1].clone()
+    truth = scene.world_from_cam.repeat_interleave(2, dim=0).clone()
     truth[list(numbers)] = scene.world_from_cam
     write_trajectory(tmp_path / "truth.txt", Trajectory(truth, None), "kitti")
     found = score_files(folder, tmp_path / "truth.txt", "se3")
     assert found["num_poses"] == len(numbers) and found["ate_rmse_m"] == pytest.approx(0, abs=1e-9)
     unmatched = found["num_unmatched_estimate"], found["num_unmatched_ground_truth"]
     assert unmatched == (0, len(truth) - len(numbers)), "the frames between have a true pose too"
+    write_trajectory(tmp_path / "cut.txt", Trajectory(truth[: numbers[-1] + 1], None), "kitti")
+    with pytest.raises(
+        UserError, match="has 79 frames, the scene's input had 80: it may be of another video"
+    ):
+        score_files(folder, tmp_path / "cut.txt", "se3")
+    assert score_files(folder, tmp_path / "cut.txt", "se3", frames_match="force")["num_poses"] == len(numbers)
     truth[numbers[1], 0, 3] += 1.0
     write_trajectory(tmp_path / "truth.txt", Trajectory(truth, None), "kitti")
     assert score_files(folder, tmp_path / "truth.txt", "none")["ate_rmse_m"] == pytest.approx(

@@ -268,12 +268,17 @@ def test_a_straight_estimate_is_well_defined() -> None:
     assert score_trajectory(straight, straight).ate_rmse_m == pytest.approx(0, abs=1e-9)
 
 
-def test_a_truth_that_never_moves_has_no_percentage() -> None:
+def test_a_truth_that_never_moves_is_scored_without_alignment_alone() -> None:
+    """Whatever the estimate is, it could be shrunk onto it."""
     truth = torch.eye(3, 4, dtype=torch.float64).expand(10, 3, 4)
-    score = score_trajectory(drive(10, 1.0), truth)
+    for align in ("sim3", "se3", "scale"):
+        with pytest.raises(
+            UserError, match="the ground truth never moves, so that aligned errors mean nothing"
+        ):
+            score_trajectory(drive(10, 1.0), truth, align)
+    score = score_trajectory(truth, truth, "none")
     assert score.ate_percent is None
-    assert score.ate_rmse_m == pytest.approx(0, abs=1e-12)  # shrunk onto it
-    assert score_trajectory(truth, truth, "se3").ate_rmse_m == 0
+    assert score.ate_rmse_m == 0
 
 
 def test_too_few_or_broken_poses_are_user_errors() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
@@ -15,11 +15,13 @@ from torch import Tensor
 from scal3r_train.config import UserError
 from scal3r_train.data.index.source import names_index, open_source
 from scal3r_train.data.io.frame_io import true_world_from_cam
+from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.metrics.trajectory import TrajectoryScore, align_trajectory, score_trajectory
 from scal3r_train.metrics.trajectory_io import Trajectory, match_timestamps, read_trajectory
 from scal3r_train.scene.scene import Scene, SceneCameras
 
 MAX_TIME_DIFFERENCE = 0.01
+INSIST = "score it with --frames-match=force"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ def load_ground_truth(source: str | os.PathLike[str], scene: Scene) -> GroundTru
         UserError: the source cannot be read, or fewer than three of its poses belong to frames of the scene.
     """
     name = os.fspath(source)
-    frames, truth, _ = poses_by_frame(name, scene)
+    frames, truth, _ = poses_by_frame(name, scene, insist=True)  # to look at, a part of the path will do
     if len(frames) < 3:
         raise UserError(
             f"{len(frames)} poses of {name} belong to frames of the scene; is it of another video?"
@@ -77,26 +79,66 @@ def load_ground_truth(source: str | os.PathLike[str], scene: Scene) -> GroundTru
 
 
 def poses_by_frame(
-    name: str, scene: SceneCameras, max_time_difference: float = MAX_TIME_DIFFERENCE
+    name: str, scene: SceneCameras, max_time_difference: float = MAX_TIME_DIFFERENCE, *, insist: bool = False
 ) -> tuple[Tensor, Tensor, int]:
     """Return frames of the scene [M], their true world_from_cam [M, 3, 4] in the truth's own world, and how many poses
     the truth has.
 
-    Takes and raises what `load_ground_truth` does, but for the number of poses. `max_time_difference`: seconds.
+    Takes and raises what `load_ground_truth` does, but for the number of poses.
+
+    Args:
+        name: of the truth.
+        scene: whose frames they are.
+        max_time_difference: seconds.
+        insist: take frame numbers as they are, also of a truth with another number of frames, or other images, than the
+            scene's input had; otherwise that is refused.
     """
     numbers = torch.tensor(scene.info.frame_indices)
     if names_index(name):
         record = open_source(name)
         if record.cam_from_world is None:
             raise UserError(f"{name} has no poses; give another ground truth")
+        if not insist:
+            _refuse_other_input(name, record, scene)
         return _by_number(numbers, true_world_from_cam(record))
     trajectory = read_trajectory(Path(name))
     if trajectory.timestamps is None:
+        if not insist:
+            _refuse_other_count(name, len(trajectory), scene)
         return _by_number(numbers, trajectory.world_from_cam)
     if torch.equal(scene.timestamps, numbers.double()):
         return _tum_without_times(name, scene, numbers, trajectory)
     frames, rows = match_timestamps(scene.timestamps, trajectory.timestamps, max_time_difference)
     return frames, trajectory.world_from_cam[rows], len(trajectory)
+
+
+def _refuse_other_input(name: str, record: SequenceRecord, scene: SceneCameras) -> None:
+    """Raise UserError for a sequence with another number of frames, or none of whose images is called as ours are."""
+    _refuse_other_count(name, record.num_frames, scene)
+    pairs = [
+        (_stem(frame.name), _stem(record.image[number]))
+        for frame, number in zip(scene.frames, scene.info.frame_indices, strict=True)
+    ]
+    if all(ours != theirs for ours, theirs in pairs) and not any("#" in one for one in pairs[0]):
+        raise UserError(
+            f"{name} calls its images {pairs[0][1]}, the scene's input calls them {pairs[0][0]}: it is of another "
+            f"video; give its truth, or {INSIST}"
+        )
+
+
+def _stem(name: str) -> str:
+    """What an image is called, without folders and suffix; a video's frame keeps its number."""
+    path = PurePosixPath(name)
+    return path.name if "#" in path.name else path.stem
+
+
+def _refuse_other_count(name: str, num: int, scene: SceneCameras) -> None:
+    num_input = scene.info.input.get("num_frames")
+    if num_input is not None and num != num_input:
+        raise UserError(
+            f"{name} has {num} frames, the scene's input had {num_input}: it may be of another video, or cut "
+            f"otherwise; give the truth of that input, or {INSIST}"
+        )
 
 
 def _tum_without_times(
