@@ -73,12 +73,12 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
     (
         "score trajectory a.tum b.txt",
         "scal3r_eval.score_trajectory.main",
-        (Path("a.tum"), "b.txt", "sim3", 0.01, (1.0, "frames")),
+        (Path("a.tum"), "b.txt", "sim3", 0.01, (1.0, "frames"), "check"),
     ),
     (
-        "score trajectory a b --align none --max-time-difference 0.02 --rpe-delta 5 --rpe-unit m",
+        "score trajectory a b --align none --max-time-difference 0.02 --rpe-delta 5 --rpe-unit m --frames-match force",
         "scal3r_eval.score_trajectory.main",
-        (Path("a"), "b", "none", 0.02, (5.0, "m")),
+        (Path("a"), "b", "none", 0.02, (5.0, "m"), "force"),
     ),
     (
         "score points a.ply b.ply --threshold 0.5",
