@@ -82,20 +82,20 @@ def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
         )
     rotation = roma.unitquat_to_rotmat(rows[:, 4:] / norm)
     order = rows[:, 0].argsort(stable=True)
-    _refuse_rounded_times(rows[order, 0], path)
+    _refuse_rounded_times(rows, path)
     return Trajectory(torch.cat([rotation, rows[:, 1:4, None]], dim=-1)[order], rows[order, 0])
 
 
-def _refuse_rounded_times(times: Tensor, path: str | os.PathLike[str]) -> None:
-    """Raise UserError where many of the sorted times [S] are there more than once.
+def _refuse_rounded_times(rows: Tensor, path: str | os.PathLike[str]) -> None:
+    """Raise UserError where many lines [S, 8] have the time of another one and a pose of their own.
 
-    A few repeated lines are common and harm little. Times that were written with too few digits are repeated
+    Lines that are there twice harm nobody, nor do a few times with two poses. Times that were written with too few digits are repeated
     everywhere: nobody can say then which pose is whose, and what is matched by them can score 0 whatever the poses are.
     """
-    num_different = len(times.unique())
-    if num_different < MIN_DIFFERENT_TIMES * len(times):
+    num_times, num_poses = len(rows[:, 0].unique()), len(rows.unique(dim=0))
+    if num_times < MIN_DIFFERENT_TIMES * num_poses:
         raise UserError(
-            f"{path} has {num_different} different times for {len(times)} poses, so that nobody can say which pose is "
+            f"{path} has {num_times} different times for {num_poses} poses, so that nobody can say which pose is "
             "whose; write times with all their digits (seconds since 1970 need at least 13)"
         )
 
