@@ -89,8 +89,9 @@ def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
 def _refuse_rounded_times(rows: Tensor, path: str | os.PathLike[str]) -> None:
     """Raise UserError where many lines [S, 8] have the time of another one and a pose of their own.
 
-    Lines that are there twice harm nobody, nor do a few times with two poses. Times that were written with too few digits are repeated
-    everywhere: nobody can say then which pose is whose, and what is matched by them can score 0 whatever the poses are.
+    Lines that are there twice harm nobody, nor do a few times with two poses. Times that were written with too few
+    digits are repeated everywhere: nobody can say then which pose is whose, and what is matched by them can score 0
+    whatever the poses are.
     """
     num_times, num_poses = len(rows[:, 0].unique()), len(rows.unique(dim=0))
     if num_times < MIN_DIFFERENT_TIMES * num_poses:
