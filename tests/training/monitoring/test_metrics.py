@@ -21,7 +21,10 @@ LOSSES = """
     camera_translation camera_rotation camera_fov depth_confidence depth_regression
     depth_gradient_1 depth_gradient_2 depth_gradient_4 depth_gradient_8
     """.split()
-OTHER_LOSSES = "points_confidence points_regression points_normal_1 points_normal_2 points_normal_4".split()
+OTHER_LOSSES = """
+    points_confidence points_regression points_normal_1 points_normal_2 points_normal_4
+    motion_turn motion_translation motion_fov motion_log_depth
+""".split()
 STEP_KEYS = {
     *LOSSES,
     *(f"weighted/{loss}" for loss in LOSSES),
