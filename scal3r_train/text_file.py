@@ -6,6 +6,15 @@ import codecs
 from pathlib import Path
 
 
+def is_number(word: str) -> bool:
+    """Return whether a word is a number as Python reads it."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 def read_text_file(path: Path) -> str:
     """Return the text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 

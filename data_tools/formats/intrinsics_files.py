@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from scal3r_data_tools.formats.json_files import read_json
+from scal3r_data_tools.formats.text import named_text
 from scal3r_train.config import UserError
-from scal3r_train.text_file import read_text_file
+from scal3r_train.text_file import is_number
 
 SEPARATOR = re.compile(r"[\s,;:=\[\]()]+")
 ALIASES = {
@@ -56,12 +57,7 @@ def read_intrinsics(path: Path, row: str = "P2") -> IntrinsicsTable:
     """
     if path.suffix.lower() == ".json":
         return _plausible(_of_json(read_json(path), path), path)
-    try:
-        text = read_text_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; name the calibration with intrinsics=FILE") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; it must be a text file") from None
+    text = named_text(path, "name the calibration with intrinsics=FILE")
     labelled = dict(re.findall(r"^(\w+)\s*:(.*)$", text, re.MULTILINE))
     if row in labelled:
         return _plausible(_of_projection(labelled[row], path, row), path)
@@ -70,10 +66,10 @@ def read_intrinsics(path: Path, row: str = "P2") -> IntrinsicsTable:
     names: list[str] = []
     numbers: list[list[float]] = []
     for words in rows:
-        values = [float(word) for word in words if _is_number(word)]
+        values = [float(word) for word in words if is_number(word)]
         if values:
             numbers.append(values)
-            names.append("" if _is_number(words[0]) else words[0])
+            names.append("" if is_number(words[0]) else words[0])
     if not numbers:
         raise UserError(f"{path} holds no numbers; is it the calibration?")
     return _plausible(_of_rows(numbers, names, path), path)
@@ -150,11 +146,3 @@ def _plausible(table: IntrinsicsTable, path: Path) -> IntrinsicsTable:
         numbers = " ".join(f"{number:g}" for number in values[place])
         raise UserError(f"{path}: fx fy cx cy = {numbers} is no camera; focal lengths are above 0")
     return table
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

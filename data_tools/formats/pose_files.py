@@ -25,8 +25,9 @@ import numpy as np
 
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_data_tools.formats.poses import pose_from_wxyz, pose_from_xyzw
+from scal3r_data_tools.formats.text import named_text
 from scal3r_train.config import UserError
-from scal3r_train.text_file import read_text_file
+from scal3r_train.text_file import is_number
 
 NANOSECOND = 1e-9
 MAX_SKEW = 1e-2  # of a rotation's product with its transpose, from the identity: files keep few digits
@@ -140,12 +141,7 @@ def checked(table: PoseTable, path: Path) -> PoseTable:
 
 def _rows(path: Path) -> list[list[str]]:
     """Words of every line that has some."""
-    try:
-        text = read_text_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; name the file of poses with poses=FILE") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; it must be a text file") from None
+    text = named_text(path, "name the file of poses with poses=FILE")
     rows = []
     for line in text.splitlines():
         is_header = _is_euroc_header(SEPARATOR.split(line))
@@ -157,7 +153,7 @@ def _rows(path: Path) -> list[list[str]]:
 
 def _body(rows: Sequence[list[str]], path: Path) -> list[list[str]]:
     """The lines below a heading of words."""
-    start = next((place for place, row in enumerate(rows) if any(map(_is_number, row))), len(rows))
+    start = next((place for place, row in enumerate(rows) if any(map(is_number, row))), len(rows))
     if start == 1 or (start and _is_euroc_header(rows[0])):
         rows = rows[start:]
     rows = [row for row in rows if not _is_euroc_header(row)]
@@ -172,16 +168,8 @@ def _is_euroc_header(words: Sequence[str]) -> bool:
     return first.startswith("timestamp") and any(re.fullmatch(r"q\w*_w", word.strip('"')) for word in words)
 
 
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
 def _all_numbers(rows: Sequence[list[str]]) -> bool:
-    return all(_is_number(word) for row in rows for word in row)
+    return all(is_number(word) for row in rows for word in row)
 
 
 def _numbers(rows: Sequence[list[str]], path: Path) -> np.ndarray:
@@ -193,7 +181,7 @@ def _numbers(rows: Sequence[list[str]], path: Path) -> np.ndarray:
 
 def _lines(rows: list[list[str]], path: Path) -> PoseTable:
     """A pose a line; a word that is no number in front names the image, also one with blanks in it."""
-    has_name = not all(_is_number(row[0]) for row in rows)
+    has_name = not all(is_number(row[0]) for row in rows)
     names: tuple[str, ...] = ()
     if has_name:
         width = len(_trailing_numbers(rows[0]))
@@ -232,7 +220,7 @@ def _lines(rows: list[list[str]], path: Path) -> PoseTable:
 
 def _trailing_numbers(row: Sequence[str]) -> list[str]:
     place = len(row)
-    while place and _is_number(row[place - 1]):
+    while place and is_number(row[place - 1]):
         place -= 1
     return list(row[place:])
 

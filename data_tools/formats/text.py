@@ -12,6 +12,16 @@ from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.text_file import read_text_file
 
 
+def named_text(path: Path, remedy: str) -> str:
+    """Return the text of a file that a user named. Raises UserError, with the remedy where it does not exist."""
+    try:
+        return read_text_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {remedy}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; it must be a text file") from None
+
+
 def read_table(
     path: Path,
     num_columns: int | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import Field
@@ -42,6 +43,11 @@ class AddedLoss:
     settings: type[AddedLossSettings] = AddedLossSettings
 
 
+@cache  # every step asks, and to look an entry point up is to search the whole environment
+def _loss(name: str) -> AddedLoss:
+    return load_plugin(LOSSES, name, AddedLoss)
+
+
 def read_added_settings(given: Mapping[str, Any]) -> dict[str, AddedLossSettings]:
     """Return the settings of losses by name, each of its own type, from mappings or from settings.
 
@@ -50,7 +56,7 @@ def read_added_settings(given: Mapping[str, Any]) -> dict[str, AddedLossSettings
     """
     read = {}
     for name, values in given.items():
-        kind = load_plugin(LOSSES, name, AddedLoss).settings
+        kind = _loss(name).settings
         mapping = values.model_dump(mode="json") if isinstance(values, StrictModel) else values
         if not isinstance(mapping, Mapping):
             raise UserError(f"{name}: it should be a section of settings, such as {{weight: 0.1}}")
@@ -60,12 +66,7 @@ def read_added_settings(given: Mapping[str, Any]) -> dict[str, AddedLossSettings
 
 def heads_taught(added: Mapping[str, AddedLossSettings]) -> set[str]:
     """Return the heads that losses with a weight learn by."""
-    return {
-        head
-        for name, settings in added.items()
-        if settings.weight > 0
-        for head in load_plugin(LOSSES, name, AddedLoss).heads
-    }
+    return {head for name, settings in added.items() if settings.weight > 0 for head in _loss(name).heads}
 
 
 def added_terms(
@@ -83,7 +84,7 @@ def added_terms(
     }
     terms: dict[str, WeightedTerm] = {}
     for name, settings in added.items():
-        loss = load_plugin(LOSSES, name, AddedLoss)
+        loss = _loss(name)
         if settings.weight == 0 or any(predicted[head] is None for head in loss.heads):
             continue
         for part, term in loss.terms(output, targets, settings).items():

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_train.config import UserError
-from scal3r_train.text_file import read_text_file
+from scal3r_train.text_file import is_number, read_text_file
 
 MIN_RADIUS = 1e-9
 
@@ -221,15 +221,7 @@ def image_lines(path: Path) -> Iterator[list[str]]:
 def _is_points(line: str) -> bool:
     """Whether a line is empty or holds x, y, number of the point again and again."""
     words = line.split()
-    return len(words) % 3 == 0 and all(map(_is_integer, words[2::3])) and all(map(_is_number, words))
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    return len(words) % 3 == 0 and all(map(_is_integer, words[2::3])) and all(map(is_number, words))
 
 
 def _is_integer(word: str) -> bool:
