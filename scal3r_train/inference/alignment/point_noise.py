@@ -75,4 +75,7 @@ class NoiseCurve:
 
     def at(self, depths: Tensor) -> Tensor:
         """Return the noise [N] > 0 at depths [N], in their unit."""
-        return depths.clamp(min=self.least_depth) * self.relative[torch.bucketize(depths, self.edges)]
+        relative = self.relative[0].expand_as(depths).clone()
+        for edge, jump in zip(self.edges.tolist(), self.relative.diff().tolist(), strict=True):
+            relative.add_(depths > edge, alpha=jump)  # many times faster than bucketize
+        return relative.mul_(depths.clamp(min=self.least_depth))

@@ -9,7 +9,8 @@ Shapes: P pairs of frames, H W pixels, N correspondences.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,14 +18,14 @@ from torch import Tensor
 from scal3r_train.geometry.point_moments import MomentSums
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import RobustStart, fit_robust, robust_factors, spread, weighted_quantile
-from scal3r_train.geometry.sim3_tangent import covariance_at_origin, skew
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, shared_frames
 from scal3r_train.inference.alignment.correspondences import Correspondences, confidence_threshold
 from scal3r_train.inference.alignment.point_noise import DepthAxis, NoiseCurve
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
-TILES = 4  # a side: points of one tile of a frame are taken to err together
-BLOCK = 1 << 16  # pixels at once: what a processor's cache holds
+STRIPS = 4  # of a frame: the points of one are taken to err together
+BLOCK = 1 << 15  # pixels at once: what a processor's cache holds
+FEW = 8  # pixels of which one takes part in the first of the last two solves
 SAME = 1e-3  # of the scene's scale: two results nearer than this are one
 ENOUGH_SUPPORT = 0.25  # of the other result's: then cameras decide between the two
 MAJORITY = 0.6
@@ -86,15 +87,23 @@ def fit_points(
     relative = residuals / (spread(source) if middle_depths is None else _positive(middle_depths))
     scaled = residuals if noise is None else residuals / noise
     width = fit.width / float(fit.sim3.scale)
-    factors = robust_factors(scaled, scaled.new_tensor(width), settings.robust, settled=True)
-    importance = weights * factors / (1 if noise is None else noise.square())
-    return PointFit(
-        fit.sim3,
-        float(weighted_quantile(relative, weights, 0.5)),
-        _covariance(fit.sim3, shared, importance),
-        curve,
-        width,
-    )
+    importance = weights * robust_factors(scaled, scaled.new_tensor(width), settings.robust, settled=True)
+    if noise is not None:
+        importance = importance / noise.square()
+    num_pixels = shared.image_hw[0] * shared.image_hw[1]
+    group = shared.pair * STRIPS + shared.pixel * STRIPS // num_pixels
+    sums = MomentSums(int(group.max()) + 1, source.mean(dim=0), target.mean(dim=0))
+    for number in group.unique().tolist():
+        here = group == number
+        sums.add(number, sums.columns(source[here], target[here]), importance[here])
+    covariance = sums.covariance(fit.sim3, _partitions(int(group.max()) + 1))
+    return PointFit(fit.sim3, float(weighted_quantile(relative, weights, 0.5)), covariance, curve, width)
+
+
+def _partitions(num_groups: int) -> list[Tensor]:
+    """Groups of points that may err together: strips of frames, and whole frames."""
+    strips = torch.arange(num_groups)
+    return [strips, strips // STRIPS]
 
 
 def _positive(depths: Tensor) -> Tensor:
@@ -129,46 +138,6 @@ def _better_supported(
     return by_cameras, 0.5 if support[1] >= MAJORITY else 0.25
 
 
-def _covariance(sim3: Sim3, shared: Correspondences, importance: Tensor) -> Tensor:
-    """Covariance [7, 7] of a weighted fit from its own residuals, whatever they have in common.
-
-    The derivative of the weighted squares is a sum over points. Summed by frame, and by tile of a frame, its parts
-    would be independent if errors were common to a frame or to a tile; their scatter is what the sum is uncertain by.
-    Both kinds are added. Directions that the points leave open get the large variance they have.
-    """
-    middle = (importance @ shared.later) / importance.sum()
-    points = shared.later - middle
-    size = points.norm(dim=1).median().clamp(min=1e-300)
-    points = points / size
-    residual = (sim3.inverse().apply(shared.earlier) - shared.later) / size
-    importance = importance / importance.sum()
-    eye = torch.eye(3).to(points).expand(len(points), 3, 3)
-    jacobian = torch.cat([eye, -skew(points), points[..., None]], dim=2)
-    weighted = jacobian * importance[:, None, None]
-    normal = weighted.flatten(0, 1).T @ jacobian.flatten(0, 1)
-    inverse = torch.linalg.inv(normal + 1e-10 * normal.trace() * torch.eye(7).to(normal))
-    scores = (weighted * residual[..., None]).sum(dim=1)
-    _, width = shared.image_hw
-    tile = _part(shared.pixel // width, shared.image_hw[0]) * TILES + _part(shared.pixel % width, width)
-    scatter = _scatter(scores, shared.pair) + _scatter(scores, shared.pair * TILES**2 + tile)
-    alone = importance @ residual.square().sum(dim=1) / 3 / len(points) + 1e-16
-    covariance = inverse @ scatter @ inverse + alone * inverse
-    units = torch.cat([size.expand(3), torch.ones(4).to(size)])
-    return covariance_at_origin((units[:, None] * covariance * units)[None], middle[None])[0]
-
-
-def _part(place: Tensor, length: int) -> Tensor:
-    """Which of TILES equal parts of a side places [N] lie in."""
-    return place * TILES // length
-
-
-def _scatter(scores: Tensor, group: Tensor) -> Tensor:
-    """Sum of the squares [7, 7] of the groups' summed scores [N, 7], corrected for small numbers of groups."""
-    kinds, index = group.unique(return_inverse=True)
-    sums = scores.new_zeros(len(kinds), scores.shape[1]).index_add(0, index, scores)
-    return sums.T @ sums * (len(kinds) / max(len(kinds) - 1, 1))
-
-
 def solve_on_all_pixels(
     fit: PointFit,
     earlier: ChunkGeometry,
@@ -177,45 +146,69 @@ def solve_on_all_pixels(
     axis: DepthAxis | None,
     settings: AlignmentSettings,
     scale: float | None,
-) -> Sim3:
-    """Return the weighted fit of every shared pixel, with weights by their residuals under `fit`.
+) -> PointFit:
+    """Return the weighted fit of every shared pixel, after one of every eighth.
 
-    One such step from a good robust estimate is as precise as rounds over all pixels would be (a one-step estimator,
-    docs/numerics.md#robust-fit). Pixels count as in the correspondences `shared`.
+    Weights follow from the residuals under the fit before. Each such step takes away most of what that one was off
+    (docs/numerics.md#robust-fit), so two are as precise as rounds over all pixels until nothing moves. Pixels count as
+    in the correspondences `shared`.
     """
-    threshold = confidence_threshold(shared, settings)
-    sums = MomentSums(shared.later.mean(dim=0), shared.earlier.mean(dim=0))
-    back, width = fit.sim3.inverse(), shared.earlier.new_tensor(fit.width)
-    turn = back.scale * back.rotation.T
-    for number, (row_earlier, row_later) in enumerate(shared_frames(earlier, later)):
+    for every in (FEW, 1):
+        fit = _solve_on_pixels(fit, earlier, later, shared, axis, settings, scale, every)
+    return fit
+
+
+def _solve_on_pixels(
+    fit: PointFit,
+    earlier: ChunkGeometry,
+    later: ChunkGeometry,
+    shared: Correspondences,
+    axis: DepthAxis | None,
+    settings: AlignmentSettings,
+    scale: float | None,
+    every: int,
+) -> PointFit:
+    threshold = float(confidence_threshold(shared, settings))
+    pairs, num_pixels = shared_frames(earlier, later), earlier.valid[0].numel()
+    sums = MomentSums(len(pairs) * STRIPS, shared.later.mean(dim=0), shared.earlier.mean(dim=0))
+    to_residual, width = sums.residual_of_columns(fit.sim3), shared.earlier.new_tensor(fit.width)
+    to_middle = sums.source_of_columns() + to_residual / 2
+    for number, (row_earlier, row_later) in enumerate(pairs):
+        rows = ((earlier, row_earlier), (later, row_later))
         valid = (earlier.valid[row_earlier] & later.valid[row_later]).flatten()
-        points = [
-            chunk.world_points[row].flatten(0, 1)
-            for chunk, row in ((earlier, row_earlier), (later, row_later))
-        ]
-        surenesses = [
-            chunk.confidence[row].flatten() for chunk, row in ((earlier, row_earlier), (later, row_later))
-        ]
-        for start in range(0, len(valid), BLOCK):
-            part = slice(start, start + BLOCK)
-            target, source = (each[part].double() for each in points)
-            one, other = (each[part].double() for each in surenesses)
-            weights = (one * other).sqrt()
-            apart = (target @ turn + back.translation).sub_(source)
-            residuals = apart.square().sum(dim=1).sqrt()
-            keep = (
-                valid[part]
-                & (torch.minimum(one, other) >= threshold)
-                & residuals.isfinite()
-                & weights.isfinite()
-            )
+        target, source = (chunk.world_points[row].flatten(0, 1) for chunk, row in rows)
+        one, other = (chunk.confidence[row].flatten() for chunk, row in rows)
+        maps = to_residual
+        if axis is not None:
+            to_depth = axis.direction[number] @ to_middle
+            to_depth[0] += axis.offset[number]
+            maps = torch.cat([to_residual, to_depth[None]])
+        for strip, part in _blocks(num_pixels, every):
+            columns = sums.columns(source[part], target[part])
+            weights = (one[part].double() * other[part]).sqrt()
+            seen = maps @ columns
+            residuals = torch.hypot(torch.hypot(seen[0], seen[1]), seen[2])
+            keep = valid[part] & (one[part] >= threshold) & (other[part] >= threshold)
+            keep &= residuals.isfinite() & weights.isfinite()
             if not keep.all():
-                target, source, apart = target[keep], source[keep], apart[keep]
-                weights, residuals = weights[keep], residuals[keep]
-            if axis is not None and fit.curve is not None:
-                depths = (source + apart / 2) @ axis.direction[number] + axis.offset[number]
-                noise = fit.curve.at(depths)
+                columns, seen, weights, residuals = (
+                    columns[:, keep],
+                    seen[:, keep],
+                    weights[keep],
+                    residuals[keep],
+                )
+            if fit.curve is not None:
+                noise = fit.curve.at(seen[3])
                 residuals, weights = residuals / noise, weights / noise.square()
             factors = robust_factors(residuals, width, settings.robust, settled=True)
-            sums.add(source, target, weights * factors)
-    return sums.moments().similarity(scale)
+            sums.add(number * STRIPS + strip, columns, weights * factors)
+    sim3 = sums.moments().similarity(scale)
+    return replace(fit, sim3=sim3, covariance=sums.covariance(sim3, _partitions(len(pairs) * STRIPS)))
+
+
+def _blocks(num_pixels: int, every: int) -> Iterator[tuple[int, slice]]:
+    """(strip, pixels) of a frame, block by block, and of the pixels every so manyth."""
+    for strip in range(STRIPS):
+        stop = -(-(strip + 1) * num_pixels // STRIPS)
+        for start in range(-(-strip * num_pixels // STRIPS), stop, BLOCK):
+            yield strip, slice(start, min(start + BLOCK, stop))

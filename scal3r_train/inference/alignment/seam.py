@@ -209,7 +209,7 @@ def _hear_points(
         plain = fit_kabsch if settings.mode == "se3" else fit_umeyama
         return replace(fit, sim3=plain(shared.later, shared.earlier))
     if settings.all_pixels and settings.max_points_per_frame is None:
-        fit = replace(fit, sim3=solve_on_all_pixels(fit, earlier, later, shared, axis, settings, scale))
+        fit = solve_on_all_pixels(fit, earlier, later, shared, axis, settings, scale)
     return fit
 
 
@@ -281,7 +281,7 @@ def _with_points(
 def _weighted_mean(
     one: tuple[Sim3, Tensor], other: tuple[Sim3, Tensor], *, has_scale: bool
 ) -> tuple[Sim3, Tensor, float]:
-    """(mean, covariance [7, 7], distance in standard deviations) of two estimates with theirs; with or without scale."""
+    """(mean, covariance [7, 7], distance in standard deviations) of two estimates; with or without scale."""
     free = 7 if has_scale else 6
     between = Sim3Batch.stack([one[0]]).inverse() @ Sim3Batch.stack([other[0]])
     apart = sim3_tangent.log(between)[0, :free]

@@ -38,7 +38,7 @@ class AlignmentSettings(StrictModel):
         None, gt=0, description="use only this many most confident pixels of each shared frame [pixels]"
     )
     max_points: int = Field(
-        100_000,
+        30_000,
         ge=3,
         description="correspondences of the robust rounds, drawn uniformly (reference: unlimited) [points]",
     )
