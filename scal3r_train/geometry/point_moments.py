@@ -91,7 +91,7 @@ class MomentSums:
     def add(self, group: int, columns: Tensor, weights: Tensor) -> None:
         """Add points, as `columns` [7, N], with weights [N] float64 to a group."""
         self._sums[group] += (columns * weights) @ columns.T
-        self._count += len(weights)
+        self._count += int(weights.count_nonzero())
 
     def moments(self) -> Moments:
         """Moments of all points so far, whose weight must be positive."""

@@ -251,7 +251,8 @@ def robust_factors(
     ratio = width / torch.maximum(residuals, width)
     if settings.method == "huber":
         return ratio
-    return ratio**4 if settled and settings.settled_width is not None else ratio**2
+    squared = ratio.square()
+    return squared.square() if settled and settings.settled_width is not None else squared
 
 
 def _parameters_settled(old: Sim3, new: Sim3, tolerance: float) -> bool:

@@ -25,7 +25,7 @@ from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 STRIPS = 4  # of a frame: the points of one are taken to err together
 BLOCK = 1 << 15  # pixels at once: what a processor's cache holds
-FEW = 8  # pixels of which one takes part in the first of the last two solves
+FEW = 8  # rows of which one takes part in the first of the last two solves
 SAME = 1e-3  # of the scene's scale: two results nearer than this are one
 ENOUGH_SUPPORT = 0.25  # of the other result's: then cameras decide between the two
 MAJORITY = 0.6
@@ -90,8 +90,8 @@ def fit_points(
     importance = weights * robust_factors(scaled, scaled.new_tensor(width), settings.robust, settled=True)
     if noise is not None:
         importance = importance / noise.square()
-    num_pixels = shared.image_hw[0] * shared.image_hw[1]
-    group = shared.pair * STRIPS + shared.pixel * STRIPS // num_pixels
+    height, width_px = shared.image_hw
+    group = shared.pair * STRIPS + shared.pixel // width_px * STRIPS // height
     sums = MomentSums(int(group.max()) + 1, source.mean(dim=0), target.mean(dim=0))
     for number in group.unique().tolist():
         here = group == number
@@ -147,7 +147,7 @@ def solve_on_all_pixels(
     settings: AlignmentSettings,
     scale: float | None,
 ) -> PointFit:
-    """Return the weighted fit of every shared pixel, after one of every eighth.
+    """Return the weighted fit of every shared pixel, after one of every eighth row.
 
     Weights follow from the residuals under the fit before. Each such step takes away most of what that one was off
     (docs/numerics.md#robust-fit), so two are as precise as rounds over all pixels until nothing moves. Pixels count as
@@ -169,34 +169,31 @@ def _solve_on_pixels(
     every: int,
 ) -> PointFit:
     threshold = float(confidence_threshold(shared, settings))
-    pairs, num_pixels = shared_frames(earlier, later), earlier.valid[0].numel()
+    pairs = shared_frames(earlier, later)
     sums = MomentSums(len(pairs) * STRIPS, shared.later.mean(dim=0), shared.earlier.mean(dim=0))
     to_residual, width = sums.residual_of_columns(fit.sim3), shared.earlier.new_tensor(fit.width)
     to_middle = sums.source_of_columns() + to_residual / 2
     for number, (row_earlier, row_later) in enumerate(pairs):
         rows = ((earlier, row_earlier), (later, row_later))
-        valid = (earlier.valid[row_earlier] & later.valid[row_later]).flatten()
-        target, source = (chunk.world_points[row].flatten(0, 1) for chunk, row in rows)
-        one, other = (chunk.confidence[row].flatten() for chunk, row in rows)
+        valid = earlier.valid[row_earlier] & later.valid[row_later]
         maps = to_residual
         if axis is not None:
             to_depth = axis.direction[number] @ to_middle
             to_depth[0] += axis.offset[number]
             maps = torch.cat([to_residual, to_depth[None]])
-        for strip, part in _blocks(num_pixels, every):
-            columns = sums.columns(source[part], target[part])
-            weights = (one[part].double() * other[part]).sqrt()
+        for strip, part in _blocks(shared.image_hw, every):
+            target, source = (chunk.world_points[row, part].flatten(0, 1) for chunk, row in rows)
+            one, other = (chunk.confidence[row, part].flatten() for chunk, row in rows)
+            columns = sums.columns(source, target)
+            weights = (one.double() * other).sqrt()
             seen = maps @ columns
-            residuals = torch.hypot(torch.hypot(seen[0], seen[1]), seen[2])
-            keep = valid[part] & (one[part] >= threshold) & (other[part] >= threshold)
-            keep &= residuals.isfinite() & weights.isfinite()
-            if not keep.all():
-                columns, seen, weights, residuals = (
-                    columns[:, keep],
-                    seen[:, keep],
-                    weights[keep],
-                    residuals[keep],
-                )
+            residuals = seen[:3].square().sum(dim=0).sqrt()
+            keep = valid[part].flatten() & (one >= threshold) & (other >= threshold)
+            finite = residuals.isfinite() & weights.isfinite()
+            if not finite.all():
+                columns, seen, residuals = columns[:, finite], seen[:, finite], residuals[finite]
+                weights, keep = weights[finite], keep[finite]
+            weights = weights * keep
             if fit.curve is not None:
                 noise = fit.curve.at(seen[3])
                 residuals, weights = residuals / noise, weights / noise.square()
@@ -206,9 +203,11 @@ def _solve_on_pixels(
     return replace(fit, sim3=sim3, covariance=sums.covariance(sim3, _partitions(len(pairs) * STRIPS)))
 
 
-def _blocks(num_pixels: int, every: int) -> Iterator[tuple[int, slice]]:
-    """(strip, pixels) of a frame, block by block, and of the pixels every so manyth."""
+def _blocks(image_hw: tuple[int, int], every: int) -> Iterator[tuple[int, slice]]:
+    """(strip, rows) of a frame, block by block, and of the rows every so manyth."""
+    height, width = image_hw
+    step = max(1, BLOCK // width) * every
     for strip in range(STRIPS):
-        stop = -(-(strip + 1) * num_pixels // STRIPS)
-        for start in range(-(-strip * num_pixels // STRIPS), stop, BLOCK):
-            yield strip, slice(start, min(start + BLOCK, stop))
+        start, stop = (-(-number * height // STRIPS) for number in (strip, strip + 1))
+        for first in range(start, stop, step):
+            yield strip, slice(first, min(first + step, stop), every)
