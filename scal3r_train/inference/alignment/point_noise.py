@@ -56,7 +56,7 @@ class NoiseCurve:
     @staticmethod
     def measured(depths: Tensor, residuals: Tensor, weights: Tensor) -> NoiseCurve:
         """Return the noise that residuals [N] in the depths' unit show; depths [N], weights [N] > 0."""
-        least = max(LEAST_DEPTH * float(depths.median()), torch.finfo(torch.float64).tiny)
+        least = least_depth(depths)
         depths = depths.clamp(min=least)
         ratio = residuals / depths
         middle = float(weighted_quantile(ratio, weights, 0.5))
@@ -79,3 +79,8 @@ class NoiseCurve:
         for edge, jump in zip(self.edges.tolist(), self.relative.diff().tolist(), strict=True):
             relative.add_(depths > edge, alpha=jump)  # many times faster than bucketize
         return relative.mul_(depths.clamp(min=self.least_depth))
+
+
+def least_depth(depths: Tensor) -> float:
+    """The depth up to which all points of depths [N] count as equally near; positive, wherever the points are."""
+    return max(LEAST_DEPTH * float(depths.abs().median()), 1e-30)

@@ -9,6 +9,7 @@ Shapes: P pairs of frames, H W pixels, N correspondences.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import RobustStart, fit_robust, robust_factors, spread, weighted_quantile
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, shared_frames
 from scal3r_train.inference.alignment.correspondences import Correspondences, confidence_threshold
-from scal3r_train.inference.alignment.point_noise import DepthAxis, NoiseCurve
+from scal3r_train.inference.alignment.point_noise import DepthAxis, NoiseCurve, least_depth
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 STRIPS = 4  # of a frame: the points of one are taken to err together
@@ -72,11 +73,16 @@ def fit_points(
     def rounds(noise: Tensor | None, start: RobustStart | None) -> Sim3:
         return fit_robust(source, target, weights, settings.robust, scale, noise, start).sim3
 
-    depths = None if axis is None else _positive(axis.depths(source, shared.pair))
+    depths = None
+    if axis is not None:
+        depths = axis.depths(source, shared.pair)
+        depths = depths.clamp(min=least_depth(depths))
     found, quantile = rounds(depths, None), 0.5
     if camera_guess is not None:
         other = rounds(depths, RobustStart(camera_guess, 0.25))
         found, quantile = _better_supported(found, other, shared, depths)
+    if not found.scale > 0:  # the points that count coincide in one chunk
+        return PointFit(found, math.inf, torch.eye(7, dtype=torch.float64), None, 1.0)
     residuals, middle_depths = _residuals(found, shared, axis)
     curve = noise = None
     if middle_depths is not None:
@@ -84,7 +90,8 @@ def fit_points(
         noise = curve.at(middle_depths)
     fit = fit_robust(source, target, weights, settings.robust, scale, noise, RobustStart(found, quantile))
     residuals, middle_depths = _residuals(fit.sim3, shared, axis)
-    relative = residuals / (spread(source) if middle_depths is None else _positive(middle_depths))
+    sizes = spread(source) if middle_depths is None else middle_depths.clamp(min=least_depth(middle_depths))
+    relative = residuals / sizes
     scaled = residuals if noise is None else residuals / noise
     width = fit.width / float(fit.sim3.scale)
     importance = weights * robust_factors(scaled, scaled.new_tensor(width), settings.robust, settled=True)
@@ -106,11 +113,6 @@ def _partitions(num_groups: int) -> list[Tensor]:
     return [strips, strips // STRIPS]
 
 
-def _positive(depths: Tensor) -> Tensor:
-    """Depths [N] with a floor, for points at or behind the camera."""
-    return depths.clamp(min=max(0.05 * float(depths.median()), 1e-3 * float(depths.abs().median()), 1e-300))
-
-
 def _residuals(sim3: Sim3, shared: Correspondences, axis: DepthAxis | None) -> tuple[Tensor, Tensor | None]:
     """Residuals [N] and depths [N] midway between both predictions, in the later chunk's units.
 
@@ -125,6 +127,8 @@ def _better_supported(
     plain: Sim3, by_cameras: Sim3, shared: Correspondences, depths: Tensor | None
 ) -> tuple[Sim3, float]:
     """The result to go on with, and the share of the points that has to fit it."""
+    if not by_cameras.scale > 0 or not plain.scale > 0:
+        return (plain if plain.scale > 0 else by_cameras), 0.5
     apart = (plain.apply(shared.later) - by_cameras.apply(shared.later)).norm(dim=1).median()
     if apart <= SAME * spread(shared.earlier):
         return plain, 0.5

@@ -125,7 +125,7 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
         reason = f"only {len(shared)} shared pixels are valid" if settings.evidence != "cameras" else None
         return _without_points(earlier, later, cameras, settings, replace(quality, reason=reason))
     if settings.evidence == "both" and points.noise > settings.max_points_noise:
-        reason = f"shared pixels differ by {points.noise:.0%} of their depth"
+        reason = f"shared pixels differ by {points.noise:.0%} of their depth, more than {settings.max_points_noise:.0%}"
         return _without_points(
             earlier, later, cameras, settings, replace(quality, reason=reason), nonsense=True
         )
@@ -203,6 +203,8 @@ def _hear_points(
         axis = DepthAxis.of(later.extrinsics[[pair[1] for pair in shared_frames(earlier, later)]])
     witness = cameras.witness
     fit = fit_points(shared, axis, settings, None, None if witness is None else witness.sim3)
+    if math.isinf(fit.noise):
+        return fit
     if scale is not None and robust:
         fit = replace(fit_points(shared, axis, settings, scale), noise=fit.noise)
     if not robust:
