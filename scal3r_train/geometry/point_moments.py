@@ -112,8 +112,8 @@ class MomentSums:
 
         The derivative of the weighted squares is a sum over points. If errors were common to the points of a group and
         independent between groups, the scatter of the groups' shares would be what the sum is uncertain by: a sandwich
-        estimate (docs/numerics.md#seams). `partitions` [G] each merge the groups into larger ones; their scatters are
-        added. Directions that the points leave open get a large variance.
+        estimate (docs/numerics.md#seams). `partitions` [G] each merge the groups into larger ones; the mean of
+        their scatters is taken. Directions that the points leave open get a large variance.
         """
         total = self._sums.sum(dim=0)
         weight = total[0, 0]
@@ -133,7 +133,7 @@ class MomentSums:
         normal = units[:, None] * normal * units / weight
         inverse = torch.linalg.inv(normal + LEAST_CURVATURE * torch.eye(7).to(total))
         scores = scores * units / weight
-        scatter = torch.stack([_scatter(scores, partition) for partition in partitions]).sum(dim=0)
+        scatter = torch.stack([_scatter(scores, partition) for partition in partitions]).mean(dim=0)
         alone = (to_residual @ total @ to_residual.T).trace() / weight / 3 / self._count
         alone = torch.maximum(alone, (ROUNDING * size) ** 2)
         found = units[:, None] * (inverse @ scatter @ inverse + alone * inverse) * units

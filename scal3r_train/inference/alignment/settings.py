@@ -114,8 +114,13 @@ class SeamNoiseSettings(StrictModel):
 
 
 class FusionSettings(StrictModel):
-    """When two depths of a pixel are the same surface."""
+    """What becomes of a frame that two chunks predicted, and when two depths of a pixel are the same surface."""
 
+    mode: Literal["blend", "nearest"] = Field(
+        "blend",
+        description="blend: the weighted mean of both predictions; nearest: the one of the chunk whose own frames are "
+        "nearer, as it is (the release)",
+    )
     max_relative_difference: float = Field(
         0.05,
         gt=0,
