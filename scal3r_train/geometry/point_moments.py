@@ -6,7 +6,6 @@ the memory of a block. Source: docs/numerics.md#closed-form. Shapes: N points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,13 +106,14 @@ class MomentSums:
             sums[1:4, 4:7] - torch.outer(source_mean, target_mean),
         )
 
-    def covariance(self, sim3: Sim3, partitions: Sequence[Tensor]) -> Tensor:
+    def covariance(self, sim3: Sim3, larger: Tensor) -> Tensor:
         """Covariance [7, 7] of `sim3` @ Exp(error), `sim3` being the fit to all points.
 
         The derivative of the weighted squares is a sum over points. If errors were common to the points of a group and
         independent between groups, the scatter of the groups' shares would be what the sum is uncertain by: a sandwich
-        estimate (docs/numerics.md#seams). `partitions` [G] each merge the groups into larger ones; the mean of
-        their scatters is taken. Directions that the points leave open get a large variance.
+        estimate (docs/numerics.md#all-pixels). `larger` [G] merges groups; where these scatter more than the groups
+        would if they were independent, the whole is as much larger. Directions that the points leave open get a large
+        variance.
         """
         total = self._sums.sum(dim=0)
         weight = total[0, 0]
@@ -133,7 +133,9 @@ class MomentSums:
         normal = units[:, None] * normal * units / weight
         inverse = torch.linalg.inv(normal + LEAST_CURVATURE * torch.eye(7).to(total))
         scores = scores * units / weight
-        scatter = torch.stack([_scatter(scores, partition) for partition in partitions]).mean(dim=0)
+        scatter = _scatter(scores, torch.arange(len(scores)))
+        if scatter.trace() > 0:
+            scatter = scatter * (_scatter(scores, larger).trace() / scatter.trace()).clamp(min=1)
         alone = (to_residual @ total @ to_residual.T).trace() / weight / 3 / self._count
         alone = torch.maximum(alone, (ROUNDING * size) ** 2)
         found = units[:, None] * (inverse @ scatter @ inverse + alone * inverse) * units

@@ -103,14 +103,8 @@ def fit_points(
     for number in group.unique().tolist():
         here = group == number
         sums.add(number, sums.columns(source[here], target[here]), importance[here])
-    covariance = sums.covariance(fit.sim3, _partitions(int(group.max()) + 1))
+    covariance = sums.covariance(fit.sim3, torch.arange(int(group.max()) + 1) // STRIPS)
     return PointFit(fit.sim3, float(weighted_quantile(relative, weights, 0.5)), covariance, curve, width)
-
-
-def _partitions(num_groups: int) -> list[Tensor]:
-    """Groups of points that may err together: strips of frames, and whole frames."""
-    strips = torch.arange(num_groups)
-    return [strips, strips // STRIPS]
 
 
 def _residuals(sim3: Sim3, shared: Correspondences, axis: DepthAxis | None) -> tuple[Tensor, Tensor | None]:
@@ -204,7 +198,9 @@ def _solve_on_pixels(
             factors = robust_factors(residuals, width, settings.robust, settled=True)
             sums.add(number * STRIPS + strip, columns, weights * factors)
     sim3 = sums.moments().similarity(scale)
-    return replace(fit, sim3=sim3, covariance=sums.covariance(sim3, _partitions(len(pairs) * STRIPS)))
+    return replace(
+        fit, sim3=sim3, covariance=sums.covariance(sim3, torch.arange(len(pairs) * STRIPS) // STRIPS)
+    )
 
 
 def _blocks(image_hw: tuple[int, int], every: int) -> Iterator[tuple[int, slice]]:

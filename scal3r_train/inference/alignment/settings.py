@@ -108,7 +108,7 @@ class SeamNoiseSettings(StrictModel):
         5.0, ge=1, description="Error of a seam that is not trusted, times this [factor]"
     )
     cameras_relative_std: float = Field(
-        0.1, gt=0, description="Error of a seam joined by cameras alone [share]"
+        0.1, gt=0, description="Error of a seam joined by cameras that do not show their own [share]"
     )
     break_relative_std: float = Field(3.0, gt=0, description="Error where the trajectory is torn [share]")
 
