@@ -9,6 +9,8 @@ Sources: Kabsch 1976; Umeyama 1991; Horn 1988 for the symmetric scale; docs/nume
 docs/numerics.md#robust-fit.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +19,13 @@ from pydantic import Field
 from torch import Tensor
 
 from scal3r_train.config import StrictModel
+from scal3r_train.geometry.point_moments import closest_rotation, moments_of
 from scal3r_train.geometry.sim3 import Sim3
 
 NEARLY_SETTLED = 1e-3  # of the scene's scale: from here on the symmetric scale is safe to use
 SMALLEST_WIDTH = 1e-12  # of the scene's scale: below float64's own rounding of the residuals
 REFERENCE_ANGLE_DEG = 0.1
+HALF_NORMAL = {0.25: 0.3186, 0.5: 0.6745}  # quantiles of the size of a standard normal number
 
 
 class RobustFitSettings(StrictModel):
@@ -34,6 +38,13 @@ class RobustFitSettings(StrictModel):
     relative_width: float = Field(
         1.0, gt=0, le=10, description="width d as a multiple of the median residual of each round [factor]"
     )
+    settled_width: float | None = Field(
+        4.0,
+        gt=0,
+        le=10,
+        description="the same once the estimate is nearly settled, the weight beyond falling with the fourth power: "
+        "wider wastes less of good points; null: as before [factor]",
+    )
     huber_delta: float | None = Field(
         None,
         gt=0,
@@ -43,7 +54,7 @@ class RobustFitSettings(StrictModel):
         50, ge=0, le=1000, description="reweighted solves after the first (reference: 5) [rounds]"
     )
     tolerance: float = Field(
-        1e-8,
+        1e-5,
         gt=0,
         lt=1,
         description="stop when points move less than this, in median, relative to the scene's scale [share]",
@@ -57,6 +68,18 @@ class RobustFitSettings(StrictModel):
 REFERENCE_FIT = RobustFitSettings(
     method="huber", huber_delta=0.1, max_rounds=5, tolerance=1e-9, discard_last_estimate=True
 )
+
+
+@dataclass(frozen=True, eq=False)
+class RobustStart:
+    """Where `fit_robust` begins, and the share of the points' weight that must fit there at least.
+
+    With `quantile` 0.25 the width follows the residual that a quarter of the points keeps below, not the median: a good
+    start is not lost to outliers that are in the majority.
+    """
+
+    sim3: Sim3
+    quantile: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +102,8 @@ def fit_kabsch(source: Tensor, target: Tensor) -> Sim3:
 
     `align: se3` of the metrics, `alignment.mode: se3` of seams.
     """
-    moments = _moments(source, target, torch.ones_like(source[:, 0]))
-    rotation, _ = _closest_rotation(moments.covariance)
+    moments = moments_of(source, target, torch.ones_like(source[:, 0]))
+    rotation, _ = closest_rotation(moments.covariance)
     return moments.place(source.new_ones((), dtype=torch.float64), rotation)
 
 
@@ -102,13 +125,17 @@ def fit_weighted(source: Tensor, target: Tensor, weights: Tensor) -> Sim3:
     noise in the source does not shrink it, so a chain of such fits keeps its scale, where the trace formula
     loses a little at each joint. It bends to distant outliers more than the trace formula does.
     """
-    moments = _moments(source, target, weights)
-    rotation, _ = _closest_rotation(moments.covariance)
-    return moments.place((moments.target_variance / moments.source_variance).sqrt(), rotation)
+    return moments_of(source, target, weights).similarity()
 
 
 def fit_robust(
-    source: Tensor, target: Tensor, weights: Tensor, settings: RobustFitSettings, scale: float | None = None
+    source: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    settings: RobustFitSettings,
+    scale: float | None = None,
+    noise: Tensor | None = None,
+    start: RobustStart | None = None,
 ) -> RobustFit:
     """Iteratively reweighted fit (docs/numerics.md#robust-fit): points that fit badly lose weight, round by round.
 
@@ -118,32 +145,47 @@ def fit_robust(
     of an outlier vanishes with its distance. The trace formula's scale is used until the estimate is nearly
     settled, and the symmetric one of `fit_weighted` after. Measured on synthetic clouds: 40 % of outliers at
     100 times the scene's size are harmless, while Huber weights with the symmetric scale alone fail at 20 %.
-    With `scale` that scale is kept and rotation and translation are fitted (1: a robust SE(3) fit).
+    Once nearly settled the width grows to `settled_width` medians: where the noise is Gaussian, 1 % of what the points
+    say is then wasted instead of half.
+
+    Args:
+        source, target: corresponding points [N, 3].
+        weights: [N] >= 0.
+        settings: of the rounds.
+        scale: keep it and fit rotation and translation (1: a robust SE(3) fit).
+        noise: [N] > 0, how noisy each point is compared with the others, in any unit: residuals are divided by it and
+            weights by its square. The width is then in multiples of it.
+        start: where the rounds begin; default: the fit of all points, which no outlier is kept out of.
     """
     assert scale is None or scale > 0
     source, target, weights = source.double(), target.double(), weights.double()
     if settings.discard_last_estimate and scale is None:
         return _fit_like_reference(source, target, weights, settings)
-    scene_scale = spread(target)
+    noise = torch.ones_like(weights) if noise is None else noise.double()
+    quantile = 0.5 if start is None else start.quantile
+    importance, scene_scale = weights / noise.square(), spread(target)
+    least_width = scene_scale / noise.median()
     symmetric = settings.method == "huber" or scale is not None
 
     def fit(factors: Tensor | float) -> Sim3:
         if scale is not None:
-            return _fit_with_scale(source, target, weights * factors, scale)
-        return (fit_weighted if symmetric else _fit_by_trace)(source, target, weights * factors)
+            return moments_of(source, target, importance * factors).similarity(scale)
+        return (fit_weighted if symmetric else _fit_by_trace)(source, target, importance * factors)
 
-    solves = [fit(1.0)]
-    moved, converged = solves[0].apply(source), False
+    solves = [fit(1.0) if start is None else start.sim3]
+    moved, converged, settled = solves[0].apply(source), False, False
     while len(solves) <= settings.max_rounds and not converged:
-        residuals = (target - moved).norm(dim=1)
-        factors = _factors(residuals, _width(residuals, weights, scene_scale, settings), settings)
-        solves.append(fit(factors))
+        residuals = (target - moved).norm(dim=1) / noise
+        width = _width(residuals, weights, least_width, settings, quantile, settled=settled)
+        solves.append(fit(robust_factors(residuals, width, settings, settled=settled)))
         previous, moved = moved, solves[-1].apply(source)
         step = (moved - previous).norm(dim=1).median() / scene_scale
         converged = symmetric and bool(step < settings.tolerance)
         symmetric = symmetric or bool(step < NEARLY_SETTLED)
-    measured = _measured(solves[-1], source, target, weights, settings)
-    return RobustFit(solves[-1], *measured, tuple(solves), converged)
+        settled = settled or bool(step < NEARLY_SETTLED)
+    residuals = (target - solves[-1].apply(source)).norm(dim=1)
+    width = _width(residuals / noise, weights, least_width, settings, quantile, settled=settled)
+    return RobustFit(solves[-1], residuals, float(width), tuple(solves), converged)
 
 
 def spread(points: Tensor) -> Tensor:
@@ -161,7 +203,7 @@ def _fit_like_reference(
     for _ in range(settings.max_rounds):
         residuals = (target - accepted.apply(source)).norm(dim=1)
         width = _width(residuals, weights, scene_scale, settings)
-        solves.append(fit_weighted(source, target, weights * _factors(residuals, width, settings)))
+        solves.append(fit_weighted(source, target, weights * robust_factors(residuals, width, settings)))
         huber = torch.where(residuals <= width, residuals**2 / 2, width * (residuals - width / 2))
         cost = (weights * huber).sum().item()
         if _parameters_settled(accepted, solves[-1], settings.tolerance) or (
@@ -170,32 +212,47 @@ def _fit_like_reference(
             converged = True
             break
         accepted, previous_cost = solves[-1], cost
-    measured = _measured(accepted, source, target, weights, settings)
-    return RobustFit(accepted, *measured, tuple(solves), converged)
+    residuals = (target - accepted.apply(source)).norm(dim=1)
+    width = _width(residuals, weights, scene_scale, settings)
+    return RobustFit(accepted, residuals, float(width), tuple(solves), converged)
 
 
-def _measured(
-    chosen: Sim3, source: Tensor, target: Tensor, weights: Tensor, settings: RobustFitSettings
-) -> tuple[Tensor, float]:
-    """Residuals [N] of the chosen estimate, and the width that follows from them."""
-    residuals = (target - chosen.apply(source)).norm(dim=1)
-    return residuals, float(_width(residuals, weights, spread(target), settings))
+def weighted_quantile(values: Tensor, weights: Tensor, quantile: float) -> Tensor:
+    """The value [] of `values` [N] below or at which this share of the weight [N] lies."""
+    order = values.argsort()
+    cumulative = weights[order].cumsum(0)
+    place = torch.searchsorted(cumulative, cumulative[-1] * quantile)
+    return values[order][place.clamp(max=len(values) - 1)]
 
 
-def _width(residuals: Tensor, weights: Tensor, scene_scale: Tensor, settings: RobustFitSettings) -> Tensor:
-    """Residual [] up to which points keep their weight."""
+def _width(
+    residuals: Tensor,
+    weights: Tensor,
+    scene_scale: Tensor,
+    settings: RobustFitSettings,
+    quantile: float = 0.5,
+    *,
+    settled: bool = False,
+) -> Tensor:
+    """Residual [] up to which points keep their weight; `scene_scale` in the residuals' unit."""
     if settings.huber_delta is not None:
         return residuals.new_tensor(settings.huber_delta)
-    order = residuals.argsort()
-    cumulative = weights[order].cumsum(0)
-    median = residuals[order][torch.searchsorted(cumulative, cumulative[-1] / 2)]
-    return torch.maximum(settings.relative_width * median, SMALLEST_WIDTH * scene_scale)
+    factor = settings.relative_width
+    if settled and settings.settled_width is not None:
+        factor = settings.settled_width * HALF_NORMAL[0.5] / HALF_NORMAL[quantile]
+    middle = weighted_quantile(residuals, weights, quantile)
+    return torch.maximum(factor * middle, SMALLEST_WIDTH * scene_scale)
 
 
-def _factors(residuals: Tensor, width: Tensor, settings: RobustFitSettings) -> Tensor:
-    """Factors [N] in (0, 1] on the weights of points with the given residuals [N]."""
+def robust_factors(
+    residuals: Tensor, width: Tensor, settings: RobustFitSettings, *, settled: bool = False
+) -> Tensor:
+    """Factors [N] in (0, 1] on the weights of points with the given residuals [N], in any unit that `width` shares."""
     ratio = width / torch.maximum(residuals, width)
-    return ratio if settings.method == "huber" else ratio**2
+    if settings.method == "huber":
+        return ratio
+    squared = ratio.square()
+    return squared.square() if settled and settings.settled_width is not None else squared
 
 
 def _parameters_settled(old: Sim3, new: Sim3, tolerance: float) -> bool:
@@ -206,55 +263,11 @@ def _parameters_settled(old: Sim3, new: Sim3, tolerance: float) -> bool:
     return bool(change < tolerance) and bool(angle < REFERENCE_ANGLE_DEG)
 
 
-@dataclass(frozen=True, eq=False)
-class _Moments:
-    """Weighted moments of two point sets, float64; covariance [3, 3] = E[source target^T]."""
-
-    source_mean: Tensor
-    target_mean: Tensor
-    source_variance: Tensor
-    target_variance: Tensor
-    covariance: Tensor
-
-    def place(self, scale: Tensor, rotation: Tensor) -> Sim3:
-        """The similarity with this scale and rotation that maps centroid onto centroid."""
-        return Sim3(scale, rotation, self.target_mean - scale * (rotation @ self.source_mean))
-
-
-def _moments(source: Tensor, target: Tensor, weights: Tensor) -> _Moments:
-    """Moments of corresponding points [N, 3] under weights [N] (normalised here)."""
-    assert source.shape == target.shape == (len(weights), 3), (source.shape, target.shape, weights.shape)
-    source, target, weights = source.double(), target.double(), weights.double()
-    total = weights.sum()
-    assert total > 0, "correspondences without weight"
-    weights = weights / total
-    source_mean, target_mean = weights @ source, weights @ target
-    source, target = source - source_mean, target - target_mean
-    source_variance, target_variance = weights @ source.square().sum(1), weights @ target.square().sum(1)
-    covariance = (source * weights[:, None]).T @ target
-    return _Moments(source_mean, target_mean, source_variance, target_variance, covariance)
-
-
-def _closest_rotation(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """The proper rotation R maximising trace(R covariance), and that trace (a reflection is never taken)."""
-    u, singular_values, v_transposed = torch.linalg.svd(covariance)
-    sign = torch.sign(torch.linalg.det(u) * torch.linalg.det(v_transposed))
-    signs = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign])
-    return (v_transposed.T * signs) @ u.T, (singular_values * signs).sum()
-
-
-def _fit_with_scale(source: Tensor, target: Tensor, weights: Tensor, scale: float) -> Sim3:
-    """Weighted least squares over rotation and translation."""
-    moments = _moments(source, target, weights)
-    rotation, _ = _closest_rotation(moments.covariance)
-    return moments.place(moments.covariance.new_tensor(scale), rotation)
-
-
 def _fit_by_trace(source: Tensor, target: Tensor, weights: Tensor) -> Sim3:
     """Weighted Umeyama; scale 0 for coinciding source points."""
-    moments = _moments(source, target, weights)
+    moments = moments_of(source, target, weights)
     if moments.source_variance <= (1e-12 * moments.source_mean.norm()) ** 2:
         zero, eye = moments.source_variance.new_zeros(()), torch.eye(3).to(moments.covariance)
         return moments.place(zero, eye)
-    rotation, trace = _closest_rotation(moments.covariance)
+    rotation, trace = closest_rotation(moments.covariance)
     return moments.place(trace / moments.source_variance, rotation)

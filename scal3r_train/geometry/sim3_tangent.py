@@ -86,6 +86,13 @@ def adjoint(sim3: Sim3Batch) -> Tensor:
     return ad
 
 
+def covariance_at_origin(covariances: Tensor, middles: Tensor) -> Tensor:
+    """Covariances [N, 7, 7] of errors x of T Exp(x), given those of the same errors about points `middles` [N, 3]."""
+    ones, eye = torch.ones_like(middles[:, 0]), torch.eye(3).to(middles).expand(len(middles), 3, 3)
+    moved = adjoint(Sim3Batch(ones, eye, middles))
+    return moved @ covariances @ moved.transpose(1, 2)
+
+
 def left_jacobian(tangent: Tensor) -> Tensor:
     """J [N, 7, 7] with Exp(x + d) = Exp(J(x) d) Exp(x) to first order in d."""
     theta, sigma, hat, jacobian = _start(tangent)

@@ -22,7 +22,7 @@ from scal3r_train.geometry.sim3_fit import RobustFitSettings, fit_robust
 from scal3r_train.metrics.points import NearestPoints
 
 IcpMode = Literal["se3", "sim3"]
-FIT = RobustFitSettings(max_rounds=10, tolerance=1e-4)
+FIT = RobustFitSettings(max_rounds=10, tolerance=1e-4, settled_width=None)
 MIN_PAIRS = 10
 SMALLEST_SCALE = 1e-6
 

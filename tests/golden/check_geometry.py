@@ -7,14 +7,9 @@ from scal3r_train.geometry.camera import invert_extrinsics, unproject, world_poi
 from scal3r_train.geometry.pose_encoding import decode_pose, encode_pose
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import RobustFitSettings, fit_robust
-from scal3r_train.inference.alignment.seam import (
-    ChunkGeometry,
-    Seam,
-    align_chunks,
-    chain,
-    find_correspondences,
-    keep_confident,
-)
+from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.correspondences import find_correspondences, keep_confident
+from scal3r_train.inference.alignment.seam import Seam, align_chunks, chain
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 from tests.golden.reader import Golden
 
@@ -68,6 +63,9 @@ def _settings(golden: Golden, mode: str) -> AlignmentSettings:
     config = golden.config
     return AlignmentSettings(
         mode=mode,
+        evidence="points",
+        all_pixels=False,
+        depth_noise=False,
         confidence_threshold_ratio=config["conf_thres"],
         confidence_floor=0,
         max_points_per_frame=config["max_align_points_per_frame"],

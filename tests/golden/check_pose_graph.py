@@ -20,7 +20,14 @@ from scal3r_train.inference.loop_closure.settings import PoseGraphSettings
 from tests.golden.reader import Golden
 
 SETTINGS = PoseGraphSettings(robust=False)
-ALIGNMENT = AlignmentSettings(confidence_floor=0, min_points=3, robust=REFERENCE_FIT)
+ALIGNMENT = AlignmentSettings(
+    evidence="points",
+    all_pixels=False,
+    depth_noise=False,
+    confidence_floor=0,
+    min_points=3,
+    robust=REFERENCE_FIT,
+)
 Loop = tuple[int, int, Sim3]  # a, c, c_from_a
 
 

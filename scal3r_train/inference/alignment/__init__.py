@@ -1,7 +1,10 @@
 """How neighbouring chunks are joined into one world. Where to look:
 
 seam.py             the similarity between two neighbouring chunks, scale included, from the frames they share
-camera_seam.py      the same from cameras alone, where no pixel is valid in both chunks
+correspondences.py  the pixels that both chunks saw
+point_seam.py       the similarity that these show, and how sure it is
+point_noise.py      how noisy points are at each depth
+camera_seam.py      the similarity that the cameras of shared frames show
 seam_covariance.py  how far a seam can be wrong
 chunk_geometry.py   what of a chunk's prediction alignment uses
 neighbours.py       the seams of all chunks that one process holds

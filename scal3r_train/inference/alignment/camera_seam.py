@@ -1,9 +1,15 @@
-"""A seam from cameras alone, for when too few pixels are valid in both chunks.
+"""A seam from cameras alone: what the poses of the frames that two chunks share say, and how well they agree.
+
+`fit_cameras` is an estimate with a noise of its own, from how far the frames contradict each other. `join_by_cameras`
+always gives an answer, for when nothing else does.
 
 Shapes: P pairs of frames, H W pixels.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import roma
 import torch
@@ -12,7 +18,152 @@ from torch import Tensor
 from scal3r_train.config import UserError
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.geometry.sim3_tangent import covariance_at_origin
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, shared_frames
+
+ROUNDS = 10
+WIDTH = 2.0  # medians of the residuals up to which a frame counts fully
+CHI_3_MEDIAN = 1.538  # median length of a standard normal vector of three numbers
+ROUNDING = 1e-6  # float32 cameras carry no more
+UNKNOWN = 1e3  # standard deviation of a log scale that nothing shows
+
+
+@dataclass(frozen=True, eq=False)
+class CameraFit:
+    """What the cameras of at least two shared frames say.
+
+    Attributes:
+        sim3: earlier_from_later.
+        turn: median angle between the rotations of one frame, in radians.
+        shift: median distance between the centres of one frame, in the earlier chunk's units.
+        radius: rms distance of the earlier chunk's centres from their mean.
+        log_scale_std: standard deviation of the log of the scale; 0 if it was given.
+        covariance: [7, 7] of `sim3` @ Exp(error).
+        moves: whether the cameras move or turn at all: poses that are all the same agree whatever they are.
+    """
+
+    sim3: Sim3
+    turn: float
+    shift: float
+    radius: float
+    log_scale_std: float
+    covariance: Tensor
+    moves: bool
+
+
+def fit_cameras(earlier: ChunkGeometry, later: ChunkGeometry, scale: float | None) -> CameraFit | None:
+    """Return the similarity that maps the later chunk's cameras onto the earlier one's, frame by frame; robust.
+
+    The rotation is a mean of the frames' relative rotations, the scale the ratio of the centres' rms radii unless
+    `scale` gives it. It begins at the rotation that most others are near and at the median ratio of distances, so less
+    than half of the frames can be wrong; then frames that fit badly lose weight. None with fewer than two shared
+    frames, or cameras that are not finite.
+    """
+    pairs = shared_frames(earlier, later)
+    if len(pairs) < 2:
+        return None
+    poses = [
+        chunk.extrinsics[[pair[side] for pair in pairs]].double()
+        for side, chunk in enumerate((earlier, later))
+    ]
+    if not all(bool(each.isfinite().all()) for each in poses):
+        return None
+    (turns_earlier, centres_earlier), (turns_later, centres_later) = (
+        invert_extrinsics(each).split([3, 1], dim=-1) for each in poses
+    )
+    relative = turns_earlier @ turns_later.transpose(-1, -2)
+    target, source = centres_earlier[..., 0], centres_later[..., 0]
+    between = roma.rotmat_geodesic_distance(relative[:, None], relative[None])
+    rotation = relative[between.median(dim=1).values.argmin()]
+    factor = _first_scale(source, target) if scale is None else source.new_tensor(scale)
+    translation = (target - factor * source @ rotation.T).median(dim=0).values
+    sim3 = Sim3(factor, rotation, translation)
+    weights = torch.ones_like(source[:, 0])
+    turn, shift = weights, weights
+    for _ in range(ROUNDS):
+        turn = roma.rotmat_geodesic_distance(relative, sim3.rotation.expand_as(relative))
+        shift = (target - sim3.apply(source)).norm(dim=1)
+        weights = _factors(turn) * _factors(shift)
+        sim3 = _solve(relative, source, target, weights, scale, sim3)
+    moves = (
+        _radius(source) > ROUNDING * source.abs().max() and _radius(target) > ROUNDING * target.abs().max()
+    )
+    turned = max(
+        float(roma.rotmat_geodesic_distance(each, each[:1].expand_as(each)).max())
+        for each in (turns_earlier, turns_later)
+    )
+    return _with_noise(sim3, source, target, turn, shift, scale, moves=bool(moves) or turned > ROUNDING)
+
+
+def _first_scale(source: Tensor, target: Tensor) -> Tensor:
+    """Median ratio [] of distances between centres [P, 3]; 1 if they do not move."""
+    apart_source, apart_target = torch.pdist(source), torch.pdist(target)
+    ratio = (apart_target / apart_source)[(apart_source > 0) & (apart_target > 0)]
+    return ratio.median() if len(ratio) else source.new_ones(())
+
+
+def _factors(residuals: Tensor) -> Tensor:
+    """Weights [P] in (0, 1] of frames with residuals [P]."""
+    width = (WIDTH * residuals.median()).clamp(min=1e-12)
+    return (width / torch.maximum(residuals, width)) ** 2
+
+
+def _solve(
+    relative: Tensor, source: Tensor, target: Tensor, weights: Tensor, scale: float | None, before: Sim3
+) -> Sim3:
+    weights = weights / weights.sum()
+    rotation = roma.special_procrustes((weights[:, None, None] * relative).sum(dim=0))
+    source_mean, target_mean = weights @ source, weights @ target
+    radii = [
+        weights @ (each - mean).square().sum(1)
+        for each, mean in ((source, source_mean), (target, target_mean))
+    ]
+    factor = before.scale
+    if scale is None and min(radii) > 0:
+        factor = (radii[1] / radii[0]).sqrt()
+    return Sim3(factor, rotation, target_mean - factor * (rotation @ source_mean))
+
+
+def _with_noise(
+    sim3: Sim3,
+    source: Tensor,
+    target: Tensor,
+    turn: Tensor,
+    shift: Tensor,
+    scale: float | None,
+    *,
+    moves: bool,
+) -> CameraFit:
+    """The fit with the noise that its residuals show: per axis, and corrected for what the fit itself took up."""
+    number = len(source)
+    radius = float(_radius(target))
+    turn_std = max(float(turn.median()) / CHI_3_MEDIAN, ROUNDING) * _small_sample(number, 3)
+    least = ROUNDING * float(target.abs().max())
+    shift_std = max(float(shift.median()) / CHI_3_MEDIAN, least) * _small_sample(number, 3 if scale else 4)
+    log_scale_std = 0.0
+    if scale is None:
+        log_scale_std = shift_std / (radius * math.sqrt(number)) if radius > 0 else UNKNOWN
+    stds = torch.tensor(
+        [shift_std / float(sim3.scale) / math.sqrt(number)] * 3
+        + [turn_std / math.sqrt(number)] * 3
+        + [min(max(log_scale_std, ROUNDING), UNKNOWN)],
+        dtype=torch.float64,
+    )
+    covariance = covariance_at_origin(stds.square().diag()[None], source.mean(dim=0)[None])[0]
+    return CameraFit(
+        sim3, float(turn.median()), float(shift.median()), radius, log_scale_std, covariance, moves
+    )
+
+
+def _small_sample(number: int, parameters: int) -> float:
+    """Factor on a standard deviation that 3 `number` residuals show after a fit of `parameters` (Student's t)."""
+    freedom = 3 * number - parameters
+    return math.sqrt(3 * number / freedom * freedom / max(freedom - 2, 1))
+
+
+def _radius(centres: Tensor) -> Tensor:
+    """Rms distance [] of centres [P, 3] from their mean."""
+    return (centres - centres.mean(0)).square().sum(-1).mean().sqrt()
 
 
 def join_by_cameras(earlier: ChunkGeometry, later: ChunkGeometry, scale: float | None) -> tuple[Sim3, bool]:
@@ -79,7 +230,6 @@ def _median_depth(chunk: ChunkGeometry, position: int) -> Tensor | None:
 
 def _radius_ratio(centres_earlier: Tensor, centres_later: Tensor) -> Tensor | None:
     """Scale [] from the rms radii of camera centres [P, 3]; None for cameras that do not move."""
-    radius_earlier = (centres_earlier - centres_earlier.mean(0)).square().sum(-1).mean().sqrt()
-    radius_later = (centres_later - centres_later.mean(0)).square().sum(-1).mean().sqrt()
-    rounding = 1e-6 * torch.maximum(centres_earlier.abs().max(), centres_later.abs().max())
+    radius_earlier, radius_later = _radius(centres_earlier), _radius(centres_later)
+    rounding = ROUNDING * torch.maximum(centres_earlier.abs().max(), centres_later.abs().max())
     return radius_earlier / radius_later if min(radius_earlier, radius_later) > rounding else None

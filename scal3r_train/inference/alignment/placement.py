@@ -85,7 +85,8 @@ class Placement:
     ) -> Iterator[PlacedFrames]:
         """Yield the frames that chunk `number` and the next one decide together.
 
-        Across a break, where nothing is known of how the two lie to each other, each decides those near it.
+        Across a break, where nothing is known of how the two lie to each other, and with `fusion.mode: nearest`, each
+        decides those near it.
 
         Args:
             number: of the earlier chunk.
@@ -93,7 +94,7 @@ class Placement:
             recipe: for the points and the fusion.
         """
         frames = self.layout.shared[number]
-        if self.seams[number].quality.method == "break":
+        if self.seams[number].quality.method == "break" or recipe.fusion.mode == "nearest":
             middle = self.layout.provided[number + 1].start
             yield from self.own_frames(number, earlier, range(frames.start, middle), recipe)
             yield from self.own_frames(number + 1, later, range(middle, frames.stop), recipe)

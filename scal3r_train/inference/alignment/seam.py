@@ -1,29 +1,39 @@
 """A seam: the similarity, scale included, between two neighbouring chunks, from the frames that both have seen.
 
 Every chunk is predicted in its own coordinates with its own scale. Where two chunks share frames, the same pixel is
-the same point of the scene, so pixels are correspondences: `find_correspondences` draws them, `keep_confident` drops
-the doubtful ones, `fit_correspondences` fits rotation, translation and scale (docs/numerics.md#seams). `align_chunks`
-is the whole; `chain` strings seams into world_from_chunk, where the world is chunk 0's coordinate frame (OpenCV axes).
-
-Shapes: O shared frames, H W pixels, N correspondences.
+the same point of the scene (correspondences.py, point_seam.py), and the cameras of the shared frames are the same
+cameras (camera_seam.py): two estimates, each with the noise that it shows. Where they agree, the seam is their mean,
+weighted by what each knows; nonsense in one leaves the seam to the other; nonsense in both is a break
+(docs/numerics.md#seams). `align_chunks` is the whole; `chain` strings seams into world_from_chunk, where the world is
+chunk 0's coordinate frame (OpenCV axes).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from scal3r_train.geometry.sim3 import Sim3
-from scal3r_train.geometry.sim3_fit import fit_kabsch, fit_robust, fit_umeyama, spread
-from scal3r_train.inference.alignment.camera_seam import join_by_cameras
+from scal3r_train.geometry import sim3_tangent
+from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
+from scal3r_train.geometry.sim3_fit import fit_kabsch, fit_umeyama, spread
+from scal3r_train.inference.alignment.camera_seam import CameraFit, fit_cameras, join_by_cameras
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, shared_frames
+from scal3r_train.inference.alignment.correspondences import (
+    Correspondences,
+    find_correspondences,
+    keep_confident,
+)
+from scal3r_train.inference.alignment.point_noise import DepthAxis
+from scal3r_train.inference.alignment.point_seam import PointFit, fit_points, solve_on_all_pixels
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 ROBUST_MODES = ("sim3", "sim3_scale_locked")
+SMALL_SHIFT = 0.02  # of the median depth: centres that agree to this agree, however little the camera moves
 
 
 @dataclass(frozen=True)
@@ -34,14 +44,22 @@ class SeamQuality:
     None unless points were used.
 
     Attributes:
-        method: `points` (shared pixels), `cameras` (too few shared pixels were valid: poses of shared frames), or
-            `break` (the trajectory is torn here, and the later chunk merely placed where the earlier one ends).
+        method: `points` (shared pixels, with or without the cameras), `cameras` (the poses of shared frames, because
+            too few pixels were valid or because they are nonsense), or `break` (the trajectory is torn here, and the
+            later chunk merely placed where the earlier one ends).
         trusted: whether enough points fit.
         scale: of the later chunk, in units of the earlier one.
         num_points: shared pixels used.
         residual_rms, residual_median: of all of them.
         inlier_share: how many of them fit, in [0, 1].
         spread, centre: that scale and that middle, in the earlier chunk's units and coordinates.
+        with_cameras: whether cameras were weighed in.
+        points_noise: median residual of the points under their own fit, relative to depth.
+        cameras_turn_deg: median difference of the rotations of one frame under the cameras' own fit.
+        cameras_shift: the same of their centres, relative to how far these lie from their mean.
+        disagreement: between the two fits, in standard deviations.
+        log_scale_std: standard deviation of the log of the scale, as the overlap shows it; None if it was given.
+        reason: why the method, in one line; None for points and cameras that agree.
     """
 
     method: Literal["points", "cameras", "break"]
@@ -53,6 +71,13 @@ class SeamQuality:
     inlier_share: float | None = None
     spread: float | None = None
     centre: tuple[float, float, float] | None = None
+    with_cameras: bool = False
+    points_noise: float | None = None
+    cameras_turn_deg: float | None = None
+    cameras_shift: float | None = None
+    disagreement: float | None = None
+    log_scale_std: float | None = None
+    reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Field names and values."""
@@ -61,32 +86,15 @@ class SeamQuality:
 
 @dataclass(frozen=True, eq=False)
 class Seam:
-    """The transform that joins a chunk to the one before it, and what it is worth."""
+    """The transform that joins a chunk to the one before it, and what it is worth.
+
+    `covariance` [7, 7] is of `earlier_from_later` @ Exp(error), as the overlap itself shows it; None where nothing was
+    measured.
+    """
 
     earlier_from_later: Sim3
     quality: SeamQuality
-
-
-@dataclass(frozen=True, eq=False)
-class Correspondences:
-    """Shared pixels: points [N, 3] in either chunk's coordinates, and their confidences [N]."""
-
-    earlier: Tensor
-    later: Tensor
-    earlier_confidence: Tensor
-    later_confidence: Tensor
-
-    def __len__(self) -> int:
-        return len(self.earlier)
-
-    def take(self, index: Tensor) -> Correspondences:
-        """Those selected by a mask or by indices."""
-        return Correspondences(
-            self.earlier[index],
-            self.later[index],
-            self.earlier_confidence[index],
-            self.later_confidence[index],
-        )
+    covariance: Tensor | None = None
 
 
 def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: AlignmentSettings) -> Seam:
@@ -97,102 +105,31 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
     shared = find_correspondences(earlier, later, settings)
     if settings.mode in ROBUST_MODES:
         shared = keep_confident(shared, settings)
-    if len(shared) < settings.min_points or min(spread(shared.earlier), spread(shared.later)) <= 0:
-        sim3, joined = join_by_cameras(earlier, later, given_scale(settings))
-        method: Literal["cameras", "break"] = "cameras" if joined else "break"
-        return Seam(sim3, SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared)))
-    return _measure(fit_correspondences(shared, settings), shared, settings)
-
-
-def find_correspondences(
-    earlier: ChunkGeometry, later: ChunkGeometry, settings: AlignmentSettings
-) -> Correspondences:
-    """Pixels of the shared frames that are valid in both chunks, at most `max_points` of them.
-
-    Which ones are drawn depends on the settings' seed alone. Points or confidences that are not finite are
-    never valid. The order is that of the later chunk's frames, then rows, then columns.
-    """
-    pairs = shared_frames(earlier, later)
-    rows_earlier = torch.tensor([pair[0] for pair in pairs], dtype=torch.long)
-    rows_later = torch.tensor([pair[1] for pair in pairs], dtype=torch.long)
-    height, width = earlier.valid.shape[1:]
-    num_pixels = height * width
-    if settings.max_points_per_frame is None:
-        index = _drawn(earlier, later, rows_earlier, rows_later, settings)
-    else:
-        everything = torch.arange(len(pairs) * num_pixels)
-        valid = _usable(earlier, rows_earlier, everything) & _usable(later, rows_later, everything)
-        common = torch.minimum(earlier.confidence[rows_earlier], later.confidence[rows_later]).flatten(1)
-        valid = valid.unflatten(0, (len(pairs), num_pixels))
-        if valid.numel():
-            valid = _keep_largest(common, valid, settings.max_points_per_frame)
-        index = _thinned(valid.flatten().nonzero()[:, 0], settings.max_points, _generator(settings))
-    at_earlier, at_later = _places(rows_earlier, index, num_pixels), _places(rows_later, index, num_pixels)
-    return Correspondences(
-        earlier.world_points.flatten(1, 2)[at_earlier].double(),
-        later.world_points.flatten(1, 2)[at_later].double(),
-        earlier.confidence.flatten(1)[at_earlier].double(),
-        later.confidence.flatten(1)[at_later].double(),
+    scene_scale = 0.0
+    if len(shared) >= settings.min_points:
+        scene_scale = float(min(spread(shared.earlier), spread(shared.later)))
+    cameras = _hear_cameras(earlier, later, scene_scale, settings)
+    points = None
+    if scene_scale > 0 and settings.evidence != "cameras":
+        points = _hear_points(earlier, later, shared, cameras, settings)
+    quality = SeamQuality(
+        "points",
+        trusted=False,
+        scale=math.nan,
+        num_points=len(shared),
+        points_noise=None if points is None else points.noise,
+        cameras_turn_deg=cameras.turn_deg,
+        cameras_shift=cameras.shift,
     )
-
-
-def _drawn(
-    earlier: ChunkGeometry,
-    later: ChunkGeometry,
-    rows_earlier: Tensor,
-    rows_later: Tensor,
-    settings: AlignmentSettings,
-) -> Tensor:
-    """At most `max_points` shared pixels that are valid in both, ascending, every one as likely as any other.
-
-    Of many pixels some are drawn first and looked at then: looking at all of them takes longer than the fit.
-    """
-    total = len(rows_earlier) * earlier.valid[0].numel()
-    generator = _generator(settings)
-    wanted = 2 * settings.max_points
-    while total > 4 * wanted:
-        index = torch.randint(total, (wanted,), generator=generator).unique()
-        index = index[_usable(earlier, rows_earlier, index) & _usable(later, rows_later, index)]
-        if len(index) >= settings.max_points:
-            return _thinned(index, settings.max_points, generator)
-        wanted *= 4
-    index = torch.arange(total)
-    index = index[_usable(earlier, rows_earlier, index) & _usable(later, rows_later, index)]
-    return _thinned(index, settings.max_points, generator)
-
-
-def _generator(settings: AlignmentSettings) -> torch.Generator:
-    return torch.Generator().manual_seed(settings.seed)
-
-
-def _thinned(index: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """At most `count` of the entries, in their order."""
-    if len(index) <= count:
-        return index
-    return index[torch.randperm(len(index), generator=generator)[:count].sort().values]
-
-
-def _places(rows: Tensor, index: Tensor, num_pixels: int) -> tuple[Tensor, Tensor]:
-    """(frame of the chunk, pixel of the frame) of indices into the pixels of the frames `rows`."""
-    return rows[index // num_pixels], index % num_pixels
-
-
-def keep_confident(shared: Correspondences, settings: AlignmentSettings) -> Correspondences:
-    """Drop pixels whose confidence in either chunk is below a share of the smaller median.
-
-    docs/numerics.md#confidence-threshold.
-
-    Confidence is 1 + exp(..) >= 1, so a share of the median itself could hardly ever act: the threshold
-    counts from `confidence_floor`. It never exceeds the median, whatever the confidences are.
-    """
-    if not len(shared):
-        return shared
-    median = torch.minimum(shared.earlier_confidence.median(), shared.later_confidence.median())
-    excess = (median - settings.confidence_floor).clamp(min=0)
-    threshold = torch.minimum(
-        median, settings.confidence_floor + settings.confidence_threshold_ratio * excess
-    )
-    return shared.take(torch.minimum(shared.earlier_confidence, shared.later_confidence) >= threshold)
+    if points is None:
+        reason = f"only {len(shared)} shared pixels are valid" if settings.evidence != "cameras" else None
+        return _without_points(earlier, later, cameras, settings, replace(quality, reason=reason))
+    if settings.evidence == "both" and points.noise > settings.max_points_noise:
+        reason = f"shared pixels differ by {points.noise:.0%} of their depth, more than {settings.max_points_noise:.0%}"
+        return _without_points(
+            earlier, later, cameras, settings, replace(quality, reason=reason), nonsense=True
+        )
+    return _with_points(points, cameras, shared, settings, quality)
 
 
 def given_scale(settings: AlignmentSettings) -> float | None:
@@ -200,16 +137,6 @@ def given_scale(settings: AlignmentSettings) -> float | None:
     if settings.mode == "sim3_scale_locked":
         return settings.locked_scale
     return 1.0 if settings.mode == "se3" else None
-
-
-def fit_correspondences(shared: Correspondences, settings: AlignmentSettings) -> Sim3:
-    """earlier_from_later by the mode of the settings; weights are geometric means of the confidences."""
-    if settings.mode == "se3":
-        return fit_kabsch(shared.later, shared.earlier)
-    if settings.mode == "sim3_unweighted":
-        return fit_umeyama(shared.later, shared.earlier)
-    weights = (shared.earlier_confidence * shared.later_confidence).sqrt()
-    return fit_robust(shared.later, shared.earlier, weights, settings.robust, given_scale(settings)).sim3
 
 
 def chain(seams: Sequence[Seam]) -> list[Sim3]:
@@ -220,35 +147,169 @@ def chain(seams: Sequence[Seam]) -> list[Sim3]:
     return world_from_chunk
 
 
-def _usable(chunk: ChunkGeometry, rows: Tensor, index: Tensor) -> Tensor:
-    """Mask [N] of N indices into the pixels of the frames `rows`: valid, finite, with a positive confidence."""
-    places = _places(rows, index, chunk.valid[0].numel())
-    confidence = chunk.confidence.flatten(1)[places]
-    finite = chunk.world_points.flatten(1, 2)[places].isfinite().all(dim=-1) & confidence.isfinite()
-    return chunk.valid.flatten(1)[places] & finite & (confidence > 0)
+@dataclass(frozen=True, eq=False)
+class _HeardCameras:
+    """The cameras' fit under the mode (None: nothing to hear), what is wrong with it, and its residuals.
+
+    The verdict and the residuals are those of a fit with a free scale, whatever scale the mode gives.
+    """
+
+    fit: CameraFit | None = None
+    fault: str | None = None
+    turn_deg: float | None = None
+    shift: float | None = None
+
+    @property
+    def sound(self) -> CameraFit | None:
+        """The fit, unless it is nonsense."""
+        return None if self.fault else self.fit
+
+    @property
+    def witness(self) -> CameraFit | None:
+        """The fit, if it can speak against points: poses that are all the same agree whatever they are."""
+        return self.sound if self.fit is not None and self.fit.moves else None
 
 
-def _keep_largest(values: Tensor, mask: Tensor, count: int) -> Tensor:
-    """The mask [O, H*W] cut down to the `count` largest values of each row."""
-    masked = torch.where(mask, values, -torch.inf)
-    largest = masked.topk(min(count, masked.shape[1]), dim=1).indices
-    return mask & torch.zeros_like(mask).scatter(1, largest, 1)
+def _hear_cameras(
+    earlier: ChunkGeometry, later: ChunkGeometry, scene_scale: float, settings: AlignmentSettings
+) -> _HeardCameras:
+    free = None if settings.evidence == "points" else fit_cameras(earlier, later, None)
+    if free is None:
+        return _HeardCameras()
+    scale = given_scale(settings)
+    turn, most = math.degrees(free.turn), settings.max_camera_turn_deg
+    shift = free.shift / free.radius if free.radius > 0 else None
+    fault = None
+    if turn > most:
+        fault = f"cameras of shared frames turn by {turn:.0f} degrees against each other, more than {most:g}"
+    elif free.shift > max(settings.max_camera_shift * free.radius, SMALL_SHIFT * scene_scale):
+        fault = (
+            f"centres of shared cameras differ by {free.shift / max(free.radius, 1e-300):.0%} of their spread"
+        )
+    return _HeardCameras(free if scale is None else fit_cameras(earlier, later, scale), fault, turn, shift)
 
 
-def _measure(sim3: Sim3, shared: Correspondences, settings: AlignmentSettings) -> Seam:
-    """The seam of a fit to points, with its residuals."""
+def _hear_points(
+    earlier: ChunkGeometry,
+    later: ChunkGeometry,
+    shared: Correspondences,
+    cameras: _HeardCameras,
+    settings: AlignmentSettings,
+) -> PointFit:
+    """The points' fit under the mode; its noise is that of a fit with a free scale."""
+    scale, robust = given_scale(settings), settings.mode in ROBUST_MODES
+    axis = None
+    if settings.depth_noise and robust and not cameras.fault:  # depths are those cameras' too
+        axis = DepthAxis.of(later.extrinsics[[pair[1] for pair in shared_frames(earlier, later)]])
+    witness = cameras.witness
+    fit = fit_points(shared, axis, settings, None, None if witness is None else witness.sim3)
+    if math.isinf(fit.noise):
+        return fit
+    if scale is not None and robust:
+        fit = replace(fit_points(shared, axis, settings, scale), noise=fit.noise)
+    if not robust:
+        plain = fit_kabsch if settings.mode == "se3" else fit_umeyama
+        return replace(fit, sim3=plain(shared.later, shared.earlier))
+    if settings.all_pixels and settings.max_points_per_frame is None:
+        fit = solve_on_all_pixels(fit, earlier, later, shared, axis, settings, scale)
+    return fit
+
+
+def _without_points(
+    earlier: ChunkGeometry,
+    later: ChunkGeometry,
+    cameras: _HeardCameras,
+    settings: AlignmentSettings,
+    quality: SeamQuality,
+    *,
+    nonsense: bool = False,
+) -> Seam:
+    """A seam by cameras, or a break; with `nonsense` points were heard and are not believed."""
+    scale, fit = given_scale(settings), cameras.sound
+    known = scale is not None or (fit is not None and fit.log_scale_std <= settings.max_scale_std)
+    if fit is not None and known:
+        quality = replace(
+            quality,
+            method="cameras",
+            scale=fit.sim3.scale.item(),
+            with_cameras=True,
+            log_scale_std=None if scale is not None else fit.log_scale_std,
+        )
+        return Seam(fit.sim3, quality, fit.covariance)
+    sim3, joined = join_by_cameras(earlier, later, scale)
+    joined = joined and not nonsense and not cameras.fault
+    said = [quality.reason, cameras.fault]
+    if nonsense and not cameras.fault:
+        said.append("cameras of shared frames do not show the scale")
+    return Seam(
+        sim3,
+        replace(
+            quality,
+            method="cameras" if joined else "break",
+            scale=sim3.scale.item(),
+            with_cameras=joined,
+            reason="; ".join(line for line in said if line) or None,
+        ),
+    )
+
+
+def _with_points(
+    points: PointFit,
+    cameras: _HeardCameras,
+    shared: Correspondences,
+    settings: AlignmentSettings,
+    quality: SeamQuality,
+) -> Seam:
+    """A seam by points, and by cameras where they are sound and agree."""
+    sim3, covariance = points.sim3, points.covariance
+    scale = given_scale(settings)
+    quality = replace(quality, reason=cameras.fault, **_residuals(sim3, shared, settings))
+    witness = cameras.witness
+    if witness is not None and settings.mode in ROBUST_MODES:
+        mean, mean_covariance, apart = _weighted_mean(
+            (sim3, covariance), (witness.sim3, witness.covariance), has_scale=scale is None
+        )
+        if apart <= settings.max_disagreement or not quality.trusted:
+            sim3, covariance = mean, mean_covariance
+            quality = replace(quality, with_cameras=True, **_residuals(sim3, shared, settings))
+        else:
+            reason = f"cameras say otherwise, {apart:.1f} standard deviations away; points are trusted"
+            quality = replace(quality, reason=reason)
+        quality = replace(quality, disagreement=apart)
+    log_scale_std = None if scale is not None else float(covariance[6, 6].sqrt())
+    return Seam(sim3, replace(quality, scale=sim3.scale.item(), log_scale_std=log_scale_std), covariance)
+
+
+def _weighted_mean(
+    one: tuple[Sim3, Tensor], other: tuple[Sim3, Tensor], *, has_scale: bool
+) -> tuple[Sim3, Tensor, float]:
+    """(mean, covariance [7, 7], distance in standard deviations) of two estimates; with or without scale."""
+    free = 7 if has_scale else 6
+    between = Sim3Batch.stack([one[0]]).inverse() @ Sim3Batch.stack([other[0]])
+    apart = sim3_tangent.log(between)[0, :free]
+    # Of a scale that is given nothing is wrong: what is known of the rest is what was known together with it.
+    known = [torch.linalg.inv(covariance)[:free, :free] for _, covariance in (one, other)]
+    both = torch.linalg.inv(known[0] + known[1])
+    step = apart.new_zeros(7)
+    step[:free] = both @ known[1] @ apart
+    mean = (Sim3Batch.stack([one[0]]) @ sim3_tangent.exp(step[None])).unstack()[0]
+    covariance = apart.new_zeros(7, 7)
+    covariance[:free, :free] = (both + both.T) / 2
+    # Large where both doubt: inverse of the sum of both covariances.
+    distance = apart @ (known[0] @ both @ known[1]) @ apart
+    return mean, covariance, float(distance.clamp(min=0).sqrt())
+
+
+def _residuals(sim3: Sim3, shared: Correspondences, settings: AlignmentSettings) -> dict[str, Any]:
+    """The fields of a seam's quality that say how well points fit."""
     scene_scale = spread(shared.earlier)
     residuals = (shared.earlier - sim3.apply(shared.later)).norm(dim=1) / scene_scale
     inlier_share = (residuals <= settings.inlier_residual).double().mean().item()
-    quality = SeamQuality(
-        method="points",
-        trusted=inlier_share >= settings.min_inlier_share,
-        scale=sim3.scale.item(),
-        num_points=len(shared),
-        residual_rms=residuals.square().mean().sqrt().item(),
-        residual_median=residuals.median().item(),
-        inlier_share=inlier_share,
-        spread=scene_scale.item(),
-        centre=tuple(shared.earlier.median(dim=0).values.tolist()),
-    )
-    return Seam(sim3, quality)
+    return {
+        "trusted": inlier_share >= settings.min_inlier_share,
+        "residual_rms": residuals.square().mean().sqrt().item(),
+        "residual_median": residuals.median().item(),
+        "inlier_share": inlier_share,
+        "spread": scene_scale.item(),
+        "centre": tuple(shared.earlier.median(dim=0).values.tolist()),
+    }

@@ -24,7 +24,8 @@ from scal3r_train.inference.alignment.settings import SeamNoiseSettings
 def seam_covariances(seams: Sequence[Seam], settings: SeamNoiseSettings) -> Tensor:
     """Covariances [E, 7, 7] of at least one seam, for earlier_from_later @ Exp(error).
 
-    A seam without points has no spread of its own: it takes the median of the others', or 1.
+    A seam without points has no spread of its own: it takes the median of the others', or 1. One by cameras that
+    measured their own noise has that covariance, and the least error on top.
     """
     known = [seam.quality.spread / seam.quality.scale for seam in seams if seam.quality.spread is not None]
     usual_spread = float(torch.tensor(known).median()) if known else 1.0
@@ -41,13 +42,24 @@ def seam_covariances(seams: Sequence[Seam], settings: SeamNoiseSettings) -> Tens
     ones = torch.ones(len(seams), dtype=torch.float64)
     eye = torch.eye(3, dtype=torch.float64).expand(len(seams), 3, 3)
     to_origin = adjoint(Sim3Batch(ones, eye, middle)) * torch.tensor(stds, dtype=torch.float64)[:, None, :]
-    return to_origin @ to_origin.transpose(1, 2)
+    covariances = to_origin @ to_origin.transpose(1, 2)
+    for place, seam in enumerate(seams):
+        if _is_measured(seam):
+            assert seam.covariance is not None
+            covariances[place] += seam.covariance
+    return covariances
+
+
+def _is_measured(seam: Seam) -> bool:
+    return seam.quality.method == "cameras" and seam.covariance is not None
 
 
 def _relative_std(seam: Seam, settings: SeamNoiseSettings) -> float:
     quality = seam.quality
     if quality.method == "break":
         return settings.break_relative_std
+    if _is_measured(seam):
+        return settings.min_relative_std
     if quality.residual_median is None:
         return settings.cameras_relative_std
     num_measurements = max(1.0, quality.num_points / settings.points_per_measurement)

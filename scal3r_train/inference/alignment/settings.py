@@ -18,6 +18,11 @@ class AlignmentSettings(StrictModel):
         description="confidence-weighted robust similarity; the same with a scale that is given (1: robust SE(3)); "
         "plain Umeyama; plain rigid (scale 1)",
     )
+    evidence: Literal["both", "points", "cameras"] = Field(
+        "both",
+        description="what joins two chunks: shared pixels and the cameras of shared frames, each with the noise it "
+        "shows, so that nonsense in one is outvoted by the other; or one of them alone",
+    )
     locked_scale: float = Field(
         1.0, gt=0, description="scale of every seam in mode sim3_scale_locked [factor]"
     )
@@ -33,7 +38,19 @@ class AlignmentSettings(StrictModel):
         None, gt=0, description="use only this many most confident pixels of each shared frame [pixels]"
     )
     max_points: int = Field(
-        100_000, ge=3, description="correspondences used, drawn uniformly (reference: unlimited) [points]"
+        30_000,
+        ge=3,
+        description="correspondences of the robust rounds, drawn uniformly (reference: unlimited) [points]",
+    )
+    all_pixels: bool = Field(
+        True,
+        description="one more solve over every shared pixel, with the weights that the rounds led to (robust modes, "
+        "and where max_points_per_frame is null)",
+    )
+    depth_noise: bool = Field(
+        True,
+        description="how noise grows with depth is measured and noisy depths weigh less; false: all depths alike "
+        "(robust modes)",
     )
     min_points: int = Field(
         50, ge=3, description="with fewer correspondences cameras are used instead [points]"
@@ -45,6 +62,32 @@ class AlignmentSettings(StrictModel):
         description="residual, relative to the scene's scale, up to which a point is an inlier [share]",
     )
     min_inlier_share: float = Field(0.5, ge=0, le=1, description="below this a seam is not trusted [share]")
+    max_points_noise: float = Field(
+        0.25,
+        gt=0,
+        description="median residual, relative to depth, beyond which points are nonsense [share]",
+    )
+    max_camera_turn_deg: float = Field(
+        10.0,
+        gt=0,
+        description="median difference between the rotations of shared frames beyond which cameras are nonsense [deg]",
+    )
+    max_camera_shift: float = Field(
+        0.3,
+        gt=0,
+        description="the same of their centres, relative to how far these lie from their mean [share]",
+    )
+    max_scale_std: float = Field(
+        0.1,
+        gt=0,
+        description="cameras alone join chunks only if their scale is known better than this [share]",
+    )
+    max_disagreement: float = Field(
+        6.0,
+        gt=0,
+        description="beyond it points and cameras are not averaged: points are believed if they are trusted "
+        "[standard deviations]",
+    )
     robust: RobustFitSettings = RobustFitSettings()
 
 
@@ -65,14 +108,19 @@ class SeamNoiseSettings(StrictModel):
         5.0, ge=1, description="Error of a seam that is not trusted, times this [factor]"
     )
     cameras_relative_std: float = Field(
-        0.1, gt=0, description="Error of a seam joined by cameras alone [share]"
+        0.1, gt=0, description="Error of a seam joined by cameras that do not show their own [share]"
     )
     break_relative_std: float = Field(3.0, gt=0, description="Error where the trajectory is torn [share]")
 
 
 class FusionSettings(StrictModel):
-    """When two depths of a pixel are the same surface."""
+    """What becomes of a frame that two chunks predicted, and when two depths of a pixel are the same surface."""
 
+    mode: Literal["blend", "nearest"] = Field(
+        "blend",
+        description="blend: the weighted mean of both predictions; nearest: the one of the chunk whose own frames are "
+        "nearer, as it is (the release)",
+    )
     max_relative_difference: float = Field(
         0.05,
         gt=0,

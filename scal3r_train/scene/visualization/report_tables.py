@@ -173,6 +173,7 @@ def seams_section(scene: Scene) -> Html | None:
         "inliers",
         "scale",
         "points",
+        "reason",
     )
     shown = doubtful or list(range(len(seams)))
     rows = [_seam_row(scene, place) for place in shown[:MAX_ROWS]]
@@ -239,6 +240,7 @@ def _seam_row(scene: Scene, place: int) -> tuple[Html | str, ...]:
         "-" if seam.get("inlier_share") is None else f"{seam['inlier_share']:.0%}",
         number(seam.get("scale"), 4),
         number(seam.get("num_points")),
+        str(seam.get("reason") or ""),
     )
 
 

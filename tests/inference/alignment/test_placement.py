@@ -65,8 +65,10 @@ def reconstruct(truth: Truth, num_processes: int) -> tuple[Tensor, Tensor, list[
     return cameras, torch.cat([part.points for part in placed]), scales, layout
 
 
-def all_frames(placement: Placement, predictions: dict[int, ChunkPrediction]) -> Iterator[PlacedFrames]:
-    recipe = ReconstructionRecipe()
+def all_frames(
+    placement: Placement, predictions: dict[int, ChunkPrediction], fusion: str = "blend"
+) -> Iterator[PlacedFrames]:
+    recipe = ReconstructionRecipe.model_validate({"fusion": {"mode": fusion}})
     for k in range(len(placement.layout.ranges)):
         yield from placement.decided_frames(k, predictions[k], predictions.get(k + 1), recipe)
 
@@ -116,11 +118,12 @@ def test_chunks_that_differ_meet_halfway_and_at_a_break_they_do_not() -> None:
         [p.world_from_cam for p in all_frames(Placement(layout, worlds, ordered, 1.0), predictions)]
     )
 
-    def offsets(placement: Placement) -> list[float]:
-        bent = torch.cat([p.world_from_cam for p in all_frames(placement, predictions)])
+    def offsets(placement: Placement, fusion: str = "blend") -> list[float]:
+        bent = torch.cat([p.world_from_cam for p in all_frames(placement, predictions, fusion)])
         return (bent - straight)[:10, 0, 3].tolist()
 
     assert layout.shared[0] == range(5, 8)
     assert offsets(moved) == pytest.approx([0] * 5 + [0.1, 0.2, 0.3, 0.4, 0.4])
     torn = [replace(ordered[0], quality=replace(ordered[0].quality, method="break")), *ordered[1:]]
     assert offsets(replace(moved, seams=torn)) == pytest.approx([0] * 6 + [0.4] * 4)
+    assert offsets(moved, "nearest") == pytest.approx([0] * 6 + [0.4] * 4)

@@ -11,7 +11,8 @@ from scal3r_train.geometry.camera import invert_extrinsics, world_points_from_de
 from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
-from scal3r_train.inference.alignment.seam import align_chunks, chain, find_correspondences, keep_confident
+from scal3r_train.inference.alignment.correspondences import find_correspondences, keep_confident
+from scal3r_train.inference.alignment.seam import align_chunks, chain
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 from scal3r_train.inference.chunking import chunk_ranges, provider_chunk_of_frame
 from tests.geometry.test_sim3 import assert_same, random_sim3
@@ -104,12 +105,15 @@ def test_wrong_depth_in_a_third_of_the_pixels_is_harmless() -> None:
     assert abs(plain.quality.scale / true.scale.item() - 1) > 0.3
 
 
-def test_unrelated_chunks_are_not_trusted() -> None:
+def test_unrelated_chunks_are_a_break_and_points_alone_are_not_trusted() -> None:
     earlier, _, _ = pair()
     other = make_chunk(range(3, 9), random_sim3(3), seed=77)
     seam = align_chunks(earlier, other, SETTINGS)
-    assert seam.quality.method == "points"
-    assert not seam.quality.trusted
+    assert (seam.quality.method, seam.quality.trusted) == ("break", False)
+    assert "shared pixels differ" in str(seam.quality.reason)
+    assert "cameras of shared frames turn" in str(seam.quality.reason)
+    alone = align_chunks(earlier, other, AlignmentSettings(evidence="points"))
+    assert (alone.quality.method, alone.quality.trusted) == ("points", False)
 
 
 def test_pixels_invalid_or_not_finite_in_either_chunk_are_left_out() -> None:
