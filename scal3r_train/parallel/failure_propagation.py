@@ -15,6 +15,8 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from scal3r_train.config import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from scal3r_train.notes import tell
+from scal3r_train.os_errors import told
 from scal3r_train.parallel.folder_lock import release_all
 from scal3r_train.parallel.heartbeat import Cause, Heartbeat
 from scal3r_train.parallel.meeting import meeting_peers
@@ -63,6 +65,8 @@ def failing_together(start_limit: timedelta = START_LIMIT) -> Iterator[None]:
 
 def _end(heartbeat: Heartbeat, error: BaseException) -> NoReturn:
     """Settle the cause with the peers, print it and exit."""
+    if not isinstance(error, UserError) and (line := told(error)) is not None:
+        error = UserError(line)
     code = exit_code(error)
     try:
         # The launcher answers the death of one process by SIGTERM to the others, and a dying reading process raises
@@ -88,7 +92,7 @@ def _exit_by_force(cause: Cause) -> None:
 
 
 def _print(cause: Cause) -> None:
-    sys.stderr.write(f"scal3r: error: rank {cause.rank}: {cause.message}\n")
+    tell(f"scal3r: error: rank {cause.rank}: {cause.message}")
 
 
 def _exit(code: int) -> NoReturn:

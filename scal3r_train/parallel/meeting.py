@@ -18,6 +18,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from scal3r_train.config import EXIT_USER_ERROR, UserError
+from scal3r_train.notes import tell
 
 RETRY_S = 0.5
 ANSWER_S = 5.0  # beyond the limit, for torch to give up by itself
@@ -105,7 +106,7 @@ def _reason(place: tuple[str, int], limit: timedelta, error: dist.DistError) -> 
 
 
 def _exit_by_force(line: str) -> None:
-    sys.stderr.write(f"scal3r: error: {line}\n")
+    tell(f"scal3r: error: {line}")
     sys.stderr.flush()
     os._exit(EXIT_USER_ERROR)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +18,8 @@ from scal3r_train.data.io.reading_process import deaths_named
 from scal3r_train.data.sampling.sources import DataSettings, available_data, check_mixture, skipped_message
 from scal3r_train.model.merge_adapters import merge_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.notes import tell
+from scal3r_train.parallel.claimed_output import remove_leftovers_within
 from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
@@ -244,6 +245,7 @@ class Trainer:
         source = checkpoint_to_resume(self.recipe.resume, self.checkpoints, self.engine, self._say)
         with raise_on_all_ranks():
             if self.engine.process.is_main:
+                remove_leftovers_within(self.folder)
                 if source is not None:
                     adopt_records(source, self.folder)
                 self._write_recipe(is_resumed=source is not None)
@@ -265,7 +267,7 @@ class Trainer:
 
     def _say(self, line: str) -> None:
         if self.engine.process.is_main:
-            sys.stderr.write(f"{line}\n")
+            tell(*line.splitlines())
 
     def _write_recipe(self, *, is_resumed: bool) -> None:
         folder = self.folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.index.source import in_order, is_image_name, record_of_images
 from scal3r_train.data.io.image_codec import read_image, read_image_size
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.notes import tell
 
 IMAGES_PER_SCAN = 64
 
@@ -164,4 +164,4 @@ class FrameFolder:
 
     def _leave_out(self, name: str, reason: str) -> None:
         self.left_out.append(name)
-        sys.stderr.write(f"{self._folder / name} is left out: {reason}\n")
+        tell(f"{self._folder / name} is left out: {reason}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from scal3r_train.config import UserError
 from scal3r_train.model.hub_upload import check_repo_id, push_folder
 from scal3r_train.model.weight_files import CONFIG_NAME
+from scal3r_train.notes import answer, tell
 from scal3r_train.shipped import find_checkpoint
 from scal3r_train.training.checkpointing.checkpoint import read_manifest
 
@@ -28,9 +28,9 @@ def main(given: Path, repo_id: str, options: Mapping[str, bool]) -> int:
     """
     check_repo_id(repo_id)
     folder, is_dry_run = weights_of(given), options["is_dry_run"]
-    sys.stderr.write(f"{'would publish' if is_dry_run else 'publishing'} {folder}\n")
+    tell(f"{'would publish' if is_dry_run else 'publishing'} {folder}")
     private = options["private"] or None  # else as the owner's settings say
-    sys.stdout.write(f"{push_folder(folder, repo_id, private=private, is_dry_run=is_dry_run)}\n")
+    answer(*push_folder(folder, repo_id, private=private, is_dry_run=is_dry_run).splitlines())
     return 0
 
 
