@@ -16,6 +16,8 @@ from scal3r_train.config import UserError
 from scal3r_train.model.hub_files import without_local_paths
 from scal3r_train.model.hub_upload import push_folder
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.training.checkpointing.checkpoint import random_state
+from scal3r_train.training.checkpointing.manifest import sealed
 from tests.conftest import PROJECT_ROOT
 from tests.inference.conftest import make_tiny_model
 from tests.model.fake_hub import FakeHub, fake_hub
@@ -80,12 +82,18 @@ def test_one_commit_holds_what_is_published_and_removes_older_weights(
     assert f"/api/models/{REPO}/tree/main" in paths
 
 
+def manifest(step: int) -> str:
+    """The manifest of a complete checkpoint, of a network without parameters."""
+    entries = {"format": 3, "code_version": "0", "engine": "single", "world_size": 1, "progress": {"step": step}}
+    return sealed({**entries, "parameters": {}, "random": [random_state()], "pieces": [], "files": {}})
+
+
 def test_a_run_is_published_by_its_last_weights(hub: FakeHub, folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for step in (2, 4, 6):
         shutil.copytree(folder, run / f"checkpoints/step_{step:08d}/model")
         if step != 6:  # which is not complete
-            (run / f"checkpoints/step_{step:08d}/manifest.json").write_text('{"format": 2}')
+            (run / f"checkpoints/step_{step:08d}/manifest.json").write_text(manifest(step))
     (run / "checkpoints/step_00000004/model/preprocessor_config.json").unlink()
     assert scal3r(["push", str(run), REPO, "--private"]) == 0
     assert hub.is_private == {REPO: True}

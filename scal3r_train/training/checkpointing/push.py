@@ -10,7 +10,8 @@ from scal3r_train.model.hub_upload import check_repo_id, push_folder
 from scal3r_train.model.weight_files import CONFIG_NAME
 from scal3r_train.notes import answer, tell
 from scal3r_train.shipped import find_checkpoint
-from scal3r_train.training.checkpointing.checkpoint import read_manifest
+from scal3r_train.training.checkpointing.checkpoint import step_folders
+from scal3r_train.training.checkpointing.manifest import read_manifest
 
 MODEL = "model"
 
@@ -48,7 +49,7 @@ def weights_of(given: Path) -> Path:
     for found in (folder, folder / MODEL):
         if (found / CONFIG_NAME).is_file():
             return found
-    for checkpoint in sorted(folder.glob("checkpoints/step_????????"), reverse=True):
+    for checkpoint in sorted(step_folders(folder / "checkpoints"), reverse=True):
         try:
             read_manifest(checkpoint)
         except UserError:
