@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scal3r_train.config import UserError, dump_yaml, write_text_atomically
+from scal3r_train.config import UserError, dump_yaml, write_text_atomically, writing
 from scal3r_train.data.dataset import PlannedData, plan_data, step_loader
 from scal3r_train.data.io.reading_process import deaths_named
 from scal3r_train.data.sampling.sources import DataSettings, available_data, check_mixture, skipped_message
@@ -271,17 +271,16 @@ class Trainer:
 
     def _write_recipe(self, *, is_resumed: bool) -> None:
         folder = self.folder
-        try:
+        with writing(f"output_dir {folder}"):
             check_mixture(folder, self.data.sources, self.data.dataset.indexes, is_resumed=is_resumed)
             write_text_atomically(folder / "recipe.yaml", dump_yaml(self.recipe))
-        except OSError as error:
-            raise UserError(f"output_dir {folder} cannot be written: {error.strerror}") from None
 
     def _micro_steps(self, first_step: int, num_steps: int) -> Iterator[list[MicroStep]]:
         """Yield the plans and data of each optimizer step."""
         count = self.recipe.optim.accumulation_steps
         plans = range(first_step * count, num_steps * count)
-        batches = step_loader(self.data.dataset, plans, self.recipe.data.num_workers)
+        limit_s = 60 * self.recipe.parallel.timeout_minutes  # the others would wait no longer either
+        batches = step_loader(self.data.dataset, plans, self.recipe.data.num_workers, limit_s)
         for step in range(first_step, num_steps):
             yield [MicroStep(self.data.plan(step * count + place), next(batches)) for place in range(count)]
 
