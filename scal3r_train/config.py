@@ -307,7 +307,7 @@ def _index_or_key(node: dict[str, Any] | list[Any], key: str, override: str) -> 
     """Return `key` as an existing index when `node` is a list, else unchanged."""
     if isinstance(node, dict):
         return key
-    if not (key.isascii() and key.isdigit() and int(key) < len(node)):
+    if not (key.isascii() and key.isdecimal() and int(key) < len(node)):
         allowed = f"0 to {len(node) - 1}" if node else "none, it is empty"
         raise UserError(f"override '{override}': '{key}' is no index of that list (allowed: {allowed})")
     return int(key)

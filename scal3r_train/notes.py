@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+NO_TEXT = re.compile(r"[\ud800-\udfff]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
     """Return text in which every control character, sign of direction and undecodable byte is written out."""
     return CONTROL.sub(lambda found: _written_out(ord(found[0])), text)
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name can be written as UTF-8; one of a file on disk may hold bytes that are none."""
+    return NO_TEXT.search(name) is None
 
 
 def _written_out(code: int) -> str:

@@ -158,6 +158,6 @@ def _take_count(overrides: Sequence[str], name: str, default: int | None) -> tup
     others = [override for override in overrides if not override.startswith(prefix)]
     if not values:
         return default, others
-    if not (values[-1].isascii() and values[-1].isdigit() and int(values[-1]) > 0):
+    if not (values[-1].isascii() and values[-1].isdecimal() and int(values[-1]) > 0):
         raise UserError(f"{prefix}{values[-1]} is no positive whole number")
     return int(values[-1]), others

@@ -64,9 +64,10 @@ def _place() -> tuple[str, int]:
                 f"the environment names RANK and WORLD_SIZE but not {name}: start with torchrun or accelerate launch, "
                 "or set it to the first machine's address and a free port of it"
             )
-    if not os.environ["MASTER_PORT"].isdigit():
-        raise UserError(f"MASTER_PORT is {os.environ['MASTER_PORT']}: set it to the number of a free port")
-    return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    port = os.environ["MASTER_PORT"]
+    if not (port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise UserError(f"MASTER_PORT is {port}: set it to the number of a free port")
+    return os.environ["MASTER_ADDR"], int(port)
 
 
 def _keeps_store() -> bool:

@@ -19,6 +19,7 @@ import cv2
 
 from scal3r_train.config import UserError
 from scal3r_train.notes import tell
+from scal3r_train.parallel.process import launched_rank
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 MALLOC_LIMIT = 32 << 20  # bytes; the most that glibc takes
@@ -53,7 +54,7 @@ def _end_unsent(error: BaseException, _batch: object) -> None:
 def note_small_shared_memory(num_bytes: int) -> None:
     """Say so when what reading processes keep ready, so many bytes, has no room in shared memory: 64 MB in Docker."""
     free = _free_shared_memory()
-    if free is not None and free < num_bytes:
+    if launched_rank() == 0 and free is not None and free < num_bytes:
         tell(
             f"note: reading processes keep up to {num_bytes / 1e6:.0f} MB in {_shared_memory()}; if they die, make it "
             "larger (docker run --shm-size=16g) or lower data.num_workers"
