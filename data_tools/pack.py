@@ -57,7 +57,7 @@ class PackSettings(StrictModel):
 
     allow_outside: bool = Field(
         False,
-        description="also pack images, depth and masks that lie outside of their sequence's root, by their path or by a "
+        description="also pack images, depth and masks that lie outside of their sequence's root, by path or by "
         "link; an index from elsewhere could name anything of yours",
     )
     file_megabytes: int = Field(
@@ -205,8 +205,8 @@ def refuse_outside(record: SequenceRecord) -> None:
                 place = place.resolve()
             if not place.is_relative_to(root):
                 raise UserError(
-                    f"{record.sequence_id}: {column} {name} lies outside of the sequence's root {root}, at {place}; see "
-                    "that it is meant to be published, then add allow_outside=true"
+                    f"{record.sequence_id}: {column} {name} lies outside of the sequence's root {root}, at {place}; "
+                    "see that it is meant to be published, then add allow_outside=true"
                 )
 
 

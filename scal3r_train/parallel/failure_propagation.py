@@ -19,7 +19,7 @@ from scal3r_train.notes import tell
 from scal3r_train.os_errors import told
 from scal3r_train.parallel.folder_lock import release_all
 from scal3r_train.parallel.heartbeat import Cause, Heartbeat
-from scal3r_train.parallel.meeting import meeting_peers
+from scal3r_train.parallel.meeting import frames_hidden, meeting_peers
 
 EXIT_FAILURE = 1
 RAISED_BY_READER = "in DataLoader worker process"
@@ -49,7 +49,7 @@ def failing_together(start_limit: timedelta = START_LIMIT) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield
         return
-    with meeting_peers(start_limit):
+    with meeting_peers(start_limit), frames_hidden():
         store, rank, world_size = next(dist.rendezvous("env://", timeout=start_limit))
     keeps_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store.set_timeout(ANSWER_TIMEOUT)

@@ -84,7 +84,13 @@ def test_one_commit_holds_what_is_published_and_removes_older_weights(
 
 def manifest(step: int) -> str:
     """The manifest of a complete checkpoint, of a network without parameters."""
-    entries = {"format": 3, "code_version": "0", "engine": "single", "world_size": 1, "progress": {"step": step}}
+    entries = {
+        "format": 3,
+        "code_version": "0",
+        "engine": "single",
+        "world_size": 1,
+        "progress": {"step": step},
+    }
     return sealed({**entries, "parameters": {}, "random": [random_state()], "pieces": [], "files": {}})
 
 

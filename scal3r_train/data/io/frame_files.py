@@ -100,7 +100,9 @@ os.register_at_fork(after_in_child=_forget)
 
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-VIDEO_FRAME = re.compile(rf"(.+(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(\d{{1,{MAX_DIGITS}}})", re.IGNORECASE)
+VIDEO_FRAME = re.compile(
+    rf"(.+(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(\d{{1,{MAX_DIGITS}}})", re.IGNORECASE
+)
 
 
 def video_frame(record: SequenceRecord, name: str) -> tuple[Path, int] | None:

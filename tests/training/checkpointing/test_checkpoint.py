@@ -130,7 +130,11 @@ ENTRIES: list[tuple[list[str | int], Any, str]] = [
     (["pieces", 0, "file"], "rank_00009_000.safetensors", "pieces has elements .* in 'rank_00009"),
     (["pieces", 0, "kinds"], ["weight", "momentum"], "does not hold elements 0 to .* of momentum/"),
     (["pieces"], 5, "pieces = 5"),
-    (["files", "../../recipe.yaml"], {"bytes": 1, "sha256": "0" * 64}, r"files names '\.\./\.\./recipe.yaml'"),
+    (
+        ["files", "../../recipe.yaml"],
+        {"bytes": 1, "sha256": "0" * 64},
+        r"files names '\.\./\.\./recipe.yaml'",
+    ),
     (["files", "/etc/passwd"], {"bytes": 1, "sha256": "0" * 64}, "files names '/etc/passwd'"),
     (["files", "recipe.yaml", "sha256"], "zz", "files.recipe.yaml.sha256 = 'zz'"),
     (["files", "recipe.yaml", "bytes"], True, "files.recipe.yaml.bytes = true"),
