@@ -76,9 +76,9 @@ def _print_reports(reports: list[SequenceReport]) -> None:
         table.add_row(*map(printable, cells(report)))
     console.print(table)
     for problem in (problem for report in reports for problem in report.problems):
-        console.print(problem, soft_wrap=True, markup=False, highlight=False)
+        console.print(printable(problem), soft_wrap=True, markup=False, highlight=False)
     for note in (note for report in reports for note in report.notes):
-        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"note: {printable(note)}", soft_wrap=True, markup=False, highlight=False)
     num_bad = sum(bool(report.problems) for report in reports)
     num_frames = sum(report.num_frames for report in reports)
     console.print(f"{len(reports)} sequences, {num_frames} frames: {num_bad} sequences with problems")

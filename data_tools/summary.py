@@ -270,7 +270,7 @@ def _print_datasets(console: Console, indexes: dict[str, SequenceIndex | str]) -
 def _print_unreadable(console: Console, indexes: dict[str, SequenceIndex | str]) -> None:
     for name, index in indexes.items():
         if isinstance(index, str):
-            console.print(f"{name}: {index}", soft_wrap=True, markup=False, highlight=False)
+            console.print(printable(f"{name}: {index}"), soft_wrap=True, markup=False, highlight=False)
 
 
 def _cells(fact: DatasetFacts) -> tuple[str, ...]:

@@ -11,9 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from scal3r_data_tools import check, index, pack, prepare, preview, synth
+from scal3r_data_tools.checking.report import ReportWriter
 from scal3r_data_tools.registry import ADAPTERS, Adapter
 from scal3r_train import config
 from scal3r_train.cli import main as scal3r
@@ -78,7 +80,7 @@ def words(
             "index": ["data", "index", "towns", towns.parent, output],
             "pack": ["data", "pack", towns, output],
             "preview": ["data", "preview", towns, output, "sequences=1", "frames=1", "cloud_frames=0"],
-            "check": ["data", "check", towns, f"report={output}", "max_sequences=1", "num_pairs=2"],
+            "check": ["data", "check", towns, f"report={output}", "max_sequences=1", "num_pairs=3"],
             "synth": ["data", "synth", output, *SYNTH],
             "prepare": ["data", "prepare", "prepared", towns.parent, output],
             "convert": ["convert", towns, output],
@@ -157,7 +159,14 @@ def largest_file(num_bytes: int) -> Any:
 
 
 @pytest.mark.parametrize("command", [name for name in WORK if name != "convert"])
-def test_a_disk_that_fills_up_leaves_nothing(command: str, line: Line, words: Any, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_leaves_nothing(
+    command: str, line: Line, words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (50, 50, 3)).astype(np.uint8)
+    monkeypatch.setattr(preview, "_picture", lambda *_: noise)  # which takes long
+    monkeypatch.setattr(
+        check, "_check", lambda index, rows, to, path: ReportWriter(to.report).write("x" * 2000, [])
+    )
     output = tmp_path / "place" / name_of(command)
     given = words(command, output)
     with largest_file(1500):  # more than a lock needs, less than any output

@@ -109,6 +109,25 @@ def test_a_run_is_published_by_its_last_weights(hub: FakeHub, folder: Path, tmp_
     assert "preprocessor_config.json" in hub.repositories[REPO] and len(hub.commits) == 2
 
 
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "preprocessor_config.json"])
+def test_files_that_lie_elsewhere_are_not_published(
+    hub: FakeHub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    shutil.copytree(folder, tmp_path / "mine")
+    (tmp_path / "mine" / name).rename(tmp_path / "secret")
+    (tmp_path / "mine" / name).symlink_to(tmp_path / "secret")
+    assert scal3r(["push", str(tmp_path / "mine"), REPO]) == 2
+    assert f"{name} leads to {tmp_path / 'secret'}, outside of" in capsys.readouterr().err
+    assert hub.calls == [] and hub.repositories == {}
+    blobs = tmp_path / "models--a--b" / "blobs"  # as the Hub's own store of downloads has it
+    snapshot = blobs.parent / "snapshots" / "abc"
+    shutil.copytree(folder, snapshot)
+    blobs.mkdir()
+    (snapshot / name).rename(blobs / "def")
+    (snapshot / name).symlink_to("../../blobs/def")
+    assert scal3r(["push", str(snapshot), REPO, "--dry-run"]) == 0
+
+
 def test_a_dry_run_shows_files_and_card_and_asks_nobody(
     hub: FakeHub, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
