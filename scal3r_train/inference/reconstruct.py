@@ -44,7 +44,7 @@ from scal3r_train.parallel.collectives import (
     gather_to_main,
     raise_on_all_ranks,
 )
-from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.failure_propagation import START_LIMIT, failing_together
 from scal3r_train.parallel.folder_lock import lock_beside, owned, refuse_owned
 from scal3r_train.parallel.process import current_process, joined_processes, launched_rank
 from scal3r_train.scene.folder import (
@@ -64,7 +64,7 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
     Raises:
         UserError: on the main process, for whatever the user can mend; nothing new is left at `output` then.
     """
-    with failing_together():
+    with failing_together(start_limit(recipe_path, overrides)):
         try:
             recipe = load_config(ReconstructionRecipe, recipe_path, overrides)
             with joined_processes(timedelta(minutes=recipe.timeout_minutes)) as process:
@@ -76,6 +76,15 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
         if process.is_main:
             answer(outcome)
     return 0
+
+
+def start_limit(recipe_path: Path | None, overrides: Sequence[str]) -> timedelta:
+    """Return how long to wait for the peers to come: the usual time, or less where the recipe waits less for them."""
+    try:
+        recipe = load_config(ReconstructionRecipe, recipe_path, overrides)
+    except UserError:
+        return START_LIMIT  # all are to hear why
+    return min(START_LIMIT, timedelta(minutes=recipe.timeout_minutes))
 
 
 def reconstruct(

@@ -56,7 +56,7 @@ def note_small_shared_memory(num_bytes: int) -> None:
     free = _free_shared_memory()
     if launched_rank() == 0 and free is not None and free < num_bytes:
         tell(
-            f"note: reading processes keep up to {num_bytes / 1e6:.0f} MB in {_shared_memory()}; if they die, make it "
+            f"note: reading processes keep up to {num_bytes / 1e6:.3g} MB in {_shared_memory()}; if they die, make it "
             "larger (docker run --shm-size=16g) or lower data.num_workers"
         )
 
@@ -71,7 +71,7 @@ def _free_shared_memory() -> int | None:
 
 def _shared_memory() -> str:
     free = _free_shared_memory()
-    return SHARED_MEMORY_FOLDER + ("" if free is None else f" ({free / 1e6:.0f} MB free)")
+    return SHARED_MEMORY_FOLDER + ("" if free is None else f" ({free / 1e6:.3g} MB free)")
 
 
 def keep_freed_memory() -> None:
