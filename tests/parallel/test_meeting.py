@@ -131,7 +131,7 @@ def test_what_is_printed_when_peers_are_met_is_passed_on(capfd: pytest.CaptureFi
         ("MASTER_ADDR", ""),
         ("MASTER_PORT", ""),
         ("MASTER_PORT", "x"),
-        ("MASTER_PORT", "²"),
+        ("MASTER_PORT", "\u00b2"),
         ("MASTER_PORT", "70000"),
     ],
 )
