@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from scal3r_data_tools.checking.evidence import CheckSettings
@@ -24,7 +24,9 @@ from scal3r_data_tools.checking.examine import SequenceReport, examine
 from scal3r_data_tools.checking.report import ReportWriter
 from scal3r_data_tools.jobs import progress
 from scal3r_train.config import load_config
-from scal3r_train.data.index.index import load_index
+from scal3r_train.data.index.index import SequenceIndex, load_index
+from scal3r_train.notes import new_console, printable
+from scal3r_train.parallel.claimed_output import claimed
 
 LOG_WIDTH = 120  # where there is no terminal to ask
 
@@ -41,6 +43,12 @@ def main(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
     index = load_index(path)
     num = min(settings.max_sequences or len(index), len(index))
     rows = np.unique(np.linspace(0, len(index) - 1, num).astype(int)).tolist()
+    report = settings.report
+    with nullcontext() if report is None else claimed(report, "report", is_folder=True):
+        return _check(index, rows, settings, str(path))
+
+
+def _check(index: SequenceIndex, rows: Sequence[int], settings: CheckSettings, path: str) -> int:
     writer = ReportWriter(settings.report) if settings.report is not None else None
     reports = []
     for row in progress(rows, len(rows), "check"):
@@ -51,26 +59,26 @@ def main(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
         reports.append(report.without_findings())
     _print_reports(reports)
     if writer is not None:
-        Console().print(
-            f"report: {writer.write(str(path), reports)}", soft_wrap=True, markup=False, highlight=False
+        new_console().print(
+            f"report: {writer.write(path, reports)}", soft_wrap=True, markup=False, highlight=False
         )
     return 1 if any(report.problems for report in reports) else 0
 
 
 def _print_reports(reports: list[SequenceReport]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = new_console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("sequence", overflow="fold")
     for name in ("frames", "missing", "pairs", "epipolar\npx", "reproj.\npx", "depth\nwarp", "gap"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for report in reports:
-        table.add_row(*cells(report))
+        table.add_row(*map(printable, cells(report)))
     console.print(table)
     for problem in (problem for report in reports for problem in report.problems):
-        console.print(problem, soft_wrap=True, markup=False, highlight=False)
+        console.print(printable(problem), soft_wrap=True, markup=False, highlight=False)
     for note in (note for report in reports for note in report.notes):
-        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"note: {printable(note)}", soft_wrap=True, markup=False, highlight=False)
     num_bad = sum(bool(report.problems) for report in reports)
     num_frames = sum(report.num_frames for report in reports)
     console.print(f"{len(reports)} sequences, {num_frames} frames: {num_bad} sequences with problems")

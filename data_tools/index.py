@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,8 @@ from scal3r_data_tools.turned import without_turned
 from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index.index import check_rotations, write_index
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.parallel.folder_lock import lock_beside, owned
+from scal3r_train.notes import answer
+from scal3r_train.parallel.claimed_output import claimed
 
 
 class IndexSettings(StrictModel):
@@ -63,10 +63,10 @@ def main(
         if not counts:
             raise UserError(f"{source} holds no sequence in the layout of {dataset}; check DATASET and SRC")
 
-    with owned(lock_beside(Path(output)), f"index {output}"):
+    with claimed(Path(output), "index", is_folder=False):
         write_index(output, checked())
     missing = f"; {counts['missing']} more are listed but not there" if counts["missing"] else ""
-    sys.stdout.write(f"{output}: {counts['sequences']} sequences, {counts['frames']} frames{missing}\n")
+    answer(f"{output}: {counts['sequences']} sequences, {counts['frames']} frames{missing}")
     return 0
 
 

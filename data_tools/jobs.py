@@ -1,33 +1,34 @@
-"""Long work with a progress bar, in one process or several; silent when nobody watches."""
+"""Long work with its progress shown, in one process or several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scal3r_train.config import UserError
+from scal3r_train.shown_progress import ShownWork
 
 T = TypeVar("T")
 
 
 def progress(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
-    """Iterate with a bar on stderr when it is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        for item in items:
+    """Iterate with a bar on stderr when it is a terminal, else with a line now and then."""
+    with ShownWork(description, total) as work:
+        for number, item in enumerate(items, 1):
             yield item
-            bar.advance(task)
+            work.reach(number)
 
 
 def run_jobs(
     function: Callable[..., None], jobs: Sequence[tuple[Any, ...]], num_workers: int, name: str
 ) -> None:
-    """Call function(*job) for each job, with a progress bar; an error in one stops the work and is raised here."""
+    """Call function(*job) for each job, showing progress; an error in one stops the work and is raised here.
+
+    Raises UserError when one of several processes is killed.
+    """
     workers = min(num_workers, len(jobs))
     if workers <= 1:
         for job in progress(jobs, len(jobs), name):
@@ -39,6 +40,10 @@ def run_jobs(
         try:
             for future in progress(as_completed(running), len(running), name):
                 future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a working process was killed, often for lack of memory (`dmesg` tells); lower num_workers"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -3,19 +3,19 @@
 OUT/index.parquet is an index like any other; its sequences lie in OUT/frames-NNNNN.parquet, one row a frame, images as
 `datasets.Image` (so that the Hub shows them), depth and masks as the bytes of their files. `data.sources` takes
 OUT/index.parquet, or its URL (hf://datasets/OWNER/NAME/index.parquet) without downloading the whole. OUT/README.md is
-the data set's card.
+the data set's card. Whatever is copied has been decoded, and lies in its sequence's root.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 import pyarrow
@@ -26,11 +26,19 @@ from scal3r_data_tools.dataset_card import dataset_card
 from scal3r_data_tools.jobs import progress
 from scal3r_train.config import StrictModel, UserError, load_config, write_text_atomically
 from scal3r_train.data.index.index import SequenceIndex, load_index, write_index
+from scal3r_train.data.io.depth_codec import decode_depth
 from scal3r_train.data.io.frame_files import read_file, video_frame
+from scal3r_train.data.io.image_codec import decode_image, decode_mask
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
-from scal3r_train.parallel.folder_lock import lock_beside, owned
+from scal3r_train.notes import answer
+from scal3r_train.parallel.claimed_output import claimed, whole_folder
 
 ROWS_PER_GROUP = 16
+NUM_THREADS = min(8, os.cpu_count() or 1)  # that read and decode; the decoders let go of Python's lock
+Row: TypeAlias = dict[str, Any]
+Map: TypeAlias = Callable[
+    [Callable[[int], tuple[Row, list[str]]], Iterable[int]], Iterable[tuple[Row, list[str]]]
+]
 FILE_COLUMNS = ("image", "depth", "mask", "sky_mask")
 FRAME_FEATURES = datasets.Features(
     {
@@ -47,6 +55,11 @@ FRAME_FEATURES = datasets.Features(
 class PackSettings(StrictModel):
     """Settings of packing."""
 
+    allow_outside: bool = Field(
+        False,
+        description="also pack images, depth and masks that lie outside of their sequence's root, by path or by "
+        "link; an index from elsewhere could name anything of yours",
+    )
     file_megabytes: int = Field(
         500, gt=0, description="a new file begins after the sequence that exceeds this [MB]"
     )
@@ -55,8 +68,9 @@ class PackSettings(StrictModel):
 def main(path: str | os.PathLike[str], output: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
     """Pack an index and all files that it names into the new folder `output`; returns 0.
 
-    A file that cannot be read is left out, named and counted. Raises UserError when the index cannot be read, `output`
-    exists, or a sequence consists of video frames.
+    A file that cannot be read, or is not the image, depth map or mask that the index says, is left out, named and
+    counted. Raises UserError when the index cannot be read, `output` exists, a sequence consists of video frames or
+    names a file outside of its root.
     """
     settings = load_config(PackSettings, None, overrides)
     output = Path(output)
@@ -65,7 +79,9 @@ def main(path: str | os.PathLike[str], output: str | os.PathLike[str], overrides
     index = load_index(path)
     for row in range(len(index)):  # before hours of packing
         _refuse_video(index[row])
-    with owned(lock_beside(output), f"folder {output}"):
+        if not settings.allow_outside:
+            refuse_outside(index[row])
+    with claimed(output, "folder", is_folder=True):
         unreadable = _pack(index, output, settings)
     _say_result(output, index, unreadable)
     return 0
@@ -73,18 +89,15 @@ def main(path: str | os.PathLike[str], output: str | os.PathLike[str], overrides
 
 def _pack(index: SequenceIndex, output: Path, settings: PackSettings) -> Sequence[str]:
     """Write the folder, whole or not at all; return the files that could not be read."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(output) as temporary:
         packer = _Packer(temporary, settings.file_megabytes * 1_000_000)
-        records = [packer.add(index[row]) for row in progress(range(len(index)), len(index), "pack")]
+        with ThreadPoolExecutor(NUM_THREADS) as threads:
+            records = [
+                packer.add(index[row], threads.map) for row in progress(range(len(index)), len(index), "pack")
+            ]
         packer.close()
         write_index(temporary / "index.parquet", records)
         write_text_atomically(temporary / "README.md", dataset_card(output.name, index, FRAME_FEATURES))
-        os.replace(temporary, output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return packer.unreadable
 
 
@@ -97,15 +110,17 @@ class _Packer:
         self._writer: pyarrow.parquet.ParquetWriter | None = None
         self._name, self._num_files, self._num_rows, self._num_bytes = "", 0, 0, 0
 
-    def add(self, record: SequenceRecord) -> SequenceRecord:
-        """Write a sequence and return the record that finds it again."""
+    def add(self, record: SequenceRecord, each: Map = map) -> SequenceRecord:
+        """Write a sequence and return the record that finds it again; `each` is `map`, of threads for instance."""
         if self._writer is None:
             self._begin_file()
         assert self._writer is not None
         first_row = self._num_rows
         for begin in range(0, record.num_frames, ROWS_PER_GROUP):
             frames = range(begin, min(begin + ROWS_PER_GROUP, record.num_frames))
-            rows = [self._row(record, frame) for frame in frames]
+            rows, faults = zip(*each(partial(_row, record), frames), strict=True)
+            self._num_bytes += sum(_num_bytes(row) for row in rows)
+            self.unreadable += [fault for some in faults for fault in some]
             self._writer.write_table(pyarrow.Table.from_pylist(rows, schema=self._writer.schema))
             self._num_rows += len(rows)
         location = self._folder / self._name
@@ -133,22 +148,66 @@ class _Packer:
         # images are compressed already
         self._writer = pyarrow.parquet.ParquetWriter(self._folder / self._name, schema, compression="none")
 
-    def _row(self, record: SequenceRecord, frame: int) -> dict[str, Any]:
-        contents = dict(self._contents(record, frame))
-        image = {"bytes": contents.pop("image"), "path": Path(record.image[frame]).name}
-        return {"sequence_id": record.sequence_id, "frame": frame, "image": image, **contents}
 
-    def _contents(self, record: SequenceRecord, frame: int) -> Iterator[tuple[str, bytes | None]]:
-        for column in FILE_COLUMNS:
-            names = vars(record)[column]
-            content = None
-            if names and names[frame]:
-                try:
-                    content = read_file(record, names[frame])
-                    self._num_bytes += len(content)
-                except UserError as error:
-                    self.unreadable.append(str(error))
-            yield column, content
+def _row(record: SequenceRecord, frame: int) -> tuple[Row, list[str]]:
+    """Return a frame's row, and why a file of it is left out."""
+    contents: dict[str, bytes | None] = {}
+    faults = []
+    for column in FILE_COLUMNS:
+        try:
+            contents[column] = _content(record, frame, column)
+        except UserError as error:
+            contents[column] = None
+            faults.append(str(error))
+    image = {"bytes": contents.pop("image"), "path": Path(record.image[frame]).name}
+    return {"sequence_id": record.sequence_id, "frame": frame, "image": image, **contents}, faults
+
+
+def _content(record: SequenceRecord, frame: int, column: str) -> bytes | None:
+    """Return the bytes of a file once they are known to be what the index says; None without one."""
+    names = vars(record)[column]
+    if not names or not names[frame]:
+        return None
+    content = read_file(record, names[frame])
+    _decode(record, frame, column, content)
+    return content
+
+
+def _num_bytes(row: Row) -> int:
+    cells = (row["image"]["bytes"], *(row[column] for column in FILE_COLUMNS[1:]))
+    return sum(len(cell) for cell in cells if cell is not None)
+
+
+def _decode(record: SequenceRecord, frame: int, column: str, content: bytes) -> None:
+    """Raise UserError unless a file holds what its column says: nothing else of this machine is to be published."""
+    name, hw = record.root / vars(record)[column][frame], tuple(record.image_size[frame].tolist())
+    if column == "image":
+        decode_image(content, name)
+    elif column == "depth":
+        decode_depth(content, record.depth_codec, name, (hw[0], hw[1]))
+    else:
+        decode_mask(content, vars(record)[f"{column}_rule"], name)
+
+
+def refuse_outside(record: SequenceRecord) -> None:
+    """Raise UserError when a sequence names a file that lies, by its path or by a link, outside of its root.
+
+    An index that somebody else wrote could name any file of this machine. Every folder is resolved once.
+    """
+    if record.packed is not None:
+        return
+    root, folders = record.root.resolve(), dict[str, Path]()
+    for column in FILE_COLUMNS:
+        for name in filter(None, vars(record)[column]):
+            folder, _, file = str(record.root / name).rpartition("/")
+            place = folders.setdefault(folder, Path(folder).resolve()) / file
+            if file in ("", ".", "..") or place.is_symlink():
+                place = place.resolve()
+            if not place.is_relative_to(root):
+                raise UserError(
+                    f"{record.sequence_id}: {column} {name} lies outside of the sequence's root {root}, at {place}; "
+                    "see that it is meant to be published, then add allow_outside=true"
+                )
 
 
 def _refuse_video(record: SequenceRecord) -> None:
@@ -158,6 +217,6 @@ def _refuse_video(record: SequenceRecord) -> None:
 
 def _say_result(output: Path, index: SequenceIndex, unreadable: Sequence[str]) -> None:
     size = sum(path.stat().st_size for path in output.iterdir()) / 1e9
-    sys.stdout.write(f"{output}: {len(index)} sequences, {sum(index.num_frames)} frames, {size:.2f} GB\n")
+    answer(f"{output}: {len(index)} sequences, {sum(index.num_frames)} frames, {size:.2f} GB")
     if unreadable:
-        sys.stdout.write(f"{len(unreadable)} files could not be read, first: {unreadable[0]}\n")
+        answer(f"{len(unreadable)} files could not be read, first: {unreadable[0]}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from scal3r_data_tools.registry import ADAPTERS, known_adapter
 from scal3r_train.config import UserError, load_config
-from scal3r_train.parallel.folder_lock import lock_beside, owned
+from scal3r_train.notes import answer
+from scal3r_train.parallel.claimed_output import claimed
 
 
 def main(
@@ -31,10 +31,8 @@ def main(
         raise UserError(f"{dataset} needs no preparation, use `scal3r data index`; sets that do: {names}")
     if not source.is_dir():
         raise UserError(f"source {source} is no folder; name the folder that holds the dataset")
-    if output.exists() and not output.is_dir():
-        raise UserError(f"output {output} is a file; name a folder to write to")
     options = load_config(adapter.prepare_options, None, overrides)
-    with owned(lock_beside(output), f"folder {output}"):
+    with claimed(output, "folder", is_folder=True):
         adapter.prepare(source, output, options)
-    sys.stdout.write(f"{output}: {dataset} is prepared; index it next (docs/data/{dataset}.md)\n")
+    answer(f"{output}: {dataset} is prepared; index it next (docs/data/{dataset}.md)")
     return 0

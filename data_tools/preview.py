@@ -19,6 +19,7 @@ from scal3r_data_tools.previewing.canvas import INK, broken_box, legend, stacked
 from scal3r_data_tools.previewing.colours import DROPPED, EDGE, INVALID, SKY
 from scal3r_train.config import StrictModel, UserError, atomic_output, load_config
 from scal3r_train.data.index.index import SequenceIndex, load_index
+from scal3r_train.parallel.claimed_output import claimed
 
 MARGIN = 14
 LEGEND = (
@@ -54,18 +55,22 @@ def main(path: str | os.PathLike[str], output: str | os.PathLike[str], overrides
     if Path(output).suffix.lower() != ".png":
         raise UserError(f"output {output} must end in .png")
     index = load_index(path)
+    with claimed(Path(output), "preview", is_folder=False):
+        picture = _picture(Path(path).name, index, settings)
+        with atomic_output(output) as temporary:
+            Image.fromarray(picture).save(temporary)
+    return 0
+
+
+def _picture(name: str, index: SequenceIndex, settings: PreviewSettings) -> np.ndarray:
+    """Return the whole picture, [H, W, 3] uint8."""
     rows = shown_rows(index, settings.sequences)
     width = settings.width - 2 * MARGIN
-    title = f"{Path(path).name}: {len(rows)} of {len(index)} sequences, {sum(index.num_frames)} frames in all"
+    title = f"{name}: {len(rows)} of {len(index)} sequences, {sum(index.num_frames)} frames in all"
     pieces = [text_line(title, width, 18, bold=True), legend(LEGEND, width)]
     for row in progress(rows, len(rows), "preview"):
         pieces += [np.full((2, width, 3), INK, np.uint8), _block(index, row, settings, width)]
-    picture = np.pad(
-        stacked(pieces, width), [(MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)], constant_values=255
-    )
-    with atomic_output(output) as temporary:
-        Image.fromarray(picture).save(temporary)
-    return 0
+    return np.pad(stacked(pieces, width), [(MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)], constant_values=255)
 
 
 def shown_rows(index: SequenceIndex, sequences: int | tuple[str, ...]) -> list[int]:

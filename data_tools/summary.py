@@ -24,6 +24,7 @@ from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index.index import SequenceIndex, load_index
 from scal3r_train.data.sampling.plan import Source, plan_step
 from scal3r_train.data.sampling.sources import denied_rows, index_exists, open_sources
+from scal3r_train.notes import new_console, printable
 from scal3r_train.recipe import TrainingRecipe, load_training_recipe
 
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
@@ -225,8 +226,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console = new_console()
+    return console if console.is_terminal else new_console(width=PIPE_WIDTH)
 
 
 def _loaded(names: Sequence[str]) -> dict[str, SequenceIndex | str]:
@@ -256,7 +257,7 @@ def _print_datasets(console: Console, indexes: dict[str, SequenceIndex | str]) -
         fact for index in indexes.values() if not isinstance(index, str) for fact in dataset_facts(index)
     ]
     for fact in facts:
-        table.add_row(*_cells(fact))
+        table.add_row(*map(printable, _cells(fact)))
     if len(facts) > 1:
         table.add_section()
         table.add_row(*_total(facts))
@@ -269,7 +270,7 @@ def _print_datasets(console: Console, indexes: dict[str, SequenceIndex | str]) -
 def _print_unreadable(console: Console, indexes: dict[str, SequenceIndex | str]) -> None:
     for name, index in indexes.items():
         if isinstance(index, str):
-            console.print(f"{name}: {index}", soft_wrap=True, markup=False, highlight=False)
+            console.print(printable(f"{name}: {index}"), soft_wrap=True, markup=False, highlight=False)
 
 
 def _cells(fact: DatasetFacts) -> tuple[str, ...]:
@@ -339,7 +340,7 @@ def _print_mixture(
     for title in ("weight", "of the sequences", "of the frames", "frames a step", "each frame is seen"):
         table.add_column(title, justify="right")
     for source, share in zip(present, shares, strict=True):
-        table.add_row(*_share_cells(source.weight, share))
+        table.add_row(*map(printable, _share_cells(source.weight, share)))
     console.print(table)
 
 

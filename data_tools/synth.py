@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +11,13 @@ from PIL import Image
 from pydantic import Field
 
 from scal3r_data_tools.adapters import towns
-from scal3r_data_tools.jobs import progress
+from scal3r_data_tools.jobs import run_jobs
 from scal3r_train.config import UserError, dump_yaml, load_config
 from scal3r_train.data.index.index import write_index
 from scal3r_train.data.io.depth_codec import encode_uint16
 from scal3r_train.data.synthetic.settings import TownSettings, write_blackouts
 from scal3r_train.data.synthetic.town import FRAMES_PER_SECOND, TownDrive
+from scal3r_train.parallel.claimed_output import claimed, whole_folder
 
 SETTINGS_FILE, INDEX_FILE = "towns.yaml", "index.parquet"
 PNG_COMPRESSION = 1
@@ -42,13 +39,11 @@ def main(output: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
     output = Path(output)
     settings = load_config(SynthSettings, None, overrides)
     towns_settings = TownSettings(**settings.model_dump(exclude={"num_workers"}))
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is a file; name a folder to write the towns to")
     if output.is_dir() and any(output.iterdir()):
         if _made_with(output) == towns_settings:
             return 0
         raise UserError(f"{output} holds something else already; remove it or name another folder")
-    with _atomic_folder(output) as folder:
+    with claimed(output, "folder", is_folder=True), whole_folder(output) as folder:
         _write_all(folder, settings)
         write_index(folder / INDEX_FILE, towns.index(folder))
         (folder / SETTINGS_FILE).write_text(dump_yaml(towns_settings), encoding="utf-8")
@@ -91,28 +86,5 @@ def write_town(folder: Path, settings: TownSettings, number: int) -> None:
 
 
 def _write_all(folder: Path, settings: SynthSettings) -> None:
-    num = settings.num_sequences
-    workers = min(settings.num_workers, num)
-    if workers == 1:
-        for number in progress(range(num), num, "towns"):
-            write_town(folder, settings, number)
-        return
-    # spawn: a fork would inherit torch's threads in an undefined state
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(write_town, folder, settings, number) for number in range(num)]
-        for job in progress(as_completed(jobs), num, "towns"):
-            job.result()
-
-
-@contextmanager
-def _atomic_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output`, renamed to it on success and removed on any error."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir()
-        yield temporary
-        os.replace(temporary, output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    jobs = [(folder, settings, number) for number in range(settings.num_sequences)]
+    run_jobs(write_town, jobs, settings.num_workers, "towns")

@@ -30,6 +30,7 @@ from scal3r_train.inference.reconstruct import reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.metrics.trajectory import align_trajectory, score_trajectory
 from scal3r_train.model.load_model import load_model
+from scal3r_train.notes import new_console
 from scal3r_train.recipe import load_training_recipe
 
 NUM_COLUMNS = 4
@@ -158,4 +159,4 @@ def _print_results(console: Console, results: dict[str, object]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:]:
         sys.exit("usage: python -m scal3r_eval.demo; it takes no arguments")
-    sys.exit(run_command(lambda: main(Console())))
+    sys.exit(run_command(lambda: main(new_console())))

@@ -6,7 +6,6 @@ and writes. Array jobs split the sequences instead (`protocol.share`), and a las
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
@@ -25,7 +24,9 @@ from scal3r_eval.results import RESULTS_NAME, EvalResults, RunFacts, SequenceFac
 from scal3r_eval.score_sequence import score_sequence, write_truth
 from scal3r_eval.sequences import EvalSequence, Missing, choose_sequences, provide_index
 from scal3r_eval.summary import asked_measures, summarise
-from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically
+from scal3r_train.config import EXIT_USER_ERROR, UserError, dump_yaml, write_text_atomically, writing
+from scal3r_train.notes import answer, tell
+from scal3r_train.parallel.claimed_output import remove_leftovers_within
 from scal3r_train.parallel.collectives import entered_on_main, from_main, raise_on_all_ranks
 from scal3r_train.parallel.failure_propagation import failing_together
 from scal3r_train.parallel.folder_lock import LOCK_NAME, lock_inside, owned
@@ -54,7 +55,7 @@ def main(recipe_path: Path, overrides: Sequence[str]) -> int:
                 raise
             return EXIT_USER_ERROR
         if process.is_main:
-            sys.stdout.write(_outcome(recipe, results))
+            answer(*_outcome(recipe, results).splitlines())
             if results is not None:
                 _refuse_if_all_failed(results)
     return 0
@@ -149,12 +150,10 @@ def _refuse_if_all_failed(results: EvalResults) -> None:
 
 def _prepared(recipe: EvalRecipe) -> Path:
     """Make the run's folder and its data; return the index."""
-    try:
+    if recipe.protocol.share is None:  # others' shares may be writing
+        remove_leftovers_within(recipe.output_dir)
+    with writing(f"output_dir {recipe.output_dir}"):
         write_text_atomically(recipe.output_dir / RECIPE_NAME, dump_yaml(recipe))
-    except OSError as error:
-        raise UserError(
-            f"{recipe.output_dir} cannot be written: {error.strerror}; choose another output_dir"
-        ) from error
     return provide_index(recipe)
 
 
@@ -216,16 +215,14 @@ def _facts(sequence: EvalSequence) -> SequenceFacts:
 
 def _say_what_is_missing(missing: list[Missing]) -> None:
     for one in missing:
-        sys.stderr.write(f"left out: {one.line}\n")
+        tell(f"left out: {one.line}")
 
 
 def _say(run: Run, sequence: EvalSequence, found: SequenceScores, place: str, left: str) -> None:
     """Report in one line on stderr how a sequence went and how long all the rest will take."""
     ate = POSES[0]
     text = found.failure or "; ".join((f"{ate.title} {ate.text(found.metrics.get(ate.key))}", *found.reasons))
-    sys.stderr.write(
-        f"{run.label} {place} {sequence.name}: {'failed: ' if found.failure else ''}{text}{left}\n"
-    )
+    tell(f"{run.label} {place} {sequence.name}: {'failed: ' if found.failure else ''}{text}{left}")
 
 
 def _outcome(recipe: EvalRecipe, results: EvalResults | None) -> str:

@@ -5,7 +5,6 @@ What is complete is not made again. A failure of the method is returned; one of 
 
 from __future__ import annotations
 
-import errno
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -17,17 +16,16 @@ from scal3r_eval.recipe import EvalRecipe, Scal3RMethod
 from scal3r_eval.sequences import EvalSequence
 from scal3r_train.config import UserError, load_config
 from scal3r_train.inference.input.video import Video
-from scal3r_train.inference.reconstruct import is_done, reconstruct
+from scal3r_train.inference.reconstruct import complete_line, is_done, reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.weight_files import checkpoint_folder
+from scal3r_train.os_errors import is_of_the_machine
 from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
 from scal3r_train.parallel.process import current_process
 
-# What stops every sequence alike is no failure of the method.
-MACHINE_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM))
 RESET_PEAK = "5"  # what /proc/self/clear_refs takes for it
 
 
@@ -71,8 +69,8 @@ class Predictor:
         try:
             reconstruct(sequence.record, model, recipe, output, self.sha256)
         except UserError as error:
-            if any(gather_to_all(_is_of_the_machine(error))):
-                raise
+            if any(gather_to_all(is_of_the_machine(error))):
+                raise  # it stops every sequence alike, which is no failure of the method
             return str(error)
         except torch.OutOfMemoryError as error:
             if current_process().world_size > 1:
@@ -97,7 +95,10 @@ class Predictor:
         config = Scal3RConfig.from_pretrained(checkpoint_folder(self._run.source))
         video = Video.choose(sequence.record, recipe.input, config)
         try:
-            return is_done(output, recipe, video, self.sha256)
+            done = is_done(output, recipe, video, self.sha256)
+            if done:
+                complete_line(output, recipe)
+            return done
         finally:
             video.close()
 
@@ -126,12 +127,3 @@ def forget_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="ascii")
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-
-
-def _is_of_the_machine(error: BaseException | None) -> bool:
-    """Whether an error comes from a disk that is full or may not be written, at any depth."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
-            return True
-        error = error.__cause__
-    return False

@@ -7,7 +7,6 @@ measured. Files are read in blocks, and twice where ICP moves the estimate. Shap
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from scal3r_train.metrics.icp import IcpMode, IcpSettings, refine_alignment
 from scal3r_train.metrics.points import nearest_distances, score_distances
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode, align_trajectory
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans, along_curve
+from scal3r_train.notes import answer
 from scal3r_train.scene.scene import POINTS_NAME
 from scal3r_train.shown_progress import ShownWork
 
@@ -69,7 +69,7 @@ class PointFileScoring(PointScoring):
 def main(estimate: str, ground_truth: str, options: Mapping[str, Any]) -> int:
     """Score a cloud and print the result; returns 0. Raises UserError as `score_point_files` does."""
     result = score_point_files(estimate, ground_truth, options)
-    sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+    answer(json.dumps(result, allow_nan=False))
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,6 +25,7 @@ from scal3r_train.metrics.trajectory_io import (
     match_trajectories,
     read_trajectory,
 )
+from scal3r_train.notes import answer
 from scal3r_train.scene.folder import INFO_NAME
 from scal3r_train.scene.scene import TRAJECTORY_NAME, open_scene
 from scal3r_train.scene.visualization.ground_truth import poses_by_frame
@@ -91,7 +91,7 @@ def main(
 ) -> int:
     """Score a trajectory file and print the result; returns 0. Raises UserError as `score_files` does."""
     result = score_files(estimate, ground_truth, align, max_time_difference, RpeStep(*rpe_step), frames_match)
-    sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+    answer(json.dumps(result, allow_nan=False))
     return 0
 
 

@@ -12,7 +12,7 @@ import stat
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from scal3r_train.notes import printable
+from scal3r_train.notes import tell
+from scal3r_train.os_errors import told
 from scal3r_train.refusal import refusal_line
 from scal3r_train.shipped import find_recipe, shipped_recipe
 from scal3r_train.text_file import read_text_file
@@ -29,6 +30,7 @@ from scal3r_train.text_file import read_text_file
 HASH_BLOCK_BYTES = 1 << 22
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 class UserError(ValueError):
@@ -109,16 +111,59 @@ def dump_mapping(mapping: Mapping[str, Any]) -> str:
 def run_command(command: Callable[[], int | None]) -> int:
     """Return a program's exit code: what `command` returns (None is 0), 2 for a UserError, 130 for Ctrl-C.
 
-    The one place where a UserError becomes a line on stderr, for `scal3r` and modules started by torchrun.
+    The one place where a UserError, or what the operating system refuses, becomes a line on stderr, for `scal3r` and
+    modules started by torchrun. A reader of the output who has left, as `head` does, is no error of ours: 141.
     """
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()  # or a full disk there would be found when nobody can say it any more
     except UserError as error:
-        sys.stderr.write(f"scal3r: error: {printable(' '.join(str(error).split()))}\n")
+        tell(f"scal3r: error: {one_line(error)}")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        sys.stderr.write("scal3r: interrupted\n")
+        tell("scal3r: interrupted")
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _discard_output()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        line = told(error)
+        if line is None:
+            raise
+        tell(f"scal3r: error: {line}")
+        _discard_output()
+        return EXIT_USER_ERROR
+    return code
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _discard_output() -> None:
+    """Let Python not try once more, at its end, to write what cannot be written."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def writing(output: str) -> Iterator[None]:
+    """Let what the operating system refuses in the body be a UserError about `output`, such as "index towns.parquet".
+
+    An error that names another file, as one that cannot be read, is about that. Others pass as they are.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        line = told(error, output)
+        if line is None:
+            raise
+        raise UserError(line) from error
 
 
 @contextmanager
@@ -262,7 +307,7 @@ def _index_or_key(node: dict[str, Any] | list[Any], key: str, override: str) -> 
     """Return `key` as an existing index when `node` is a list, else unchanged."""
     if isinstance(node, dict):
         return key
-    if not (key.isascii() and key.isdigit() and int(key) < len(node)):
+    if not (key.isascii() and key.isdecimal() and int(key) < len(node)):
         allowed = f"0 to {len(node) - 1}" if node else "none, it is empty"
         raise UserError(f"override '{override}': '{key}' is no index of that list (allowed: {allowed})")
     return int(key)

@@ -1,7 +1,7 @@
 """How far a piece of work is: a bar where stderr is a terminal, plain lines elsewhere, and when it will be done.
 
 Training, reconstruction and evaluation show themselves by this. Away from a terminal (a SLURM log, a pipe) nothing but
-whole lines is written, without control characters. Imports nothing of this project.
+whole lines is written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from collections import deque
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from scal3r_train.notes import new_console, printable
 
 SECONDS_BETWEEN_LINES = 20.0
 SECONDS_WORTH_A_LINE = 1.0  # work that is over sooner says nothing
@@ -101,19 +102,19 @@ class ShownWork:
         """
         self.pace = Pace(total, completed)
         self._name, self._visible = name, visible
-        self._console = Console(stderr=True)
+        self._console = new_console(stderr=True)
         has_bar = visible and self._console.is_terminal
         self._has_lines = visible and with_lines and not has_bar
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         self._bar = Progress(*columns, console=self._console, disable=not has_bar)
-        self._task = self._bar.add_task(name, total=total, completed=completed, note="")
+        self._task = self._bar.add_task(printable(name), total=total, completed=completed, note="")
         self._start = self._last_line = time.perf_counter()
 
     def __enter__(self) -> ShownWork:
@@ -138,7 +139,7 @@ class ShownWork:
     def reach(self, completed: int, note: str = "") -> None:
         """Note that so many items are done; `note` stands behind the bar."""
         self.pace.reach(completed)
-        self._bar.update(self._task, completed=completed, note=note)
+        self._bar.update(self._task, completed=completed, note=printable(note))
         now = time.perf_counter()
         if self._has_lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
@@ -149,4 +150,4 @@ class ShownWork:
     def say(self, line: str) -> None:
         """Write one line, above the bar if there is one."""
         if self._visible:
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -20,6 +20,7 @@ from scal3r_train.model.load_model import load_config
 from scal3r_train.model.lora import add_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.stored_weights import StoredWeights
+from scal3r_train.notes import tell
 from scal3r_train.parallel.build_engine import build_engine
 from scal3r_train.parallel.collectives import entered_on_main
 from scal3r_train.parallel.determinism import choose_kernels
@@ -115,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
                 require_whole_patches(recipe, model.config.patch_size)
                 trainer = Trainer(recipe, engine, model, weights)
                 if process.is_main:
-                    sys.stderr.write(as_table([*trainer.start_rows(), _predicted_memory(recipe, engine)]))
+                    tell(*as_table([*trainer.start_rows(), _predicted_memory(recipe, engine)]).splitlines())
                 reason = trainer.fit()
                 engine.close()
     return EXIT_STOPPED if reason else 0

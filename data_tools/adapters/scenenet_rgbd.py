@@ -120,7 +120,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
 
 def _natural(path: Path) -> tuple[str, int, str]:
     """Folder, number at the end of the name, name."""
-    digits = "".join(character for character in path.stem if character.isdigit())
+    digits = "".join(character for character in path.stem if character.isdecimal())
     return str(path.parent), int(digits or 0), path.name
 
 

@@ -56,7 +56,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
 
 
 def _is_segment(names: frozenset[str]) -> bool:
-    stems = {name[:-4] for name in names if name.endswith(".npz") and name[:5].isdigit() and name[5] == "_"}
+    stems = {name[:-4] for name in names if name.endswith(".npz") and name[:5].isdecimal() and name[5] == "_"}
     return any(f"{stem}.jpg" in names for stem in stems)
 
 

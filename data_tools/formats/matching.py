@@ -130,7 +130,7 @@ def times_of_names(images: list[str]) -> np.ndarray | None:
     if all(re.fullmatch(r"\d+\.\d+", stem) for stem in stems):
         return np.array([float(stem) for stem in stems])
     if all(re.fullmatch(r"\d{18,19}", stem) for stem in stems):
-        return np.array([int(stem) for stem in stems], np.int64) * 1e-9
+        return np.array([int(stem) for stem in stems], np.float64) * 1e-9
     return None
 
 

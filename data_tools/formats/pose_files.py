@@ -259,7 +259,7 @@ def _euroc(rows: list[list[str]], path: Path) -> PoseTable:
         )
     numbers = _numbers([row[:8] for row in rows], path)
     # as integers: seconds since 1970 in nanoseconds are beyond what a float holds to the nanosecond
-    time = np.array([int(float(row[0])) if not row[0].isdigit() else int(row[0]) for row in rows], np.int64)
+    time = np.array([int(float(row[0])) if not row[0].isdecimal() else int(row[0]) for row in rows], np.int64)
     return PoseTable(
         pose_from_wxyz(numbers[:, 4:], numbers[:, 1:4]),
         "EuRoC: nanoseconds, position, quaternion w x y z",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from scal3r_eval.code_identity import CODE_VERSION
 from scal3r_eval.study.prepare import check_runs, make_towns, study_chunking, train_all
@@ -19,6 +18,7 @@ from scal3r_eval.study.scoring import score_all
 from scal3r_eval.study.settings import StudyRecipe, load_study, run_folder, scores_file
 from scal3r_eval.study.summary import results_page, summarize
 from scal3r_train.config import UserError, run_command, write_text_atomically
+from scal3r_train.notes import answer, new_console
 from scal3r_train.parallel.folder_lock import lock_inside, owned
 
 FORMAT_VERSION = 1
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(recipe: StudyRecipe) -> None:
     chunking = study_chunking(recipe)
     check_runs(recipe)
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     for title, stage in (
         ("1/4 towns", lambda: make_towns(recipe, chunking, console.print)),
         ("2/4 training", lambda: train_all(recipe, console.print)),
@@ -64,7 +64,7 @@ def _run(recipe: StudyRecipe) -> None:
     page = results_page(results)
     write_text_atomically(recipe.output_dir / f"{recipe.results}.json", json.dumps(results, indent=1) + "\n")
     write_text_atomically(recipe.output_dir / f"{recipe.results}.md", page)
-    sys.stdout.write(page)
+    answer(*page.splitlines())
 
 
 def _hardware() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_train.config import UserError, run_command
+from scal3r_train.notes import answer
 
 TABLES = ("means", "differences", "by_length", "by_length_differences", "by_memory")
 NUMBER_OF_FILES = 2
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     """
     if len(argv) != NUMBER_OF_FILES:
         raise UserError("give two files: python -m scal3r_eval.study.compare ONE.json OTHER.json")
-    sys.stdout.write(compare(*map(_read, argv)) + "\n")
+    answer(*compare(*map(_read, argv)).splitlines())
     return 0
 
 

@@ -10,6 +10,7 @@ A command is imported inside its handler, so that `scal3r --help` needs no torch
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from scal3r_train import __version__
@@ -18,11 +19,16 @@ from scal3r_train.cli.parser import OneLineErrorParser
 from scal3r_train.cli.recipe_commands import add_recipe_commands
 from scal3r_train.cli.scene_commands import add_model_commands, add_scene_commands
 from scal3r_train.cli.score_commands import add_score_commands
+from scal3r_train.notes import is_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 only on success, 2 after a user's mistake."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    for word in sys.argv[1:] if argv is None else argv:
+        if not is_text(word):
+            parser.error(f"'{word}' is no UTF-8 text; rename the file or folder")
+    arguments = parser.parse_args(argv)
     # Imported after parsing because it brings pydantic, which --help can do without.
     from scal3r_train.config import run_command
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from scal3r_train.notes import printable
+
 Handler = Callable[[argparse.Namespace], int | None]
 if TYPE_CHECKING:  # what `add_subparsers` returns has no public name and is generic for the type checker only
     Commands: TypeAlias = argparse._SubParsersAction["OneLineErrorParser"]
@@ -15,7 +17,7 @@ class OneLineErrorParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the complaint and leave."""
-        self.exit(2, f"scal3r: error: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"{printable(f'scal3r: error: {message}; see `{self.prog} --help`')}\n")
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

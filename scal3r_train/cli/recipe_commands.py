@@ -1,12 +1,12 @@
 """train, plan, eval and config, whose first argument is a recipe, and recipes, which lists the shipped ones."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scal3r_train.cli.parser import add_command, add_overrides
+from scal3r_train.notes import answer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -103,9 +103,9 @@ def _config(arguments: argparse.Namespace) -> None:
     if arguments.describe:
         from scal3r_train.cli.settings_reference import described
 
-        sys.stdout.write(described(recipe, _options_within(recipe)))
+        answer(*described(recipe, _options_within(recipe)).splitlines())
     else:
-        sys.stdout.write(dump_yaml(recipe))
+        answer(*dump_yaml(recipe).splitlines())
 
 
 def _options_within(recipe: "AnyRecipe") -> "dict[str, type[BaseModel]]":
@@ -139,14 +139,14 @@ def _recipes(arguments: argparse.Namespace) -> None:
         path = shipped_recipe(arguments.path)
         if path is None:
             raise UserError(f"no shipped recipe is called {arguments.path}; `scal3r recipes` lists them")
-        sys.stdout.write(f"{path}\n")
+        answer(str(path))
         return
     names = recipe_names()
     width = max(map(len, names))
     for name in names:
         path = shipped_recipe(name)
         assert path is not None
-        sys.stdout.write(f"{name:{width}}  {first_comment(path)}\n")
+        answer(f"{name:{width}}  {first_comment(path)}")
 
 
 def _take_count(overrides: Sequence[str], name: str, default: int | None) -> tuple[int | None, list[str]]:
@@ -158,6 +158,6 @@ def _take_count(overrides: Sequence[str], name: str, default: int | None) -> tup
     others = [override for override in overrides if not override.startswith(prefix)]
     if not values:
         return default, others
-    if not (values[-1].isascii() and values[-1].isdigit() and int(values[-1]) > 0):
+    if not (values[-1].isascii() and values[-1].isdecimal() and int(values[-1]) > 0):
         raise UserError(f"{prefix}{values[-1]} is no positive whole number")
     return int(values[-1]), others

@@ -173,12 +173,15 @@ def _reconstruct(arguments: argparse.Namespace) -> int | None:
 def _convert(arguments: argparse.Namespace) -> int | None:
     from scal3r_train.config import UserError
     from scal3r_train.model import convert_checkpoint, merge_adapters
+    from scal3r_train.parallel.claimed_output import claimed
 
-    if merge_adapters.is_adapter_folder(arguments.source):
-        return merge_adapters.main(arguments.source, arguments.output, arguments.base)
-    if arguments.base is not None:
+    is_adapters = merge_adapters.is_adapter_folder(arguments.source)
+    if arguments.base is not None and not is_adapters:
         raise UserError(f"--base goes with a folder of adapters, and {arguments.source} is none")
-    return convert_checkpoint.main(arguments.source, arguments.output)
+    with claimed(arguments.output, "output", is_folder=True):
+        if is_adapters:
+            return merge_adapters.main(arguments.source, arguments.output, arguments.base)
+        return convert_checkpoint.main(arguments.source, arguments.output)
 
 
 def _push(arguments: argparse.Namespace) -> int | None:

@@ -21,7 +21,7 @@ from scal3r_train.data.augmentation import WindowLook
 from scal3r_train.data.index.index import SequenceIndex
 from scal3r_train.data.io.frame_cache import FrameCache, require_room
 from scal3r_train.data.io.frame_io import read_pixels
-from scal3r_train.data.io.reading_process import begin_reading, shared_memory_named
+from scal3r_train.data.io.reading_process import begin_reading, note_small_shared_memory, shared_memory_named
 from scal3r_train.data.sampling.covisibility import covisible_walk
 from scal3r_train.data.sampling.curriculum import CurriculumSettings
 from scal3r_train.data.sampling.plan import RankPlan, Source, StepPlan, Window, plan_step
@@ -30,6 +30,8 @@ from scal3r_train.data.sequence import SequenceBatch, SequenceRecord, SkippedFra
 from scal3r_train.data.window import WindowFrames, read_window, readable_places
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.model.chunk_batch import reference_index
+
+PREFETCHED = 2  # batches that a reading process keeps ready
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,13 @@ class StepDataset(Dataset):
         return replace(joined, skipped=skipped)
 
 
+def num_bytes(plan: RankPlan) -> int:
+    """Return the size of this rank's batch of a plan: uint8 images and float32 depth; cameras are small beside them."""
+    height, width = plan.shape.resolution.height, plan.shape.resolution.width
+    frames = len(plan.group.windows) * len(plan.chunks) * plan.shape.chunk_size
+    return frames * height * width * (3 + 4)
+
+
 def chunk_frames(record: SequenceRecord, plan: RankPlan, window: Window) -> list[list[int] | None]:
     """Return the frames of this rank's chunks of a window, None for padding.
 
@@ -175,15 +184,21 @@ def _join(parts: Sequence[SequenceBatch], axis: int) -> SequenceBatch:
 
 
 def step_loader(
-    dataset: StepDataset, steps: range, num_workers: int
+    dataset: StepDataset, steps: range, num_workers: int, timeout_s: float = 0.0
 ) -> Iterator[SequenceBatch | FailedBatch]:
-    """Iterate over the batches of consecutive steps, reading ahead in `num_workers` processes."""
+    """Iterate over the batches of consecutive steps, reading ahead in `num_workers` processes.
+
+    `timeout_s`: how long to wait for a batch of theirs before torch raises what `deaths_named` explains; 0: for ever.
+    """
+    if num_workers > 0 and len(steps) > 0:
+        note_small_shared_memory(num_workers * PREFETCHED * num_bytes(dataset.plan_of_step(steps[0])))
     loader = DataLoader(
         dataset,
         batch_size=None,
         sampler=steps,
         num_workers=num_workers,
-        prefetch_factor=2 if num_workers > 0 else None,
+        prefetch_factor=PREFETCHED if num_workers > 0 else None,
+        timeout=timeout_s if num_workers > 0 else 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # it draws seeds for its processes: not from the run's random state
         worker_init_fn=begin_reading,

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scal3r_train.config import UserError
 from scal3r_train.data.camera.resize import PixelMap
+from scal3r_train.notes import is_text
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,19 @@ class SequenceRecord:
     source: str = ""
     packed: PackedFrames | None = None
     decoded: tuple[np.ndarray, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a name that is no UTF-8 text: scenes, indexes and reports could not hold it."""
+        for column in ((self.dataset, self.sequence_id, str(self.root)), *self._file_columns()):
+            if not is_text("".join(column)):
+                name = next(name for name in column if not is_text(name))
+                raise UserError(
+                    f"{self.root / name}: its name is no UTF-8 text; rename it, e.g. with "
+                    "`convmv -f latin1 -t utf8 -r --notest FOLDER`"
+                )
+
+    def _file_columns(self) -> tuple[tuple[str, ...], ...]:
+        return self.image, self.depth, self.mask, self.sky_mask
 
     @property
     def num_frames(self) -> int:

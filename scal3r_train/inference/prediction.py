@@ -121,7 +121,7 @@ class PredictionFolder(Mapping[int, SavedPrediction]):
         """Use a folder, with what it holds already."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._numbers = {int(path.stem) for path in folder.glob("[0-9]*.safetensors")}
+        self._numbers = {int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdecimal()}
 
     def save(self, number: int, prediction: ChunkPrediction) -> None:
         """Write a prediction; UserError when that fails."""

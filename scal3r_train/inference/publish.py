@@ -8,13 +8,14 @@ from datetime import datetime, timezone
 import torch
 
 from scal3r_train import __version__
+from scal3r_train.config import writing
 from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.loop_closure.loops import ClosedLoops
 from scal3r_train.inference.network.state_store import StatePlan
 from scal3r_train.inference.rank_work import RankResult, voxel_size_of
 from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.parallel.process import device_name
-from scal3r_train.scene.folder import publish_scene_folder, writing
+from scal3r_train.scene.folder import publish_scene_folder
 from scal3r_train.scene.point_cloud import VoxelDownsampler
 from scal3r_train.scene.scene import SceneCameras, SceneInfo, write_scene
 
@@ -42,7 +43,7 @@ def publish_scene(run: ReconstructionRun, info: SceneInfo, results: Sequence[Ran
         world_from_cam=torch.cat([result.world_from_cam for result in results]),
         intrinsics=torch.cat([result.intrinsics for result in results]),
     )
-    with writing(run.folder):
+    with writing(f"scene {run.folder}"):
         write_scene(run.folder, cameras, points)
         publish_scene_folder(run.output)
 

@@ -8,7 +8,6 @@ into the scene folder, which all of them must then reach.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -37,13 +36,15 @@ from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.notes import answer, tell
+from scal3r_train.parallel.claimed_output import remove_leftovers_within
 from scal3r_train.parallel.collectives import (
     entered_on_main,
     gather_to_all,
     gather_to_main,
     raise_on_all_ranks,
 )
-from scal3r_train.parallel.failure_propagation import failing_together
+from scal3r_train.parallel.failure_propagation import START_LIMIT, failing_together
 from scal3r_train.parallel.folder_lock import lock_beside, owned, refuse_owned
 from scal3r_train.parallel.process import current_process, joined_processes, launched_rank
 from scal3r_train.scene.folder import (
@@ -54,7 +55,7 @@ from scal3r_train.scene.folder import (
     work_folder,
 )
 from scal3r_train.scene.scene import Scene, SceneInfo, load_scene, load_scene_info
-from scal3r_train.scene.visualization.report import write_report
+from scal3r_train.scene.visualization.report import REPORT_NAME, write_report
 
 
 def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequence[str]) -> int:
@@ -63,7 +64,7 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
     Raises:
         UserError: on the main process, for whatever the user can mend; nothing new is left at `output` then.
     """
-    with failing_together():
+    with failing_together(start_limit(recipe_path, overrides)):
         try:
             recipe = load_config(ReconstructionRecipe, recipe_path, overrides)
             with joined_processes(timedelta(minutes=recipe.timeout_minutes)) as process:
@@ -73,8 +74,17 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
                 raise
             return EXIT_USER_ERROR
         if process.is_main:
-            sys.stdout.write(f"{outcome}\n")
+            answer(outcome)
     return 0
+
+
+def start_limit(recipe_path: Path | None, overrides: Sequence[str]) -> timedelta:
+    """Return how long to wait for the peers to come: the usual time, or less where the recipe waits less for them."""
+    try:
+        recipe = load_config(ReconstructionRecipe, recipe_path, overrides)
+    except UserError:
+        return START_LIMIT  # all are to hear why
+    return min(START_LIMIT, timedelta(minutes=recipe.timeout_minutes))
 
 
 def reconstruct(
@@ -136,7 +146,7 @@ def _run_stages(run: ReconstructionRun, chunk_runner: ChunkRunner) -> None:
     process = current_process()
     plan = plan_chunk_states(run, chunk_runner)
     if process.is_main:
-        sys.stderr.write("".join(f"{line}\n" for line in (*run.video.notes, plan.line())))
+        tell(*run.video.notes, plan.line())
     with run.stages.stage("predict"):
         predictions, schedule, descriptors = predict_chunks_of_rank(run, chunk_runner, plan)
     with run.stages.stage("align"):
@@ -174,12 +184,22 @@ def _reconstruct_unless_done(source: str, output: Path, recipe: ReconstructionRe
         video = Video.choose(record, recipe.input, model.config)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint) if process.is_main else None
         done = process.is_main and is_done(output, recipe, video, model_sha256)
+        line = complete_line(output, recipe) if done else ""
     if any(gather_to_all(done)):
-        return (
-            f"{output}: complete for this input, recipe and checkpoint; export.overwrite=true runs it again"
-        )
+        return line
     scene = reconstruct(record, model, recipe, output, model_sha256)
     return "" if scene is None else outcome_line(output, scene.info)
+
+
+def complete_line(output: Path, recipe: ReconstructionRecipe) -> str:
+    """Say that nothing is to be done, after making the report of a scene that a kill left without the one it wants."""
+    line = f"{output}: complete for this input, recipe and checkpoint"
+    if recipe.export.report and not (output / REPORT_NAME).is_file():
+        with owned(lock_beside(output), f"scene {output}"):
+            remove_leftovers_within(output)
+            write_report(output)
+        line += "; its report was missing and is there now"
+    return f"{line}; export.overwrite=true runs it again"
 
 
 def is_done(output: Path, recipe: ReconstructionRecipe, video: Video, model_sha256: str | None) -> bool:

@@ -23,6 +23,7 @@ from scal3r_train.model.weight_files import (
 CARD_NAME, RECIPE_NAME, PROCESSOR_NAME = "README.md", "recipe.yaml", "preprocessor_config.json"
 EXPORT_NAMES = ("model", "model_ema", "best")  # of folders that say nothing of what is in them
 KEPT_PARTS = 2
+HUB_BLOBS = "blobs"  # beside snapshots/COMMIT, whose files are links to it
 
 
 def published_files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
@@ -35,7 +36,7 @@ def published_files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
         repo_id: OWNER/NAME on the hub, for the card.
 
     Raises:
-        UserError: the folder holds no weights, or a text in it names a path of this machine.
+        UserError: the folder holds no weights, a text in it names a path of this machine, or a file lies elsewhere.
     """
     checkpoint_folder(folder)
     files: dict[str, Path | bytes] = {path.name: path for path in weight_files(folder)}
@@ -43,6 +44,8 @@ def published_files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
         if (folder / name).is_file():
             files[name] = folder / name
     recipe, card = folder / RECIPE_NAME, folder / CARD_NAME
+    for path in (*files, RECIPE_NAME, CARD_NAME):
+        _refuse_outside(folder, folder / path)
     if recipe.is_file():
         files[RECIPE_NAME] = dump_mapping(without_local_paths(load_mapping(recipe))).encode()
     text = (
@@ -55,6 +58,15 @@ def published_files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
         if isinstance(content, bytes) or name.endswith(".json"):
             _refuse_local_path(folder / name, content if isinstance(content, bytes) else content.read_bytes())
     return files
+
+
+def _refuse_outside(folder: Path, path: Path) -> None:
+    """Raise UserError for a file that a link leads out of the folder, but into the Hub's own store of downloads."""
+    places = (folder.resolve(), folder.resolve().parent.parent / HUB_BLOBS)
+    if path.exists() and not any(path.resolve().is_relative_to(place) for place in places):
+        raise UserError(
+            f"{path} leads to {path.resolve()}, outside of {folder}; copy it there if it is to be published"
+        )
 
 
 def unknown_card(

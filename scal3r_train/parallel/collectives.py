@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from scal3r_train.config import UserError
+from scal3r_train.os_errors import told
 
 Group = dist.ProcessGroup | None
 Waiting = Callable[[], AbstractContextManager[None]]
@@ -200,7 +201,7 @@ def raise_on_all_ranks() -> Iterator[None]:
     no collective; every process must enter it.
 
     Raises:
-        UserError: some process met one; the same line everywhere.
+        UserError: some process met one, or the operating system refused something; the same line everywhere.
         RuntimeError: another process met an error of another kind (which is raised as it is where it happened).
     """
     error: Exception | None = None
@@ -209,11 +210,11 @@ def raise_on_all_ranks() -> Iterator[None]:
     except Exception as caught:  # whatever it is, the peers have to learn of it
         error = caught
     message = None if error is None else f"{type(error).__name__}: {error}"
-    mistake = str(error) if isinstance(error, UserError) else None
+    mistake = str(error) if isinstance(error, UserError) else error and told(error)
     verdicts = gather_to_all((message, mistake))
     mistakes = [mistake for _, mistake in verdicts if mistake is not None]
     failures = [(rank, message) for rank, (message, _) in enumerate(verdicts) if message is not None]
-    if error is not None and not isinstance(error, UserError):
+    if error is not None and mistake is None:
         raise error
     if mistakes:
         raise UserError(mistakes[0]) from error

@@ -15,9 +15,11 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from scal3r_train.config import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from scal3r_train.notes import tell
+from scal3r_train.os_errors import told
 from scal3r_train.parallel.folder_lock import release_all
 from scal3r_train.parallel.heartbeat import Cause, Heartbeat
-from scal3r_train.parallel.meeting import meeting_peers
+from scal3r_train.parallel.meeting import frames_hidden, meeting_peers
 
 EXIT_FAILURE = 1
 RAISED_BY_READER = "in DataLoader worker process"
@@ -47,7 +49,7 @@ def failing_together(start_limit: timedelta = START_LIMIT) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield
         return
-    with meeting_peers(start_limit):
+    with meeting_peers(start_limit), frames_hidden():
         store, rank, world_size = next(dist.rendezvous("env://", timeout=start_limit))
     keeps_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store.set_timeout(ANSWER_TIMEOUT)
@@ -63,6 +65,8 @@ def failing_together(start_limit: timedelta = START_LIMIT) -> Iterator[None]:
 
 def _end(heartbeat: Heartbeat, error: BaseException) -> NoReturn:
     """Settle the cause with the peers, print it and exit."""
+    if not isinstance(error, UserError) and (line := told(error)) is not None:
+        error = UserError(line)
     code = exit_code(error)
     try:
         # The launcher answers the death of one process by SIGTERM to the others, and a dying reading process raises
@@ -88,7 +92,7 @@ def _exit_by_force(cause: Cause) -> None:
 
 
 def _print(cause: Cause) -> None:
-    sys.stderr.write(f"scal3r: error: rank {cause.rank}: {cause.message}\n")
+    tell(f"scal3r: error: rank {cause.rank}: {cause.message}")
 
 
 def _exit(code: int) -> NoReturn:

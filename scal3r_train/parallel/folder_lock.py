@@ -33,6 +33,8 @@ from pathlib import Path
 from types import FrameType
 
 from scal3r_train.config import UserError
+from scal3r_train.notes import tell
+from scal3r_train.os_errors import ADVICE
 
 LOCK_NAME = ".lock"
 CLAIM_SUFFIX = ".json"
@@ -194,9 +196,8 @@ def _acquire(lock: Path, what: str, *, waits: bool) -> Path:
             else:
                 return lock / f"{name}{CLAIM_SUFFIX}"
     except OSError as error:
-        raise UserError(
-            f"{lock.parent} cannot be made or written: {error.strerror}; check the path and its permissions"
-        ) from error
+        advice = ADVICE.get(error.errno or 0, "check the path")
+        raise UserError(f"{lock.parent} cannot be made or written: {error.strerror}; {advice}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     raise UserError(f"{lock} cannot be taken; delete it if nothing writes {what}")
@@ -209,7 +210,7 @@ def _await_free(lock: Path, what: str, here: Owner, *, waits: bool) -> None:
         if not waits:
             raise error
         if not has_said:
-            sys.stderr.write(f"waiting: {error}\n")
+            tell(f"waiting: {error}")
         has_said = True
         time.sleep(WAIT_S)
 

@@ -124,7 +124,7 @@ class Heartbeat:
             before = self._beats()
             if not self._cause_is_known.wait(SEARCH_S):
                 pairs = enumerate(zip(before, self._beats(), strict=True))
-                silent = [rank for rank, (first, last) in pairs if first == last and last.isdigit()]
+                silent = [rank for rank, (first, last) in pairs if first == last and last.isdecimal()]
                 absent = [rank for rank, beat in enumerate(before) if not beat]
                 if silent:
                     self.report(self._missing(silent[0]))

@@ -14,14 +14,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from tempfile import TemporaryFile
 
 import torch.distributed as dist
 
 from scal3r_train.config import EXIT_USER_ERROR, UserError
+from scal3r_train.notes import tell
 
 RETRY_S = 0.5
 ANSWER_S = 5.0  # beyond the limit, for torch to give up by itself
-TAKEN = "EADDRINUSE"
+TAKEN, ANSWERED_WRONGLY = "EADDRINUSE", "Ping failed"  # in what torch says
+ASK_FOR_LOGS = ("TORCH_CPP_LOG_LEVEL", "TORCH_DISTRIBUTED_DEBUG", "NCCL_DEBUG")
+STDERR = 2
 
 
 @contextmanager
@@ -36,11 +40,7 @@ def meeting_peers(limit: timedelta) -> Iterator[None]:
     place = _place()
     if not _keeps_store():
         _wait_for_store(place, limit)
-    line = (
-        f"what listens at {_text(place)} does not answer as the first process of a run would: another program has "
-        "that port, choose another one (MASTER_PORT, --master-port)"
-    )
-    watch = threading.Timer(limit.total_seconds() + ANSWER_S, _exit_by_force, [line])
+    watch = threading.Timer(limit.total_seconds() + ANSWER_S, _exit_by_force, [_other_program(place)])
     watch.daemon = True
     watch.start()
     try:
@@ -63,9 +63,10 @@ def _place() -> tuple[str, int]:
                 f"the environment names RANK and WORLD_SIZE but not {name}: start with torchrun or accelerate launch, "
                 "or set it to the first machine's address and a free port of it"
             )
-    if not os.environ["MASTER_PORT"].isdigit():
-        raise UserError(f"MASTER_PORT is {os.environ['MASTER_PORT']}: set it to the number of a free port")
-    return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    port = os.environ["MASTER_PORT"]
+    if not (port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise UserError(f"MASTER_PORT is {port}: set it to the number of a free port")
+    return os.environ["MASTER_ADDR"], int(port)
 
 
 def _keeps_store() -> bool:
@@ -93,6 +94,8 @@ def _wait_for_store(place: tuple[str, int], limit: timedelta) -> None:
 
 def _reason(place: tuple[str, int], limit: timedelta, error: dist.DistError) -> str:
     text = str(error).splitlines()[0]
+    if ANSWERED_WRONGLY in text:
+        return _other_program(place)
     if TAKEN in text:
         return (
             f"port {place[1]} of this machine is taken by another program: choose another one (MASTER_PORT, "
@@ -104,8 +107,52 @@ def _reason(place: tuple[str, int], limit: timedelta, error: dist.DistError) -> 
     )
 
 
+def _other_program(place: tuple[str, int]) -> str:
+    return (
+        f"what listens at {_text(place)} does not answer as the first process of a run would: another program has "
+        "that port, choose another one (MASTER_PORT, --master-port), or MASTER_ADDR is another machine's"
+    )
+
+
+@contextmanager
+def frames_hidden() -> Iterator[None]:
+    """Keep from stderr what C++ libraries print in the body, unless the environment asks for their logs.
+
+    When torch meets no peer it prints a page of C++ frames for every attempt; the line of `meeting_peers` says more.
+    What was printed before the body ended well, such as a warning, is passed on then.
+    """
+    global _stderr
+    if any(name in os.environ for name in ASK_FOR_LOGS):
+        yield
+        return
+    sys.stderr.flush()
+    with TemporaryFile() as hidden:
+        _stderr = os.dup(STDERR)
+        os.dup2(hidden.fileno(), STDERR)
+        try:
+            yield
+        except BaseException:
+            _show_stderr()
+            raise
+        _show_stderr()
+        hidden.seek(0)
+        os.write(STDERR, hidden.read())
+
+
+_stderr: int | None = None  # where standard error goes while it is hidden
+
+
+def _show_stderr() -> None:
+    global _stderr
+    if _stderr is not None:
+        os.dup2(_stderr, STDERR)
+        os.close(_stderr)
+        _stderr = None
+
+
 def _exit_by_force(line: str) -> None:
-    sys.stderr.write(f"scal3r: error: {line}\n")
+    _show_stderr()
+    tell(f"scal3r: error: {line}")
     sys.stderr.flush()
     os._exit(EXIT_USER_ERROR)
 

@@ -13,6 +13,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.sampling.plan import Source, StepPlan, plan_step
 from scal3r_train.data.sampling.sources import DataSettings, index_exists, open_sources
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.notes import new_console
 from scal3r_train.planning.stages import run_stages
 from scal3r_train.recipe import load_training_recipe
 from scal3r_train.shipped import find_checkpoint
@@ -52,7 +53,7 @@ def main(
     if ranks_per_node is not None and not 1 <= ranks_per_node <= world_size:
         raise UserError(f"ranks_per_node={ranks_per_node}: it must be in 1..{world_size}, the world_size")
     config = _network_of(recipe.model)
-    console = Console()
+    console = new_console()
     sources, is_known = plannable_sources(recipe.data)
     if not is_known:
         console.print(

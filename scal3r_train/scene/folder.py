@@ -9,12 +9,12 @@ import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scal3r_train.config import UserError, write_text_atomically
+from scal3r_train.config import UserError, write_text_atomically, writing
+from scal3r_train.parallel.claimed_output import remove_leftovers_within
 
 AT_FDCWD = -100  # Linux: relative paths start at the working directory
 RENAME_EXCHANGE = 2
@@ -115,15 +115,14 @@ def start_scene_folder(output: Path, identity: dict[str, Any] | None = None) -> 
         identity: all that the result depends on, as JSON values; None: never go on with another run's work.
     """
     partial, work = partial_folder(output), work_folder(output)
-    try:
+    with writing(f"output folder {partial}"):
         if identity is not None and _same_identity(work / IDENTITY_NAME, identity):
+            remove_leftovers_within(partial)
             return
         shutil.rmtree(partial, ignore_errors=True)
         work.mkdir(parents=True)
         if identity is not None:
             write_text_atomically(work / IDENTITY_NAME, json.dumps(identity))
-    except OSError as error:
-        raise UserError(f"output folder {partial} cannot be made: {error.strerror}; check the path") from None
 
 
 def discard_scene_folder(output: Path) -> bool:
@@ -151,14 +150,3 @@ def _same_identity(path: Path, identity: dict[str, Any]) -> bool:
         return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)))
     except (OSError, ValueError):
         return False
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Let what cannot be written into a scene folder be a UserError that says why."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"scene {folder} cannot be written: {error.strerror or error}; make room and run again"
-        ) from error

@@ -23,10 +23,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from scal3r_train.config import StrictModel, UserError, write_text_atomically
+from scal3r_train.config import StrictModel, UserError, write_text_atomically, writing
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.camera import intrinsics_matrices
-from scal3r_train.scene.folder import INFO_NAME, read_steady, writing
+from scal3r_train.scene.folder import INFO_NAME, read_steady
 from scal3r_train.scene.ply import PlyReader, write_ply
 from scal3r_train.scene.point_cloud import PointCloud
 
@@ -198,7 +198,7 @@ def write_scene(folder: Path, cameras: SceneCameras, points: PointCloud) -> None
 def write_depth(folder: Path, frame: int, depth: np.ndarray, confidence: np.ndarray) -> None:
     """Write one frame's z-depth [H, W] in world units and its confidence [H, W], both float32."""
     path = depth_path(folder, frame)
-    with writing(folder):
+    with writing(f"scene {folder}"):
         path.parent.mkdir(exist_ok=True)
         np.savez(path, depth=depth.astype(np.float32), confidence=confidence.astype(np.float32))
 

@@ -16,8 +16,9 @@ from scal3r_train.config import UserError, atomic_output, load_mapping, validate
 from scal3r_train.data.sampling.sources import MIXTURE_FILE
 from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
-from scal3r_train.training.checkpointing.checkpoint import MANIFEST, Checkpoints
+from scal3r_train.training.checkpointing.checkpoint import Checkpoints, step_folders
 from scal3r_train.training.checkpointing.checkpoint_files import Say
+from scal3r_train.training.checkpointing.manifest import MANIFEST
 from scal3r_train.training.data_faults import FILE_NAME as FAULTS_FILE
 from scal3r_train.training.monitoring.sinks import METRICS_FILE
 from scal3r_train.training.recipe import TrainingRecipe
@@ -78,9 +79,7 @@ def checkpoint_to_resume(resume: str, own: Checkpoints, engine: Engine, say: Say
 def holds_run(folder: Path) -> bool:
     """Return whether a folder holds checkpoints or metrics of a run."""
     metrics = folder / METRICS_FILE
-    return any((folder / CHECKPOINTS).glob("step_????????")) or (
-        metrics.is_file() and metrics.stat().st_size > 0
-    )
+    return bool(step_folders(folder / CHECKPOINTS)) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
 def adopt_records(checkpoint: Path, folder: Path) -> None:

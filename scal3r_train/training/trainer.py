@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scal3r_train.config import UserError, dump_yaml, write_text_atomically
+from scal3r_train.config import UserError, dump_yaml, write_text_atomically, writing
 from scal3r_train.data.dataset import PlannedData, plan_data, step_loader
 from scal3r_train.data.io.reading_process import deaths_named
 from scal3r_train.data.sampling.sources import DataSettings, available_data, check_mixture, skipped_message
 from scal3r_train.model.merge_adapters import merge_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.notes import tell
+from scal3r_train.parallel.claimed_output import remove_leftovers_within
 from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.context_groups import ContextGroups
 from scal3r_train.parallel.engine import Engine
@@ -244,6 +245,7 @@ class Trainer:
         source = checkpoint_to_resume(self.recipe.resume, self.checkpoints, self.engine, self._say)
         with raise_on_all_ranks():
             if self.engine.process.is_main:
+                remove_leftovers_within(self.folder)
                 if source is not None:
                     adopt_records(source, self.folder)
                 self._write_recipe(is_resumed=source is not None)
@@ -265,21 +267,20 @@ class Trainer:
 
     def _say(self, line: str) -> None:
         if self.engine.process.is_main:
-            sys.stderr.write(f"{line}\n")
+            tell(*line.splitlines())
 
     def _write_recipe(self, *, is_resumed: bool) -> None:
         folder = self.folder
-        try:
+        with writing(f"output_dir {folder}"):
             check_mixture(folder, self.data.sources, self.data.dataset.indexes, is_resumed=is_resumed)
             write_text_atomically(folder / "recipe.yaml", dump_yaml(self.recipe))
-        except OSError as error:
-            raise UserError(f"output_dir {folder} cannot be written: {error.strerror}") from None
 
     def _micro_steps(self, first_step: int, num_steps: int) -> Iterator[list[MicroStep]]:
         """Yield the plans and data of each optimizer step."""
         count = self.recipe.optim.accumulation_steps
         plans = range(first_step * count, num_steps * count)
-        batches = step_loader(self.data.dataset, plans, self.recipe.data.num_workers)
+        limit_s = 60 * self.recipe.parallel.timeout_minutes  # the others would wait no longer either
+        batches = step_loader(self.data.dataset, plans, self.recipe.data.num_workers, limit_s)
         for step in range(first_step, num_steps):
             yield [MicroStep(self.data.plan(step * count + place), next(batches)) for place in range(count)]
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import shutil
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from scal3r_train.data.index.index import load_index, write_index
 from scal3r_train.data.io import frame_files
 from scal3r_train.data.io.frame_files import read_file
 from scal3r_train.data.io.frame_io import read_frames
+from scal3r_train.data.sequence import SequenceRecord
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,95 @@ def test_files_that_cannot_be_read_are_counted(
     assert read_frames(again, [1], (28, 42)).num_frames == 1
     with pytest.raises(UserError, match="exists already"):
         pack.main(tmp_path / "i.parquet", tmp_path / "out")
+
+
+@pytest.fixture
+def record(towns: Path, tmp_path: Path) -> SequenceRecord:
+    """A sequence of four frames in a folder of its own, with depth and masks."""
+    record = load_index(towns)[0]
+    root = tmp_path / "data" / "scene"
+    names = {"image": record.image[:4], "depth": record.depth[:4]}
+    for name in (*names["image"], *names["depth"]):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(record.root / name, root / name)
+    (tmp_path / "passwd").write_text("root:x:0:0")
+    shutil.copyfile(root / names["image"][0], tmp_path / "photo.png")
+    frames = {
+        name: None if vars(record)[name] is None else vars(record)[name][:4]
+        for name in ("image_size", "timestamp", "intrinsics", "cam_from_world", "covisible")
+    }
+    return dataclasses.replace(record, root=root, **names, **frames)
+
+
+def _link(record: SequenceRecord, target: Path) -> str:
+    (record.root / "link.png").symlink_to(target)
+    return "link.png"
+
+
+def _linked_folder(record: SequenceRecord, target: Path) -> str:
+    (record.root / "linked").symlink_to(target.parent)
+    return f"linked/{target.name}"
+
+
+@pytest.mark.parametrize("column", pack.FILE_COLUMNS)
+@pytest.mark.parametrize(
+    "name_of",
+    [
+        lambda record, target: f"../../{target.name}",
+        lambda record, target: f"rgb/../../../{target.name}",
+        lambda record, target: str(target),
+        _link,
+        _linked_folder,
+    ],
+    ids=["above", "above from within", "absolute", "link", "linked folder"],
+)
+def test_files_outside_of_the_root_are_not_packed_unasked(
+    record: SequenceRecord, tmp_path: Path, column: str, name_of: Callable[[SequenceRecord, Path], str]
+) -> None:
+    name = name_of(record, tmp_path / "photo.png")
+    others = record.image[1:] if column == "image" else ("", "", "")
+    rules = {"mask_rule": "below 1", "sky_mask_rule": "below 1"}
+    write_index(tmp_path / "i.parquet", [dataclasses.replace(record, **rules, **{column: (name, *others)})])
+    with pytest.raises(
+        UserError,
+        match=rf"{column} .* lies outside of the sequence's root .*{tmp_path / 'photo.png'}.*allow_outside",
+    ):
+        pack.main(tmp_path / "i.parquet", tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_linked_data_are_packed_when_asked_and_a_linked_root_at_once(
+    record: SequenceRecord, tmp_path: Path
+) -> None:
+    (tmp_path / "root").symlink_to(record.root)
+    (record.root / record.image[0]).rename(tmp_path / "frame.png")
+    names = ("../../frame.png", *record.image[1:])
+    write_index(tmp_path / "i.parquet", [dataclasses.replace(record, image=names)])
+    assert pack.main(tmp_path / "i.parquet", tmp_path / "asked", ["allow_outside=true"]) == 0
+    linked = dataclasses.replace(record, root=tmp_path / "root", image=record.image[1:2] * 4)
+    write_index(tmp_path / "l.parquet", [linked])
+    assert pack.main(tmp_path / "l.parquet", tmp_path / "linked") == 0
+    for name in ("asked", "linked"):
+        assert read_frames(load_index(tmp_path / name / "index.parquet")[0], [0], (28, 42)).num_frames == 1
+
+
+@pytest.mark.parametrize("column", pack.FILE_COLUMNS)
+def test_what_is_no_image_depth_or_mask_is_never_published(
+    record: SequenceRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    (record.root / "notes.png").write_text("the password is 1234")
+    others = record.image[1:] if column == "image" else record.image[:1] * 3
+    if column == "depth":
+        others = record.depth[1:]
+    rules = {"mask_rule": "below 1", "sky_mask_rule": "below 1"}
+    changed = dataclasses.replace(record, **rules, **{column: ("notes.png", *others)})
+    write_index(tmp_path / "i.parquet", [changed])
+    assert pack.main(tmp_path / "i.parquet", tmp_path / "out") == 0
+    assert "1 files could not be read, first:" in capsys.readouterr().out
+    packed = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
+    assert not any(b"password" in content for content in packed)
+    cells = pyarrow.parquet.read_table(tmp_path / "out/frames-00000.parquet").column(column).to_pylist()
+    assert [bool(cell["bytes"] if column == "image" else cell) for cell in cells] == [False, True, True, True]
 
 
 def _read_frames_of(index: Path, frames: list[int], results: Any) -> None:

@@ -100,7 +100,7 @@ def test_a_terminal_gets_a_bar_and_only_what_is_said(
 ) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(
-        shown_progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=120)
+        shown_progress, "new_console", lambda **_: Console(file=screen, force_terminal=True, width=120)
     )
     with ShownWork("train town", total=4) as work:
         clock[0] += 10 * SECONDS_BETWEEN_LINES

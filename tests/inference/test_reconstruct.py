@@ -16,11 +16,12 @@ from scal3r_train.data.index.index import write_index
 from scal3r_train.data.index.source import record_from_images
 from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.network.segment_schedule import predict_chunks
-from scal3r_train.inference.reconstruct import reconstruct
+from scal3r_train.inference.reconstruct import complete_line, reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.scene.scene import Scene, depth_path, load_scene
 from tests.inference.conftest import IMAGE_HW, NUM_FRAMES, make_tiny_model
+from tests.scene.export.scenes import make_scene
 from tests.scene.test_ply import independent_ply
 
 SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42", "export.report=false"]
@@ -334,3 +335,13 @@ class TestCommand:
         assert line.startswith("scal3r: error: ")
         assert complaint in line
         assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_a_scene_whose_report_a_kill_prevented_gets_it_with_the_next_start(tmp_path: Path) -> None:
+    scene, recipe = make_scene(tmp_path / "scene"), load_config(ReconstructionRecipe, None, [])
+    (scene / f".report.{1 << 30}.partial.html").write_text("half")
+    without = load_config(ReconstructionRecipe, None, ["export.report=false"])
+    assert "; its report" not in complete_line(scene, without)
+    assert "; its report was missing and is there now; " in complete_line(scene, recipe)
+    assert "</html>" in (scene / "report.html").read_text() and not list(scene.glob(".*"))
+    assert "; its report" not in complete_line(scene, recipe)

@@ -16,6 +16,8 @@ from scal3r_train.config import UserError
 from scal3r_train.model.hub_files import without_local_paths
 from scal3r_train.model.hub_upload import push_folder
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.training.checkpointing.checkpoint import random_state
+from scal3r_train.training.checkpointing.manifest import sealed
 from tests.conftest import PROJECT_ROOT
 from tests.inference.conftest import make_tiny_model
 from tests.model.fake_hub import FakeHub, fake_hub
@@ -80,12 +82,24 @@ def test_one_commit_holds_what_is_published_and_removes_older_weights(
     assert f"/api/models/{REPO}/tree/main" in paths
 
 
+def manifest(step: int) -> str:
+    """The manifest of a complete checkpoint, of a network without parameters."""
+    entries = {
+        "format": 3,
+        "code_version": "0",
+        "engine": "single",
+        "world_size": 1,
+        "progress": {"step": step},
+    }
+    return sealed({**entries, "parameters": {}, "random": [random_state()], "pieces": [], "files": {}})
+
+
 def test_a_run_is_published_by_its_last_weights(hub: FakeHub, folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for step in (2, 4, 6):
         shutil.copytree(folder, run / f"checkpoints/step_{step:08d}/model")
         if step != 6:  # which is not complete
-            (run / f"checkpoints/step_{step:08d}/manifest.json").write_text('{"format": 2}')
+            (run / f"checkpoints/step_{step:08d}/manifest.json").write_text(manifest(step))
     (run / "checkpoints/step_00000004/model/preprocessor_config.json").unlink()
     assert scal3r(["push", str(run), REPO, "--private"]) == 0
     assert hub.is_private == {REPO: True}
@@ -93,6 +107,25 @@ def test_a_run_is_published_by_its_last_weights(hub: FakeHub, folder: Path, tmp_
     shutil.copytree(folder, run / "model")
     assert scal3r(["push", str(run), REPO]) == 0
     assert "preprocessor_config.json" in hub.repositories[REPO] and len(hub.commits) == 2
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "preprocessor_config.json"])
+def test_files_that_lie_elsewhere_are_not_published(
+    hub: FakeHub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    shutil.copytree(folder, tmp_path / "mine")
+    (tmp_path / "mine" / name).rename(tmp_path / "secret")
+    (tmp_path / "mine" / name).symlink_to(tmp_path / "secret")
+    assert scal3r(["push", str(tmp_path / "mine"), REPO]) == 2
+    assert f"{name} leads to {tmp_path / 'secret'}, outside of" in capsys.readouterr().err
+    assert hub.calls == [] and hub.repositories == {}
+    blobs = tmp_path / "models--a--b" / "blobs"  # as the Hub's own store of downloads has it
+    snapshot = blobs.parent / "snapshots" / "abc"
+    shutil.copytree(folder, snapshot)
+    blobs.mkdir()
+    (snapshot / name).rename(blobs / "def")
+    (snapshot / name).symlink_to("../../blobs/def")
+    assert scal3r(["push", str(snapshot), REPO, "--dry-run"]) == 0
 
 
 def test_a_dry_run_shows_files_and_card_and_asks_nobody(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import torch.distributed as dist
 
 from scal3r_train.config import UserError
 from scal3r_train.parallel import meeting
-from scal3r_train.parallel.meeting import meeting_peers
+from scal3r_train.parallel.meeting import frames_hidden, meeting_peers
 
 LIMIT = timedelta(seconds=1)
 
@@ -93,7 +94,47 @@ def test_another_program_has_the_port_and_does_not_answer(
     assert "does not answer as the first process of a run would" in lines[0]
 
 
-@pytest.mark.parametrize(("name", "value"), [("MASTER_ADDR", ""), ("MASTER_PORT", ""), ("MASTER_PORT", "x")])
+@pytest.fixture
+def babbling(port: int) -> Iterator[int]:
+    """The same port, at which a program answers that is another one, as a web server would."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))
+        listener.listen()
+
+        def babble() -> None:
+            with suppress(OSError):
+                while True:
+                    peer, _ = listener.accept()
+                    peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=babble, daemon=True).start()
+        yield port
+
+
+def test_another_program_answers(babbling: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """In one line, not with the pages of C++ frames that torch prints for each attempt."""
+    with pytest.raises(UserError, match="does not answer as the first process"), frames_hidden():
+        meet()
+    assert f"{babbling}" not in capfd.readouterr().err
+
+
+def test_what_is_printed_when_peers_are_met_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with frames_hidden():
+        os.write(2, b"a warning of C++\n")
+    assert capfd.readouterr().err == "a warning of C++\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MASTER_ADDR", ""),
+        ("MASTER_PORT", ""),
+        ("MASTER_PORT", "x"),
+        ("MASTER_PORT", "\u00b2"),
+        ("MASTER_PORT", "70000"),
+    ],
+)
 def test_no_place_to_meet(port: int, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     if value:
         monkeypatch.setenv(name, value)

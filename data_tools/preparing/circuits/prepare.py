@@ -136,7 +136,8 @@ def _write_frames(
 
 def _first_to_write(folder: Path) -> int:
     """The last frame that was begun: depth is written last, so all frames before are whole."""
-    return max((int(path.stem) for path in (folder / "depth").glob("*.png")), default=0)
+    stems = [path.stem for path in (folder / "depth").glob("*.png")]
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
 
 
 def _write_tables(folder: Path, path: CameraPath, intrinsics: np.ndarray, options: Options) -> None:

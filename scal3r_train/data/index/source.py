@@ -23,7 +23,7 @@ from scal3r_train.data.io.video_frames import (
     video_notes,
 )
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.notes import note
+from scal3r_train.notes import is_text, note
 from scal3r_train.parallel.process import launched_rank
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -105,6 +105,8 @@ def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
     `#sequence_id` may be left out when the index holds one sequence. Raises UserError for anything else.
     """
     text = os.fspath(source)
+    if not is_text(text):
+        raise UserError(f"input {text}: its name is no UTF-8 text; rename it")
     path, _, sequence_id = text.partition("#") if ".parquet#" in text else (text, "", "")
     if path.endswith(".parquet"):
         index = load_index(path)
@@ -241,5 +243,5 @@ def record_from_video(path: Path) -> SequenceRecord:
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that compares digits as numbers; the name itself decides between 1 and 01."""
     parts = re.split(r"(\d+)", name)
-    key = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    key = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
     return (*key, (2, 0, name))

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 
 import cv2
@@ -26,6 +25,7 @@ from scal3r_train.data.camera.resize import ResizeAndCrop
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import FramePixels, read_pixels
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.notes import tell
 
 TOTAL_FILE = "total_bytes"
 SHARED_FACTS = (  # fields that decide the pixels of all frames of a sequence
@@ -142,9 +142,7 @@ class FrameCache:
         except (OSError, SafetensorError) as error:
             if not self._is_reported:
                 self._is_reported = True
-                sys.stderr.write(
-                    f"data.cache.folder {self._folder} cannot be written ({error}); going on without\n"
-                )
+                tell(f"data.cache.folder {self._folder} cannot be written ({error}); going on without")
 
     def _claim(self, num_bytes: int) -> bool:
         """Add to the size of all copies if there is room."""

@@ -24,6 +24,7 @@ from scal3r_train.data.sequence import PackedFrames, SequenceRecord
 NUM_OPEN_FILES = 16
 NUM_KEPT_GROUPS = 4  # of pack.ROWS_PER_GROUP frames each, for each of four columns
 NUM_ATTEMPTS = 4
+MAX_DIGITS = 10  # of a frame's number
 
 
 def read_packed(packed: PackedFrames, name: str) -> bytes:
@@ -32,6 +33,8 @@ def read_packed(packed: PackedFrames, name: str) -> bytes:
     Raises UserError when it was not there to be packed, or the Parquet file cannot be read.
     """
     column, _, frame = name.partition("#")
+    if not (frame.isdecimal() and len(frame) < MAX_DIGITS):
+        raise UserError(f"{packed.location}: '{name}' names no frame of it, as image#0 would; pack it anew")
     row = packed.first_row + int(frame)
     try:
         cell = _read_patiently(packed.location, row, column)
@@ -97,7 +100,9 @@ os.register_at_fork(after_in_child=_forget)
 
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-VIDEO_FRAME = re.compile(rf"(.+(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(\d+)", re.IGNORECASE)
+VIDEO_FRAME = re.compile(
+    rf"(.+(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(\d{{1,{MAX_DIGITS}}})", re.IGNORECASE
+)
 
 
 def video_frame(record: SequenceRecord, name: str) -> tuple[Path, int] | None:

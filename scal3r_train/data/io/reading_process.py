@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -17,16 +18,20 @@ from multiprocessing.queues import Queue
 import cv2
 
 from scal3r_train.config import UserError
+from scal3r_train.notes import tell
+from scal3r_train.parallel.process import launched_rank
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 MALLOC_LIMIT = 32 << 20  # bytes; the most that glibc takes
 MALLOC_KEPT = 256 << 20
 EXIT_NO_SHARED_MEMORY = 76
+SHARED_MEMORY_FOLDER = "/dev/shm"
 SHARED_MEMORY = "shared memory"  # in what torch says when /dev/shm is full
 NO_SHARED_MEMORY = (
     "no room in /dev/shm: make it larger (docker run --shm-size=16g) or lower data.num_workers; 0 needs none"
 )
 DEATH = "DataLoader worker (pid"  # how torch begins, at any point of the main process's main thread
+LATE = re.compile(r"DataLoader timed out after ([0-9.]+) seconds")
 
 
 def begin_reading(worker: int) -> None:
@@ -44,6 +49,29 @@ def _end_unsent(error: BaseException, _batch: object) -> None:
         traceback.print_exception(error)
         os._exit(1)
     os._exit(EXIT_NO_SHARED_MEMORY)
+
+
+def note_small_shared_memory(num_bytes: int) -> None:
+    """Say so when what reading processes keep ready, so many bytes, has no room in shared memory: 64 MB in Docker."""
+    free = _free_shared_memory()
+    if launched_rank() == 0 and free is not None and free < num_bytes:
+        tell(
+            f"note: reading processes keep up to {num_bytes / 1e6:.3g} MB in {_shared_memory()}; if they die, make it "
+            "larger (docker run --shm-size=16g) or lower data.num_workers"
+        )
+
+
+def _free_shared_memory() -> int | None:
+    try:
+        status = os.statvfs(SHARED_MEMORY_FOLDER)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def _shared_memory() -> str:
+    free = _free_shared_memory()
+    return SHARED_MEMORY_FOLDER + ("" if free is None else f" ({free / 1e6:.3g} MB free)")
 
 
 def keep_freed_memory() -> None:
@@ -77,14 +105,20 @@ def _end_when_parent_says() -> None:
 
 @contextmanager
 def deaths_named() -> Iterator[None]:
-    """Turn the end of a reading process, wherever torch reports it inside the body, into one line.
+    """Turn the end or silence of a reading process, wherever torch reports it inside the body, into one line.
 
     Raises:
-        UserError: naming process and signal.
+        UserError: naming process and signal, or how long nothing came.
     """
     try:
         yield
     except RuntimeError as error:
+        if (late := LATE.match(str(error))) is not None:
+            raise UserError(
+                f"no data came from the reading processes within {float(late[1]):.3g} s (parallel.timeout_minutes): a "
+                f"disk or network that does not answer, or {_shared_memory()} too small for their batches (docker run "
+                "--shm-size=16g); data.num_workers=0 reads without them"
+            ) from None
         if not str(error).startswith(DEATH):
             raise
         # torch has two ways of noticing; the code is in the first one's message, which the second one goes on from

@@ -173,7 +173,8 @@ class DiskStore(_StoreSizes):
         self._folder = folder
         self._device = device
         folder.mkdir(parents=True, exist_ok=True)
-        self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob("[0-9]*.safetensors")}
+        files = [path for path in folder.glob("*.safetensors") if path.stem.isdecimal()]
+        self._sizes = {int(path.stem): path.stat().st_size for path in files}
 
     def put(self, chunk: int, state: ChunkState) -> None:
         """Write the state beside the older one, then rename.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.index.source import in_order, is_image_name, record_of_images
 from scal3r_train.data.io.image_codec import read_image, read_image_size
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.notes import is_text, printable, tell
 
 IMAGES_PER_SCAN = 64
 
@@ -141,8 +141,11 @@ class FrameFolder:
 
     def _pending(self) -> list[str]:
         """Return files that are not taken, in order; those that have come too late are left out."""
+        for name in self._files:
+            if not is_text(name) and printable(name) not in self.left_out:
+                self._leave_out(name, "its name is no UTF-8 text, which a scene could not hold")
         taken = set(self._names[: self._num_fixed])
-        ordered = in_order({*self._files, *taken} - set(self.left_out))
+        ordered = in_order({*filter(is_text, self._files), *taken} - set(self.left_out))
         if not taken:
             return ordered
         last = self._names[self._num_fixed - 1]
@@ -163,5 +166,5 @@ class FrameFolder:
         return None
 
     def _leave_out(self, name: str, reason: str) -> None:
-        self.left_out.append(name)
-        sys.stderr.write(f"{self._folder / name} is left out: {reason}\n")
+        self.left_out.append(printable(name) if not is_text(name) else name)
+        tell(f"{self._folder / name} is left out: {reason}")

@@ -8,7 +8,6 @@ their length up to IEND) and binary PPM or PGM of 8 bits (Netpbm). This is what 
 from __future__ import annotations
 
 import re
-import sys
 import threading
 from collections.abc import Iterator
 from io import BytesIO
@@ -18,6 +17,7 @@ from typing import IO
 from PIL import Image
 
 from scal3r_train.config import UserError, atomic_output
+from scal3r_train.notes import tell
 
 READ_BYTES = 1 << 16
 BETWEEN_IMAGES = b"\0\t\n\r "
@@ -108,7 +108,7 @@ class Spool(threading.Thread):
                 self._write(suffix, image)
                 self.num_images += 1
         except CutOffError:
-            sys.stderr.write(f"the pipe ends inside image {self.num_images}, which is left out\n")
+            tell(f"the pipe ends inside image {self.num_images}, which is left out")
         except UserError as error:
             self.error = error
         except OSError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from scal3r_train.config import writing
 from scal3r_train.inference.alignment.neighbours import align_neighbours, overlap_head
 from scal3r_train.inference.alignment.placed_frames import PlacedFrames
 from scal3r_train.inference.alignment.placement import Placement
@@ -30,7 +31,7 @@ from scal3r_train.inference.publish import publish_scene, scene_info
 from scal3r_train.inference.rank_work import RankResult, peak_memory, voxel_size_of, write_placed
 from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.scene.folder import partial_folder, start_scene_folder, writing
+from scal3r_train.scene.folder import partial_folder, start_scene_folder
 from scal3r_train.scene.point_cloud import VoxelDownsampler
 from scal3r_train.scene.scene import DEPTH_NAME, depth_path
 
@@ -161,5 +162,5 @@ class IncrementalScene:
                 try:
                     os.link(old, new)
                 except OSError:
-                    with writing(partial):
+                    with writing(f"scene {partial}"):
                         shutil.copyfile(old, new)

@@ -31,6 +31,7 @@ from scal3r_train.inference.streaming.incremental_scene import IncrementalScene
 from scal3r_train.inference.streaming.stream_end import EndCheck, StreamEnd, stop_signals
 from scal3r_train.model.load_model import checkpoint_sha256, load_model_as_set
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.notes import answer, tell
 from scal3r_train.parallel.folder_lock import lock_beside, owned
 from scal3r_train.parallel.process import current_process, joined_processes
 from scal3r_train.scene.folder import discard_scene_folder, refuse_occupied
@@ -69,7 +70,7 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
                 return stop_signal.end
 
             scene = reconstruct_stream(folder, model, recipe, output, model_sha256, end_check)
-        sys.stdout.write(f"{outcome_line(output, scene.info)}\n")
+        answer(outcome_line(output, scene.info))
     return 0
 
 
@@ -123,7 +124,7 @@ def _follow(
         raise
     if end.error is not None:
         raise end.error
-    sys.stderr.write(f"followed to the end: {end.reason}\n")
+    tell(f"followed to the end: {end.reason}")
     if recipe.follow.refine and end.may_refine:
         export = recipe.export.model_copy(update={"overwrite": True})
         whole = recipe.model_copy(update={"export": export})
@@ -218,7 +219,7 @@ class _Stream:
         self._video.close()
         is_last = end is not None and number == len(ranges) - 1
         self._publish(end if is_last else None)
-        sys.stderr.write(f"{_chunk_line(number, frames, time.perf_counter() - start, seam)}\n")
+        tell(_chunk_line(number, frames, time.perf_counter() - start, seam))
         return True
 
     def _finish(self, end: StreamEnd) -> None:
@@ -231,7 +232,7 @@ class _Stream:
         if not self._scene.is_complete:
             self._publish(end)
         if self._video is not None:
-            sys.stderr.write("".join(f"{line}\n" for line in self._video.notes))
+            tell(*self._video.notes)
 
     def _publish(self, end: StreamEnd | None) -> None:
         assert self._video is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError, validate_mapping
+from scal3r_train.notes import answer, tell
+from scal3r_train.parallel.claimed_output import claimed
 from scal3r_train.scene.export import colmap, glb, nerfstudio, trajectory
 from scal3r_train.scene.export.options import ExportOptions
 from scal3r_train.scene.export.output import new_output, refuse_output
@@ -73,21 +74,18 @@ def main(scene: Path, output: Path, format_name: str, options: Mapping[str, Any]
             "code_version": __version__,
             "options": chosen.model_dump(mode="json"),
         }
-        try:
-            with new_output(output, is_folder=form.is_folder, record=record) as temporary:
-                contents = form.write(source, temporary)
-        except OSError as error:
-            raise UserError(
-                f"output {output} cannot be written: {error.strerror or error}; free space or choose another place"
-            ) from None
+        with (
+            claimed(output, "output", is_folder=form.is_folder),
+            new_output(output, is_folder=form.is_folder, record=record) as temporary,
+        ):
+            contents = form.write(source, temporary)
         if breaks := source.cameras.info.breaks:
             frames = ", ".join(str(source.cameras.info.provided_frames[chunk][0]) for chunk in breaks)
             source.notes.append(
                 f"the trajectory is torn before frame {frames}: parts are not placed relative to others"
             )
-    sys.stdout.write(f"{output}: {contents}\n")
-    for note in source.notes:
-        sys.stderr.write(f"{note}\n")
+    answer(f"{output}: {contents}")
+    tell(*source.notes)
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_train.config import UserError, atomic_output, write_text_atomically
+from scal3r_train.parallel.claimed_output import partial_of
 from scal3r_train.scene.folder import swap_into_place
 
 RECORD_NAME = "scal3r_export.json"  # in every folder that an export has written: what it is, and what it has
@@ -47,8 +48,7 @@ def new_output(output: Path, *, is_folder: bool, record: dict[str, Any]) -> Iter
         with atomic_output(output) as temporary:
             yield temporary
         return
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = partial_of(output)
     temporary.mkdir(parents=True)
     try:
         yield temporary

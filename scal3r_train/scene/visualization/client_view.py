@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from scal3r_train.config import UserError
+from scal3r_train.notes import tell
 from scal3r_train.scene.visualization.camera_drawing import (
     Frustum,
     draw_cameras,
@@ -119,7 +119,7 @@ class ClientView:
                 self._client.add_notification("The scene cannot be read", str(error), color="red")
             except RuntimeError as error:
                 if self._is_open:
-                    sys.stderr.write(f"scal3r: a window was not drawn: {error}\n")
+                    tell(f"scal3r: a window was not drawn: {error}")
             if self._todo and not todo:
                 time.sleep(max(rest, 0.0))
 

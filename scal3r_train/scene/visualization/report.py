@@ -5,15 +5,14 @@ Shapes: S frames, N points.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from scal3r_train.config import write_text_atomically
+from scal3r_train.config import write_text_atomically, writing
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.drawing import View
-from scal3r_train.scene.folder import writing
+from scal3r_train.notes import answer
 from scal3r_train.scene.scene import Scene, load_scene
 from scal3r_train.scene.visualization.charts import histogram, profile
 from scal3r_train.scene.visualization.cloud_pictures import cloud_pictures
@@ -43,7 +42,7 @@ def main(folder: Path, truth: str | None) -> int:
     scene = load_scene(folder)
     true = None if truth is None else load_ground_truth(truth, scene)
     path = write_report(folder, scene, true)
-    sys.stdout.write(f"{path}\n" + ("" if true is None else f"{true.line}\n"))
+    answer(str(path), *(() if true is None else (true.line,)))
     return 0
 
 
@@ -60,7 +59,7 @@ def write_report(folder: Path, scene: Scene | None = None, truth: GroundTruth | 
     """
     path = folder / REPORT_NAME
     text = report(load_scene(folder) if scene is None else scene, truth)
-    with writing(folder):
+    with writing(f"scene {folder}"):
         write_text_atomically(path, text)
     return path
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scal3r_train.config import UserError
+from scal3r_train.notes import answer
 from scal3r_train.scene.visualization.client_view import ClientView
 from scal3r_train.scene.visualization.viewed_scene import EXTENT, ViewedScene, stamp_of
 
@@ -41,7 +42,7 @@ def main(folder: Path, port: int | None, host: str, truth: str | None, max_point
     if port is not None and port not in range(1 << 16):
         raise UserError(f"--port is {port}; give one from 0 (any that is free) to 65535")
     with viewing(folder, port, host, truth, max_points) as url, contextlib.suppress(KeyboardInterrupt):
-        sys.stdout.write(f"{folder} is shown at {url} (Ctrl-C ends)\n")
+        answer(f"{folder} is shown at {url} (Ctrl-C ends)")
         sys.stdout.flush()
         threading.Event().wait()
     return 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from scal3r_train.config import UserError
 
@@ -23,17 +21,16 @@ class Base:
     sha256: str
 
 
-def refuse_other_base(base: Base | None, manifest: Mapping[str, Any], path: Path) -> None:
+def refuse_other_base(base: Base | None, saved: Base | None, path: Path) -> None:
     """Raise UserError unless a checkpoint is of the run's own base, or neither has one."""
-    saved = manifest.get("base")
     if (saved is None) != (base is None):
         holds, lacks = ("adapters", "no") if base is None else ("a whole model", "a")
         raise UserError(
             f"checkpoint {path} holds {holds} and the recipe has {lacks} model.lora section; name another output_dir"
         )
-    if base is not None and saved is not None and saved["sha256"] != base.sha256:
+    if base is not None and saved is not None and saved.sha256 != base.sha256:
         raise UserError(
-            f"checkpoint {path} holds adapters of {saved['checkpoint']} with SHA-256 {saved['sha256'][:12]}..., "
+            f"checkpoint {path} holds adapters of {saved.checkpoint} with SHA-256 {saved.sha256[:12]}..., "
             f"and model.checkpoint {base.checkpoint} has {base.sha256[:12]}...; name the same weights, or another "
             "output_dir"
         )

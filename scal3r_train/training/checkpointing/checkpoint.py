@@ -2,14 +2,14 @@
 
 A checkpoint folder `step_{step}` holds the state's tensors (checkpoint_files.py), `recipe.yaml`, the weights as a
 `save_pretrained` folder `model/` (`model_ema/` with a moving average) and `manifest.json`: counts, random state of
-every rank, and size and hash of every file.
+every rank, size and hash of every file, and a hash of its own (manifest.py).
 
 The random state of one process as plain JSON: Python's, NumPy's, torch's on the CPU and on its CUDA device.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,13 @@ from scal3r_train.training.checkpointing.adapter_base import Base, refuse_other_
 from scal3r_train.training.checkpointing.checkpoint_files import (
     Say,
     StateReader,
+    piece_entries,
     read_into,
     reason_against,
     refuse_other_network,
 )
 from scal3r_train.training.checkpointing.ema import MovingAverage
+from scal3r_train.training.checkpointing.manifest import MANIFEST, STEP_NAME, read_manifest
 from scal3r_train.training.progress import Progress
 
 
@@ -64,10 +66,6 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 def _tensor(text: str) -> torch.Tensor:
     return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
-
-
-FORMAT_VERSION = 2
-MANIFEST = "manifest.json"
 
 
 class CheckpointSettings(StrictModel):
@@ -131,7 +129,7 @@ class Checkpoints:
             UserError: there are checkpoints and every one is damaged.
         """
         with raise_on_all_ranks():
-            names = sorted(path.name for path in self.folder.glob("step_????????"))
+            names = sorted(path.name for path in step_folders(self.folder))
         names = gather_to_all(names)[0]
         for name in reversed(names):
             reason = self._damage(self.folder / name, engine)
@@ -164,51 +162,50 @@ class Checkpoints:
         """
         with raise_on_all_ranks():
             manifest = read_manifest(path)
-            reader = StateReader(path, manifest["pieces"])
-            refuse_other_base(self.base, manifest, path)
-            refuse_other_network(engine, manifest, path)
+            reader = StateReader(path, piece_entries(manifest.pieces))
+            refuse_other_base(self.base, manifest.base, path)
+            shapes = {name: entry.shape for name, entry in manifest.parameters.items()}
+            refuse_other_network(engine, shapes, path, has_base=manifest.base is not None)
             read_into(engine, reader, average, say)
-        progress = Progress(**manifest["progress"])
+        progress = manifest.progress
         engine.restored(progress.step, progress.num_updates)
-        written = manifest["world_size"]
+        written = manifest.world_size
         if written == engine.process.world_size:
-            restore_random_state(manifest["random"][engine.process.rank])
+            restore_random_state(manifest.random[engine.process.rank].model_dump(exclude_none=True))
         else:
             say(
                 f"resumed on {engine.process.world_size} processes a run of {written}: weights, optimizer and "
                 "schedule are exact; context groups, data order and random state are those of the new world size"
             )
-        if manifest["engine"] != engine.name:
+        if manifest.engine != engine.name:
             say(
-                f"resumed under {engine.name} a run of {manifest['engine']}: weights, optimizer and schedule are exact"
+                f"resumed under {engine.name} a run of {manifest.engine}: weights, optimizer and schedule are exact"
             )
+        if manifest.sha256 is None:
+            say(f"{path} is of an earlier version: its manifest has no hash that would show a change of it")
         return progress
 
     def _damage(self, path: Path, engine: Engine) -> str | None:
         """Return the first reason against a checkpoint that any rank found, the same on every rank."""
         try:
-            files = read_manifest(path)["files"]
+            manifest = read_manifest(path)
         except UserError as error:
-            reason: str | None = str(error)
+            found: tuple[str | None, str] = str(error), ""
         else:
-            own = sorted(files)[engine.process.rank :: engine.process.world_size]
-            reasons = (reason_against(path / name, files[name]) for name in own)
-            reason = next((reason for reason in reasons if reason is not None), None)
-        return next((found for found in gather_to_all(reason) if found is not None), None)
+            own = sorted(manifest.files)[engine.process.rank :: engine.process.world_size]
+            entries = {name: manifest.files[name].model_dump() for name in own}
+            reasons = (reason_against(path, name, entries[name], manifest.pieces) for name in own)
+            found = next((reason for reason in reasons if reason is not None), None), repr(manifest)
+        reasons_found, manifests = zip(*gather_to_all((found[0], _digest(found[1]))), strict=True)
+        if len(set(manifests)) > 1 and not any(reasons_found):
+            return f"processes read different {MANIFEST} files"
+        return next((reason for reason in reasons_found if reason is not None), None)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's manifest.
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
-    Raises:
-        UserError: missing, cut short, or of another format.
-    """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{MANIFEST} is missing") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{MANIFEST} cannot be read ({error})") from None
-    if manifest.get("format") != FORMAT_VERSION:
-        raise UserError(f"its format is {manifest.get('format')}, this version reads {FORMAT_VERSION}")
-    return manifest
+
+def step_folders(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder by their names, in no order; what is called otherwise is none of ours."""
+    return [path for path in folder.glob("step_*") if STEP_NAME.fullmatch(path.name)]

@@ -10,13 +10,13 @@ From a checkpoint's pieces into the pieces that this process holds.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from scal3r_train.config import UserError, files_sha256
@@ -90,8 +90,13 @@ def describe_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": files_sha256([path])}
 
 
-def reason_against(path: Path, entry: Mapping[str, Any]) -> str | None:
-    """Return why a file is not what the manifest says; None when it is."""
+def reason_against(
+    folder: Path, name: str, entry: Mapping[str, Any], pieces: Iterable[Piece] = ()
+) -> str | None:
+    """Return why a file of a checkpoint is not what the manifest says, or lacks one of its pieces; None when it is."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return f"{name} leads out of the checkpoint"
     if not path.is_file():
         return f"{path.name} is missing"
     size = path.stat().st_size
@@ -99,6 +104,22 @@ def reason_against(path: Path, entry: Mapping[str, Any]) -> str | None:
         return f"{path.name} has {size} bytes instead of {entry['bytes']}"
     if files_sha256([path]) != entry["sha256"]:
         return f"{path.name} has other content than was written (SHA-256 differs)"
+    return _lacking(path, [piece for piece in pieces if piece.file == name])
+
+
+def _lacking(path: Path, pieces: Sequence[Piece]) -> str | None:
+    """Return which piece a file of tensors does not hold."""
+    if not pieces:
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for piece in pieces:
+                for key in (f"{kind}/{piece.name}" for kind in piece.kinds):
+                    if key not in names or file.get_slice(key).get_shape() != [piece.stop - piece.start]:
+                        return f"{path.name} does not hold elements {piece.start} to {piece.stop} of {key}"
+    except (OSError, SafetensorError) as error:
+        return f"{path.name} cannot be read ({error})"
     return None
 
 
@@ -115,13 +136,13 @@ def sync_to_disk(paths: Iterable[Path]) -> None:
 Say = Callable[[str], None]
 
 
-def refuse_other_network(engine: Engine, manifest: dict[str, Any], path: Path) -> None:
+def refuse_other_network(
+    engine: Engine, saved: Mapping[str, tuple[int, ...]], path: Path, *, has_base: bool
+) -> None:
     """Raise UserError unless the checkpoint has every parameter of the engine's model in its shape.
 
     One with a base has those that were trained, and these must be trained still: nothing else would keep them.
     """
-    saved = {name: tuple(entry["shape"]) for name, entry in manifest["parameters"].items()}
-    has_base = manifest.get("base") is not None
     for shard in engine.shards():
         if has_base and not shard.moments:
             if shard.name in saved:

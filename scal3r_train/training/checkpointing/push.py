@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from scal3r_train.config import UserError
 from scal3r_train.model.hub_upload import check_repo_id, push_folder
 from scal3r_train.model.weight_files import CONFIG_NAME
+from scal3r_train.notes import answer, tell
 from scal3r_train.shipped import find_checkpoint
-from scal3r_train.training.checkpointing.checkpoint import read_manifest
+from scal3r_train.training.checkpointing.checkpoint import step_folders
+from scal3r_train.training.checkpointing.manifest import read_manifest
 
 MODEL = "model"
 
@@ -28,9 +29,9 @@ def main(given: Path, repo_id: str, options: Mapping[str, bool]) -> int:
     """
     check_repo_id(repo_id)
     folder, is_dry_run = weights_of(given), options["is_dry_run"]
-    sys.stderr.write(f"{'would publish' if is_dry_run else 'publishing'} {folder}\n")
+    tell(f"{'would publish' if is_dry_run else 'publishing'} {folder}")
     private = options["private"] or None  # else as the owner's settings say
-    sys.stdout.write(f"{push_folder(folder, repo_id, private=private, is_dry_run=is_dry_run)}\n")
+    answer(*push_folder(folder, repo_id, private=private, is_dry_run=is_dry_run).splitlines())
     return 0
 
 
@@ -48,7 +49,7 @@ def weights_of(given: Path) -> Path:
     for found in (folder, folder / MODEL):
         if (found / CONFIG_NAME).is_file():
             return found
-    for checkpoint in sorted(folder.glob("checkpoints/step_????????"), reverse=True):
+    for checkpoint in sorted(step_folders(folder / "checkpoints"), reverse=True):
         try:
             read_manifest(checkpoint)
         except UserError:

@@ -10,7 +10,6 @@ A checkpoint is written as `step_{step}.partial` and renamed when it is complete
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -32,10 +31,9 @@ from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.adapter_base import Base, manifest_entry
 from scal3r_train.training.checkpointing.adapters import export_adapters
 from scal3r_train.training.checkpointing.checkpoint import (
-    FORMAT_VERSION,
-    MANIFEST,
     CheckpointSettings,
     random_state,
+    step_folders,
 )
 from scal3r_train.training.checkpointing.checkpoint_files import (
     EMA,
@@ -48,6 +46,7 @@ from scal3r_train.training.checkpointing.checkpoint_files import (
 from scal3r_train.training.checkpointing.ema import MovingAverage
 from scal3r_train.training.checkpointing.export import export_model
 from scal3r_train.training.checkpointing.host_copy import HostCopy
+from scal3r_train.training.checkpointing.manifest import FORMAT_VERSION, MANIFEST, sealed
 from scal3r_train.training.progress import Progress
 
 THREAD_NAME = "checkpoint"
@@ -232,7 +231,7 @@ class CheckpointSaver:
             "pieces": pieces,
             "files": files,
         }
-        write_text_atomically(folder / MANIFEST, json.dumps(manifest))
+        write_text_atomically(folder / MANIFEST, sealed(manifest))
         sync_to_disk([folder / MANIFEST, folder])
         _replace(final, folder)
         self._prune(progress["best"].get("step"))
@@ -241,7 +240,7 @@ class CheckpointSaver:
         """Remove what is older than it should be, and what a kill left half-way: a good checkpoint is there now."""
         for leftover in (*self._folder.glob("step_*.partial"), *self._folder.glob("step_*.old")):
             shutil.rmtree(leftover)
-        complete = sorted(self._folder.glob("step_????????"))
+        complete = sorted(step_folders(self._folder))
         for path in complete[: -self._settings.keep_last]:
             every, step = self._settings.keep_every, int(path.name.removeprefix("step_"))
             is_best = self._settings.best is not None and step == best_step

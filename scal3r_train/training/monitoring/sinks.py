@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from scal3r_train.config import UserError, atomic_output, load_mapping, write_text_atomically
+from scal3r_train.config import UserError, atomic_output, load_mapping, write_text_atomically, writing
 
 if TYPE_CHECKING:  # recipes hold settings that lead here
     from accelerate.tracking import GeneralTracker
@@ -55,7 +55,7 @@ class JsonLines:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line."""
         line = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        with self._path.open("a", encoding="utf-8") as file:
+        with writing(str(self._path)), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **line}) + "\n")
 
     def show(self, step: int, pictures: Pictures) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_train.config import StrictModel
+from scal3r_train.notes import printable
 from scal3r_train.shown_progress import ShownWork
 from scal3r_train.training.monitoring.sinks import (
     JsonLines,
@@ -77,7 +78,7 @@ class Telemetry:
         Raises:
             UserError: a package that the settings ask for is missing, or wandb refuses; on the main process only.
         """
-        self.settings = settings
+        self.settings, name = settings, printable(name)  # of runs, which wandb and others print too
         self.is_main = accelerator.is_main_process
         self._sinks: list[Sink] = []
         if not self.is_main:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 
 import pytest
 from torch.utils.data import DataLoader
@@ -14,6 +15,7 @@ from scal3r_train.data.io.reading_process import (
     SHARED_MEMORY,
     begin_reading,
     deaths_named,
+    note_small_shared_memory,
     shared_memory_named,
 )
 
@@ -91,6 +93,30 @@ def test_a_full_shm_when_readers_start() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(PermissionError), shared_memory_named():
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+class Stuck:
+    """Data on a disk that does not answer."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, place: int) -> int:
+        return threading.Event().wait(60) or 0
+
+
+def test_a_reader_that_sends_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = DataLoader(Stuck(), batch_size=None, num_workers=1, worker_init_fn=begin_reading, timeout=0.2)
+    with pytest.raises(UserError, match=r"within 0.2 s .* or /dev/shm \(.* MB free\)"), deaths_named():
+        list(loader)
+
+
+def test_a_word_when_shared_memory_is_small(capsys: pytest.CaptureFixture[str]) -> None:
+    note_small_shared_memory(1)
+    assert capsys.readouterr().err == ""
+    note_small_shared_memory(1 << 60)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: reading processes keep up to") and "--shm-size=16g" in line
 
 
 def test_other_errors_pass() -> None:

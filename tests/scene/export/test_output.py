@@ -55,7 +55,7 @@ def test_an_output_that_cannot_be_written_leaves_nothing(
     scene = make_scene(tmp_path / "scene")
     with largest_file(300):
         told = refusal(capsys, scene, tmp_path / "new" / "o", "--to", form)
-    assert f"{tmp_path / 'new' / 'o'} cannot be written: File too large" in told
+    assert f"{tmp_path / 'new'}" in told and "written: File too large; make room and run again" in told
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -83,7 +83,7 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(ply.PlyWriter, "append", full)
     for form in ("ply", "nerfstudio"):
         told = refusal(capsys, scene, tmp_path / "o", "--to", form)
-        assert "o cannot be written: No space left on device; free space" in told
+        assert "o cannot be written: No space left on device; make room" in told
     assert [path.name for path in tmp_path.iterdir()] == ["scene"]
 
 
@@ -130,7 +130,7 @@ def test_file_and_folder_are_not_confused(tmp_path: Path, capsys: pytest.Capture
     assert "is a file, this format makes a folder" in refusal(
         capsys, scene, tmp_path / "file", "--to", "colmap", "--overwrite"
     )
-    assert "cannot be written: Not a directory" in refusal(
+    assert "cannot be made or written: Not a directory" in refusal(
         capsys, scene, tmp_path / "file/x", "--to", "colmap"
     )
 

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,15 @@ from scal3r_train.config import UserError
 from scal3r_train.parallel.engine import Shard
 from scal3r_train.training import trainer
 from scal3r_train.training.checkpointing import export, host_copy, saver
-from scal3r_train.training.checkpointing.checkpoint import random_state
+from scal3r_train.training.checkpointing.checkpoint import (
+    Checkpoints,
+    CheckpointSettings,
+    random_state,
+    step_folders,
+)
 from scal3r_train.training.checkpointing.checkpoint_files import StateReader, piece_entries
 from scal3r_train.training.checkpointing.host_copy import HostCopy
+from scal3r_train.training.checkpointing.manifest import sealed
 from scal3r_train.training.checkpointing.saver import CheckpointSaver
 from tests.training import tiny
 from tests.training.test_resume import assert_same_end
@@ -89,6 +96,95 @@ def test_checkpoints_of_another_format_are_skipped(run: Path, towns: Path) -> No
         (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
     with pytest.raises(UserError, match="none of the 2 checkpoints"):
         tiny.train(tiny.recipe(towns, run))
+
+
+def newest(run: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint that a run would go on from, and what it would say; nothing is trained."""
+    said: list[str] = []
+    engine: Any = SimpleNamespace(process=SimpleNamespace(rank=0, world_size=1))
+    return Checkpoints(run / "checkpoints", CheckpointSettings()).newest(engine, said.append), said
+
+
+def altered(manifest: dict[str, Any], keys: list[str | int], value: Any) -> dict[str, Any]:
+    """The same entries with another value at a place."""
+    copy = json.loads(json.dumps(manifest))
+    node = copy
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    return copy
+
+
+ENTRIES: list[tuple[list[str | int], Any, str]] = [
+    (["world_size"], "1", r"world_size = '1': it should be a whole number"),
+    (["world_size"], 2, "random has 1 entries for 2 processes"),
+    (["progress"], [], "progress = "),
+    (["progress", "step"], 4, "progress.step is 4 in step_00000005"),
+    (["progress", "num_updates"], None, "progress.num_updates = null"),
+    (["random", 0, "torch"], "00", "random holds no state of torch's generator"),
+    (["random", 0, "python"], [3, [1, 2], None], r"random.0.python.1"),
+    (["random"], None, "random = null"),
+    (["parameters"], {"camera_token": 7}, "parameters.camera_token = 7"),
+    (["pieces", 0, "stop"], 10**9, "pieces has elements 0 to 1000000000 of"),
+    (["pieces", 0, "start"], 1, "pieces holds .* up to element 0 of"),
+    (["pieces", 0, "file"], "rank_00009_000.safetensors", "pieces has elements .* in 'rank_00009"),
+    (["pieces", 0, "kinds"], ["weight", "momentum"], "does not hold elements 0 to .* of momentum/"),
+    (["pieces"], 5, "pieces = 5"),
+    (
+        ["files", "../../recipe.yaml"],
+        {"bytes": 1, "sha256": "0" * 64},
+        r"files names '\.\./\.\./recipe.yaml'",
+    ),
+    (["files", "/etc/passwd"], {"bytes": 1, "sha256": "0" * 64}, "files names '/etc/passwd'"),
+    (["files", "recipe.yaml", "sha256"], "zz", "files.recipe.yaml.sha256 = 'zz'"),
+    (["files", "recipe.yaml", "bytes"], True, "files.recipe.yaml.bytes = true"),
+    (["more"], 1, "unknown key 'more'"),
+]
+
+
+@pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "old"])
+def test_a_wrong_entry_of_a_manifest_is_named_and_the_checkpoint_before_it_taken(
+    run: Path, is_sealed: bool
+) -> None:
+    """Also where the hash of the manifest is right, or where it has none, being of an earlier version."""
+    path = run / "checkpoints" / "step_00000005" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]
+    for keys, value, reason in ENTRIES:
+        entries = altered(manifest, keys, value)
+        path.write_text(sealed(entries) if is_sealed else json.dumps(entries | {"format": 2}))
+        found, said = newest(run)
+        assert found == run / "checkpoints" / "step_00000004", keys
+        assert len(said) == 1 and re.search(f"step_00000005 skipped: .*{reason}", said[0]), said
+    path.write_text(sealed(manifest))
+    assert newest(run) == (path.parent, [])
+
+
+def test_an_altered_manifest_does_not_resume_in_silence(run: Path) -> None:
+    path = run / "checkpoints" / "step_00000005" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for change in ({"code_version": "0"}, {"sha256": None}, {"sha256": "0" * 64}):
+        path.write_text(json.dumps(manifest | change))
+        found, said = newest(run)
+        assert found == run / "checkpoints" / "step_00000004"
+        assert said[0].endswith("manifest.json is not as it was written (its own SHA-256 differs)")
+    for text in ("[]", "7", '{"format": 3}', "[" * 100_000, '{"format": {}}'):
+        path.write_text(text)
+        assert newest(run)[0] == run / "checkpoints" / "step_00000004"
+
+
+def test_a_file_that_leads_out_of_the_checkpoint_is_damage(run: Path, tmp_path: Path) -> None:
+    recipe = run / "checkpoints" / "step_00000005" / "recipe.yaml"
+    recipe.rename(tmp_path / "elsewhere")
+    recipe.symlink_to(tmp_path / "elsewhere")
+    assert newest(run)[1][0].endswith("step_00000005 skipped: recipe.yaml leads out of the checkpoint")
+
+
+def test_folders_that_are_no_checkpoints_are_left_alone(run: Path, towns: Path) -> None:
+    mine = run / "checkpoints" / "step_original"  # of eight letters, as a number has
+    mine.mkdir()
+    assert newest(run) == (run / "checkpoints" / "step_00000005", [])
+    assert {path.name for path in step_folders(run / "checkpoints")} == {"step_00000004", "step_00000005"}
 
 
 @pytest.mark.parametrize("place", ["state", "model", "manifest"])
