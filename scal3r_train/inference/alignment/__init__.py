@@ -3,6 +3,8 @@
 seam.py             the similarity between two neighbouring chunks, scale included, from the frames they share
 camera_seam.py      the same from cameras alone, where no pixel is valid in both chunks
 seam_covariance.py  how far a seam can be wrong
+chunk_scales.py     how large every chunk is, by its seams and by what all chunks have in common
+scale_spread.py     the estimate of that
 chunk_geometry.py   what of a chunk's prediction alignment uses
 neighbours.py       the seams of all chunks that one process holds
 placement.py        from seams to where every chunk lies in the world

@@ -11,7 +11,7 @@ Shapes: O shared frames, H W pixels, N correspondences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import fit_kabsch, fit_robust, fit_umeyama, spread
-from scal3r_train.inference.alignment.camera_seam import join_by_cameras
+from scal3r_train.inference.alignment.camera_seam import join_by_cameras, middle_of_shared_cameras
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, shared_frames
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
@@ -100,7 +100,8 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
     if len(shared) < settings.min_points or min(spread(shared.earlier), spread(shared.later)) <= 0:
         sim3, joined = join_by_cameras(earlier, later, given_scale(settings))
         method: Literal["cameras", "break"] = "cameras" if joined else "break"
-        return Seam(sim3, SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared)))
+        quality = SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared))
+        return Seam(sim3, replace(quality, centre=middle_of_shared_cameras(earlier, later)))
     return _measure(fit_correspondences(shared, settings), shared, settings)
 
 
