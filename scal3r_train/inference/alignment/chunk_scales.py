@@ -80,13 +80,14 @@ class ChunkScales:
         return covariances + change[:, None, None] * gain[:, :, None] * gain[:, None, :]
 
     def as_dict(self, world_from_chunk: Sequence[Sim3]) -> dict[str, Any]:
-        """Return plain values for scene.json; scales are factors of chunk 0's, `after` those of `world_from_chunk`."""
+        """Return plain values for scene.json (`SceneInfo.chunk_scales`), scales `after` from `world_from_chunk`."""
         estimate = self.estimate
         before = np.exp(np.concatenate([[0.0], np.cumsum(self.log_ratios)]))
         return {
             "chunk_std": estimate.chunk_std,
             "seam_std": float(np.median(estimate.noise_factor * self.stated_stds)),
             "noise_factor": estimate.noise_factor,
+            "drift_share": estimate.drift_share,
             "before": before.tolist(),
             "after": [float(sim3.scale / world_from_chunk[0].scale) for sim3 in world_from_chunk],
         }

@@ -5,12 +5,15 @@ With x_k the log of chunk k's scale, c_k its distance from the value common to a
     r_k = x_(k+1) - x_k + n_k,    c_k ~ N(0, s_c^2),    n_k ~ N(0, (f q_k)^2),
 
 r has the covariance S = s_c^2 D D^T + f^2 diag(q^2), D taking differences: 2 s_c^2 + (f q)^2 on the diagonal, -s_c^2
-beside it. q_k is the error that seam k itself states. The two numbers s_c and f are those of greatest likelihood; f is
-held near 1 by a log-normal prior and below a limit, because noisy seams and chunks that drift away look alike: what
-seams cannot have made was made by the chunks. Errors are drawn from t distributions, so that single wild seams or
-chunks decide nothing: variances are divided by weights that follow from the errors (expectation maximisation).
+beside it. q_k is the error that seam k itself states. The two numbers s_c and f are those of greatest likelihood, with
+a log-normal prior about 1 for f. Errors are drawn from t distributions, so that single wild seams or chunks decide
+nothing: variances are divided by weights that follow from the errors (expectation maximisation).
 
-Given the spreads, generalised least squares has a closed form: with l = S^-1 r, c = s_c^2 D^T l, and n = (f q)^2 l.
+Noise of seams and scales that drift away step by step look alike, but for q: seams are at most `max_noise_factor`
+times noisier than they state, and what is beyond was made by the chunks. Their value is common only up to that drift:
+of what seams say beyond c, the share 1 - (max_noise_factor / f)^2 is believed.
+
+Given the spreads, generalised least squares has a closed form: with l = S^-1 r, c = s_c^2 D^T l and n = (f q)^2 l.
 Where s_c = 0 all chunks have one scale (rigid seams); where f q = 0 every seam keeps its own (free Sim(3) seams). S is
 tridiagonal, so everything takes time in proportion to the number of chunks.
 
@@ -29,6 +32,7 @@ SMALLEST_STD, LARGEST_STD = 1e-5, 10.0  # of chunks' log-scales, as far as they 
 NUM_TRIED = 25  # values of each spread in the first round
 ROUNDS_OF_SEARCH, ROUNDS_OF_WEIGHTS = 4, 12
 NUM_REFINED = 7  # values of each spread in later rounds
+LEAST_FACTOR = 10.0  # seams are at most that much better than they state
 SAME_WEIGHTS = 1e-3
 
 
@@ -38,16 +42,20 @@ class ScaleEstimate:
 
     Attributes:
         chunk_std: s_c, the spread of chunks' log-scales about their common value.
-        noise_factor: f, how many times noisier seams are than they state.
+        noise_factor: f, how many times noisier seams are than they state, drift of the chunks included.
+        drift_share: of the latter in the square of that, in [0, 1).
         log_scales: [K] above that of chunk 0.
-        chunk_variances: [K] of c_k before seams say anything, with the estimate's weights.
-        seam_variances: [K - 1] of n_k, likewise.
+        drift: [K] the part of `log_scales` by which the common value itself moved, up to a constant.
+        chunk_variances: [K] of scales about that, with the estimate's weights.
+        seam_variances: [K - 1] of the ratios' errors, likewise.
         ratio_variances: [K - 1] of the differences of neighbours' `log_scales`, given everything.
     """
 
     chunk_std: float
     noise_factor: float
+    drift_share: float
     log_scales: np.ndarray
+    drift: np.ndarray
     chunk_variances: np.ndarray
     seam_variances: np.ndarray
     ratio_variances: np.ndarray
@@ -67,17 +75,31 @@ def estimate_scales(
     chunk_weights, seam_weights = np.ones(num + 1), np.ones(num)
     for _ in range(ROUNDS_OF_WEIGHTS):
         std, factor = _likeliest(log_ratios, 1 / chunk_weights, stated / seam_weights, settings)
-        chunk_variances, seam_variances = std**2 / chunk_weights, factor**2 * stated / seam_weights
-        chunk_squares, seam_squares, remaining = _posterior(log_ratios, chunk_variances, seam_variances)
+        of_chunks, of_seams = std**2 / chunk_weights, factor**2 * stated / seam_weights
+        chunk_squares, seam_squares, remaining = _posterior(log_ratios, of_chunks, of_seams)
         before = np.concatenate([chunk_weights, seam_weights])
         seam_weights = _t_weights(seam_squares / (factor**2 * stated), settings.freedom)
-        seam_weights /= min(1.0, float(np.median(seam_weights)))  # most seams are not wild: f has its limit
+        seam_weights /= min(1.0, float(np.median(seam_weights)))  # most seams are not wild
         if std > 0:
             chunk_weights = _t_weights(chunk_squares / std**2, settings.freedom)
         if np.allclose(np.concatenate([chunk_weights, seam_weights]), before, rtol=SAME_WEIGHTS, atol=0):
             break
-    deviation = scale_deviations(log_ratios, chunk_variances, seam_variances)
-    return ScaleEstimate(std, factor, deviation - deviation[0], chunk_variances, seam_variances, remaining)
+    share = 1 - min(1.0, settings.max_noise_factor / factor) ** 2
+    deviation = scale_deviations(log_ratios, of_chunks, of_seams)
+    steps = share * (log_ratios - np.diff(deviation))
+    drift = np.concatenate([[0.0], np.cumsum(steps)])
+    # Steps of the drift are known as well as the share is, and errors add up from the middle to both ends.
+    unknown = np.concatenate([[0.0], np.cumsum(share * (1 - share) * of_seams)])
+    return ScaleEstimate(
+        std,
+        factor,
+        share,
+        deviation - deviation[0] + drift,
+        drift,
+        of_chunks + abs(unknown - unknown[(num + 1) // 2]),
+        (1 - share) * of_seams,
+        (1 - share) ** 2 * remaining + share * (1 - share) * of_seams,
+    )
 
 
 def scale_deviations(
@@ -147,8 +169,9 @@ def _likeliest(
     log_ratios: np.ndarray, chunk_units: np.ndarray, seam_units: np.ndarray, settings: CommonScaleSettings
 ) -> tuple[float, float]:
     """(s_c, f) of least cost, where variances are s_c^2 `chunk_units` and f^2 `seam_units`: a grid, made finer."""
-    limit = np.log(settings.max_noise_factor)
-    log_factor, log_std = np.linspace(-limit, limit, NUM_TRIED), np.log([SMALLEST_STD, LARGEST_STD])
+    largest = np.log(LEAST_FACTOR + float(np.max(np.abs(log_ratios) / np.sqrt(seam_units))))
+    limits = -np.log(LEAST_FACTOR), largest
+    log_factor, log_std = np.linspace(*limits, NUM_TRIED), np.log([SMALLEST_STD, LARGEST_STD])
     log_std = np.linspace(*log_std, 2 * NUM_TRIED)
     best = (0.0, 1.0)
     for _ in range(ROUNDS_OF_SEARCH):
@@ -160,10 +183,8 @@ def _likeliest(
         step_std, step_factor = log_std[1] - log_std[0], log_factor[1] - log_factor[0]
         centre = np.log(max(best[0], SMALLEST_STD))
         log_std = np.linspace(centre - step_std, centre + step_std, NUM_REFINED)
-        centre = np.log(best[1])
-        log_factor = np.linspace(
-            max(centre - step_factor, -limit), min(centre + step_factor, limit), NUM_REFINED
-        )
+        ends = np.clip(np.log(best[1]) + step_factor * np.array([-1, 1]), *limits)
+        log_factor = np.linspace(*ends, NUM_REFINED)
     return best
 
 

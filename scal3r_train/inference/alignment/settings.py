@@ -24,7 +24,7 @@ class CommonScaleSettings(StrictModel):
     max_noise_factor: float = Field(
         5.0,
         gt=1,
-        description="How much noisier than they state seams are at most; differences beyond are the chunks' [factor]",
+        description="How much noisier than they state seams are at most; beyond it chunks' scales drift [factor]",
     )
     freedom: float = Field(
         4.0,

@@ -233,5 +233,6 @@ def _optimise(
             min=settings.noise.min_relative_std**2
         )
         node = torch.arange(len(nodes))
-        about_common = ScaleFactors(node, torch.zeros_like(variances), 1 / variances, about_common=True)
+        drift = torch.from_numpy(scales.estimate.drift)
+        about_common = ScaleFactors(node, drift, 1 / variances, about_common=True)
     return optimise_pose_graph(nodes, edges, settings.graph, about_common)

@@ -161,7 +161,7 @@ def test_scene_json_has_both_spreads_and_scales_before_and_after() -> None:
     _, seams = circle(0.0, 0.05)
     scales = scales_of(seams)
     found = scales.as_dict(scales.first_from_chunk)
-    assert set(found) == {"chunk_std", "seam_std", "noise_factor", "before", "after"}
+    assert set(found) == {"chunk_std", "seam_std", "noise_factor", "drift_share", "before", "after"}
     assert found["before"] == pytest.approx([float(sim3.scale) for sim3 in chain(seams)])
     assert found["after"][0] == 1
     assert np.std(np.log(found["after"])) < 0.5 * np.std(np.log(found["before"]))

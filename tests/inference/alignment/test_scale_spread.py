@@ -120,7 +120,7 @@ def independent(std: float) -> Callable[[np.random.Generator, int], np.ndarray]:
 
 @pytest.mark.parametrize(
     ("chunk_std", "seam_std", "num", "gain"),
-    [(0.02, 0.02, 40, 0.9), (0.1, 0.01, 40, 0.9), (0.05, 0.05, 10, 0.95), (0.01, 0.05, 40, 1.6)],
+    [(0.02, 0.02, 40, 0.9), (0.1, 0.01, 40, 0.95), (0.05, 0.05, 10, 0.95), (0.01, 0.05, 40, 1.6)],
 )
 def test_between_the_ends_it_is_better_than_both(
     chunk_std: float, seam_std: float, num: int, gain: float
@@ -149,8 +149,8 @@ def test_random_scales_are_kept_where_seams_are_exact(num: int) -> None:
 def test_scales_that_drift_away_are_followed_where_seams_are_good() -> None:
     """Noisy seams would look alike: these say that they are not."""
     found = errors(lambda random, size: 0.05 * random.normal(size=size).cumsum(), 60, 0.002, stated=0.002)
-    assert found["ours"] < 1.5 * found["free"]
-    assert found["ours"] < 0.15 * found["rigid"]
+    assert found["ours"] < 0.1 * found["rigid"]
+    assert found["ours"] < 3 * found["free"]
 
 
 def test_single_wild_chunks_and_seams_decide_nothing() -> None:
