@@ -53,9 +53,7 @@ class ChunkScales:
         stated = covariances[:, 6, 6].sqrt().numpy()
         ratios = Sim3Batch.stack([seam.earlier_from_later for seam in seams]).scale.log().numpy()
         estimate = estimate_scales(ratios, stated, settings.common_scale)
-        first_from_chunk = [Sim3.identity()]
-        for relative in _rescaled(seams, covariances, np.diff(estimate.log_scales)):
-            first_from_chunk.append(first_from_chunk[-1] @ relative)
+        first_from_chunk = chain_with_scales(seams, covariances, estimate.log_scales)
         return ChunkScales(estimate, ratios, stated, first_from_chunk)
 
     def after(self, placed: Sequence[Sim3], last: Seam, noise: SeamNoiseSettings) -> ChunkScales:
@@ -91,6 +89,20 @@ class ChunkScales:
             "before": before.tolist(),
             "after": [float(sim3.scale / world_from_chunk[0].scale) for sim3 in world_from_chunk],
         }
+
+
+def chain_with_scales(seams: Sequence[Seam], covariances: Tensor, log_scales: np.ndarray) -> list[Sim3]:
+    """Return first_from_chunk of all K chunks when they have given log-scales [K].
+
+    Args:
+        seams: of all chunks.
+        covariances: [K - 1, 7, 7] of the seams, which say how a seam follows its scale.
+        log_scales: up to a constant.
+    """
+    first_from_chunk = [Sim3.identity()]
+    for relative in _rescaled(seams, covariances, np.diff(log_scales)):
+        first_from_chunk.append(first_from_chunk[-1] @ relative)
+    return first_from_chunk
 
 
 def _gain(covariances: Tensor) -> Tensor:
