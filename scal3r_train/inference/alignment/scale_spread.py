@@ -171,8 +171,8 @@ def _likeliest(
     """(s_c, f) of least cost, where variances are s_c^2 `chunk_units` and f^2 `seam_units`: a grid, made finer."""
     largest = np.log(LEAST_FACTOR + float(np.max(np.abs(log_ratios) / np.sqrt(seam_units))))
     limits = -np.log(LEAST_FACTOR), largest
-    log_factor, log_std = np.linspace(*limits, NUM_TRIED), np.log([SMALLEST_STD, LARGEST_STD])
-    log_std = np.linspace(*log_std, 2 * NUM_TRIED)
+    log_factor = np.linspace(limits[0], limits[1], NUM_TRIED)
+    log_std = np.linspace(np.log(SMALLEST_STD), np.log(LARGEST_STD), 2 * NUM_TRIED)
     best = (0.0, 1.0)
     for _ in range(ROUNDS_OF_SEARCH):
         stds = np.concatenate([[0.0], np.exp(log_std)])
@@ -183,8 +183,8 @@ def _likeliest(
         step_std, step_factor = log_std[1] - log_std[0], log_factor[1] - log_factor[0]
         centre = np.log(max(best[0], SMALLEST_STD))
         log_std = np.linspace(centre - step_std, centre + step_std, NUM_REFINED)
-        ends = np.clip(np.log(best[1]) + step_factor * np.array([-1, 1]), *limits)
-        log_factor = np.linspace(*ends, NUM_REFINED)
+        low, high = np.clip(np.log(best[1]) + step_factor * np.array([-1, 1]), *limits)
+        log_factor = np.linspace(low, high, NUM_REFINED)
     return best
 
 
