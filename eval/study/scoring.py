@@ -50,7 +50,11 @@ from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.process import local_device
 
-STITCHING = {"ate": "sim3", "ate_se3": "se3"}
+STITCHING: dict[str, dict[str, Any]] = {
+    "ate": {},
+    "ate_sim3": {"common_scale": {"enabled": False}},
+    "ate_se3": {"mode": "se3"},
+}
 Scores = dict[str, float | None]
 Say = Callable[[str], None]
 
@@ -65,13 +69,14 @@ def score_town(
 ) -> Scores:
     """Return `motion_errors` and the errors of the stitched path.
 
-    `ate_percent`, `ate_se3_percent`: ATE after Sim(3) alignment of the whole path over its true length, stitched by
-    similarities and by rigid motions (which keep every chunk's own scale).
+    `ate_percent`, `ate_sim3_percent`, `ate_se3_percent`: ATE after Sim(3) alignment of the whole path over its true
+    length, stitched by the seams of the recipe, by similarities that each have a scale of their own, and by rigid
+    motions (which keep every chunk's own scale).
     """
     predictions = predict_chunks(model, town.chunk_images, condition)
     scores = _chunk_scores(predictions, town)
-    for name, mode in STITCHING.items():
-        alignment = AlignmentSettings(**recipe.alignment.model_dump() | {"mode": mode})
+    for name, changes in STITCHING.items():
+        alignment = AlignmentSettings(**recipe.alignment.model_dump() | changes)
         stitched = stitch(predictions, town, recipe.model_copy(update={"alignment": alignment}))
         scores[f"{name}_percent"] = score_trajectory(stitched, town.world_from_cam, "sim3").ate_percent
     return scores
@@ -85,7 +90,7 @@ def stitch(
     by_number = dict(enumerate(predictions))
     found = align_neighbours(by_number, {}, layout.ranges, recipe.alignment, recipe.points)
     seams = [found[number] for number in range(len(predictions) - 1)]
-    placement = Placement.along_seams(layout, seams, predictions[0].extrinsics[0], math.nan)
+    placement = Placement.along_seams(layout, seams, predictions[0].extrinsics[0], math.nan, recipe)
     placed: list[PlacedFrames] = []
     for number, prediction in by_number.items():
         placed += placement.decided_frames(number, prediction, by_number.get(number + 1), recipe)

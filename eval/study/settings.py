@@ -50,7 +50,8 @@ class StudyRecipe(StrictModel):
         description="the longest sequences are read again with memories of so many chunks [chunks]"
     )
     alignment: AlignmentSettings = Field(
-        AlignmentSettings(max_points=4000), description="how chunks are joined; mode is sim3 and se3 in turn"
+        AlignmentSettings(max_points=4000),
+        description="how chunks are joined; beside it by free similarities and rigidly",
     )
     bootstrap: BootstrapSettings = BootstrapSettings()
     jobs: int = Field(

@@ -26,6 +26,7 @@ TITLES = {
     "clear_fov_deg": "clear: fov, deg",
     "scale_spread_percent": "clear: scale spread, %",
     "ate_percent": "ATE, % of path",
+    "ate_sim3_percent": "ATE, free Sim(3) seams, % of path",
     "ate_se3_percent": "ATE, SE(3) seams, % of path",
 }
 METRICS = tuple(TITLES)
@@ -35,9 +36,10 @@ FROZEN_METHOD, GCS_OFF_METHOD = f"{REFERENCE}, frozen", f"{REFERENCE}, gcs_off"
 Table = dict[str, dict[str, Any]]
 Scored = list[dict[str, dict[str, float | None]]]  # one entry a seed: scores by sequence
 HIDDEN = ("hidden_yaw_deg", "hidden_length_percent", "hidden_shift_percent", "hidden_fov_deg")
-CLEAR = ("clear_yaw_deg", "clear_shift_percent", "scale_spread_percent", "ate_percent", "ate_se3_percent")
+CLEAR = ("clear_yaw_deg", "clear_shift_percent", "scale_spread_percent")
+PATHS = ("ate_percent", "ate_sim3_percent", "ate_se3_percent")
 SWEPT = (*HIDDEN[:3], "clear_yaw_deg", "clear_shift_percent")
-BY_LENGTH = ("hidden_yaw_deg", "hidden_shift_percent", "ate_percent", "ate_se3_percent")
+BY_LENGTH = ("hidden_yaw_deg", "hidden_shift_percent", *PATHS)
 
 
 def summarize(recipe: StudyRecipe) -> dict[str, Any]:
@@ -141,9 +143,11 @@ def results_page(results: Mapping[str, Any]) -> str:
         means_table(numbers["means"], HIDDEN, "method"),
         "## Chunks that show everything, and the whole path",
         means_table(numbers["means"], CLEAR, "method"),
+        means_table(numbers["means"], PATHS, "method"),
         f"## Differences from {REFERENCE}, paired (above 0: worse than {REFERENCE}; bold: 0 is outside the interval)",
         means_table(numbers["differences"], HIDDEN, "method", marks=True),
         means_table(numbers["differences"], CLEAR, "method", marks=True),
+        means_table(numbers["differences"], PATHS, "method", marks=True),
         "## By length of the sequence",
         *(
             f"{chunks} chunks\n\n{means_table(table, BY_LENGTH, 'method')}"

@@ -274,6 +274,7 @@ class Scal3RImageProcessor(BaseImageProcessor):
             [seams[number] for number in range(len(layout.ranges) - 1)],
             first.extrinsics[0],
             float(first.depth.median()),
+            recipe,
         )
         placed = [
             part

@@ -80,6 +80,9 @@ def scene_info(
         ),
         seams=tuple(seam.quality.as_dict() for seam in placement.seams),
         breaks=tuple(n + 1 for n, seam in enumerate(placement.seams) if seam.quality.method == "break"),
+        chunk_scales=None
+        if placement.scales is None
+        else placement.scales.as_dict(placement.world_from_chunk),
         loops=() if closed is None else closed.loops,
         pose_graph=None if closed is None else closed.pose_graph,
         state_plan=plan.as_dict(),

@@ -29,7 +29,7 @@ from scal3r_train.inference.prediction import (
 )
 from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.inference.settings import ReconstructionRecipe
-from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks, world_group
+from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks, world_group
 from scal3r_train.parallel.context_groups import connect_memories
 from scal3r_train.parallel.host_memory import launched_sizes
 from scal3r_train.scene.point_cloud import PointCloud, VoxelDownsampler
@@ -168,7 +168,9 @@ def join_chunks(
     all_seams = {number: seam for found, _ in findings for number, seam in found.items()}
     ordered = [all_seams[number] for number in range(len(ranges) - 1)]
     first_extrinsics, median_depth = next(origin for _, origin in findings if origin is not None)
-    return Placement.along_seams(run.layout, ordered, first_extrinsics, median_depth)
+    return from_main(
+        lambda: Placement.along_seams(run.layout, ordered, first_extrinsics, median_depth, recipe)
+    )
 
 
 def place_chunks_of_rank(

@@ -155,7 +155,9 @@ def _run_stages(run: ReconstructionRun, chunk_runner: ChunkRunner) -> None:
     closed: ClosedLoops | None = None
     if wants_loops(run.recipe, run.layout):
         with run.stages.stage("loops"):
-            closed = find_and_close_loops(run, schedule, descriptors, predictions, placement.seams)
+            closed = find_and_close_loops(
+                run, schedule, descriptors, predictions, placement.seams, placement.scales
+            )
         placement = placement.moved(closed.first_from_chunk)
     with run.stages.stage("place"), raise_on_all_ranks():
         result = place_chunks_of_rank(run, predictions, after, placement)

@@ -76,6 +76,10 @@ class SceneInfo(StrictModel):
     `chunks` are [start, stop) in frames of the scene and `provided_frames` those frames of each whose result was kept;
     `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one before it
     (`SeamQuality` in inference/alignment/seam.py). `breaks` are the chunks at whose start the trajectory is torn.
+    `chunk_scales` says how far the log-scales of chunks (`chunk_std`) and of seams (`seam_std`) were found to spread,
+    how many times noisier seams are than they state, which share of that is drift of the chunks, and the scale of every
+    chunk as a factor of chunk 0's: `before` as the seams say, `after` as it is in `world_from_chunk`; None where each
+    seam's own scale was taken.
     `loops` are all candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did;
     None when none was closed. `state_plan` says where the chunks' states were kept, and why. `device` is the main
     process's, for people; None in scenes of before.
@@ -96,6 +100,7 @@ class SceneInfo(StrictModel):
     world_from_chunk: tuple[tuple[tuple[float, ...], ...], ...]
     seams: tuple[dict[str, Any], ...]
     breaks: tuple[int, ...] = ()
+    chunk_scales: dict[str, Any] | None = None
     loops: tuple[dict[str, Any], ...] = ()
     pose_graph: dict[str, Any] | None = None
     state_plan: dict[str, Any] = {}

@@ -6,6 +6,8 @@ point_seam.py       the similarity that these show, and how sure it is
 point_noise.py      how noisy points are at each depth
 camera_seam.py      the similarity that the cameras of shared frames show
 seam_covariance.py  how far a seam can be wrong
+chunk_scales.py     how large every chunk is, by its seams and by what all chunks have in common
+scale_spread.py     the estimate of that
 chunk_geometry.py   what of a chunk's prediction alignment uses
 neighbours.py       the seams of all chunks that one process holds
 placement.py        from seams to where every chunk lies in the world

@@ -196,6 +196,20 @@ def join_by_cameras(earlier: ChunkGeometry, later: ChunkGeometry, scale: float |
     return Sim3(factor, rotation, centre_earlier - factor * (rotation @ centre_later)), joined
 
 
+def middle_of_shared_cameras(
+    earlier: ChunkGeometry, later: ChunkGeometry
+) -> tuple[float, float, float] | None:
+    """Return the mean centre of the cameras of shared frames, in the earlier chunk's coordinates; None without any.
+
+    `join_by_cameras` maps middle onto middle. Raises UserError as that does.
+    """
+    pairs = shared_frames(earlier, later)
+    if not pairs:
+        return None
+    x, y, z = _cameras(earlier, [pair[0] for pair in pairs])[..., 3].mean(0).tolist()
+    return x, y, z
+
+
 def _cameras(chunk: ChunkGeometry, positions: list[int]) -> Tensor:
     """chunk_from_cam [P, 3, 4] float64 of the frames at `positions`."""
     extrinsics = chunk.extrinsics[positions].double()

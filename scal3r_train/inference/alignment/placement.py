@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3
+from scal3r_train.inference.alignment.chunk_scales import ChunkScales
 from scal3r_train.inference.alignment.fusion import fuse_frames, overlap_shares
 from scal3r_train.inference.alignment.placed_frames import PlacedFrames, place_frames
 from scal3r_train.inference.alignment.seam import Seam, chain
@@ -44,19 +45,51 @@ class Placement:
         world_from_chunk: of every chunk.
         seams: how each chunk but the first joins the one before it.
         median_depth: of chunk 0, in world units: the size of what the camera sees.
+        scales: of all chunks, estimated together; None where each seam's own was taken.
     """
 
     layout: Layout
     world_from_chunk: list[Sim3]
     seams: list[Seam]
     median_depth: float
+    scales: ChunkScales | None = None
 
     @staticmethod
     def along_seams(
-        layout: Layout, seams: list[Seam], first_extrinsics: Tensor, median_depth: float
+        layout: Layout,
+        seams: list[Seam],
+        first_extrinsics: Tensor,
+        median_depth: float,
+        recipe: ReconstructionRecipe,
     ) -> Placement:
-        """Return the placement that the seams alone give; arguments as in `place_chunks` and the attributes."""
-        return Placement(layout, place_chunks(seams, first_extrinsics), seams, median_depth)
+        """Return the placement that the seams give, with the scales that chunks have in common if wanted.
+
+        Arguments as in `place_chunks` and the attributes; `recipe` says how scales are estimated.
+        """
+        scales = ChunkScales.of(seams, recipe.alignment, recipe.pose_graph.noise)
+        placement = Placement(layout, place_chunks(seams, first_extrinsics), seams, median_depth, scales)
+        return placement if scales is None else placement.moved(scales.first_from_chunk)
+
+    def extended(
+        self, layout: Layout, seam: Seam, first_extrinsics: Tensor, recipe: ReconstructionRecipe
+    ) -> Placement:
+        """Return the placement of one chunk more, for a video that goes on: those that are placed stay where they are.
+
+        Args:
+            layout: of all chunks.
+            seam: of the new one.
+            first_extrinsics: as in `place_chunks`.
+            recipe: as in `along_seams`.
+        """
+        seams = [*self.seams, seam]
+        placement = Placement.along_seams(layout, seams, first_extrinsics, self.median_depth, recipe)
+        if placement.scales is None:
+            return placement
+        first = self.world_from_chunk[0].inverse()
+        placed = [first @ other for other in self.world_from_chunk]
+        scales = placement.scales.after(placed, seam, recipe.pose_graph.noise)
+        world = [*self.world_from_chunk, self.world_from_chunk[0] @ scales.first_from_chunk[-1]]
+        return replace(placement, scales=scales, world_from_chunk=world)
 
     def moved(self, first_from_chunk: Sequence[Sim3]) -> Placement:
         """Return the placement with chunks elsewhere relative to the first, which stays."""

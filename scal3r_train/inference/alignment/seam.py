@@ -21,7 +21,12 @@ from torch import Tensor
 from scal3r_train.geometry import sim3_tangent
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.geometry.sim3_fit import fit_kabsch, fit_umeyama, spread
-from scal3r_train.inference.alignment.camera_seam import CameraFit, fit_cameras, join_by_cameras
+from scal3r_train.inference.alignment.camera_seam import (
+    CameraFit,
+    fit_cameras,
+    join_by_cameras,
+    middle_of_shared_cameras,
+)
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, shared_frames
 from scal3r_train.inference.alignment.correspondences import (
     Correspondences,
@@ -226,6 +231,7 @@ def _without_points(
 ) -> Seam:
     """A seam by cameras, or a break; with `nonsense` points were heard and are not believed."""
     scale, fit = given_scale(settings), cameras.sound
+    quality = replace(quality, centre=middle_of_shared_cameras(earlier, later))
     known = scale is not None or (fit is not None and fit.log_scale_std <= settings.max_scale_std)
     if fit is not None and known:
         quality = replace(

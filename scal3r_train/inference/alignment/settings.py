@@ -10,6 +10,29 @@ from scal3r_train.config import StrictModel
 from scal3r_train.geometry.sim3_fit import RobustFitSettings
 
 
+class CommonScaleSettings(StrictModel):
+    """One scale for all chunks up to a spread that the seams show, in mode sim3 (docs/alignment.md)."""
+
+    enabled: bool = Field(
+        True, description="Estimate chunks' scales together; false: every seam's own scale is taken as it is."
+    )
+    usual_noise_factor: float = Field(
+        3.0,
+        gt=1,
+        description="How much noisier or better than they state seams usually are, either way [factor]",
+    )
+    max_noise_factor: float = Field(
+        5.0,
+        gt=1,
+        description="How much noisier than they state seams are at most; beyond it chunks' scales drift [factor]",
+    )
+    freedom: float = Field(
+        4.0,
+        ge=1,
+        description="Degrees of freedom of the t distributions of errors; fewer: wild ones count less [-]",
+    )
+
+
 class AlignmentSettings(StrictModel):
     """How adjacent chunks are aligned; the reference's values are named where the default differs."""
 
@@ -89,6 +112,7 @@ class AlignmentSettings(StrictModel):
         "[standard deviations]",
     )
     robust: RobustFitSettings = RobustFitSettings()
+    common_scale: CommonScaleSettings = CommonScaleSettings()
 
 
 class SeamNoiseSettings(StrictModel):

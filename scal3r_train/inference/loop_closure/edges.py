@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scal3r_train.geometry import sim3_tangent
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.chunk_scales import ChunkScales
 from scal3r_train.inference.alignment.seam import Seam, SeamQuality, align_chunks, chain
 from scal3r_train.inference.alignment.seam_covariance import seam_covariances
 from scal3r_train.inference.alignment.settings import AlignmentSettings, SeamNoiseSettings
 from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, PoseGraphResult, optimise_pose_graph
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
+from scal3r_train.inference.loop_closure.unary_factors import ScaleFactors
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,24 +118,32 @@ def make_loop_edge(
 
 
 def close_loops(
-    seams: Sequence[Seam], loop_edges: Sequence[LoopEdge], settings: LoopEdgeSettings
+    seams: Sequence[Seam],
+    loop_edges: Sequence[LoopEdge],
+    settings: LoopEdgeSettings,
+    scales: ChunkScales | None = None,
 ) -> tuple[list[Sim3], LoopClosureReport]:
     """Return world_from_chunk of all chunks (one more than seams; the world is chunk 0) with loops closed.
 
-    Edges that were rejected already stay so. Without any accepted edge the result is `chain(seams)`.
+    Edges that were rejected already stay so. Without any accepted edge the result is `chain(seams)`; with `scales`,
+    which chunks have in common, the chain is theirs.
     """
-    chained = chain(seams)
+    chained = chain(seams) if scales is None else scales.first_from_chunk
     if not seams or not any(edge.accepted for edge in loop_edges):
         return chained, LoopClosureReport(tuple(loop_edges), 0)
     nodes = Sim3Batch.stack(chained)
-    covariances = seam_covariances(seams, settings.noise)
+    covariances = of_seams = seam_covariances(seams, settings.noise)
+    if scales is not None:
+        of_seams = scales.with_variances(covariances, scales.estimate.seam_variances)
+        known = np.maximum(scales.estimate.ratio_variances, settings.noise.min_relative_std**2)
+        covariances = scales.with_variances(covariances, known)
     edges = [
         _against_chain(edge, nodes, covariances, settings) if edge.accepted else edge for edge in loop_edges
     ]
     used = [place for place, edge in enumerate(edges) if edge.accepted]
     if not used:
         return chained, LoopClosureReport(tuple(edges), 0)
-    result = _optimise(seams, [edges[place] for place in used], nodes, covariances, settings)
+    result = _optimise(seams, [edges[place] for place in used], nodes, of_seams, settings, scales)
     for place, weight in zip(used, result.weights[len(seams) :].tolist(), strict=True):
         edges[place] = replace(edges[place], weight=weight)
         if weight < settings.min_weight:
@@ -203,8 +214,9 @@ def _optimise(
     nodes: Sim3Batch,
     covariances: Tensor,
     settings: LoopEdgeSettings,
+    scales: ChunkScales | None,
 ) -> PoseGraphResult:
-    """Solve the pose graph of seams (not robust: without them nothing holds together) and loop edges (robust)."""
+    """Solve the pose graph of seams (not robust: without them nothing holds together), scales, and loops (robust)."""
     i = torch.tensor([*range(len(seams)), *(edge.a for edge in loops)])
     j = torch.tensor([*range(1, len(seams) + 1), *(edge.c for edge in loops)])
     measured = [*(seam.earlier_from_later for seam in seams), *(edge.a_from_c for edge in loops)]
@@ -214,6 +226,13 @@ def _optimise(
     information = torch.linalg.inv(all_covariances)
     information = (information + information.transpose(1, 2)) / 2
     robust = torch.arange(len(i)) >= len(seams)
-    return optimise_pose_graph(
-        nodes, PoseEdges(i, j, Sim3Batch.stack(measured), information, robust), settings.graph
-    )
+    edges = PoseEdges(i, j, Sim3Batch.stack(measured), information, robust)
+    about_common = None
+    if scales is not None:
+        variances = torch.from_numpy(scales.estimate.chunk_variances).clamp(
+            min=settings.noise.min_relative_std**2
+        )
+        node = torch.arange(len(nodes))
+        drift = torch.from_numpy(scales.estimate.drift)
+        about_common = ScaleFactors(node, drift, 1 / variances, about_common=True)
+    return optimise_pose_graph(nodes, edges, settings.graph, about_common)

@@ -18,6 +18,7 @@ import torch
 
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.chunk_scales import ChunkScales
 from scal3r_train.inference.alignment.seam import Seam
 from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.loop_closure.common_view import common_view_share
@@ -65,6 +66,7 @@ def find_and_close_loops(
     descriptors: FrameDescriptors,
     predictions: Mapping[int, SavedPrediction],
     seams: Sequence[Seam],
+    scales: ChunkScales | None,
 ) -> ClosedLoops:
     """Find, test and close loops; every process must call this, and all get the same answer.
 
@@ -74,6 +76,7 @@ def find_and_close_loops(
         descriptors: of this process's frames.
         predictions: of this process's chunks.
         seams: of all chunks.
+        scales: of all chunks, if they were estimated together.
 
     Raises:
         UserError: on all processes, when a descriptor or a camera on any of them is not finite.
@@ -92,7 +95,7 @@ def find_and_close_loops(
     found = {candidate: edge for others in gather_to_all(edges) for candidate, edge in others.items()}
     order = sorted(found)
     closed, report = from_main(
-        lambda: close_loops(seams, [found[number] for number in order], run.recipe.pose_graph)
+        lambda: close_loops(seams, [found[number] for number in order], run.recipe.pose_graph, scales)
     )
     verdicts: dict[int, dict[str, Any]] = {
         number: edge.as_dict() for number, edge in zip(order, report.edges, strict=True)

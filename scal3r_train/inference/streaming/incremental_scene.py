@@ -141,7 +141,8 @@ class IncrementalScene:
         """Return the placement of all chunks so far and this one."""
         if self._placement is None or self._previous is None:
             self._first_extrinsics = prediction.extrinsics[0].clone()
-            return Placement.along_seams(layout, [], self._first_extrinsics, float(prediction.depth.median()))
+            median_depth = float(prediction.depth.median())
+            return Placement.along_seams(layout, [], self._first_extrinsics, median_depth, self._recipe)
         found = align_neighbours(
             {number - 1: self._previous},
             {number: overlap_head(prediction, number, layout.ranges)},
@@ -149,8 +150,7 @@ class IncrementalScene:
             self._recipe.alignment,
             self._recipe.points,
         )
-        seams = [*self._placement.seams, found[number - 1]]
-        return Placement.along_seams(layout, seams, self._first_extrinsics, self._placement.median_depth)
+        return self._placement.extended(layout, found[number - 1], self._first_extrinsics, self._recipe)
 
     def _keep_depths(self, num_frames: int) -> None:
         """Give the new folder the depth of frames that have not changed, as another name of the same file."""

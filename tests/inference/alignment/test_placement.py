@@ -8,6 +8,7 @@ import roma
 import torch
 from torch import Tensor
 
+from scal3r_train.config import load_config
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics, world_points_from_depth
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.neighbours import align_neighbours, overlap_head
@@ -43,7 +44,9 @@ class Truth:
         return ChunkPrediction(extrinsics, intrinsics, depth, torch.ones_like(depth))
 
 
-def reconstruct(truth: Truth, num_processes: int) -> tuple[Tensor, Tensor, list[float], Layout]:
+def reconstruct(
+    truth: Truth, num_processes: int, recipe: ReconstructionRecipe
+) -> tuple[Tensor, Tensor, list[float], Layout]:
     """Cameras and points of all frames, the chunks' scales; chunks held by several processes."""
     layout = Layout.plan(NUM_FRAMES, ScheduleSettings(chunk_size=8, overlap=3), num_processes)
     scales = (0.3 + 3 * torch.rand(len(layout.ranges))).tolist()
@@ -58,7 +61,7 @@ def reconstruct(truth: Truth, num_processes: int) -> tuple[Tensor, Tensor, list[
         heads = {k: overlap_head(predictions[k], k, layout.ranges) for k in after}
         seams |= align_neighbours(held, heads, layout.ranges, AlignmentSettings(), "depth")
     ordered = [seams[k] for k in sorted(seams)]
-    placement = Placement.along_seams(layout, ordered, predictions[0].extrinsics[0], 1.0)
+    placement = Placement.along_seams(layout, ordered, predictions[0].extrinsics[0], 1.0, recipe)
     placed = list(all_frames(placement, predictions))
     assert [frame for part in placed for frame in part.frames] == list(range(NUM_FRAMES))
     cameras = torch.cat([part.world_from_cam for part in placed])
@@ -74,10 +77,18 @@ def all_frames(
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 7])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
-def test_the_truth_comes_back(dtype: torch.dtype, tolerance: float, num_processes: int) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "common_scale", "tolerance"),
+    [(torch.float64, False, 1e-10), (torch.float32, False, 1e-6), (torch.float32, True, 1e-6)],
+)
+def test_the_truth_comes_back(
+    dtype: torch.dtype, common_scale: bool, tolerance: float, num_processes: int
+) -> None:
+    """Also where chunks are expected to have one scale and have none: exact seams are believed."""
     truth = Truth(dtype)
-    cameras, points, scales, layout = reconstruct(truth, num_processes)
+    override = f"alignment.common_scale.enabled={str(common_scale).lower()}"
+    recipe = load_config(ReconstructionRecipe, None, [override])
+    cameras, points, scales, layout = reconstruct(truth, num_processes, recipe)
     assert len(layout.ranges) == 4
     # The world is frame 0's camera, in chunk 0's units: no alignment to the truth is needed.
     cam_from_first = compose_extrinsics(truth.cam_from_world, invert_extrinsics(truth.cam_from_world[0]))
