@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from scal3r_data_tools.formats.colmap import find_models, record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.colmap import find_models, read_images, record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.files import Names
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -36,8 +37,11 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         root = _folder_with_images(model, source, options.images)
         views, num_missing = views_of(model, root, lambda name: f"{options.images}/{name}")
         if not views:
+            first = next((image.name for image in read_images(model)), "")
+            nearest = Names(root).nearest(f"{options.images}/{first}") if first else ""
             raise UserError(
-                f"{model} lists {num_missing} images, none of them can be used in {root / options.images}"
+                f"{model} lists {num_missing} images, none of them can be used in {root / options.images}; the first "
+                f"is {first or 'missing'}{', ' + nearest if nearest else ''}"
             )
         name = model.name if model == source else model.relative_to(source).as_posix()
         for number, (suffix, part) in enumerate(split_by_lens(views)):

@@ -32,6 +32,7 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.depth_codec import CODECS
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 IMAGE_FOLDERS = ("rgb", "images", "image", "color")
@@ -129,7 +130,10 @@ def _files_in_folders(folder: Path) -> Iterator[tuple[str, Files]]:
     image = _in_folder(folder, IMAGE_FOLDERS, IMAGE)
     # Co3D keeps cameras beside the images
     camera = _in_folder(folder, CAMERA_FOLDERS, CAMERA) or _in_folder(folder, IMAGE_FOLDERS, CAMERA)
-    if not image.keys().isdisjoint(camera):
+    if image.keys().isdisjoint(camera):
+        leave_out(NO_CAMERA, list(image.values()), folder)
+        leave_out(NO_FRAMES, [folder.name], folder.parent, SEQUENCE)
+    else:
         depth = _in_folder(folder, DEPTH_FOLDERS, DEPTH)
         sky, outlier = (_in_folder(folder, (name,), IMAGE) for name in ("sky_mask", "outlier_mask"))
         yield "", Files(folder, image, camera, depth, sky, outlier)
@@ -161,7 +165,9 @@ def _sequence(files: Files, name: str, options: Options) -> SequenceRecord | Non
         found = read_camera_npz(files.root / files.camera[frame]) if frame in files.camera else None
         if found is not None:
             cameras[frame] = found
+    leave_out(NO_CAMERA, [image for frame, image in files.image.items() if frame not in cameras], files.root)
     if not cameras:
+        leave_out(NO_FRAMES, [name], files.root, SEQUENCE)
         return None
     frames = list(cameras)
     depth = tuple(files.depth.get(frame, "") for frame in frames) if options.with_depth else ()

@@ -28,11 +28,13 @@ from scal3r_data_tools.formats.files import files_by_number, folders_where, rela
 from scal3r_data_tools.formats.poses import inverted
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.text_file import read_text_file
 
 EARTH_RADIUS_M = 6378137.0
 NUM_OXTS = 30
+NO_CAMERA_FOLDER = Cause("without images of that camera", "download the drive's synced+rectified data")
 
 
 class Options(StrictModel):
@@ -53,6 +55,8 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         for camera in options.cameras:
             if (folder / camera / "data").is_dir():
                 yield _sequence(folder, source, camera, options.depth)
+            else:
+                leave_out(NO_CAMERA_FOLDER, [f"{relative_name(folder, source)}/{camera}"], source, SEQUENCE)
 
 
 def _sequence(folder: Path, source: Path, camera: str, depth_source: Path | None) -> SequenceRecord:
@@ -63,6 +67,9 @@ def _sequence(folder: Path, source: Path, camera: str, depth_source: Path | None
     numbers = [number for number in sorted(images) if number in oxts and number < len(times)]
     rows = {number: _oxts(folder / "oxts" / "data" / oxts[number]) for number in numbers}
     numbers = [number for number in numbers if np.isfinite(rows[number]).all()]
+    absent = sorted(set(range(len(times))) - set(images))
+    leave_out(NO_IMAGE, [f"{camera}/data/{number:010d}.png" for number in absent], folder)
+    leave_out(NO_POSE, [f"{camera}/data/{images[n]}" for n in sorted(set(images) - set(numbers))], folder)
     if not numbers:
         raise UserError(f"{folder} has no frame with image, time and oxts; is the drive complete?")
     world_from_imu = mercator_poses(np.stack([rows[number] for number in numbers]))

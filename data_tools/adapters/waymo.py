@@ -23,10 +23,12 @@ from scal3r_data_tools.formats.files import files_by_number, folders_where, rela
 from scal3r_data_tools.formats.poses import inverted
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 10.0
 INVALID_FILE = "invalid_files.h5"
+INVALID = Cause(f"that {INVALID_FILE} lists", "skip_invalid=false keeps them")
 
 
 class Options(StrictModel):
@@ -72,7 +74,11 @@ def _sequence(
         if found is not None and f"{camera}_{number:05d}" not in invalid:
             cameras[number] = found
     numbers = sorted(cameras)
+    bad = {number for number in images if f"{camera}_{number:05d}" in invalid}
+    leave_out(INVALID, [images[number] for number in sorted(bad)], folder)
+    leave_out(NO_CAMERA, [images[n] for n in sorted(images) if n not in cameras and n not in bad], folder)
     if not numbers:
+        leave_out(NO_FRAMES, [f"{relative_name(folder, source)}/camera_{camera}"], source, SEQUENCE)
         return None
     ordered = [cameras[number] for number in numbers]
     lenses = [frame.distortion for frame in ordered if frame.distortion is not None]

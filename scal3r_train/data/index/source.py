@@ -16,6 +16,7 @@ from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
 from scal3r_train.data.io.image_codec import HEIF_SUFFIXES, knows_heif, read_image, read_image_size
 from scal3r_train.data.io.images_in_memory import Picture, decoded_picture, each_picture, is_picture
+from scal3r_train.data.io.left_out import Cause, leave_out
 from scal3r_train.data.io.video_frames import (
     num_lost_frames,
     presentation_times,
@@ -183,11 +184,13 @@ def _note_left_out(folder: Path) -> None:
         if suffix in PICTURE_SUFFIXES and not path.name.startswith(".") and not is_image_name(path.name):
             others.setdefault(suffix, []).append(path.name)
     for suffix, names in others.items():
-        remedy = (
-            "pip install 'scal3r_train[data]' or convert them" if suffix in HEIF_SUFFIXES else "convert them"
-        )
-        plural = "s are" if len(names) > 1 else " is"
-        _note(f"{folder}: {len(names)} {suffix} file{plural} left out, {names[0]} for one; {remedy} to JPEG")
+        leave_out(unread_kind(suffix), names, folder, f"{suffix} file")
+
+
+def unread_kind(suffix: str) -> Cause:
+    """Return why a picture of a kind that is not read is left out."""
+    how = "pip install 'scal3r_train[data]' or convert them" if suffix in HEIF_SUFFIXES else "convert them"
+    return Cause("", f"{how} to JPEG")
 
 
 def _note(line: str) -> None:
