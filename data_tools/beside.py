@@ -11,12 +11,11 @@ import os
 import re
 from pathlib import Path, PurePath
 
-from scal3r_train.data.index.source import PICTURE_SUFFIXES, is_image_name, unread_kind
+from scal3r_train.data.index.source import OTHER_CONTENT, PICTURE_SUFFIXES, is_image_name, unread_kind
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.left_out import IMAGE, NOT_LISTED, Ledger, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
-OTHER_CONTENT = re.compile(r"(?i)depth|disp|mask|normal|conf")
 DEPTH_SUFFIXES = (".exr", ".hdr")
 
 

@@ -83,11 +83,10 @@ def main(
         finally:
             for line in ledger.lines():
                 note(line)
-    left_out = ledger.summary()
+    num, left_out = counts["sequences"], ledger.summary()
     sys.stdout.write(
-        f"{output}: {counts['sequences']} sequences, {counts['frames']} frames, {counts['posed']} with pose, "
-        f"{counts['with_depth']} with depth; "
-        + (f"left out: {left_out}\n" if left_out else "nothing left out\n")
+        f"{output}: {num} sequence{'' if num == 1 else 's'}, {counts['frames']} frames, {counts['posed']} with pose, "
+        f"{counts['with_depth']} with depth; {f'left out: {left_out}' if left_out else 'nothing left out'}\n"
     )
     return 0
 

@@ -37,11 +37,9 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         root = _folder_with_images(model, source, options.images)
         views, num_missing = views_of(model, root, lambda name: f"{options.images}/{name}")
         if not views:
-            first = next((image.name for image in read_images(model)), "")
-            nearest = Names(root).nearest(f"{options.images}/{first}") if first else ""
             raise UserError(
-                f"{model} lists {num_missing} images, none of them can be used in {root / options.images}; the first "
-                f"is {first or 'missing'}{', ' + nearest if nearest else ''}"
+                f"{model} lists {num_missing} images, none of them can be used in {root / options.images}"
+                f"{_example(model, root, options.images)}"
             )
         name = model.name if model == source else model.relative_to(source).as_posix()
         for number, (suffix, part) in enumerate(split_by_lens(views)):
@@ -65,3 +63,11 @@ def _folder_with_images(model: Path, source: Path, images: str) -> Path:
         if folder == source.parent.parent:  # SRC may be SCENE/sparse/0
             break
     raise UserError(f"{model}: no folder '{images}' in it or above it; name it with images=FOLDER")
+
+
+def _example(model: Path, root: Path, images: str) -> str:
+    """An image of the model that is not there, and what is."""
+    there = Names(root)
+    names = (f"{images}/{image.name}" for image in read_images(model))
+    absent = next((name for name in names if not there.find(name)), "")
+    return f"; {absent} is not there{', ' + there.nearest(absent)}" if absent else ""

@@ -239,7 +239,7 @@ def perspective(pose: np.ndarray) -> None:
         ("poses.txt", " ".join(["nan"] * 12), [], "holds no pose that is finite"),
         ("poses.txt", lines(POSES, before=OTHER_NAMES), [], "names 'x000.png', the images are called '000.png'"),
         ("groundtruth.txt", lines(QUATERNIONS, before=SECONDS), ["match=time"], "the images have no times"),
-        ("groundtruth.txt", lines(QUATERNIONS, before=SECONDS), ["times=t.txt"], "t.txt does not exist; name the file of time stamps"),
+        ("groundtruth.txt", lines(QUATERNIONS, before=SECONDS), ["times=t.txt"], "t.txt does not exist; name the file"),
         ("mine.dat", lines(POSES), [], "name it with poses=FILE (there is mine.dat)"),
         ("poses.json", '{"frames": []}', [], "index it with `scal3r data index nerfstudio`"),
         ("poses.json", '{"000.png": [1, 2, 3]}', [], "the pose of 000.png is no 3x4 or 4x4 matrix"),

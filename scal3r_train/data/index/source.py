@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -33,6 +34,9 @@ PICTURE_SUFFIXES = (
     *HEIF_SUFFIXES, ".avif", ".jxl", ".jp2", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
     ".exr", ".hdr", ".ppm", ".pgm",
 )  # fmt: skip
+# What people call the folder of the pictures, and what lies in others beside it.
+IMAGE_FOLDERS = ("images", "image", "rgb", "color", "colour", "image_2", "frames")
+OTHER_CONTENT = re.compile(r"(?i)depth|disp|mask|normal|conf|segment|label")
 SECONDS_NAME = re.compile(r"\d+\.\d+")
 Name: TypeAlias = str | os.PathLike[str]
 Images: TypeAlias = Name | SequenceRecord | Picture | Sequence[Name | Picture]
@@ -126,16 +130,21 @@ def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
 def record_from_images(folder: Path) -> SequenceRecord:
     """A sequence of all images of a folder (IMAGE_SUFFIXES in any case), cameras unknown; hidden files are left out.
 
+    A folder that holds none but has one folder of images (beside depth maps and masks, say) stands for that one.
+
     Order: by name with numbers compared as numbers (frame2 before frame10), which for names of equal length is
     the plain order of letters. Timestamps are frame numbers, but where all names are seconds with a fraction, as in
     TUM's sets, they are these, and the order is theirs. Raises UserError when the folder holds no images, or a depth
     map (by its name or because it is 16-bit).
     """
     paths = [path for path in folder.iterdir() if is_image_name(path.name) and path.is_file()]
-    if paths:
-        _note_left_out(folder)
     if not paths:
-        raise UserError(f"folder {folder} holds no images; {_advice(folder)}")
+        inner = folders_of_images(folder)
+        if len(inner) != 1:
+            raise UserError(f"folder {folder} holds no images; {_advice(folder, inner)}")
+        _note(f"{folder} holds no images itself; those of {inner[0].name}/ are taken")
+        return replace(record_from_images(inner[0]), sequence_id=folder.resolve().name or "images")
+    _note_left_out(folder)
     names = in_order([path.name for path in paths])
     return record_of_images(folder, names, [read_image_size(folder / name) for name in names])
 
@@ -199,12 +208,31 @@ def _note(line: str) -> None:
         note(line)
 
 
-def _advice(folder: Path) -> str:
+def folders_of_images(folder: Path) -> list[Path]:
+    """Return the folders in a folder that hold pictures: those with a usual name if there are any, else all.
+
+    Depth maps, masks and the like are none, by their folder's name or because they are 16-bit.
+    """
+    below = [
+        path for path in sorted(folder.iterdir()) if path.is_dir() and not OTHER_CONTENT.search(path.name)
+    ]
+    found = [path for path in below if _holds_pictures(path)]
+    usual = [path for path in found if path.name.lower() in IMAGE_FOLDERS]
+    return usual or found
+
+
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        first = min((path for path in folder.iterdir() if is_image_name(path.name)), default=None)
+        return first is not None and bool(read_image_size(first))
+    except (OSError, UserError):
+        return False
+
+
+def _advice(folder: Path, inner: Sequence[Path]) -> str:
     """What to do about a folder without images."""
-    below = [path for path in sorted(folder.iterdir()) if path.is_dir()]
-    inner = [path for path in below if any(is_image_name(child.name) for child in path.iterdir())]
     if inner:
-        return f"did you mean {inner[0]}?"
+        return f"did you mean {' or '.join(map(str, inner[:3]))}?"
     wanted = f"put *{', *'.join(IMAGE_SUFFIXES)} files into it"
     others = Counter(
         path.suffix.lower() for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
