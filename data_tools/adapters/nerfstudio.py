@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.files import Names, note_turned
+from scal3r_data_tools.formats.files import Names, note_turned, readable
 from scal3r_data_tools.formats.json_files import entry, is_finite_number, read_json
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
-from scal3r_train.data.io.image_codec import read_image_header
 from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, leave_out, note_once
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
@@ -106,17 +105,16 @@ def record_of(
     leave_out(NO_IMAGE, absent, path.parent)
     leave_out(NO_POSE, unposed, path.parent)
     frames, images = [frame for frame, _ in present], [image for _, image in present]
-    read = images[:1] if same_size else images
-    headers = [read_image_header(path.parent / image) for image in read]
-    headers = headers * len(images) if same_size else headers
-    note_turned(
-        path.parent, [image for image, header in zip(images, headers, strict=True) if header.is_turned]
-    )
-    upright = [place for place, header in enumerate(headers) if not header.is_turned]
+    found = readable(path.parent, images[:1] if same_size else images)
+    headers = dict.fromkeys(images, found[images[0]]) if same_size else found
+    note_turned(path.parent, [image for image, header in headers.items() if header.is_turned])
+    upright = [
+        place for place, image in enumerate(images) if image in headers and not headers[image].is_turned
+    ]
     if not upright:
-        raise UserError(f"{path}: all {len(images)} images are to be turned by EXIF against their poses")
+        raise UserError(f"{path}: all {len(headers)} images are to be turned by EXIF against their poses")
     frames, images = [frames[place] for place in upright], [images[place] for place in upright]
-    sizes = np.array([headers[place].hw for place in upright])
+    sizes = np.array([headers[image].hw for image in images])
     cameras = [document | frame for frame in frames]
     _note_unknown(document, frames, path)
     model, keys = _lens_model(cameras, path)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.formats.files import note_turned
+from scal3r_data_tools.formats.files import note_turned, readable
 from scal3r_data_tools.formats.matching import example_of
 from scal3r_data_tools.posed.calibration import find_calibration, intrinsics_of
 from scal3r_data_tools.posed.options import Options
@@ -26,7 +26,7 @@ from scal3r_data_tools.posed.pictures import files_beside, find_depth, find_imag
 from scal3r_data_tools.posed.times import read_times
 from scal3r_data_tools.posed.trajectory import axes_of, find_poses
 from scal3r_train.config import UserError
-from scal3r_train.data.io.image_codec import ImageHeader, read_image_header
+from scal3r_train.data.io.image_codec import ImageHeader
 from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.notes import note
@@ -41,22 +41,21 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     if not source.is_dir():
         raise UserError(f"{source} is no folder; name the one that holds images and poses")
     folder, images = find_images(source, options)
-    headers = {name: read_image_header(folder / name) for name in images}
-    note_turned(folder, [name for name in images if headers[name].is_turned])
-    yield _sequence(source, folder, headers, options)
+    headers = readable(folder, images)
+    note_turned(folder, [name for name, header in headers.items() if header.is_turned])
+    yield _sequence(source, folder, images, headers, options)
 
 
 def _sequence(
-    source: Path, folder: Path, headers: dict[str, ImageHeader], options: Options
+    source: Path, folder: Path, images: list[str], headers: dict[str, ImageHeader], options: Options
 ) -> SequenceRecord:
-    images = list(headers)
     stamps = read_times(source, images, options)
     pose, matched, table, where = find_poses(source, folder, images, stamps, options)
-    is_turned = np.array([header.is_turned for header in headers.values()])
+    is_whole = np.array([name in headers and not headers[name].is_turned for name in images])
     has_time = np.isfinite(stamps) if stamps is not None else np.ones(len(images), bool)
     has_pose = matched.row >= 0
-    known = np.flatnonzero(has_pose & has_time & ~is_turned)
-    for cause, flags in ((NO_POSE, ~has_pose & ~is_turned), (NO_TIME, has_pose & ~has_time & ~is_turned)):
+    known = np.flatnonzero(has_pose & has_time & is_whole)
+    for cause, flags in ((NO_POSE, ~has_pose & is_whole), (NO_TIME, has_pose & ~has_time & is_whole)):
         leave_out(cause, [images[place] for place in np.flatnonzero(flags)], folder)
     leave_out(NO_IMAGE, matched.unused, source)
     if not len(known):

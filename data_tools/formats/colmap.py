@@ -30,8 +30,8 @@ from scal3r_train.data.camera.camera_model import (
     read_cameras_text,
 )
 from scal3r_train.data.index.source import natural_key
-from scal3r_train.data.io.image_codec import ImageHeader, read_image_header
-from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, OTHER_SHAPE, leave_out
+from scal3r_train.data.io.image_codec import DamagedImageError, ImageHeader, read_image_header
+from scal3r_train.data.io.left_out import DAMAGED, NO_IMAGE, NO_POSE, OTHER_SHAPE, leave_out
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -191,7 +191,7 @@ def views_of(
     headers: dict[int, ImageHeader] = {}
     there = Names(root)
     views, num_listed = [], 0
-    absent, unposed, turned, cropped = [], [], [], []
+    absent, unposed, turned, cropped, damaged = [], [], [], [], []
     for image in read_images(model):
         num_listed += 1
         path = there.find(path_of(image.name))
@@ -209,7 +209,11 @@ def views_of(
                 f"{model}: camera {image.camera_id} is {camera.hw[1]}x{camera.hw[0]} pixels large"
             )
         header = headers.get(image.camera_id) if size_by_camera else None
-        header = headers[image.camera_id] = read_image_header(root / path) if header is None else header
+        try:
+            header = headers[image.camera_id] = read_image_header(root / path) if header is None else header
+        except DamagedImageError:
+            damaged.append(path)
+            continue
         hw = header.hw
         if header.is_turned:
             turned.append(path)
@@ -222,7 +226,7 @@ def views_of(
         fx, fy, cx, cy = lens.intrinsics
         intrinsics = fx * scale[0], fy * scale[1], cx * scale[0], cy * scale[1]
         views.append(View(image.name, path, replace(lens, intrinsics=intrinsics), hw, image.cam_from_world))
-    for cause, names in ((NO_IMAGE, absent), (NO_POSE, unposed), (OTHER_SHAPE, cropped)):
+    for cause, names in ((NO_IMAGE, absent), (NO_POSE, unposed), (OTHER_SHAPE, cropped), (DAMAGED, damaged)):
         leave_out(cause, names, root)
     note_turned(root, turned)
     views.sort(key=lambda view: natural_key(view.name))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from scal3r_train.config import UserError
 from scal3r_train.data.index.source import is_image_name
-from scal3r_train.data.io.left_out import IMAGE, TURNED, leave_out, note_once
+from scal3r_train.data.io.image_codec import DamagedImageError, ImageHeader, read_image_header
+from scal3r_train.data.io.left_out import DAMAGED, IMAGE, TURNED, leave_out, note_once
 from scal3r_train.data.io.walk import entered, is_folder, listed
 from scal3r_train.text_file import folded
 
@@ -86,6 +87,24 @@ def present(root: Path, names: Iterable[str]) -> set[str]:
             continue
         found |= {f"{folder}/{file}" if folder else file for file in files & here}
     return found - {""}
+
+
+def readable(root: Path, names: Iterable[str]) -> dict[str, ImageHeader]:
+    """Return the headers of images by name, leaving out those that cannot be read.
+
+    Raises UserError when none can, or one is no colour image.
+    """
+    headers: dict[str, ImageHeader] = {}
+    damaged: dict[str, DamagedImageError] = {}
+    for name in names:
+        try:
+            headers[name] = read_image_header(root / name)
+        except DamagedImageError as error:
+            damaged[name] = error
+    if damaged and not headers:
+        raise next(iter(damaged.values()))
+    leave_out(DAMAGED, list(damaged), root, IMAGE)
+    return headers
 
 
 class Names:

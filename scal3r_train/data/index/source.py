@@ -15,9 +15,15 @@ import numpy as np
 from scal3r_train.config import UserError
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
-from scal3r_train.data.io.image_codec import HEIF_SUFFIXES, knows_heif, read_image, read_image_size
+from scal3r_train.data.io.image_codec import (
+    HEIF_SUFFIXES,
+    DamagedImageError,
+    knows_heif,
+    read_image,
+    read_image_size,
+)
 from scal3r_train.data.io.images_in_memory import Picture, decoded_picture, each_picture, is_picture
-from scal3r_train.data.io.left_out import Cause, leave_out
+from scal3r_train.data.io.left_out import DAMAGED, IMAGE, Cause, leave_out
 from scal3r_train.data.io.video_frames import (
     num_lost_frames,
     presentation_times,
@@ -145,8 +151,18 @@ def record_from_images(folder: Path) -> SequenceRecord:
         _note(f"{folder} holds no images itself; those of {inner[0].name}/ are taken")
         return replace(record_from_images(inner[0]), sequence_id=folder.resolve().name or "images")
     _note_left_out(folder)
-    names = in_order([path.name for path in paths])
-    return record_of_images(folder, names, [read_image_size(folder / name) for name in names])
+    sizes: dict[str, tuple[int, int]] = {}
+    damaged: dict[str, DamagedImageError] = {}
+    for name in in_order(path.name for path in paths):
+        try:
+            sizes[name] = read_image_size(folder / name)
+        except DamagedImageError as error:
+            damaged[name] = error
+    if not sizes:
+        raise next(iter(damaged.values()))
+    leave_out(DAMAGED, list(damaged), folder, IMAGE)
+    record = record_of_images(folder, list(sizes), list(sizes.values()))
+    return replace(record, num_missing=len(damaged))
 
 
 def record_of_images(folder: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> SequenceRecord:
