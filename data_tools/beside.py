@@ -11,8 +11,10 @@ import os
 import re
 from pathlib import Path, PurePath
 
+from scal3r_train.config import UserError
 from scal3r_train.data.index.source import OTHER_CONTENT, PICTURE_SUFFIXES, is_image_name, unread_kind
 from scal3r_train.data.io.frame_files import video_frame
+from scal3r_train.data.io.image_codec import DamagedImageError, read_image_header
 from scal3r_train.data.io.left_out import IMAGE, NOT_LISTED, Ledger, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -52,6 +54,8 @@ class Unused:
         for folder, unused in self._folders.items():
             by_kind: dict[str, list[str]] = {}
             for name in unused.values():
+                if _is_depth(folder / name):
+                    continue
                 by_kind.setdefault("" if is_image_name(name) else PurePath(name).suffix.lower(), []).append(
                     name
                 )
@@ -60,6 +64,17 @@ class Unused:
                     leave_out(unread_kind(suffix), names, folder, f"{suffix} file")
                 else:
                     leave_out(NOT_LISTED, names, folder, IMAGE)
+
+
+def _is_depth(path: Path) -> bool:
+    """Whether a picture is a depth map of a frame that is not used: 16-bit and grey."""
+    try:
+        read_image_header(path)
+    except DamagedImageError:
+        return False
+    except UserError:
+        return path.suffix.lower() == ".png"
+    return False
 
 
 def _pictures(folder: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.depth_codec import CODECS
 from scal3r_train.data.io.image_codec import read_image_size
-from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, SEQUENCE, leave_out
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 IMAGE_FOLDERS = ("rgb", "images", "image", "color")
@@ -155,7 +155,8 @@ def _flat_files(folder: Path) -> Iterator[tuple[str, Files]]:
         return
     for number in sorted({match[1] for match in matches.values() if match}):
         mine = {frame: name for frame, name in image.items() if frame.endswith(f"_{number}")}
-        yield f"/camera_{number}", Files(folder, mine, camera, depth, {}, {})
+        own = {frame: name for frame, name in camera.items() if frame.endswith(f"_{number}")}
+        yield f"/camera_{number}", Files(folder, mine, own, depth, {}, {})
 
 
 def _sequence(files: Files, name: str, options: Options) -> SequenceRecord | None:
@@ -166,6 +167,8 @@ def _sequence(files: Files, name: str, options: Options) -> SequenceRecord | Non
         if found is not None:
             cameras[frame] = found
     leave_out(NO_CAMERA, [image for frame, image in files.image.items() if frame not in cameras], files.root)
+    absent = [name for frame, name in files.camera.items() if frame not in files.image]
+    leave_out(NO_IMAGE, absent, files.root)
     if not cameras:
         leave_out(NO_FRAMES, [name], files.root, SEQUENCE)
         return None
@@ -193,7 +196,7 @@ def _sequence(files: Files, name: str, options: Options) -> SequenceRecord | Non
         intrinsics=np.stack([camera.intrinsics for camera in cameras.values()]),
         cam_from_world=inverted(np.stack([camera.world_from_cam for camera in cameras.values()])),
         pixel_centre=options.pixel_centre,
-        num_missing=len(files.image) - len(frames),
+        num_missing=len(files.image) + len(absent) - len(frames),
         is_ordered=options.is_ordered,
         is_metric=options.is_metric,
         is_synthetic=options.is_synthetic,

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.formats.files import Names, folders_where, relative_name
-from scal3r_data_tools.formats.poses import Trajectory, inverted
+from scal3r_data_tools.formats.poses import Trajectory, inverted, rigid
 from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
@@ -73,7 +73,7 @@ def _sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
         note_once("no poses", line)
     else:
         world_from_body, has_pose = _world_from_body(truth.parent, times, options)
-        body_from_cam = numbers(sensor, "T_BS", (4, 4), sensor_file)
+        body_from_cam = rigid(numbers(sensor, "T_BS", (4, 4), sensor_file), "T_BS", sensor_file)
         leave_out(NO_POSE, [found[row] for row in np.flatnonzero(known & ~has_pose)], camera_folder / "data")
         known &= has_pose
         cam_from_world = inverted(world_from_body[known] @ body_from_cam)
@@ -141,6 +141,8 @@ def _world_from_body(folder: Path, times: np.ndarray, options: Options) -> tuple
     sensor_file = folder / "sensor.yaml"
     body_from_sensor = np.eye(4)
     if sensor_file.is_file():
-        body_from_sensor = numbers(read_yaml(sensor_file), "T_BS", (4, 4), sensor_file)
+        body_from_sensor = rigid(
+            numbers(read_yaml(sensor_file), "T_BS", (4, 4), sensor_file), "T_BS", sensor_file
+        )
     last = np.broadcast_to([0.0, 0, 0, 1], (len(times), 1, 4))
     return np.concatenate([world_from_sensor, last], 1) @ np.linalg.inv(body_from_sensor), known

@@ -116,7 +116,7 @@ def _trajectory(
     poses = _world_from_cam(scene, detail)
     folder, images = _images(scene, detail.name, options)
     good = [number for number, pose in poses.items() if number in images and np.isfinite(pose).all()]
-    leave_out(NO_IMAGE, [f"frame.{number:04d}" for number in poses if number not in images], detail)
+    leave_out(NO_IMAGE, [f"frame.{n:04d}.color.jpg" for n in poses if n not in images], scene / folder)
     unposed = [number for number, pose in poses.items() if number in images and number not in good]
     leave_out(NO_POSE, [images[number] for number in unposed], scene / folder)
     if not good:

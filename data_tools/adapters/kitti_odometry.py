@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.files import files_by_number, relative_name
+from scal3r_data_tools.formats.intrinsics_files import projection_parts
 from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
@@ -61,8 +62,7 @@ def camera_2(path: Path) -> Camera2:
         raise UserError(
             f"{path} has no line 'P2: ' with 12 numbers; is this the dataset's own layout?"
         ) from None
-    k = matrix[:, :3]
-    return Camera2(k[[0, 1, 0, 1], [0, 1, 2, 2]], np.linalg.solve(k, matrix[:, 3]))
+    return Camera2(*projection_parts(matrix, path, "P2"))
 
 
 def _sequence(folder: Path) -> SequenceRecord:

@@ -25,7 +25,8 @@ from pydantic import Field
 from scipy.spatial.transform import Rotation
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
-from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.intrinsics_files import projection_parts
+from scal3r_data_tools.formats.poses import inverted, rigid
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
@@ -122,23 +123,21 @@ def calibration(folder: Path, camera: str) -> tuple[np.ndarray, np.ndarray]:
     """
     cameras = _calibration_file(folder / "calib_cam_to_cam.txt", {f"P_rect_{camera}": 12, "R_rect_00": 9})
     projection = cameras[f"P_rect_{camera}"].reshape(3, 4)
-    k = projection[:, :3]
+    intrinsics, offset = projection_parts(projection, folder / "calib_cam_to_cam.txt", f"P_rect_{camera}")
     rectified_from_cam0 = np.eye(4)
     rectified_from_cam0[:3, :3] = cameras["R_rect_00"].reshape(3, 3)
     cam_from_rectified = np.eye(4)
-    cam_from_rectified[:3, 3] = np.linalg.solve(k, projection[:, 3])
+    cam_from_rectified[:3, 3] = offset
     cam0_from_velo = _rigid(folder / "calib_velo_to_cam.txt")
     velo_from_imu = _rigid(folder / "calib_imu_to_velo.txt")
-    return k[
-        [0, 1, 0, 1], [0, 1, 2, 2]
-    ], cam_from_rectified @ rectified_from_cam0 @ cam0_from_velo @ velo_from_imu
+    return intrinsics, cam_from_rectified @ rectified_from_cam0 @ cam0_from_velo @ velo_from_imu
 
 
 def _rigid(path: Path) -> np.ndarray:
     values = _calibration_file(path, {"R": 9, "T": 3})
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = values["R"].reshape(3, 3), values["T"]
-    return pose
+    return rigid(pose, "R", path)
 
 
 def _calibration_file(path: Path, wanted: dict[str, int]) -> dict[str, np.ndarray]:

@@ -159,9 +159,10 @@ def _listed_name(frame: dict[str, Any], path: Path) -> str:
 
 def _has_pose(frame: dict[str, Any], path: Path) -> bool:
     try:
-        return bool(np.isfinite(np.array(entry(frame, "transform_matrix", path), np.float64)).all())
+        matrix = np.array(entry(frame, "transform_matrix", path), np.float64)
     except (TypeError, ValueError):
         return False
+    return matrix.size in (12, 16) and bool(np.isfinite(matrix).all())
 
 
 def _without_null(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
-from scal3r_data_tools.formats.poses import inverted, pose_from_xyzw, read_tum
+from scal3r_data_tools.formats.poses import inverted, pose_from_xyzw, read_tum, rigid
 from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
@@ -149,6 +149,7 @@ def read_calibration(path: Path, camera: str) -> Calibration:
         lens = read_yaml(lens_file)
         k = numbers(lens, "camera_matrix", (3, 3), lens_file)
         cam_from_lidar = numbers(read_yaml(rig_file).get(camera), "T_cam_lidar", (4, 4), rig_file)
+        rigid(cam_from_lidar, "T_cam_lidar", rig_file)
         height, width = (int(numbers(lens, key, (), lens_file)) for key in ("image_height", "image_width"))
         distortion = numbers(lens, "distortion_coefficients", (4,), lens_file)
         base_from_lidar = _rigid(np.array(LIDAR_ON_BASE))

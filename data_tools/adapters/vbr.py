@@ -28,13 +28,13 @@ from pydantic import Field
 from scal3r_data_tools.formats.files import files_by_number, folders_where
 from scal3r_data_tools.formats.intrinsics_files import read_intrinsics
 from scal3r_data_tools.formats.pose_files import read_pose_table
-from scal3r_data_tools.formats.poses import inverted, read_tum
+from scal3r_data_tools.formats.poses import inverted, read_tum, rigid
 from scal3r_data_tools.formats.text import named_text
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import in_order, is_image_name
 from scal3r_train.data.io.image_codec import read_image_size
-from scal3r_train.data.io.left_out import NO_POSE, SEQUENCE, Cause, leave_out
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.text_file import as_number, is_number
 
@@ -101,12 +101,16 @@ def _converted(folder: Path, parts: list[Path], options: Options) -> SequenceRec
     root = folder if all(part.is_relative_to(folder) for part in parts) else folder.parent
     names: list[str] = []
     times: list[float] = []
+    num_absent = 0
     for part in parts:
         files = files_by_number(part / "data", r"(\d+)\.(?:png|jpg)")
         stamps = _times(part / "timestamps.txt")
         if files and max(files) >= len(stamps):
             raise UserError(f"{part}: timestamps.txt has {len(stamps)} times, {files[max(files)]} has none")
         where = part.relative_to(root).as_posix()
+        absent = [f"{where}/data/{number:010d}.png" for number in range(len(stamps)) if number not in files]
+        leave_out(NO_IMAGE, absent, root)
+        num_absent += len(absent)
         names += [f"{where}/data/{files[number]}" for number in sorted(files)]
         times += [stamps[number] for number in sorted(files)]
     time, first = np.unique(np.array(times), return_index=True)  # bags overlap by a frame now and then
@@ -123,7 +127,7 @@ def _converted(folder: Path, parts: list[Path], options: Options) -> SequenceRec
                 f"{folder}: no image ({time[0]:.3f} to {time[-1]:.3f} s) is within {options.max_gap_s} s of a pose of "
                 f"{truth.name}; are they of one sequence?"
             )
-        base_from_cam = numbers(camera, "T_b", (4, 4), path)
+        base_from_cam = rigid(numbers(camera, "T_b", (4, 4), path), "T_b", path)
         cam_from_world = inverted(world_from_base[known] @ base_from_cam)
     leave_out(NO_POSE, [names[place] for place in np.flatnonzero(~known)], root)
     kept = [names[place] for place in np.flatnonzero(known)]
@@ -147,7 +151,7 @@ def _converted(folder: Path, parts: list[Path], options: Options) -> SequenceRec
         intrinsics=np.tile(intrinsics, (num, 1)),
         distortion=np.tile(lens, (num, 1)),
         cam_from_world=cam_from_world,
-        num_missing=len(names) - num,
+        num_missing=len(names) - num + num_absent,
         **_facts(folder.name, root),
     )
 

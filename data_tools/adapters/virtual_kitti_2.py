@@ -82,6 +82,9 @@ def _sequence(folder: Path, camera: int, options: Options) -> SequenceRecord | N
         if number in images and np.isfinite([*intrinsics[number], *extrinsics[number]]).all()
     ]
     where = f"Camera_{camera}"
+    if not images:  # a camera or weather that was not downloaded
+        leave_out(NO_FRAMES, [f"{scene}/{folder.name}/{where}"], folder.parent.parent, SEQUENCE)
+        return None
     leave_out(
         NO_IMAGE, [f"rgb/{where}/rgb_{n:05d}.jpg" for n in listed if n not in images], folder / "frames"
     )

@@ -117,11 +117,22 @@ def _of_projection(text: str, path: Path, row: str) -> IntrinsicsTable:
         matrix = numbers.reshape(3, 4 if len(numbers) == 12 else 3)
     except ValueError:
         raise UserError(f"{path}: its line '{row}:' holds no 3x4 or 3x3 matrix") from None
-    k = matrix[:, :3]
-    values = k[[0, 1, 0, 1], [0, 1, 2, 2]][None]
-    if matrix.shape[1] == 3 or not matrix[:, 3].any() or abs(np.linalg.det(k)) < 1e-9:
-        return IntrinsicsTable(values)
-    return IntrinsicsTable(values, cam_from_rig=np.linalg.solve(k, matrix[:, 3]))
+    values, offset = projection_parts(
+        np.column_stack([matrix, np.zeros((3, 4 - matrix.shape[1]))]), path, row
+    )
+    return IntrinsicsTable(values[None], cam_from_rig=offset if offset.any() else None)
+
+
+def projection_parts(projection: np.ndarray, path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return fx fy cx cy [4] and t [3] of a projection matrix K [I | t] [3, 4].
+
+    Raises UserError naming file and line when its numbers are no camera's.
+    """
+    k = projection[:, :3]
+    if not np.isfinite(projection).all() or k[0, 0] <= 0 or k[1, 1] <= 0 or abs(np.linalg.det(k)) < 1e-9:
+        numbers = " ".join(f"{number:g}" for number in projection.ravel())
+        raise UserError(f"{path}: {name}: {numbers} is no camera; focal lengths are above 0")
+    return k[[0, 1, 0, 1], [0, 1, 2, 2]], np.linalg.solve(k, projection[:, 3])
 
 
 def _of_json(document: Any, path: Path) -> IntrinsicsTable:

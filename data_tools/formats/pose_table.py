@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scal3r_data_tools.formats.poses import MAX_SKEW
 from scal3r_train.config import UserError
-
-MAX_SKEW = 1e-2  # of a rotation's product with its transpose, from the identity: files keep few digits
 
 
 @dataclass(frozen=True)
