@@ -175,7 +175,12 @@ def test_names_that_python_reads_as_numbers_are_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        {"poses": [{"name": name.upper(), "R": one[:, :3].tolist(), "t": one[:, 3].tolist()} for name, one in zip(NAMES, POSES, strict=True)]},
+        {
+            "poses": [
+                {"name": name.upper(), "R": one[:, :3].tolist(), "t": one[:, 3].tolist()}
+                for name, one in zip(NAMES, POSES, strict=True)
+            ]
+        },
         {"cameras": dict(zip(NAMES, POSES.tolist(), strict=True))},
         {name: {"pose": one.ravel().tolist()} for name, one in zip(NAMES, POSES, strict=True)},
     ],

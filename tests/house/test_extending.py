@@ -117,7 +117,7 @@ def test_settings_of_a_loss_are_read_written_and_checked(installed: Path, tmp_pa
         ("{log_depth: {wieght: 1.0}}", "unknown key 'wieght'; did you mean 'weight'"),
         ("{log_depth: {weight: -1.0}}", "log_depth: weight"),
         ("{log_depth: 3}", "a section of settings"),
-        ("{log_deep: {}}", "loss 'log_deep' is unknown; did you mean log_depth\\? known are log_depth"),
+        ("{log_deep: {}}", "loss 'log_deep' is unknown; did you mean log_depth? known are log_depth"),
     ):
         with pytest.raises(UserError) as caught:
             load_config(ObjectiveSettings, None, [f"added={bad}"])
