@@ -168,6 +168,21 @@ def test_an_image_that_is_gone_is_counted(
     assert any("left out" in note for note in notes)
 
 
+def test_a_damaged_video_does_not_stop_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_dir: Path
+) -> None:
+    source = tmp_path / "films"
+    source.mkdir()
+    (source / "a.mp4").write_bytes(b"no film")
+    with pytest.raises(UserError, match=r"a\.mp4 cannot be read"):
+        index.main("video", source, tmp_path / "index.parquet")
+    film = shared_dir / "cases" / "video-two-streams" / "two.mkv"
+    if film.is_file():
+        shutil.copy(film, source / "b.mkv")
+        line, _ = said("video", source, capsys)
+        assert line.endswith("left out: 1 video that cannot be read")
+
+
 def test_folders_that_cannot_be_opened_are_counted(tmp_path: Path) -> None:
     with counted() as ledger:
         leave_out(Cause("that cannot be opened"), ["locked"], tmp_path, "folder")
