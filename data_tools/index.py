@@ -19,10 +19,21 @@ from scal3r_data_tools.registry import known_adapter
 from scal3r_data_tools.turned import without_turned
 from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index.index import check_rotations, write_index
-from scal3r_train.data.io.left_out import COUNTED_ONLY, FRAME, IMAGE, Ledger, counted, leave_out
+from scal3r_train.data.io.left_out import (
+    COUNTED_ONLY,
+    FRAME,
+    IMAGE,
+    SEQUENCE,
+    Cause,
+    Ledger,
+    counted,
+    leave_out,
+)
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.notes import note
 from scal3r_train.parallel.folder_lock import lock_beside, owned
+
+AGAIN = Cause("that is found again, through a link")
 
 
 class IndexSettings(StrictModel):
@@ -60,10 +71,13 @@ def main(
     options = load_config(adapter.options, None, [text for text in overrides if text not in ours])
     counts: Counter[str] = Counter()
     unused = Unused()
+    roots: dict[tuple[str, str], Path] = {}
 
     def checked(ledger: Ledger) -> Iterator[SequenceRecord]:
         num_said = 0
         for given in progress(adapter.records(source, options), None, dataset):
+            if _is_known(given, roots):
+                continue
             record = without_turned(given)
             check_rotations(record, source)
             check_numbers(record, source)
@@ -89,6 +103,21 @@ def main(
         f"{counts['with_depth']} with depth; {f'left out: {left_out}' if left_out else 'nothing left out'}\n"
     )
     return 0
+
+
+def _is_known(record: SequenceRecord, roots: dict[tuple[str, str], Path]) -> bool:
+    """Whether a sequence was found before, through a link. Raises UserError for another one of the same name."""
+    name = record.dataset, record.sequence_id
+    if name not in roots:
+        roots[name] = record.root
+        return False
+    if roots[name].resolve() != record.root.resolve():
+        raise UserError(
+            f"two sequences are called {record.sequence_id}: {roots[name]} and {record.root}; index them one by one, "
+            "or rename one"
+        )
+    leave_out(AGAIN, [record.sequence_id], record.root, SEQUENCE)
+    return True
 
 
 def _some(records: Iterator[SequenceRecord], source: Path, dataset: str) -> Iterator[SequenceRecord]:

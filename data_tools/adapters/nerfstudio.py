@@ -116,7 +116,8 @@ def record_of(
     frames, images = [frames[place] for place in upright], [images[place] for place in upright]
     sizes = np.array([headers[image].hw for image in images])
     cameras = [document | frame for frame in frames]
-    _note_unknown(document, frames, path)
+    if dataset == "nerfstudio":  # other sets have keys of their own
+        _note_unknown(document, frames, path)
     model, keys = _lens_model(cameras, path)
     lens = np.array([[_number(camera, key, path, 0.0) for key in keys] for camera in cameras])
     if model == "opencv":

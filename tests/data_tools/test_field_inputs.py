@@ -192,6 +192,33 @@ def test_json_at_other_levels(document: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(record.cam_from_world, np.linalg.inv(FULL)[:, :3], atol=1e-9)
 
 
+def test_cameras_of_gaussian_splatting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_images(tmp_path / "drive", NAMES)
+    document = [
+        {
+            "id": number,
+            "img_name": name.removesuffix(".png"),
+            "width": 24,
+            "height": 16,
+            "position": one[:, 3].tolist(),
+            "rotation": one[:, :3].tolist(),
+            "fy": 42.0,
+            "fx": 40.0,
+            "shutter": 1,
+        }
+        for number, (name, one) in enumerate(zip(NAMES, POSES, strict=True))
+    ]
+    (tmp_path / "drive" / "cameras.json").write_text(json.dumps(document))
+    record = posed(tmp_path / "drive")
+    np.testing.assert_allclose(record.cam_from_world, np.linalg.inv(FULL)[:, :3], atol=1e-9)
+    np.testing.assert_allclose(record.intrinsics, np.tile([20, 21, 6, 4], (4, 1)))
+    assert "not read: shutter" in capsys.readouterr().err
+    document[2]["fx"] = 0.0
+    (tmp_path / "drive" / "cameras.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match="fx fy cx cy of an entry are .0.0, 42.0, 12.0, 8.0."):
+        posed(tmp_path / "drive")
+
+
 @pytest.mark.parametrize(
     "content",
     [

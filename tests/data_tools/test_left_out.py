@@ -168,6 +168,23 @@ def test_an_image_that_is_gone_is_counted(
     assert any("left out" in note for note in notes)
 
 
+def test_a_sequence_that_is_found_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drive = tmp_path / "kitti" / "sequences" / "04"
+    (drive / "image_2").mkdir(parents=True)
+    picture().save(drive / "image_2" / "000000.png")
+    (drive / "calib.txt").write_text("P2: 20 0 12 0 0 21 8 0 0 0 1 0\n")
+    (drive / "times.txt").write_text("0\n")
+    (tmp_path / "kitti" / "again").symlink_to(tmp_path / "kitti" / "sequences")
+    line, _ = said("kitti_odometry", tmp_path / "kitti", capsys)
+    assert (
+        line.startswith("1 sequence, 1 frames") and "1 sequence that is found again, through a link" in line
+    )
+    (tmp_path / "kitti" / "again").unlink()
+    shutil.copytree(drive, tmp_path / "kitti" / "copy" / "04")
+    with pytest.raises(UserError, match=r"two sequences are called 04: .*/copy/04 and .*/sequences/04"):
+        index.main("kitti_odometry", tmp_path / "kitti", tmp_path / "index.parquet")
+
+
 def test_a_damaged_video_does_not_stop_a_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_dir: Path
 ) -> None:
