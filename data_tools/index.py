@@ -10,15 +10,29 @@ from pathlib import Path
 
 from pydantic import Field
 
+from scal3r_data_tools.beside import Unused
 from scal3r_data_tools.covisibility import covisible_frames
 from scal3r_data_tools.jobs import progress
+from scal3r_data_tools.plausible import check_numbers
 from scal3r_data_tools.registry import known_adapter
 from scal3r_data_tools.turned import without_turned
 from scal3r_train.config import StrictModel, UserError, load_config
 from scal3r_train.data.index.index import check_rotations, write_index
+from scal3r_train.data.io.left_out import (
+    COUNTED_ONLY,
+    FRAME,
+    IMAGE,
+    SEQUENCE,
+    Cause,
+    Ledger,
+    counted,
+    leave_out,
+)
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.notes import answer
+from scal3r_train.notes import answer, note
 from scal3r_train.parallel.claimed_output import claimed
+
+AGAIN = Cause("that is found again, through a link")
 
 
 class IndexSettings(StrictModel):
@@ -40,6 +54,8 @@ def main(
 ) -> int:
     """Index the folder `source`, in the layout of `dataset` (a key of ADAPTERS), into a Parquet file; returns 0.
 
+    What is left out is counted by cause: a note each, with an example, and the last line sums them up.
+
     `overrides` are key=value: IndexSettings and options of the adapter. Raises UserError for an unknown dataset or
     option, a folder without its sequences and whatever an adapter finds wrong.
     """
@@ -53,21 +69,70 @@ def main(
     settings = load_config(IndexSettings, None, ours)
     options = load_config(adapter.options, None, [text for text in overrides if text not in ours])
     counts: Counter[str] = Counter()
+    unused = Unused()
+    roots: dict[tuple[str, str], Path] = {}
 
-    def checked() -> Iterator[SequenceRecord]:
+    def checked(ledger: Ledger) -> Iterator[SequenceRecord]:
+        num_said = 0
         for given in progress(adapter.records(source, options), None, dataset):
+            if _is_known(given, roots):
+                continue
             record = without_turned(given)
             check_rotations(record, source)
-            counts.update(sequences=1, frames=record.num_frames, missing=record.num_missing)
+            check_numbers(record, source)
+            unused.look(record, ledger)
+            ledger.forget_names()
+            num_unsaid = record.num_missing - (ledger.num(FRAME, IMAGE) - num_said)
+            if num_unsaid > 0:  # adapters of other packages may only count
+                leave_out(COUNTED_ONLY, [record.sequence_id], source, FRAME, num_unsaid)
+            num_said = ledger.num(FRAME, IMAGE)
+            counts.update(_counts(record))
             yield _with_covisible(record, settings.num_covisible)
-        if not counts:
-            raise UserError(f"{source} holds no sequence in the layout of {dataset}; check DATASET and SRC")
+        unused.leave_out()
 
-    with claimed(Path(output), "index", is_folder=False):
-        write_index(output, checked())
-    missing = f"; {counts['missing']} more are listed but not there" if counts["missing"] else ""
-    answer(f"{output}: {counts['sequences']} sequences, {counts['frames']} frames{missing}")
+    with claimed(Path(output), "index", is_folder=False), counted() as ledger:
+        try:
+            write_index(output, _some(checked(ledger), source, dataset))
+        finally:
+            for line in ledger.lines():
+                note(line)
+    num, left_out = counts["sequences"], ledger.summary()
+    answer(
+        f"{output}: {num} sequence{'' if num == 1 else 's'}, {counts['frames']} frames, {counts['posed']} with pose, "
+        f"{counts['with_depth']} with depth; {f'left out: {left_out}' if left_out else 'nothing left out'}"
+    )
     return 0
+
+
+def _is_known(record: SequenceRecord, roots: dict[tuple[str, str], Path]) -> bool:
+    """Whether a sequence was found before, through a link. Raises UserError for another one of the same name."""
+    name = record.dataset, record.sequence_id
+    if name not in roots:
+        roots[name] = record.root
+        return False
+    if roots[name].resolve() != record.root.resolve():
+        raise UserError(
+            f"two sequences are called {record.sequence_id}: {roots[name]} and {record.root}; index them one by one, "
+            "or rename one"
+        )
+    leave_out(AGAIN, [record.sequence_id], record.root, SEQUENCE)
+    return True
+
+
+def _some(records: Iterator[SequenceRecord], source: Path, dataset: str) -> Iterator[SequenceRecord]:
+    """The same records. Raises UserError when there are none."""
+    is_empty = True
+    for record in records:
+        is_empty = False
+        yield record
+    if is_empty:
+        raise UserError(f"{source} holds no sequence in the layout of {dataset}; check DATASET and SRC")
+
+
+def _counts(record: SequenceRecord) -> dict[str, int]:
+    num = record.num_frames
+    posed = 0 if record.cam_from_world is None else num
+    return {"sequences": 1, "frames": num, "posed": posed, "with_depth": sum(map(bool, record.depth))}
 
 
 def _with_covisible(record: SequenceRecord, num_neighbours: int) -> SequenceRecord:

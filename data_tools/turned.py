@@ -15,7 +15,7 @@ import numpy as np
 from scal3r_data_tools.formats.files import note_turned
 from scal3r_train.config import UserError
 from scal3r_train.data.io.frame_files import video_frame
-from scal3r_train.data.io.image_codec import read_image_header
+from scal3r_train.data.io.image_codec import DamagedImageError, read_image_header
 from scal3r_train.data.sequence import SequenceRecord
 
 NUM_SAMPLED = 16
@@ -53,7 +53,10 @@ def without_turned(record: SequenceRecord) -> SequenceRecord:
 
 def _is_turned(record: SequenceRecord, frame: int) -> bool:
     path = record.root / record.image[frame]
-    return path.is_file() and read_image_header(path).is_turned
+    try:
+        return path.is_file() and read_image_header(path).is_turned
+    except DamagedImageError:  # `scal3r data check` finds those
+        return False
 
 
 def _rows(value: object, kept: np.ndarray, num_frames: int) -> object:

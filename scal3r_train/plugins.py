@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from scal3r_train.config import UserError
+from scal3r_train.refusal import likely_meant
 
 Added = TypeVar("Added")
 
@@ -89,9 +90,11 @@ def _only_entry(group: PluginGroup, name: str, known: Iterable[str]) -> EntryPoi
         if entry.name == name
     }
     if not found:
-        names = ", ".join(sorted({*known, *plugin_names(group)})) or "none"
+        all_known = sorted({*known, *plugin_names(group)})
+        meant = " or ".join(likely_meant(name, all_known))
         raise UserError(
-            f"{group.noun} '{name}' is unknown; known are {names}; a package adds one by an entry point in "
+            f"{group.noun} '{name}' is unknown; {f'did you mean {meant}? ' if meant else ''}known are "
+            f"{', '.join(all_known) or 'none'}; a package adds one by an entry point in "
             f"{group.entry_points} ({group.page})"
         )
     if len(found) > 1:

@@ -219,6 +219,33 @@ def _hint(place: Place) -> str:
     )
 
 
+def likely_meant(given: str, known: Iterable[str]) -> list[str]:
+    """Return at most two names that somebody who wrote another may have meant, the likeliest first.
+
+    The same letters (7scenes: seven_scenes), then names that hold what was given or are held by it (kitti:
+    kitti_odometry), then what is spelled alike.
+    """
+    plain = {name: _plain(name) for name in sorted(known)}
+    wanted = _plain(given)
+    same = [name for name, letters in plain.items() if letters == wanted]
+    within = {name: letters.find(wanted) for name, letters in plain.items() if wanted and wanted in letters}
+    around = [name for name, letters in plain.items() if len(letters) > 2 and wanted.startswith(letters)]
+    alike = difflib.get_close_matches(wanted, list(plain.values()), n=2, cutoff=CUTOFF)
+    spelled = [name for letters in alike for name in plain if plain[name] == letters]
+    found = same or sorted(within, key=lambda name: within[name]) or around or spelled
+    return found[:2]
+
+
+def _plain(name: str) -> str:
+    """Letters and digits alone, numbers as digits."""
+    letters = re.sub("[^a-z0-9]", "", name.lower())
+    for digit, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    ):
+        letters = letters.replace(word, str(digit))
+    return letters
+
+
 def _known_keys(models: Sequence[type[BaseModel]]) -> list[str]:
     return sorted({name for model in models for name in model.model_fields})
 

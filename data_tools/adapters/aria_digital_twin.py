@@ -23,10 +23,12 @@ from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
+from scal3r_train.data.io.left_out import NO_IMAGE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 CALIBRATION_FILE, FRAMES_FILE = "calibration.json", "frames.txt"
 RECORDING = "video.vrs"
+PACKED = Cause("not unpacked yet", "run `scal3r data prepare aria_digital_twin`")
 
 
 def index(source: Path) -> Iterator[SequenceRecord]:
@@ -39,6 +41,8 @@ def index(source: Path) -> Iterator[SequenceRecord]:
         raise UserError(
             f"{recording} is a recording, not yet unpacked; run `scal3r data prepare aria_digital_twin {source} OUT`"
         )
+    packed = [path.parent for path in [*source.glob(RECORDING), *source.glob(f"*/{RECORDING}")]]
+    leave_out(PACKED, [folder.name for folder in packed if folder not in folders], source, SEQUENCE)
     for folder in folders:
         yield _sequence(folder)
 
@@ -64,7 +68,9 @@ def _sequence(folder: Path) -> SequenceRecord:
     depths = files_by_number(folder / "depth", r"(\d+)\.png") if (folder / "depth").is_dir() else {}
     table = table[np.argsort(table[:, 0])]
     num_listed = len(table)
-    table = table[[int(number) in images for number in table[:, 0]]]
+    is_there = np.array([int(number) in images for number in table[:, 0]], bool)
+    leave_out(NO_IMAGE, [f"rgb/{int(number):06d}.jpg" for number in table[~is_there, 0]], folder)
+    table = table[is_there]
     numbers = table[:, 0].astype(int).tolist()
     if not numbers:
         raise UserError(

@@ -23,11 +23,12 @@ from scal3r_data_tools.formats.aria import (
     AriaCamera,
     read_closed_loop_trajectory,
 )
-from scal3r_data_tools.formats.files import files_by_number, note
+from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.poses import inverted, pose_from_wxyz
 from scal3r_train.config import UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import DAMAGED, NO_IMAGE, NO_POSE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 CAMERA = AriaCamera(
@@ -60,7 +61,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
         try:
             yield _sequence(scene)
         except UserError as error:  # of a hundred thousand scenes some may be half there
-            note(f"{error}; the scene is left out")
+            leave_out(DAMAGED, [f"{scene.name} ({error})"], source, SEQUENCE)
 
 
 def _sequence(scene: Path) -> SequenceRecord:
@@ -68,12 +69,16 @@ def _sequence(scene: Path) -> SequenceRecord:
     path = next((scene / name for name in TRAJECTORIES if (scene / name).is_file()), scene / TRAJECTORIES[0])
     times, world_from_device = read_closed_loop_trajectory(path)
     good = [i for i in range(len(times)) if i in images and np.isfinite(world_from_device[i]).all()]
+    lacking = [i for i in range(len(times)) if i not in images]
+    unposed = [i for i in images if i >= len(times) or not np.isfinite(world_from_device[i]).all()]
     if not good:
         raise UserError(
             f"{scene}: none of the {len(times)} poses of {path.name} has an image rgb/vignette*.jpg"
         )
     depths = files_by_number(scene / "depth", r"depth(\d+)\.png") if (scene / "depth").is_dir() else {}
     depth = tuple(f"depth/{depths[i]}" if i in depths else "" for i in good)
+    leave_out(NO_IMAGE, [f"rgb/vignette{i:07d}.jpg" for i in lacking], scene)
+    leave_out(NO_POSE, [f"rgb/{images[i]}" for i in unposed], scene)
     size = read_image_size(scene / "rgb" / images[good[0]])
     num = len(good)
     return SequenceRecord(

@@ -19,6 +19,7 @@ import numpy as np
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.text_file import read_text_file
 
@@ -43,7 +44,12 @@ def _scene(folder: Path, source: Path, held_out: set[str]) -> SequenceRecord | N
     depths = files_by_number(folder / DEPTHS, r"(\d+)\.pfm") if (folder / DEPTHS).is_dir() else {}
     cameras = {number: _camera(folder / "cams" / f"{number:08d}_cam.txt") for number in sorted(images)}
     numbers = [number for number, camera in cameras.items() if camera is not None]
+    leave_out(NO_CAMERA, [f"{IMAGES}/{images[n]}" for n, camera in cameras.items() if camera is None], folder)
+    listed = files_by_number(folder / "cams", r"(\d+)_cam\.txt") if (folder / "cams").is_dir() else {}
+    absent = [f"{IMAGES}/{number:08d}.jpg" for number in sorted(set(listed) - set(images))]
+    leave_out(NO_IMAGE, absent, folder)
     if not numbers:
+        leave_out(NO_FRAMES, [relative_name(folder, source)], source, SEQUENCE)
         return None
     complete = [camera for camera in cameras.values() if camera is not None]
     covisible = _covisible(folder / "cams" / "pair.txt", numbers)
@@ -63,7 +69,7 @@ def _scene(folder: Path, source: Path, held_out: set[str]) -> SequenceRecord | N
         intrinsics=np.stack([intrinsics for _, intrinsics in complete]),
         cam_from_world=np.stack([pose for pose, _ in complete]),
         covisible=covisible,
-        num_missing=len(images) - num,
+        num_missing=len(images) + len(absent) - num,
         is_ordered=False,
         licence="CC BY 4.0",
         source="BlendedMVS",

@@ -18,6 +18,7 @@ from scal3r_data_tools.formats.files import folders_where
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
+from scal3r_train.data.io.left_out import SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 POSE_FILE, CAMERA_FILE, TIME_FILE = "cam_from_world.txt", "intrinsics.txt", "times.txt"
@@ -26,6 +27,8 @@ DEPTH_CODEC = "uint16_cm_sky"
 # the shared sample game_loop is a drive round aalborg
 TEST = frozenset(("aalborg", "dirt-3", "g-track-3", "ruudskogen", "wheel-1"))
 VALIDATION = frozenset(("e-track-4", "eroad"))
+
+UNFINISHED = Cause("not rendered to the end", "run `scal3r data prepare circuits` again")
 
 
 class Options(StrictModel):
@@ -58,7 +61,9 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all finished drives below the folder, or of the folder itself."""
     source = source.resolve()
     for folder in folders_where(source, lambda names: DRIVE_FILE in names, 2):
-        if not folder.name.startswith("."):
+        if folder.name.startswith("."):
+            leave_out(UNFINISHED, [folder.name], folder.parent, SEQUENCE)
+        else:
             yield _drive(folder, options)
 
 

@@ -26,14 +26,18 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.files import note, present
+from scal3r_data_tools.formats.files import present
 from scal3r_data_tools.formats.json_files import entry, read_json, stream_list
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.io.left_out import NO_FRAMES, NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.notes import note
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 OPENCV_FROM_PYTORCH3D = np.diag([-1.0, -1.0, 1.0])
 MAX_DEPTH_PERCENTILE = 98.0
+NO_NUMBERS = np.empty(0)
+POOR = Cause("of sequences with poor cameras", "min_viewpoint_quality=null takes them")
 
 
 class Options(StrictModel):
@@ -70,9 +74,8 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     for folder in folders:
         good = _good_sequences(folder, options)
         frames = _frames_by_sequence(folder / FRAMES, good)
-        num_poor = len(frames.pop("", ()))
-        if num_poor:
-            note(f"{folder}: {num_poor} frames of sequences with poor cameras are left out")
+        poor = frames.pop("", [])
+        leave_out(POOR, [frame.image for frame in poor[:1]], folder, num=len(poor))
         for name in sorted(frames):
             record = _sequence(folder, name, sorted(frames.pop(name), key=lambda frame: frame.number))
             if record is not None:
@@ -93,11 +96,10 @@ def _good_sequences(folder: Path, options: Options) -> set[str] | None:
 def _frames_by_sequence(path: Path, good: set[str] | None) -> dict[str, list[_Frame]]:
     """Frames of all good sequences; those of the others are together under "", only to be counted."""
     frames: dict[str, list[_Frame]] = {}
-    empty = _Frame(0, 0.0, "", (0, 0), "", "", 1.0, np.empty(0))
     for row in stream_list(path):
         name = entry(row, "sequence_name", path)
         if good is not None and name not in good:
-            frames.setdefault("", []).append(empty)
+            frames.setdefault("", []).append(_Frame(0, 0.0, str(name), (0, 0), "", "", 1.0, NO_NUMBERS))
         else:
             frames.setdefault(name, []).append(_frame(row, path))
     return frames
@@ -138,7 +140,14 @@ def _sequence(folder: Path, name: str, frames: list[_Frame]) -> SequenceRecord |
     root = folder.parent
     there = present(root, [path for frame in frames for path in (frame.image, frame.depth, frame.mask)])
     kept = [frame for frame in frames if frame.image in there and np.isfinite(frame.camera).all()]
+    leave_out(NO_IMAGE, [frame.image for frame in frames if frame.image not in there], root)
+    leave_out(
+        NO_POSE,
+        [frame.image for frame in frames if frame.image in there and not np.isfinite(frame.camera).all()],
+        root,
+    )
     if not kept:
+        leave_out(NO_FRAMES, [f"{folder.name}/{name}"], root, SEQUENCE)
         return None
     scales = Counter(frame.scale for frame in kept if frame.depth in there)
     scale = scales.most_common(1)[0][0] if scales else 1.0

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from scal3r_data_tools.formats.colmap import find_models, record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.colmap import find_models, read_images, record_of, split_by_lens, views_of
+from scal3r_data_tools.formats.files import Names
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -38,6 +39,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         if not views:
             raise UserError(
                 f"{model} lists {num_missing} images, none of them can be used in {root / options.images}"
+                f"{_example(model, root, options.images)}"
             )
         name = model.name if model == source else model.relative_to(source).as_posix()
         for number, (suffix, part) in enumerate(split_by_lens(views)):
@@ -61,3 +63,11 @@ def _folder_with_images(model: Path, source: Path, images: str) -> Path:
         if folder == source.parent.parent:  # SRC may be SCENE/sparse/0
             break
     raise UserError(f"{model}: no folder '{images}' in it or above it; name it with images=FOLDER")
+
+
+def _example(model: Path, root: Path, images: str) -> str:
+    """An image of the model that is not there, and what is."""
+    there = Names(root)
+    names = (f"{images}/{image.name}" for image in read_images(model))
+    absent = next((name for name in names if not there.find(name)), "")
+    return f"; {absent} is not there{', ' + there.nearest(absent)}" if absent else ""

@@ -32,6 +32,7 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.depth_codec import CODECS
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 IMAGE_FOLDERS = ("rgb", "images", "image", "color")
@@ -129,7 +130,10 @@ def _files_in_folders(folder: Path) -> Iterator[tuple[str, Files]]:
     image = _in_folder(folder, IMAGE_FOLDERS, IMAGE)
     # Co3D keeps cameras beside the images
     camera = _in_folder(folder, CAMERA_FOLDERS, CAMERA) or _in_folder(folder, IMAGE_FOLDERS, CAMERA)
-    if not image.keys().isdisjoint(camera):
+    if image.keys().isdisjoint(camera):
+        leave_out(NO_CAMERA, list(image.values()), folder)
+        leave_out(NO_FRAMES, [folder.name], folder.parent, SEQUENCE)
+    else:
         depth = _in_folder(folder, DEPTH_FOLDERS, DEPTH)
         sky, outlier = (_in_folder(folder, (name,), IMAGE) for name in ("sky_mask", "outlier_mask"))
         yield "", Files(folder, image, camera, depth, sky, outlier)
@@ -151,7 +155,8 @@ def _flat_files(folder: Path) -> Iterator[tuple[str, Files]]:
         return
     for number in sorted({match[1] for match in matches.values() if match}):
         mine = {frame: name for frame, name in image.items() if frame.endswith(f"_{number}")}
-        yield f"/camera_{number}", Files(folder, mine, camera, depth, {}, {})
+        own = {frame: name for frame, name in camera.items() if frame.endswith(f"_{number}")}
+        yield f"/camera_{number}", Files(folder, mine, own, depth, {}, {})
 
 
 def _sequence(files: Files, name: str, options: Options) -> SequenceRecord | None:
@@ -161,7 +166,11 @@ def _sequence(files: Files, name: str, options: Options) -> SequenceRecord | Non
         found = read_camera_npz(files.root / files.camera[frame]) if frame in files.camera else None
         if found is not None:
             cameras[frame] = found
+    leave_out(NO_CAMERA, [image for frame, image in files.image.items() if frame not in cameras], files.root)
+    absent = [name for frame, name in files.camera.items() if frame not in files.image]
+    leave_out(NO_IMAGE, absent, files.root)
     if not cameras:
+        leave_out(NO_FRAMES, [name], files.root, SEQUENCE)
         return None
     frames = list(cameras)
     depth = tuple(files.depth.get(frame, "") for frame in frames) if options.with_depth else ()
@@ -187,7 +196,7 @@ def _sequence(files: Files, name: str, options: Options) -> SequenceRecord | Non
         intrinsics=np.stack([camera.intrinsics for camera in cameras.values()]),
         cam_from_world=inverted(np.stack([camera.world_from_cam for camera in cameras.values()])),
         pixel_centre=options.pixel_centre,
-        num_missing=len(files.image) - len(frames),
+        num_missing=len(files.image) + len(absent) - len(frames),
         is_ordered=options.is_ordered,
         is_metric=options.is_metric,
         is_synthetic=options.is_synthetic,

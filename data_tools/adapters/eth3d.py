@@ -23,11 +23,13 @@ from pydantic import Field
 from scal3r_data_tools.formats.colmap import CAMERA_FILES, View, is_model, record_of, split_by_lens, views_of
 from scal3r_data_tools.formats.files import relative_name
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.io.left_out import IMAGE, Cause, leave_out
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
 CALIBRATIONS = {"distorted": "dslr_calibration_jpg", "undistorted": "dslr_calibration_undistorted"}
 COS_TURNED = 0.5
+SIDEWAYS = Cause("taken with the camera on its side", "keep_turned=true keeps them")
 
 
 class Options(StrictModel):
@@ -56,6 +58,8 @@ def _scene(model: Path, source: Path, options: Options) -> Iterator[SequenceReco
     views, num_missing = views_of(model, folder, lambda name: f"images/{name}", size_by_camera=True)
     kept = views if options.keep_turned else _upright(views)
     num_missing += len(views) - len(kept)
+    names = {view.path for view in kept}
+    leave_out(SIDEWAYS, [view.path for view in views if view.path not in names], folder, IMAGE)
     if not kept:
         raise UserError(
             f"{folder}/images holds none of the {num_missing} images of {model.name}; unpack them there"

@@ -18,14 +18,15 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.files import folders_where, note, relative_name
-from scal3r_data_tools.formats.poses import Trajectory, inverted
+from scal3r_data_tools.formats.files import Names, folders_where, relative_name
+from scal3r_data_tools.formats.poses import Trajectory, inverted, rigid
 from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, leave_out, note_once
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.text_file import read_text_file
+from scal3r_train.text_file import SEPARATOR, is_number, read_text_file
 
 TRUTHS = ("state_groundtruth_estimate0", "mocap0")  # EuRoC's, TUM VI's
 LENSES = {
@@ -60,19 +61,23 @@ def _sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
     sensor_file = camera_folder / "sensor.yaml"
     sensor = read_yaml(sensor_file)
     times_ns, images = _listed_images(camera_folder / "data.csv")
-    present = [(camera_folder / "data" / image).is_file() for image in images]
+    there = Names(camera_folder / "data")
+    found = [there.find(image) for image in images]
     times = times_ns / 1e9
     cam_from_world = None
-    known = np.array(present, bool)
+    known = np.array([bool(name) for name in found], bool)
+    leave_out(NO_IMAGE, [image for image, name in zip(images, found, strict=True) if not name], camera_folder)
     truth = next((path for name in TRUTHS if (path := folder / "mav0" / name / "data.csv").is_file()), None)
     if truth is None:
-        note(f"{folder} has no poses: none of {', '.join(TRUTHS)} holds a data.csv")
+        line = f"{folder} has no poses: none of {', '.join(TRUTHS)} holds a data.csv"
+        note_once("no poses", line)
     else:
         world_from_body, has_pose = _world_from_body(truth.parent, times, options)
-        body_from_cam = numbers(sensor, "T_BS", (4, 4), sensor_file)
+        body_from_cam = rigid(numbers(sensor, "T_BS", (4, 4), sensor_file), "T_BS", sensor_file)
+        leave_out(NO_POSE, [found[row] for row in np.flatnonzero(known & ~has_pose)], camera_folder / "data")
         known &= has_pose
         cam_from_world = inverted(world_from_body[known] @ body_from_cam)
-    kept = [f"data/{images[row]}" for row in np.flatnonzero(known)]
+    kept = [f"data/{found[row]}" for row in np.flatnonzero(known)]
     if not kept:
         raise UserError(
             f"{camera_folder} has no image that is there and within {options.max_gap_s} s of a pose; is the sequence "
@@ -112,8 +117,10 @@ def _listed_images(path: Path) -> tuple[np.ndarray, list[str]]:
     """Times [N] int64 nanoseconds, sorted, and file names of a camera's data.csv."""
     try:
         lines = read_text_file(path).splitlines()
-        rows = [line.split(",") for line in lines if line.strip() and not line.startswith("#")]
-        listed = sorted({int(time): name.strip() for time, name in rows}.items())
+        lines = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        rows = [SEPARATOR.split(line, maxsplit=1) for line in lines]
+        rows = rows[1:] if rows and not is_number(rows[0][0]) else rows  # a heading
+        listed = sorted({int(time): name for time, name in rows}.items())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
     except (OSError, ValueError) as error:
@@ -134,6 +141,8 @@ def _world_from_body(folder: Path, times: np.ndarray, options: Options) -> tuple
     sensor_file = folder / "sensor.yaml"
     body_from_sensor = np.eye(4)
     if sensor_file.is_file():
-        body_from_sensor = numbers(read_yaml(sensor_file), "T_BS", (4, 4), sensor_file)
+        body_from_sensor = rigid(
+            numbers(read_yaml(sensor_file), "T_BS", (4, 4), sensor_file), "T_BS", sensor_file
+        )
     last = np.broadcast_to([0.0, 0, 0, 1], (len(times), 1, 4))
     return np.concatenate([world_from_sensor, last], 1) @ np.linalg.inv(body_from_sensor), known

@@ -24,7 +24,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
     camera = read_table(source / "calib.txt", 6, num_rows=1, skip_rows=1)[0]
     images = files_by_number(source / "rgb", r"(\d+)\.(png|jpg|jpeg)")
     depths = files_by_number(source / "depth", r"(\d+)\.png")
-    if sorted(images) != list(range(num)):
+    if not num or sorted(images) != list(range(num)):
         raise UserError(
             f"{source}/rgb has {len(images)} frames but poses.txt has {num}; they must be 0..{num - 1}"
         )

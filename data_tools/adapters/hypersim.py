@@ -30,11 +30,12 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import rq
 
-from scal3r_data_tools.formats.files import files_by_number, note
+from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.optional import optional
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_FRAMES, NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 CAMERA_TABLE, SPLIT_TABLE = "metadata_camera_parameters.csv", "metadata_images_split_scene_v1.csv"
@@ -42,6 +43,8 @@ DEFAULT_FIELD_OF_VIEW = np.pi / 3
 MAX_SKEW_PX = 0.5
 KINDS = (("final_preview", r"frame\.(\d+)\.tonemap\.jpg"), ("final_hdf5", r"frame\.(\d+)\.color\.hdf5"))
 KEY = "dataset"
+
+TILTED = Cause("of a tilted image plane, which no camera here has")
 
 
 class Options(StrictModel):
@@ -113,12 +116,17 @@ def _trajectory(
     poses = _world_from_cam(scene, detail)
     folder, images = _images(scene, detail.name, options)
     good = [number for number, pose in poses.items() if number in images and np.isfinite(pose).all()]
+    leave_out(NO_IMAGE, [f"frame.{n:04d}.color.jpg" for n in poses if n not in images], scene / folder)
+    unposed = [number for number, pose in poses.items() if number in images and number not in good]
+    leave_out(NO_POSE, [images[number] for number in unposed], scene / folder)
     if not good:
+        leave_out(NO_FRAMES, [detail.name], scene, SEQUENCE)
         return None
     size = read_image_size(scene / folder / images[good[0]])
     intrinsics, turn, skew_px = _camera(projection, size)
     if skew_px > MAX_SKEW_PX:
-        note(f"{detail}: left out, its image plane is tilted so that pixels are skewed by {skew_px:.1f} px")
+        leave_out(TILTED, [f"{detail.name} (skewed by {skew_px:.1f} px)"], scene, SEQUENCE)
+        leave_out(TILTED, [images[number] for number in good], scene / folder)
         return None
     world_from_cam = opencv_world_from_cam(np.stack([poses[number] for number in good]), OPENGL_FROM_OPENCV)
     geometry = f"images/scene_{detail.name}_geometry_hdf5"

@@ -15,14 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.formats.files import files_by_number
+from scal3r_data_tools.formats.files import files_by_number, relative_name
+from scal3r_data_tools.formats.intrinsics_files import projection_parts
 from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.text_file import read_text_file
+
+NO_COLOUR = Cause("without image_2", "download the colour images")
 
 
 def index(source: Path) -> Iterator[SequenceRecord]:
@@ -31,6 +35,8 @@ def index(source: Path) -> Iterator[SequenceRecord]:
     for calibration in found_below(source, lambda name: name == "calib.txt"):
         if (calibration.parent / "image_2").is_dir():
             yield _sequence(calibration.parent)
+        else:
+            leave_out(NO_COLOUR, [relative_name(calibration.parent, source)], source, SEQUENCE)
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,7 @@ def camera_2(path: Path) -> Camera2:
         raise UserError(
             f"{path} has no line 'P2: ' with 12 numbers; is this the dataset's own layout?"
         ) from None
-    k = matrix[:, :3]
-    return Camera2(k[[0, 1, 0, 1], [0, 1, 2, 2]], np.linalg.solve(k, matrix[:, 3]))
+    return Camera2(*projection_parts(matrix, path, "P2"))
 
 
 def _sequence(folder: Path) -> SequenceRecord:
@@ -70,6 +75,13 @@ def _sequence(folder: Path) -> SequenceRecord:
     numbers = [number for number in sorted(images) if number < num_listed]
     if not numbers:
         raise UserError(f"{folder}/image_2 holds no frame below {num_listed}, the number of poses or times")
+    leave_out(
+        NO_IMAGE,
+        [f"image_2/{number:06d}.png" for number in sorted(set(range(num_listed)) - set(images))],
+        folder,
+    )
+    beyond = [f"image_2/{images[number]}" for number in sorted(images) if number >= num_listed]
+    leave_out(NO_POSE, beyond, folder)
     if numbers[-1] >= len(times):
         raise UserError(f"{folder}/times.txt has {len(times)} times, frame {numbers[-1]} has none")
     cam_from_world = None

@@ -25,14 +25,17 @@ from pydantic import Field
 from scipy.spatial.transform import Rotation
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
-from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.intrinsics_files import projection_parts
+from scal3r_data_tools.formats.poses import inverted, rigid
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.text_file import read_text_file
 
 EARTH_RADIUS_M = 6378137.0
 NUM_OXTS = 30
+NO_CAMERA_FOLDER = Cause("without images of that camera", "download the drive's synced+rectified data")
 
 
 class Options(StrictModel):
@@ -53,6 +56,8 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         for camera in options.cameras:
             if (folder / camera / "data").is_dir():
                 yield _sequence(folder, source, camera, options.depth)
+            else:
+                leave_out(NO_CAMERA_FOLDER, [f"{relative_name(folder, source)}/{camera}"], source, SEQUENCE)
 
 
 def _sequence(folder: Path, source: Path, camera: str, depth_source: Path | None) -> SequenceRecord:
@@ -63,6 +68,9 @@ def _sequence(folder: Path, source: Path, camera: str, depth_source: Path | None
     numbers = [number for number in sorted(images) if number in oxts and number < len(times)]
     rows = {number: _oxts(folder / "oxts" / "data" / oxts[number]) for number in numbers}
     numbers = [number for number in numbers if np.isfinite(rows[number]).all()]
+    absent = sorted(set(range(len(times))) - set(images))
+    leave_out(NO_IMAGE, [f"{camera}/data/{number:010d}.png" for number in absent], folder)
+    leave_out(NO_POSE, [f"{camera}/data/{images[n]}" for n in sorted(set(images) - set(numbers))], folder)
     if not numbers:
         raise UserError(f"{folder} has no frame with image, time and oxts; is the drive complete?")
     world_from_imu = mercator_poses(np.stack([rows[number] for number in numbers]))
@@ -115,23 +123,21 @@ def calibration(folder: Path, camera: str) -> tuple[np.ndarray, np.ndarray]:
     """
     cameras = _calibration_file(folder / "calib_cam_to_cam.txt", {f"P_rect_{camera}": 12, "R_rect_00": 9})
     projection = cameras[f"P_rect_{camera}"].reshape(3, 4)
-    k = projection[:, :3]
+    intrinsics, offset = projection_parts(projection, folder / "calib_cam_to_cam.txt", f"P_rect_{camera}")
     rectified_from_cam0 = np.eye(4)
     rectified_from_cam0[:3, :3] = cameras["R_rect_00"].reshape(3, 3)
     cam_from_rectified = np.eye(4)
-    cam_from_rectified[:3, 3] = np.linalg.solve(k, projection[:, 3])
+    cam_from_rectified[:3, 3] = offset
     cam0_from_velo = _rigid(folder / "calib_velo_to_cam.txt")
     velo_from_imu = _rigid(folder / "calib_imu_to_velo.txt")
-    return k[
-        [0, 1, 0, 1], [0, 1, 2, 2]
-    ], cam_from_rectified @ rectified_from_cam0 @ cam0_from_velo @ velo_from_imu
+    return intrinsics, cam_from_rectified @ rectified_from_cam0 @ cam0_from_velo @ velo_from_imu
 
 
 def _rigid(path: Path) -> np.ndarray:
     values = _calibration_file(path, {"R": 9, "T": 3})
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = values["R"].reshape(3, 3), values["T"]
-    return pose
+    return rigid(pose, "R", path)
 
 
 def _calibration_file(path: Path, wanted: dict[str, int]) -> dict[str, np.ndarray]:

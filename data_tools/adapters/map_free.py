@@ -21,15 +21,17 @@ from typing import Any
 import numpy as np
 
 from scal3r_data_tools.adapters import cut3r
-from scal3r_data_tools.formats.files import folders_where
+from scal3r_data_tools.formats.files import Names, folders_where
 from scal3r_data_tools.formats.poses import pose_from_wxyz
 from scal3r_data_tools.formats.text import read_named_rows
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 30.0
 MAX_LEVELS = 4
 MIN_FRAMES = 2
 SPLITS = ("train", "val", "test")
+SINGLE = Cause("of fewer than two frames")
 FACTS: dict[str, Any] = {
     "dataset": "map_free",
     "is_metric": True,
@@ -59,20 +61,31 @@ def index(source: Path) -> Iterator[SequenceRecord]:
 def _scene(folder: Path, source: Path) -> Iterator[SequenceRecord]:
     poses = read_named_rows(folder / "poses.txt", 7)
     cameras = read_named_rows(folder / "intrinsics.txt", 6)
+    there = Names(folder)
     prefix = "" if folder == source else folder.relative_to(source).as_posix() + "/"
     split = next((part for part in folder.parts[::-1] if part in SPLITS), "train")
     for sequence in sorted({name.partition("/")[0] for name in poses}):
         listed = sorted(name for name in poses if name.partition("/")[0] == sequence)
         usable = [name for name in listed if _is_pose(poses[name]) and name in cameras]
-        names = [name for name in usable if (folder / name).is_file()]
+        found = {name: there.find(name) for name in listed}
+        names = [name for name in usable if found[name]]
+        lacking = [name for name in listed if not found[name]]
+        unposed = [name for name in listed if found[name] and not _is_pose(poses[name])]
+        leave_out(NO_IMAGE, lacking, folder)
+        leave_out(NO_POSE, unposed, folder)
+        leave_out(
+            NO_CAMERA, [n for n in listed if found[n] and n not in unposed and n not in cameras], folder
+        )
         if len(names) < MIN_FRAMES:
+            leave_out(SINGLE, [prefix + sequence], source, SEQUENCE)
+            leave_out(SINGLE, names, folder)
             continue
         pose, camera = np.stack([poses[name] for name in names]), np.stack([cameras[name] for name in names])
         yield SequenceRecord(
             sequence_id=prefix + sequence,
             split=split,
             root=folder,
-            image=tuple(names),
+            image=tuple(found[name] for name in names),
             image_size=camera[:, [5, 4]].astype(np.int64),
             timestamp=np.array([_number(name) for name in names]) / FRAMES_PER_SECOND,
             camera_model="pinhole",

@@ -25,11 +25,13 @@ from scipy.spatial.transform import Rotation
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 RECONSTRUCTIONS = "reconstruction_data"
 SPLITS = ("train", "val")
 MIN_FRAMES = 2
+SINGLE = Cause("of fewer than two frames")
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,21 @@ def _reconstructions(source: Path, path: Path, photos: Mapping[str, _Photo]) -> 
         poses = {key.removesuffix(".jpg"): _pose(shot, key, path) for key, shot in shots.items()}
         good = sorted(key for key, pose in poses.items() if key in photos and np.isfinite(pose).all())
         num_missing = len(poses) - len(good)
+        leave_out(NO_IMAGE, sorted(key for key in poses if key not in photos), path.parent)
+        leave_out(
+            NO_POSE,
+            sorted(key for key in poses if key in photos and not np.isfinite(poses[key]).all()),
+            path.parent,
+        )
         for split in SPLITS:
             keys = [key for key in good if photos[key].split == split]
             if len(keys) >= MIN_FRAMES:
                 suffix = f"#{number}" if number else ""
                 yield _sequence(source, f"{split}/{name}{suffix}", keys, photos, poses, num_missing)
                 num_missing = 0  # counted once
+            else:
+                leave_out(SINGLE, [f"{split}/{key}.jpg" for key in keys], source)
+                leave_out(SINGLE, [f"{split}/{name}"] if keys else [], source, SEQUENCE)
 
 
 def _pose(shot: Any, key: str, path: Path) -> np.ndarray:

@@ -27,9 +27,11 @@ from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.camera.camera_model import Lens, lens_of
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 MAX_LEVELS = 6
+NOT_DENSE = Cause("in folders that are not called denseN")
 KEPT_FOCAL = 0.02  # the estimate is that close when the images were not resized
 
 
@@ -54,7 +56,9 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     source = source.resolve()
     for dense in folders_where(source, lambda names: "imgs" in names, MAX_LEVELS):
         number = re.fullmatch(r"dense(\d+)", dense.name)
-        if number is not None:
+        if number is None:
+            leave_out(NOT_DENSE, [relative_name(dense, source)], source, SEQUENCE)
+        else:
             yield _sequence(dense, _model_of(dense, number[1], source, options.sfm), source)
 
 
@@ -93,14 +97,17 @@ def _sequence(dense: Path, model: Path, source: Path) -> SequenceRecord:
     cameras = read_cameras(model)
     files = {path.stem: path.name for path in (dense / "imgs").iterdir()}
     listed = sorted(read_images(model), key=lambda image: natural_key(image.name))
-    photos = []
+    photos, absent, unposed = [], [], []
     for image in listed:
         name = files.get(Path(image.name).stem)
         if name is None or not _is_usable(image):
+            (absent if name is None else unposed).append(f"imgs/{name or image.name}")
             continue
         camera, hw = cameras[image.camera_id], read_image_size(dense / "imgs" / name)
         intrinsics = rectified(camera.hw, lens_of(camera), hw)
         photos.append(Photo(name, hw, intrinsics, image.cam_from_world))
+    leave_out(NO_IMAGE, absent, dense)
+    leave_out(NO_POSE, unposed, dense)
     if not photos:
         raise UserError(
             f"{dense}/imgs holds none of the {len(listed)} images of {model}; do the packages fit?"

@@ -23,6 +23,7 @@ from scal3r_data_tools.formats.files import files_by_number, folders_where, rela
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 30.0
@@ -58,7 +59,12 @@ def _sequence(folder: Path, source: Path, scale: float) -> SequenceRecord | None
         number: _camera(folder / "poses" / name) for number, name in pose_files.items() if number in images
     }
     numbers = [number for number in sorted(cameras) if np.isfinite(cameras[number]).all()]
+    leave_out(NO_IMAGE, [f"images/{Path(pose_files[n]).stem}" for n in pose_files if n not in images], folder)
+    damaged = [n for n in sorted(cameras) if not np.isfinite(cameras[n]).all()]
+    unposed = [n for n in sorted(images) if n not in pose_files]
+    leave_out(NO_CAMERA, [f"images/{images[n]}" for n in [*damaged, *unposed]], folder)
     if not numbers:
+        leave_out(NO_FRAMES, [relative_name(folder, source)], source, SEQUENCE)
         return None
     table = np.stack([cameras[number] for number in numbers])
     poses = table[:, 4:].reshape(-1, 3, 4) * [1, 1, 1, scale]

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.files import note, note_turned
-from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.files import Names, note_turned, readable
+from scal3r_data_tools.formats.json_files import entry, is_finite_number, read_json
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
-from scal3r_train.data.io.image_codec import read_image_header
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, leave_out, note_once
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -85,39 +85,47 @@ def record_of(
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise UserError(f"{path}: 'frames' must be a list of objects")
     document, frames = _without_null(document), [_without_null(frame) for frame in frames]
-    frames = sorted(frames, key=lambda frame: natural_key(entry(frame, "file_path", path)))
-    images = [_existing_image(path.parent, frame["file_path"]) for frame in frames]
-    present = [
-        (frame, image)
-        for frame, image in zip(frames, images, strict=True)
-        if image and _has_pose(frame, path)
-    ]
+    frames = sorted(frames, key=lambda frame: natural_key(_listed_name(frame, path)))
+    there = Names(path.parent)
+    images = [_existing_image(there, frame, path) for frame in frames]
+    present, unposed = [], []
+    for frame, image in zip(frames, images, strict=True):
+        if image and _has_pose(frame, path):
+            present.append((frame, image))
+        elif image:
+            unposed.append(image)
+    absent = [frame["file_path"] for frame, image in zip(frames, images, strict=True) if not image]
     if not present:
-        raise UserError(
-            f"{path} lists {len(frames)} frames, none of them has image and pose; check file_path"
+        example = (
+            f", {absent[0]} for one ({there.nearest(absent[0]) or 'nothing is there'})" if absent else ""
         )
+        raise UserError(
+            f"{path} lists {len(frames)} frames, none of them has image and pose{example}; check file_path"
+        )
+    leave_out(NO_IMAGE, absent, path.parent)
+    leave_out(NO_POSE, unposed, path.parent)
     frames, images = [frame for frame, _ in present], [image for _, image in present]
-    read = images[:1] if same_size else images
-    headers = [read_image_header(path.parent / image) for image in read]
-    headers = headers * len(images) if same_size else headers
-    note_turned(
-        path.parent, [image for image, header in zip(images, headers, strict=True) if header.is_turned]
-    )
-    upright = [place for place, header in enumerate(headers) if not header.is_turned]
+    found = readable(path.parent, images[:1] if same_size else images)
+    headers = dict.fromkeys(images, found[images[0]]) if same_size else found
+    note_turned(path.parent, [image for image, header in headers.items() if header.is_turned])
+    upright = [
+        place for place, image in enumerate(images) if image in headers and not headers[image].is_turned
+    ]
     if not upright:
-        raise UserError(f"{path}: all {len(images)} images are to be turned by EXIF against their poses")
+        raise UserError(f"{path}: all {len(headers)} images are to be turned by EXIF against their poses")
     frames, images = [frames[place] for place in upright], [images[place] for place in upright]
-    sizes = np.array([headers[place].hw for place in upright])
+    sizes = np.array([headers[image].hw for image in images])
     cameras = [document | frame for frame in frames]
-    _note_unknown(document, frames, path)
+    if dataset == "nerfstudio":  # other sets have keys of their own
+        _note_unknown(document, frames, path)
     model, keys = _lens_model(cameras, path)
     lens = np.array([[_number(camera, key, path, 0.0) for key in keys] for camera in cameras])
     if model == "opencv":
         _refuse_fourth(cameras, path)
         model = model if lens.any() else "pinhole"
     poses = np.array([frame["transform_matrix"] for frame in frames], np.float64).reshape(len(frames), -1, 4)
-    depth = tuple(_existing(path.parent, frame.get("depth_file_path")) for frame in frames)
-    mask = tuple(_existing(path.parent, frame.get("mask_path")) for frame in frames)
+    depth = tuple(there.find(_text(frame, "depth_file_path", path)) for frame in frames)
+    mask = tuple(there.find(_text(frame, "mask_path", path)) for frame in frames)
     unit = _number(document, "depth_unit_scale_factor", path, DEPTH_UNIT_SCALE, above=0)
     fields: dict[str, Any] = {
         "depth": depth if any(depth) else (),
@@ -145,11 +153,17 @@ def record_of(
     )
 
 
+def _listed_name(frame: dict[str, Any], path: Path) -> str:
+    entry(frame, "file_path", path)
+    return _text(frame, "file_path", path)
+
+
 def _has_pose(frame: dict[str, Any], path: Path) -> bool:
     try:
-        return bool(np.isfinite(np.array(entry(frame, "transform_matrix", path), np.float64)).all())
+        matrix = np.array(entry(frame, "transform_matrix", path), np.float64)
     except (TypeError, ValueError):
         return False
+    return matrix.size in (12, 16) and bool(np.isfinite(matrix).all())
 
 
 def _without_null(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -162,11 +176,7 @@ def _number(
 ) -> float:
     """A finite number of a camera. Raises UserError naming key, value and file for anything else."""
     value: Any = camera.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        is_good = False
-    else:
-        is_good = above is None or value > above
-    if not is_good:
+    if not is_finite_number(value, above):
         limit = "" if above is None else f" above {above:g}"
         where = f" of {camera['file_path']}" if "file_path" in camera else ""
         raise UserError(
@@ -197,7 +207,8 @@ def _note_unknown(document: dict[str, Any], frames: list[dict[str, Any]], path: 
     keys = {*document, *(key for frame in frames for key in frame)}
     unknown = sorted(keys - READ_KEYS - IDLE_KEYS)
     if unknown:
-        note(f"{path}: not read: {', '.join(unknown[:8])}{', ..' if len(unknown) > 8 else ''}")
+        line = f"{path}: not read: {', '.join(unknown[:8])}{', ..' if len(unknown) > 8 else ''}"
+        note_once(("keys", *unknown), line)
 
 
 def _intrinsics(camera: dict[str, Any], hw: np.ndarray, path: Path) -> list[float]:
@@ -237,9 +248,16 @@ def _refuse_fourth(cameras: list[dict[str, Any]], path: Path) -> None:
         )
 
 
-def _existing_image(folder: Path, name: str) -> str:
-    return next((found for found in (name, f"{name}.png") if (folder / found).is_file()), "")
+def _existing_image(there: Names, frame: dict[str, Any], path: Path) -> str:
+    name = _text(frame, "file_path", path)
+    return there.find(name) or there.find(f"{name}.png")
 
 
-def _existing(folder: Path, name: str | None) -> str:
-    return name if name and (folder / name).is_file() else ""
+def _text(frame: dict[str, Any], key: str, path: Path) -> str:
+    """A name of a file, "" without. Raises UserError for anything else."""
+    value = frame.get(key, "")
+    if not isinstance(value, str):
+        raise UserError(
+            f"{path}: {key} of a frame is {json.dumps(value)[:40]}; it must be the name of a file"
+        )
+    return value

@@ -25,13 +25,16 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
-from scal3r_data_tools.formats.poses import inverted, pose_from_xyzw, read_tum
+from scal3r_data_tools.formats.poses import inverted, pose_from_xyzw, read_tum, rigid
 from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.index.source import is_image_name
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import IMAGE, NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import is_number
 
 DEPTH_CODEC = "uint16_256ths"
 TRUTH = Path("processed") / "trajectory" / "gt-tum.txt"
@@ -39,6 +42,8 @@ LINGBOT_POSES = "poses_c2w.txt"
 FRAMES_PER_SECOND = 20.0
 LIDAR_ON_BASE = (0.0, 0.0, 0.124, 0.0, 0.0, 1.0, 0.0)  # translation, quaternion xyzw
 SEARCH_LEVELS = 4
+NO_TRUTH = Cause(f"without {TRUTH}", "it has no public ground truth, or it was not downloaded")
+NO_TIME = Cause("not named by a time in seconds")
 
 
 class Options(StrictModel):
@@ -75,6 +80,8 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
             yield _processed(folder, source)
         elif (folder / TRUTH).is_file():
             yield raw_sequence(folder, source, options)
+        else:
+            leave_out(NO_TRUTH, [relative_name(folder, source)], source, SEQUENCE)
 
 
 def raw_sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
@@ -83,10 +90,12 @@ def raw_sequence(folder: Path, source: Path, options: Options) -> SequenceRecord
     Raises UserError when images or calibration are missing, or no image has a pose.
     """
     images_folder = _images_folder(folder, options.camera)
-    listed = sorted((float(path.stem), path.name) for path in images_folder.glob("*.jpg"))
+    listed = _timed_images(images_folder)
     times = np.array([time for time, _ in listed])
     poses, known = read_tum(folder / TRUTH).at(times, options.max_gap_s, interpolate=options.interpolate)
     rows = np.flatnonzero(known)
+    where = images_folder.relative_to(folder).as_posix()
+    leave_out(NO_POSE, [f"{where}/{listed[row][1]}" for row in np.flatnonzero(~known)], folder)
     if not len(rows):
         raise UserError(
             f"{images_folder} has no image within {options.max_gap_s} s of a pose of {TRUTH}; are they of one sequence?"
@@ -94,7 +103,6 @@ def raw_sequence(folder: Path, source: Path, options: Options) -> SequenceRecord
     calibration = read_calibration(_calibration_path(folder, source, options), options.camera)
     names = [listed[row][1] for row in rows]
     height, width = read_image_size(images_folder / names[0])  # a camera's images have one size
-    where = images_folder.relative_to(folder).as_posix()
     depth = _depth_files(folder, names, options)
     # pixel centres at integers stay there when an image is shrunk about its border
     scale = np.array([width / calibration.image_hw[1], height / calibration.image_hw[0]] * 2)
@@ -122,6 +130,13 @@ def raw_sequence(folder: Path, source: Path, options: Options) -> SequenceRecord
     )
 
 
+def _timed_images(folder: Path) -> list[tuple[float, str]]:
+    """Times and names of the images, by time; those that are not named by a time are left out."""
+    names = sorted(path.name for path in folder.iterdir() if is_image_name(path.name))
+    leave_out(NO_TIME, [name for name in names if not is_number(Path(name).stem)], folder, IMAGE)
+    return sorted((float(Path(name).stem), name) for name in names if is_number(Path(name).stem))
+
+
 def depth_folder(output: Path, folder: Path, camera: str) -> Path:
     """Where `prepare` puts the depth of one sequence and camera."""
     return output / folder.name / camera
@@ -134,6 +149,7 @@ def read_calibration(path: Path, camera: str) -> Calibration:
         lens = read_yaml(lens_file)
         k = numbers(lens, "camera_matrix", (3, 3), lens_file)
         cam_from_lidar = numbers(read_yaml(rig_file).get(camera), "T_cam_lidar", (4, 4), rig_file)
+        rigid(cam_from_lidar, "T_cam_lidar", rig_file)
         height, width = (int(numbers(lens, key, (), lens_file)) for key in ("image_height", "image_width"))
         distortion = numbers(lens, "distortion_coefficients", (4,), lens_file)
         base_from_lidar = _rigid(np.array(LIDAR_ON_BASE))
@@ -211,6 +227,9 @@ def _processed(folder: Path, source: Path) -> SequenceRecord:
     images = files_by_number(folder / "images", r"(\d+)\.png")
     depths = files_by_number(folder / "depth", r"(\d+)\.npy") if (folder / "depth").is_dir() else {}
     kept = [n for n in sorted(images) if n < len(poses) and np.isfinite(poses[n]).all()]
+    absent = [f"images/{n:06d}.png" for n in range(len(poses)) if n not in images]
+    leave_out(NO_IMAGE, absent, folder)
+    leave_out(NO_POSE, [f"images/{images[n]}" for n in sorted(set(images) - set(kept))], folder)
     if not kept:
         raise UserError(f"{folder}/images has no frame with a pose in {LINGBOT_POSES}; is it complete?")
     return SequenceRecord(

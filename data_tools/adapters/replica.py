@@ -21,6 +21,7 @@ from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_FRAMES, NO_IMAGE, NO_POSE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 30.0
@@ -54,7 +55,10 @@ def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord | Non
     depths = files_by_number(folder / "results", r"depth(\d+)\.png")
     finite = np.isfinite(table).all(1)
     numbers = [number for number in sorted(images) if number < len(table) and finite[number]]
+    leave_out(NO_IMAGE, [f"results/frame{n:06d}.jpg" for n in range(len(table)) if n not in images], folder)
+    leave_out(NO_POSE, [f"results/{images[n]}" for n in sorted(set(images) - set(numbers))], folder)
     if not numbers:
+        leave_out(NO_FRAMES, [relative_name(folder, source)], source, SEQUENCE)
         return None
     intrinsics, counts_per_metre = _camera(folder)
     num = len(numbers)

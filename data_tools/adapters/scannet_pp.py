@@ -28,6 +28,7 @@ from scal3r_data_tools.adapters import nerfstudio
 from scal3r_data_tools.formats.colmap import View, is_model, record_of, split_by_lens, views_of
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.io.left_out import SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.text_file import read_text_file
 
@@ -35,6 +36,9 @@ PHONE_FRAMES_PER_SECOND = 60.0
 MAX_DEPTH_M = 20.0
 MASKED = "below 128"
 DEPTH_FOLDER = "render_depth"
+FLAGGED = Cause("that the set flags as bad", "keep_bad=true keeps them")
+NO_DEVICE = Cause("without that camera", "download it, or give device=")
+NO_MODEL = Cause("without a COLMAP model", "download colmap/")
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,12 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         for device in devices_of(options.device):
             if is_model(scene / device.name / "colmap"):
                 yield from _from_colmap(scene, device, depth, options)
+            elif device.name == options.device and not (scene / device.name).is_dir():
+                leave_out(NO_DEVICE, [f"{scene.name}/{device.name}"], source, SEQUENCE)
             elif not device.is_video and (scene / "dslr" / "nerfstudio" / nerfstudio.FILE_NAME).is_file():
                 yield _from_nerfstudio(scene, options)
+            elif (scene / device.name).is_dir():
+                leave_out(NO_MODEL, [f"{scene.name}/{device.name}"], source, SEQUENCE)
 
 
 def scenes_of(source: Path, listing: str) -> list[Path]:
@@ -111,6 +119,7 @@ def views(scene: Path, device: Device, *, keep_bad: bool) -> tuple[list[View], i
     )
     bad = set() if keep_bad else _flagged(scene / device.name / "nerfstudio" / nerfstudio.FILE_NAME)
     good = [view for view in found if Path(view.name).name not in bad]
+    leave_out(FLAGGED, [view.path for view in found if Path(view.name).name in bad], scene)
     if not good:
         raise UserError(
             f"{scene / folder} holds none of the images of {model}; are they downloaded or unpacked?"
@@ -157,7 +166,9 @@ def _from_nerfstudio(scene: Path, options: Options) -> SequenceRecord:
     frames = []
     for frame in [*document.get("frames", []), *document.get("test_frames", [])]:
         name = Path(frame["file_path"]).name
-        if name not in bad:
+        if name in bad:
+            leave_out(FLAGGED, [f"dslr/resized_images/{name}"], scene)
+        else:
             mask = f"../resized_anon_masks/{Path(name).stem}.png"
             frames.append(frame | {"file_path": f"../resized_images/{name}", "mask_path": mask})
     return nerfstudio.record_of(

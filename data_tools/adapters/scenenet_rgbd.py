@@ -25,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_data_tools.formats.files import note, present
+from scal3r_data_tools.formats.files import present
 from scal3r_train.config import UserError
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
@@ -34,6 +35,7 @@ HEIGHT, WIDTH = 240, 320
 FX, FY = WIDTH / 2 / math.tan(math.radians(30)), HEIGHT / 2 / math.tan(math.radians(22.5))
 UP = np.array([0.0, 1.0, 0.0])
 MIN_LENGTH = 1e-9
+NO_PHOTOS = Cause("whose photos are not here")
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -107,15 +109,10 @@ def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all trajectories that are there, by protobuf file and their order in it."""
     source = source.resolve()
     for path in sorted([*source.glob("*.pb"), *source.glob("*/*.pb")], key=_natural):
-        num_absent = 0
         for trajectory in _trajectories(path):
             record = _sequence(source, path, trajectory)
-            if record is None:
-                num_absent += 1
-            else:
+            if record is not None:
                 yield record
-        if num_absent:
-            note(f"{path}: {num_absent} of its trajectories have no photos here")
 
 
 def _natural(path: Path) -> tuple[str, int, str]:
@@ -147,7 +144,11 @@ def _sequence(source: Path, path: Path, trajectory: memoryview) -> SequenceRecor
     poses = cam_from_world(middle[:, :3], middle[:, 3:6])
     good = [i for i in range(len(views)) if photos[i] in there and np.isfinite(poses[i]).all()]
     if not good:
+        leave_out(NO_PHOTOS, [folder], source, SEQUENCE)
         return None
+    leave_out(NO_IMAGE, [photo for photo in photos if photo not in there], source)
+    unposed = [photos[i] for i in range(len(views)) if photos[i] in there and not np.isfinite(poses[i]).all()]
+    leave_out(NO_POSE, unposed, source)
     depth = tuple(depths[i] if depths[i] in there else "" for i in good)
     return SequenceRecord(
         dataset="scenenet_rgbd",

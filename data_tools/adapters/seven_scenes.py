@@ -19,11 +19,12 @@ from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.text import cam_from_world, read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, leave_out
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.text_file import read_text_file
 
-COLOUR = re.compile(r"frame-.*\.color\.")
+COLOUR = re.compile(r"frame-\d+\.color\.(?:png|jpg|jpeg)", re.IGNORECASE)
 KINECT = (585.0, 585.0, 320.0, 240.0)
 FRAMES_PER_SECOND = 30.0
 MAX_DEPTH_M = 10.0
@@ -33,7 +34,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all sequences in or below the folder, ordered by path."""
     source = source.resolve()
     for folder in sorted(
-        {path.parent for path in found_below(source, lambda name: COLOUR.match(name) is not None)}
+        {path.parent for path in found_below(source, lambda name: COLOUR.fullmatch(name) is not None)}
     ):
         yield _sequence(source, folder)
 
@@ -42,13 +43,14 @@ def _sequence(source: Path, folder: Path) -> SequenceRecord:
     images = files_by_number(folder, r"frame-(\d+)\.color\.(?:png|jpg|jpeg)")
     depths = files_by_number(folder, r"frame-(\d+)\.depth\.png")
     poses = files_by_number(folder, r"frame-(\d+)\.pose\.txt")
-    numbers = sorted(images)
-    for number in numbers:
-        if number not in poses:
-            raise UserError(
-                f"{folder / images[number]} has no pose file frame-{number:06d}.pose.txt; get it or remove the image"
-            )
-    tables = [read_table(folder / poses[number], 4, num_rows=4) for number in numbers]
+    tables = {number: _pose(folder / poses[number]) for number in sorted(images) if number in poses}
+    numbers = [number for number, table in tables.items() if np.isfinite(table).all()]
+    if not numbers:
+        first = images[min(images)]
+        raise UserError(f"{folder}: no image ({first} for one) has a finite pose in frame-NNNNNN.pose.txt")
+    absent = [f"frame-{number:06d}.color.png" for number in sorted(set(poses) - set(images))]
+    leave_out(NO_IMAGE, absent, folder)
+    leave_out(NO_POSE, [images[number] for number in sorted(set(images) - set(numbers))], folder)
     num = len(numbers)
     return SequenceRecord(
         dataset="seven_scenes",
@@ -60,15 +62,21 @@ def _sequence(source: Path, folder: Path) -> SequenceRecord:
         depth_codec="uint16_mm" if depths else "",
         camera_model="pinhole",
         intrinsics=np.tile(_intrinsics(folder), (num, 1)),
-        cam_from_world=cam_from_world(np.stack(tables)[:, :3]),
+        cam_from_world=cam_from_world(np.stack([tables[number] for number in numbers])[:, :3]),
         timestamp=np.array(numbers) / FRAMES_PER_SECOND,
         # every image of the set has the size of the first
         image_size=np.tile(read_image_size(folder / images[numbers[0]]), (num, 1)),
+        num_missing=len(absent) + len(images) - num,
         is_metric=True,
         max_depth=MAX_DEPTH_M,
         licence="Microsoft Research, non-commercial",
         source="7-Scenes",
     )
+
+
+def _pose(path: Path) -> np.ndarray:
+    """world_from_cam [4, 4]; not finite where tracking was lost."""
+    return read_table(path, 4, num_rows=4, is_finite=False)
 
 
 def _intrinsics(folder: Path) -> tuple[float, ...]:

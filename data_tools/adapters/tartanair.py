@@ -23,6 +23,7 @@ from scal3r_data_tools.formats.poses import NED_FROM_OPENCV, inverted, opencv_wo
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_FRAMES, NO_IMAGE, NO_POSE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 10.0
@@ -44,7 +45,11 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     wanted = {f"pose_{camera}.txt" for camera in options.cameras}
     for folder in folders_where(source, lambda names: bool(wanted & names), 5):
         for camera in options.cameras:
-            if (folder / f"pose_{camera}.txt").is_file() and (folder / f"image_{camera}").is_dir():
+            if not (folder / f"pose_{camera}.txt").is_file():
+                continue
+            if not (folder / f"image_{camera}").is_dir():
+                leave_out(NO_FRAMES, [f"{relative_name(folder, source)}/{camera}"], source, SEQUENCE)
+            else:
                 record = _sequence(folder, source, camera)
                 if record is not None:
                     yield record
@@ -57,7 +62,12 @@ def _sequence(folder: Path, source: Path, camera: str) -> SequenceRecord | None:
     images = files_by_number(image_folder, rf"(\d+)_{camera}\.(?:png|jpg)")
     usable = np.isfinite(table).all(1) & (np.linalg.norm(table[:, 3:], axis=1) > 0.5)
     numbers = [number for number in sorted(images) if number < len(table) and usable[number]]
+    image_name = f"_{camera}.png"
+    absent = [f"{number:06d}{image_name}" for number in range(len(table)) if number not in images]
+    leave_out(NO_IMAGE, absent, image_folder)
+    leave_out(NO_POSE, [images[number] for number in sorted(set(images) - set(numbers))], image_folder)
     if not numbers:
+        leave_out(NO_FRAMES, [f"{relative_name(folder, source)}/{camera}"], source, SEQUENCE)
         return None
     poses = pose_from_xyzw(table[numbers, 3:], table[numbers, :3])
     depths, codec = _depths(depth_folder, camera)

@@ -39,6 +39,7 @@ from scal3r_data_tools.formats.poses import (
 )
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 INFO_NAME = re.compile(r"point_(\d+)_view_(\d+)_domain_(?:point_info|fixatedpose)\.json")
@@ -113,6 +114,7 @@ def _sequence(source: Path, building: _Building, options: Options) -> SequenceRe
     masks = [m if m in there else m.replace("mask_valid.png", "depth_zbuffer.png") for m in masks]
     there |= present(source, masks)
     rows: dict[int, np.ndarray] = {}
+    damaged: list[str] = []
     problem: UserError | None = None
     for i, view in enumerate(views):
         if images[i] in there:
@@ -120,12 +122,17 @@ def _sequence(source: Path, building: _Building, options: Options) -> SequenceRe
                 row = _view(source / building.infos / view[2], options)
             except UserError as error:  # one damaged file is left out, all files are another layout
                 problem = error
-                continue
+                row = np.array([np.nan])
             if np.isfinite(row).all():
                 rows[i] = row
+            else:
+                damaged.append(images[i])
+    if not rows and problem is not None:
+        raise problem
+    leave_out(NO_IMAGE, [image for image in images if image not in there], source)
+    leave_out(NO_CAMERA, damaged, source)
     if not rows:
-        if problem is not None:
-            raise problem
+        leave_out(NO_FRAMES, [building.name], source, SEQUENCE)
         return None
     good, table = list(rows), np.stack(list(rows.values()))
     size = read_image_size(source / images[good[0]])  # every image of a domain has the same size

@@ -20,12 +20,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.files import folders_where, relative_name
+from scal3r_data_tools.formats.files import Names, folders_where, relative_name
 from scal3r_data_tools.formats.poses import inverted, paired, read_tum
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.index.source import is_image_name
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.text_file import read_text_file
+from scal3r_train.text_file import SEPARATOR, as_number, is_number, read_text_file
 
 # fx fy cx cy and lens, as the benchmark publishes them for 640x480; "ros" is its advice for ignoring all calibration.
 CAMERAS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -60,11 +62,15 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
 
 def _sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
     camera = _camera(folder, options)
-    times, images, num_listed = _timed_files(folder, "rgb")
+    times, images, absent = _timed_files(folder, "rgb")
+    num_listed = len(images) + len(absent)
+    leave_out(NO_IMAGE, absent, folder)
     cam_from_world = None
     if (folder / "groundtruth.txt").is_file():
         truth = read_tum(folder / "groundtruth.txt")
         poses, known = truth.at(times, options.max_gap_s, interpolate=options.interpolate)
+        unposed = [image for image, found in zip(images, known, strict=True) if not found]
+        leave_out(NO_POSE, unposed, folder)
         times, images = times[known], [image for image, found in zip(images, known, strict=True) if found]
         cam_from_world = inverted(poses[known])
     if not images:
@@ -116,24 +122,33 @@ def _camera(folder: Path, options: Options) -> str:
     return f"freiburg{number[1]}"
 
 
-def _timed_files(folder: Path, kind: str) -> tuple[np.ndarray, list[str], int]:
-    """Times [N], sorted, and names of the files of rgb or depth that are there, and how many are listed."""
+def _timed_files(folder: Path, kind: str) -> tuple[np.ndarray, list[str], list[str]]:
+    """Times [N], sorted, and names of the files of rgb or depth that are there, and names of those that are not."""
     listing = folder / f"{kind}.txt"
     if listing.is_file():
         lines = read_text_file(listing).splitlines()
-        rows = [line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("#")]
-        names = [row[1].strip() for row in rows if len(row) == 2]
-        if len(names) != len(rows):
-            raise UserError(f"{listing} must hold a time and a file name in each line; download it again")
-        texts = [row[0] for row in rows]
+        lines = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        rows = [SEPARATOR.split(line, maxsplit=1) for line in lines]
+        rows = rows[1:] if rows and not is_number(rows[0][0]) else rows  # a heading
+        bad = next((line for line, row in zip(lines[-len(rows) :], rows, strict=True) if len(row) != 2), None)
+        if bad is not None:
+            raise UserError(
+                f"{listing} must hold a time and a file name in each line, not '{bad[:60]}'; download it again"
+            )
+        texts, names = [row[0] for row in rows], [row[1] for row in rows]
     else:
-        names = [f"{kind}/{path.name}" for path in (folder / kind).iterdir() if path.suffix == ".png"]
+        names = sorted(
+            f"{kind}/{path.name}" for path in (folder / kind).iterdir() if is_image_name(path.name)
+        )
         texts = [Path(name).stem for name in names]
     try:
-        listed = sorted({float(text): name for text, name in zip(texts, names, strict=True)}.items())
+        listed = sorted({as_number(text): name for text, name in zip(texts, names, strict=True)}.items())
     except ValueError as error:
         raise UserError(
             f"{folder}/{kind}: {error}; its files must be named by their time in seconds"
         ) from None
-    present = [(time, name) for time, name in listed if (folder / name).is_file()]
-    return np.array([time for time, _ in present]), [name for _, name in present], len(listed)
+    there = Names(folder)
+    found = [(time, there.find(name)) for time, name in listed]
+    absent = [name for (_, name), (_, file) in zip(listed, found, strict=True) if not file]
+    found = [(time, file) for time, file in found if file]
+    return np.array([time for time, _ in found]), [file for _, file in found], absent

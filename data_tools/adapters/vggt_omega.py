@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from scal3r_data_tools.formats.files import folders_where, relative_name
+from scal3r_data_tools.formats.files import Names, folders_where, relative_name
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_IMAGE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 MAX_LEVELS = 6
@@ -51,11 +52,18 @@ def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord:
     poses = _array(folder / POSES_FILE, (len(names), 3, 4))
     matrices = _array(folder / INTRINSICS_FILE, (len(names), 3, 3))
     finite = np.isfinite(poses).all((1, 2)) & np.isfinite(matrices).all((1, 2))
-    rows = [row for row, name in enumerate(names) if finite[row] and (folder / "images" / name).is_file()]
+    there = Names(folder / "images")
+    found = [there.find(name) for name in names]
+    rows = [row for row, name in enumerate(found) if finite[row] and name]
     if not rows:
         raise UserError(
-            f"{folder}/images holds none of the {len(names)} images of {NAMES_FILE} with a camera"
+            f"{folder}/images holds none of the {len(names)} images of {NAMES_FILE} with a camera; the first is "
+            f"{names[0] if names else 'none'}, {there.nearest(names[0]) if names else ''}"
         )
+    leave_out(NO_IMAGE, [names[row] for row in range(len(names)) if not found[row]], folder / "images")
+    unposed = [found[row] for row in range(len(names)) if found[row] and not finite[row]]
+    leave_out(NO_CAMERA, unposed, folder / "images")
+    names = found
     stems = [Path(names[row]).stem for row in rows]
 
     def files(kind: str, end: str) -> tuple[str, ...]:

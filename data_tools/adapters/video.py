@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from scal3r_train.config import UserError
 from scal3r_train.data.index.source import record_from_video
 from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
+from scal3r_train.data.io.left_out import DAMAGED, leave_out
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -24,5 +26,15 @@ def index(source: Path) -> Iterator[SequenceRecord]:
     if source.is_file():
         yield record_from_video(source)
         return
-    for path in found_below(source, lambda name: Path(name).suffix.lower() in VIDEO_SUFFIXES):
-        yield replace(record_from_video(path), sequence_id=path.relative_to(source).as_posix())
+    paths = found_below(source, lambda name: Path(name).suffix.lower() in VIDEO_SUFFIXES)
+    problems: list[UserError] = []
+    for path in paths:
+        try:
+            record = record_from_video(path)
+        except UserError as error:  # of many videos some may be damaged; all of them are another matter
+            problems.append(error)
+            leave_out(DAMAGED, [f"{path.relative_to(source)} ({error})"], source, "video")
+        else:
+            yield replace(record, sequence_id=path.relative_to(source).as_posix())
+    if problems and len(problems) == len(paths):
+        raise problems[0]

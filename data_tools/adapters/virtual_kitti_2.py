@@ -22,6 +22,7 @@ from scal3r_data_tools.formats.files import files_by_number, folders_where
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 10.0
@@ -80,9 +81,19 @@ def _sequence(folder: Path, camera: int, options: Options) -> SequenceRecord | N
         for number in listed
         if number in images and np.isfinite([*intrinsics[number], *extrinsics[number]]).all()
     ]
-    if not numbers:
-        return None
     where = f"Camera_{camera}"
+    if not images:  # a camera or weather that was not downloaded
+        leave_out(NO_FRAMES, [f"{scene}/{folder.name}/{where}"], folder.parent.parent, SEQUENCE)
+        return None
+    leave_out(
+        NO_IMAGE, [f"rgb/{where}/rgb_{n:05d}.jpg" for n in listed if n not in images], folder / "frames"
+    )
+    kept = set(numbers)
+    unposed = [f"rgb/{where}/{images[n]}" for n in sorted(images) if n not in kept]
+    leave_out(NO_CAMERA, unposed, folder / "frames")
+    if not numbers:
+        leave_out(NO_FRAMES, [f"{scene}/{folder.name}/{where}"], folder.parent.parent, SEQUENCE)
+        return None
     poses = np.stack([extrinsics[number] for number in numbers]).reshape(-1, 4, 4)[:, :3]
     first = folder / "frames" / "rgb" / where / images[numbers[0]]
     return SequenceRecord(

@@ -23,10 +23,12 @@ from scal3r_data_tools.formats.files import files_by_number, folders_where, rela
 from scal3r_data_tools.formats.poses import inverted
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 FRAMES_PER_SECOND = 10.0
 INVALID_FILE = "invalid_files.h5"
+INVALID = Cause(f"that {INVALID_FILE} lists", "skip_invalid=false keeps them")
 
 
 class Options(StrictModel):
@@ -72,7 +74,16 @@ def _sequence(
         if found is not None and f"{camera}_{number:05d}" not in invalid:
             cameras[number] = found
     numbers = sorted(cameras)
+    bad = {number for number in images if f"{camera}_{number:05d}" in invalid}
+    leave_out(INVALID, [images[number] for number in sorted(bad)], folder)
+    leave_out(NO_CAMERA, [images[n] for n in sorted(images) if n not in cameras and n not in bad], folder)
+    listed = files_by_number(folder, rf"(\d+)_{camera}\.npz")
+    absent = [f"{number:05d}_{camera}.jpg" for number in sorted(set(listed) - set(images))]
+    leave_out(NO_IMAGE, absent, folder)
+    if not numbers and not images:  # a camera that was not exported
+        return None
     if not numbers:
+        leave_out(NO_FRAMES, [f"{relative_name(folder, source)}/camera_{camera}"], source, SEQUENCE)
         return None
     ordered = [cameras[number] for number in numbers]
     lenses = [frame.distortion for frame in ordered if frame.distortion is not None]
@@ -93,7 +104,7 @@ def _sequence(
         distortion=np.stack(lenses) if has_lens else None,
         cam_from_world=inverted(np.stack([frame.world_from_cam for frame in ordered])),
         pixel_centre="integer",
-        num_missing=len(images) - num,
+        num_missing=len(images) + len(absent) - num,
         is_metric=True,
         is_dynamic=True,
         licence="Waymo Dataset License, non-commercial",

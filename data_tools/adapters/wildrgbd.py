@@ -20,6 +20,7 @@ from scal3r_data_tools.formats.poses import inverted
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
+from scal3r_train.data.io.left_out import NO_FRAMES, NO_IMAGE, NO_POSE, SEQUENCE, leave_out
 from scal3r_train.data.sequence import SequenceRecord
 
 POSE_FILE = "cam_poses.txt"
@@ -42,7 +43,10 @@ def _scene(folder: Path, source: Path) -> SequenceRecord | None:
     images = files_by_number(folder / "rgb", r"(\d+)\.(?:png|jpg)")
     depths = files_by_number(folder / "depth", r"(\d+)\.png") if (folder / "depth").is_dir() else {}
     numbers = sorted(set(poses) & set(images))
+    leave_out(NO_IMAGE, [f"rgb/{int(row[0]):05d}.png" for row in table if int(row[0]) not in images], folder)
+    leave_out(NO_POSE, [f"rgb/{images[n]}" for n in sorted(set(images) - set(numbers))], folder)
     if not numbers:
+        leave_out(NO_FRAMES, [relative_name(folder, source)], source, SEQUENCE)
         return None
     num = len(numbers)
     return SequenceRecord(

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from scal3r_data_tools.formats.files import note_turned
+from scal3r_data_tools.formats.files import Names, note_turned
 from scal3r_data_tools.formats.poses import pose_from_wxyz
 from scal3r_train.config import UserError
 from scal3r_train.data.camera.camera_model import (
@@ -30,7 +30,8 @@ from scal3r_train.data.camera.camera_model import (
     read_cameras_text,
 )
 from scal3r_train.data.index.source import natural_key
-from scal3r_train.data.io.image_codec import ImageHeader, read_image_header
+from scal3r_train.data.io.image_codec import DamagedImageError, ImageHeader, read_image_header
+from scal3r_train.data.io.left_out import DAMAGED, NO_IMAGE, NO_POSE, OTHER_SHAPE, leave_out
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -188,28 +189,45 @@ def views_of(
     """
     cameras = read_cameras(model)
     headers: dict[int, ImageHeader] = {}
-    views, num_listed, turned = [], 0, []
+    there = Names(root)
+    views, num_listed = [], 0
+    absent, unposed, turned, cropped, damaged = [], [], [], [], []
     for image in read_images(model):
         num_listed += 1
-        path = path_of(image.name)
-        if not np.isfinite(image.cam_from_world).all() or not (root / path).is_file():
+        path = there.find(path_of(image.name))
+        if not path:
+            absent.append(path_of(image.name))
+            continue
+        if not np.isfinite(image.cam_from_world).all():
+            unposed.append(path)
             continue
         if image.camera_id not in cameras:
             raise UserError(f"{model}: image {image.name} has camera {image.camera_id}, which is not listed")
         camera = cameras[image.camera_id]
+        if min(camera.hw) <= 0:
+            raise UserError(
+                f"{model}: camera {image.camera_id} is {camera.hw[1]}x{camera.hw[0]} pixels large"
+            )
         header = headers.get(image.camera_id) if size_by_camera else None
-        header = headers[image.camera_id] = read_image_header(root / path) if header is None else header
+        try:
+            header = headers[image.camera_id] = read_image_header(root / path) if header is None else header
+        except DamagedImageError:
+            damaged.append(path)
+            continue
         hw = header.hw
         if header.is_turned:
             turned.append(path)
             continue
         scale = hw[1] / camera.hw[1], hw[0] / camera.hw[0]
         if abs(scale[0] / scale[1] - 1) > MAX_STRETCH:
+            cropped.append(path)
             continue
         lens = lens_of(camera)
         fx, fy, cx, cy = lens.intrinsics
         intrinsics = fx * scale[0], fy * scale[1], cx * scale[0], cy * scale[1]
         views.append(View(image.name, path, replace(lens, intrinsics=intrinsics), hw, image.cam_from_world))
+    for cause, names in ((NO_IMAGE, absent), (NO_POSE, unposed), (OTHER_SHAPE, cropped), (DAMAGED, damaged)):
+        leave_out(cause, names, root)
     note_turned(root, turned)
     views.sort(key=lambda view: natural_key(view.name))
     return views, num_listed - len(views)

@@ -9,6 +9,7 @@ Shapes: S images.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from scal3r_data_tools.formats.json_files import read_json
+from scal3r_data_tools.formats.json_files import is_finite_number, read_json
 from scal3r_data_tools.formats.text import named_text
 from scal3r_train.config import UserError
-from scal3r_train.text_file import is_number
+from scal3r_train.notes import note
+from scal3r_train.text_file import as_number, is_number
 
 SEPARATOR = re.compile(r"[\s,;:=\[\]()]+")
 ALIASES = {
@@ -28,6 +30,7 @@ ALIASES = {
     "cx": ("cx", "c_x", "ppx"),
     "cy": ("cy", "c_y", "ppy"),
 }
+LENS_KEYS = {"k1", "k2", "k3", "k4", "p1", "p2", "distortion", "dist_coeffs", "distortion_coefficients"}
 MATRIX_KEYS = ("K", "k", "intrinsics", "intrinsic", "camera_matrix", "intrinsic_matrix", "cam_K")
 
 
@@ -66,7 +69,7 @@ def read_intrinsics(path: Path, row: str = "P2") -> IntrinsicsTable:
     names: list[str] = []
     numbers: list[list[float]] = []
     for words in rows:
-        values = [float(word) for word in words if is_number(word)]
+        values = [as_number(word) for word in words if is_number(word)]
         if values:
             numbers.append(values)
             names.append("" if is_number(words[0]) else words[0])
@@ -83,6 +86,8 @@ def intrinsics_of_numbers(numbers: list[float], where: str) -> IntrinsicsTable:
     if len(values) == 4:
         return IntrinsicsTable(values[None])
     if len(values) == 6:
+        if not np.isfinite(values).all() or (values[4:] <= 0).any():
+            raise UserError(f"{where}: its width and height are {values[4]:g} and {values[5]:g}")
         return IntrinsicsTable(values[None, :4], values[[5, 4]].astype(np.int64))
     if len(values) in (9, 16):
         side = 3 if len(values) == 9 else 4
@@ -112,18 +117,36 @@ def _of_projection(text: str, path: Path, row: str) -> IntrinsicsTable:
         matrix = numbers.reshape(3, 4 if len(numbers) == 12 else 3)
     except ValueError:
         raise UserError(f"{path}: its line '{row}:' holds no 3x4 or 3x3 matrix") from None
-    k = matrix[:, :3]
-    values = k[[0, 1, 0, 1], [0, 1, 2, 2]][None]
-    if matrix.shape[1] == 3 or not matrix[:, 3].any() or abs(np.linalg.det(k)) < 1e-9:
-        return IntrinsicsTable(values)
-    return IntrinsicsTable(values, cam_from_rig=np.linalg.solve(k, matrix[:, 3]))
+    values, offset = projection_parts(
+        np.column_stack([matrix, np.zeros((3, 4 - matrix.shape[1]))]), path, row
+    )
+    return IntrinsicsTable(values[None], cam_from_rig=offset if offset.any() else None)
+
+
+def projection_parts(projection: np.ndarray, path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return fx fy cx cy [4] and t [3] of a projection matrix K [I | t] [3, 4].
+
+    Raises UserError naming file and line when its numbers are no camera's.
+    """
+    k = projection[:, :3]
+    if not np.isfinite(projection).all() or k[0, 0] <= 0 or k[1, 1] <= 0 or abs(np.linalg.det(k)) < 1e-9:
+        numbers = " ".join(f"{number:g}" for number in projection.ravel())
+        raise UserError(f"{path}: {name}: {numbers} is no camera; focal lengths are above 0")
+    return k[[0, 1, 0, 1], [0, 1, 2, 2]], np.linalg.solve(k, projection[:, 3])
 
 
 def _of_json(document: Any, path: Path) -> IntrinsicsTable:
     if not isinstance(document, dict):
         raise UserError(f"{path} must map names to numbers, such as fx, fy, cx, cy")
     size = [document.get(key, document.get(long)) for key, long in (("h", "height"), ("w", "width"))]
-    size_hw = np.array(size, np.int64) if all(isinstance(side, int | float) for side in size) else None
+    if any(side is not None and not is_finite_number(side, above=0) for side in size):
+        raise UserError(
+            f"{path}: height and width are {size[0]!r} and {size[1]!r}; they must be numbers above 0"
+        )
+    size_hw = np.array(size, np.int64) if None not in size else None
+    lens = sorted(set(document) & LENS_KEYS)
+    if lens:
+        note(f"{path}: {', '.join(lens)} are not read; give the lens with camera_model= and distortion=")
     for key in MATRIX_KEYS:
         if key in document:
             try:
@@ -132,9 +155,13 @@ def _of_json(document: Any, path: Path) -> IntrinsicsTable:
                 raise UserError(f"{path}: '{key}' is no matrix of numbers") from None
             return IntrinsicsTable(intrinsics_of_numbers(matrix, f"{path} '{key}'").values, size_hw)
     found = [next((document[name] for name in names if name in document), None) for names in ALIASES.values()]
-    if not all(isinstance(number, int | float) for number in found):
+    wrong = next(
+        (name for name, value in zip(ALIASES, found, strict=True) if not is_finite_number(value)), None
+    )
+    if wrong is not None:
         raise UserError(
-            f"{path} has the keys {', '.join(sorted(document))[:80]}; it must have fx, fy, cx, cy or K"
+            f"{path}: {wrong} is {json.dumps(found[list(ALIASES).index(wrong)])}; it must have numbers fx, fy, cx, "
+            f"cy or K, its keys are {', '.join(sorted(document))[:80]}"
         )
     return IntrinsicsTable(np.array([found], np.float64), size_hw)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,13 @@ def entry(mapping: Any, key: str, path: Path) -> Any:
     if not isinstance(mapping, dict) or key not in mapping:
         raise UserError(f"{path} has no '{key}'; is this the dataset's own layout?")
     return mapping[key]
+
+
+def is_finite_number(value: Any, above: float | None = None) -> bool:
+    """Whether a value of a JSON file is a number (true and "1" are none), and above a bound if one is given."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return above is None or value > above
 
 
 class _Readable(Protocol):

@@ -12,17 +12,18 @@ import numpy as np
 from scal3r_data_tools.formats.pose_files import PoseTable
 from scal3r_data_tools.formats.poses import nearest_index
 from scal3r_train.config import UserError
+from scal3r_train.text_file import folded
 
 MatchBy = Literal["auto", "name", "time", "number", "order"]
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Row [S] of the table that each image has, -1 without; by what; and how many poses have no image."""
+    """Row [S] of the table that each image has, -1 without; by what; and the poses that have no image, by name."""
 
     row: np.ndarray
     rule: str
-    num_unused: int = 0
+    unused: tuple[str, ...] = ()
 
 
 def match_poses(
@@ -48,7 +49,7 @@ def match_poses(
     """
     if by == "auto":
         numbers = numbers_of(images)
-        if table.name or {Path(name).stem for name in images} <= set(table.label):
+        if table.name or {folded(Path(name).stem) for name in images} <= {folded(one) for one in table.label}:
             by = "name"
         elif table.time is not None and stamps is not None and _overlap(stamps, table.time):
             by = "time"
@@ -63,7 +64,7 @@ def match_poses(
             )
     if by == "name":
         row = _by_name(images, table, where)
-        return Matched(row, "name", _num_unused(row, table))
+        return Matched(row, "name", _unused(row, table))
     if by == "time":
         if stamps is None or table.time is None:
             lacks = "the images have no times (times=FILE)" if stamps is None else f"{where} has no times"
@@ -74,7 +75,7 @@ def match_poses(
         if numbers is None:
             raise UserError(f"match=number: the name {images[0]} or another holds no number of its own")
         row = np.where(numbers < len(table), numbers, -1)
-        return Matched(row, "number", _num_unused(row, table))
+        return Matched(row, "number", _unused(row, table))
     if len(table) != len(images):
         raise UserError(f"match=order: {where} has {len(table)} poses for {len(images)} images")
     return Matched(np.arange(len(images)), "order")
@@ -83,21 +84,23 @@ def match_poses(
 def _by_name(images: list[str], table: PoseTable, where: str) -> np.ndarray:
     rows: dict[str, int] = {}
     for row, name in enumerate(table.name or table.label):
-        plain = name.replace("\\", "/").rsplit("/", 1)[-1]
+        plain = folded(name.replace("\\", "/").rsplit("/", 1)[-1])
         for key in dict.fromkeys((plain, plain.rsplit(".", 1)[0])):
             rows.setdefault(key, row)
-    found = [rows.get(name, rows.get(name.rsplit(".", 1)[0], -1)) for name in images]
+    keys = [folded(name) for name in images]
+    found = [rows.get(key, rows.get(key.rsplit(".", 1)[0], -1)) for key in keys]
     if max(found) < 0:
         first = (table.name or table.label or ("nothing",))[0]
         raise UserError(f"{where} names {first!r}, the images are called {images[0]!r}; no name is in both")
     return np.array(found)
 
 
-def _num_unused(row: np.ndarray, table: PoseTable) -> int:
-    """Poses of images that are not there."""
+def _unused(row: np.ndarray, table: PoseTable) -> tuple[str, ...]:
+    """Poses of images that are not there: what the file calls them."""
     known = np.isfinite(table.pose).all((1, 2))
     known[row[row >= 0]] = False
-    return int(known.sum())
+    names = table.name or table.label
+    return tuple(names[place] if names else f"pose {place}" for place in np.flatnonzero(known))
 
 
 def _by_time(stamps: np.ndarray, times: np.ndarray, max_gap_s: float) -> np.ndarray:

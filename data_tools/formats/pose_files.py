@@ -17,52 +17,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scal3r_data_tools.formats.json_files import read_json
+from scal3r_data_tools.formats.pose_json import poses_of_json
+from scal3r_data_tools.formats.pose_table import PoseTable, checked, matrices
 from scal3r_data_tools.formats.poses import pose_from_wxyz, pose_from_xyzw
 from scal3r_data_tools.formats.text import named_text
 from scal3r_train.config import UserError
-from scal3r_train.text_file import is_number
+from scal3r_train.text_file import SEPARATOR, as_number, is_number
 
 NANOSECOND = 1e-9
-MAX_SKEW = 1e-2  # of a rotation's product with its transpose, from the identity: files keep few digits
-SEPARATOR = re.compile(r"[\s,;]+")
-WORD_KEYS = ("pose", "matrix", "transform", "transform_matrix", "T", "c2w", "w2c", "extrinsics", "extrinsic")
-NAME_KEYS = ("name", "file", "file_name", "filename", "file_path", "image", "img", "image_name", "path")
-
-
-@dataclass(frozen=True)
-class PoseTable:
-    """Poses as a file has them.
-
-    Attributes:
-        pose: [P, 3, 4] float64, rotation and translation; not finite where a pose is not known.
-        form: how the file was read, for the user.
-        time: [P] seconds (or whatever unit the file counts in), None without.
-        name: what the file calls the images, () without.
-        label: the first column as it is written, where it is a number: a time, or an image's name without suffix.
-        intrinsics: [P, 4] fx fy cx cy where the file has them, None without.
-        size_hw: [2] height, width that these belong to, None when it does not say.
-        is_opengl: the format's camera axes are known to be x right, y up, z backward.
-    """
-
-    pose: np.ndarray
-    form: str
-    time: np.ndarray | None = None
-    name: tuple[str, ...] = ()
-    label: tuple[str, ...] = ()
-    intrinsics: np.ndarray | None = None
-    size_hw: np.ndarray | None = None
-    is_opengl: bool = False
-
-    def __len__(self) -> int:
-        """P, the number of poses."""
-        return len(self.pose)
+NANOSECONDS_FROM = 1e13  # seconds since 1970 have ten digits
 
 
 def read_pose_table(path: Path) -> PoseTable:
@@ -72,11 +40,11 @@ def read_pose_table(path: Path) -> PoseTable:
         UserError: it is missing, or what its lines hold is none of the known forms; the message quotes the line.
     """
     if path.suffix.lower() == ".json":
-        return checked(_of_json(read_json(path), path), path)
+        return checked(poses_of_json(read_json(path), path), path)
     rows = _rows(path)
     header = next((row for row in rows if _is_euroc_header(row)), None)
     if header is not None:
-        return checked(_euroc(_body(rows, path), path), path)
+        return checked(_euroc(_body(rows, path), header, path), path)
     body = _body(rows, path)
     widths = [len(row) for row in body]
     if widths[0] == 4 and set(widths[1:]) == {19}:
@@ -112,31 +80,7 @@ def read_pose_file(path: Path) -> PoseTable:
         )
     if len(numbers) not in (12, 16):
         raise UserError(f"{path} holds {len(numbers)} numbers; a pose is 12 (3x4) or 16 (4x4)")
-    return checked(PoseTable(_matrices(numbers[None], path), "a matrix in a file each"), path)
-
-
-def checked(table: PoseTable, path: Path) -> PoseTable:
-    """Return the table if its rotations are rotations. Raises UserError naming the first that is not."""
-    rotation = table.pose[:, :, :3]
-    known = np.isfinite(table.pose).all((1, 2))
-    if not known.any():
-        raise UserError(f"{path} holds no pose that is finite")
-    skew = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max((1, 2))
-    bad = known & ~(skew < MAX_SKEW)
-    if bad.any():
-        place = int(bad.argmax())
-        with np.errstate(invalid="ignore"):
-            scale = np.linalg.norm(rotation[place], axis=1)
-        hint = "is it row by row?"
-        if np.allclose(scale, scale[0], rtol=0.05):
-            hint = f"its rows have length {scale[0]:.4g}, so a scale is in it; divide it out"
-        raise UserError(f"{path}: pose {place} has no rotation in its first three columns; {hint}")
-    mirrored = known & (np.linalg.det(np.where(known[:, None, None], rotation, np.eye(3))) < 0)
-    if mirrored.any():
-        raise UserError(
-            f"{path}: pose {int(mirrored.argmax())} mirrors space (determinant -1); an axis has the wrong sign in it"
-        )
-    return table
+    return checked(PoseTable(matrices(numbers[None], path), "a matrix in a file each"), path)
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -174,7 +118,7 @@ def _all_numbers(rows: Sequence[list[str]]) -> bool:
 
 def _numbers(rows: Sequence[list[str]], path: Path) -> np.ndarray:
     try:
-        return np.array([[float(word) for word in row] for row in rows], np.float64)
+        return np.array([[as_number(word) for word in row] for row in rows], np.float64)
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
@@ -210,7 +154,7 @@ def _lines(rows: list[list[str]], path: Path) -> PoseTable:
     if values.shape[1] in (12, 16):
         size = "3x4" if values.shape[1] == 12 else "4x4"
         return PoseTable(
-            _matrices(values, path), f"a line a pose: {named}{size} row by row", time, names, label
+            matrices(values, path), f"a line a pose: {named}{size} row by row", time, names, label
         )
     raise UserError(
         f"{path}: '{' '.join(rows[0])[:60]}' has {width} numbers; a pose is 12 (3x4), 16 (4x4), 7 (position and "
@@ -225,23 +169,6 @@ def _trailing_numbers(row: Sequence[str]) -> list[str]:
     return list(row[place:])
 
 
-def _matrices(values: np.ndarray, path: Path) -> np.ndarray:
-    """[P, 12] or [P, 16] -> [P, 3, 4]. Raises UserError for a last row that is not 0 0 0 1."""
-    if values.shape[1] == 12:
-        return values.reshape(-1, 3, 4)
-    matrices = values.reshape(-1, 4, 4)
-    last = np.array([0.0, 0, 0, 1])
-    finite = np.isfinite(matrices).all((1, 2))
-    good = ~finite | np.isclose(matrices[:, 3], last, atol=1e-6).all(1)
-    if good.all():
-        return matrices[:, :3]
-    if np.isclose(matrices[finite][:, :, 3], last, atol=1e-6).all():  # written column by column
-        return matrices.swapaxes(1, 2)[:, :3]
-    place = int((~good).argmax())
-    row = " ".join(f"{number:g}" for number in matrices[place, 3])
-    raise UserError(f"{path}: pose {place} ends in the row {row}, which must be 0 0 0 1")
-
-
 def _blocks(numbers: np.ndarray, path: Path) -> PoseTable:
     is_last = np.isclose(numbers, [0.0, 0, 0, 1], atol=1e-6).all(1)
     if len(numbers) % 4 == 0 and is_last[3::4].all():
@@ -251,7 +178,7 @@ def _blocks(numbers: np.ndarray, path: Path) -> PoseTable:
     raise UserError(f"{path}: {len(numbers)} lines of 4 numbers are no 3x4 or 4x4 matrices below one another")
 
 
-def _euroc(rows: list[list[str]], path: Path) -> PoseTable:
+def _euroc(rows: list[list[str]], header: list[str], path: Path) -> PoseTable:
     short = next((row for row in rows if len(row) < 8), None)
     if short is not None:
         raise UserError(
@@ -259,12 +186,21 @@ def _euroc(rows: list[list[str]], path: Path) -> PoseTable:
         )
     numbers = _numbers([row[:8] for row in rows], path)
     # as integers: seconds since 1970 in nanoseconds are beyond what a float holds to the nanosecond
-    time = np.array([int(float(row[0])) if not row[0].isdecimal() else int(row[0]) for row in rows], np.int64)
-    return PoseTable(
-        pose_from_wxyz(numbers[:, 4:], numbers[:, 1:4]),
-        "EuRoC: nanoseconds, position, quaternion w x y z",
-        time * NANOSECOND,
-    )
+    is_in_seconds = "ns" not in " ".join(header) and np.nanmax(np.abs(numbers[:, 0])) < NANOSECONDS_FROM
+    exact = [int(row[0]) if re.fullmatch("[0-9]+", row[0]) else int(as_number(row[0])) for row in rows]
+    time = numbers[:, 0] if is_in_seconds else np.array(exact, np.int64) * NANOSECOND
+    order = [
+        found[1] for word in header if (found := re.fullmatch(r"q\w*_([wxyz])", word.strip('"').lower()))
+    ]
+    columns = [order.index(axis) for axis in "wxyz"] if sorted(order) == list("wxyz") else [0, 1, 2, 3]
+    norm = np.linalg.norm(numbers[:, 4:], axis=1)
+    usable = np.isfinite(numbers).all(1) & (norm > 0.5)
+    pose = np.full((len(numbers), 3, 4), np.nan)
+    if usable.any():
+        pose[usable] = pose_from_wxyz(numbers[usable, 4:][:, columns], numbers[usable, 1:4])
+    unit = "seconds" if is_in_seconds else "nanoseconds"
+    form = f"EuRoC: {unit}, position, quaternion {' '.join(order) if sorted(order) == list('wxyz') else 'w x y z'}"
+    return PoseTable(pose, form, time)
 
 
 def _hololens(rows: list[list[str]], path: Path) -> PoseTable:
@@ -272,47 +208,10 @@ def _hololens(rows: list[list[str]], path: Path) -> PoseTable:
     numbers = _numbers(rows[1:], path)
     num = len(numbers)
     return PoseTable(
-        _matrices(numbers[:, 3:], path),
+        matrices(numbers[:, 3:], path),
         "HoloLens: time, fx, fy, 4x4, OpenGL camera axes",
         numbers[:, 0],
         intrinsics=np.concatenate([numbers[:, 1:3], np.tile(centre[:2], (num, 1))], 1),
         size_hw=centre[[3, 2]].astype(np.int64),
         is_opengl=True,
-    )
-
-
-def _of_json(document: Any, path: Path) -> PoseTable:
-    if isinstance(document, dict) and "frames" in document:
-        raise UserError(f"{path} is a transforms.json; index it with `scal3r data index nerfstudio`")
-    names: list[str] = []
-    if isinstance(document, dict):
-        names, matrices = list(document), list(document.values())
-    elif isinstance(document, list) and all(isinstance(one, dict) for one in document):
-        names = [_first_of(one, NAME_KEYS, path) for one in document]
-        matrices = [_first_of(one, WORD_KEYS, path) for one in document]
-    elif isinstance(document, list):
-        matrices = document
-    else:
-        raise UserError(f"{path} must be a list of poses or map image names to poses")
-    poses = []
-    for place, matrix in enumerate(matrices):
-        try:
-            numbers = np.array(matrix, np.float64).ravel()
-        except (TypeError, ValueError):
-            numbers = np.zeros(0)
-        if len(numbers) not in (12, 16):
-            where = names[place] if names else place
-            raise UserError(f"{path}: the pose of {where} is no 3x4 or 4x4 matrix")
-        poses.append(_matrices(numbers[None], path)[0])
-    if not poses:
-        raise UserError(f"{path} holds no pose")
-    return PoseTable(np.stack(poses), "JSON", name=tuple(map(str, names)))
-
-
-def _first_of(entry: dict[str, Any], keys: Sequence[str], path: Path) -> Any:
-    for key in keys:
-        if key in entry:
-            return entry[key]
-    raise UserError(
-        f"{path}: an entry has the keys {', '.join(sorted(entry))[:80]}; none of {', '.join(keys)}"
     )

@@ -18,6 +18,7 @@ from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 
 # What takes coordinates of an OpenCV camera to those of the same camera with other axes.
+MAX_SKEW = 1e-2  # of a rotation's product with its transpose, from the identity: files keep few digits
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])  # x right, y up, z backward (OpenGL, Blender, nerfstudio)
 NED_FROM_OPENCV = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # x forward, y right, z down
 FLU_FROM_OPENCV = np.array(
@@ -29,6 +30,15 @@ def inverted(pose: np.ndarray) -> np.ndarray:
     """b_from_a -> a_from_b for rigid transforms, [S, 3, 4]; the rotation is transposed, not inverted."""
     rotation = pose[..., :3, :3].swapaxes(-1, -2)
     return np.concatenate([rotation, -rotation @ pose[..., :3, 3:4]], -1)
+
+
+def rigid(transform: np.ndarray, what: str, path: Path) -> np.ndarray:
+    """Return a transform [4, 4] if it is rigid. Raises UserError naming it and its file when it is not."""
+    rotation = transform[:3, :3]
+    error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    if not error < MAX_SKEW or np.linalg.det(rotation) < 0:
+        raise UserError(f"{path}: {what} is no rigid transform; is this the dataset's own layout?")
+    return transform
 
 
 def opencv_world_from_cam(world_from_cam: np.ndarray, other_from_opencv: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 
 from scal3r_train.config import UserError
 from scal3r_train.geometry.camera import invert_extrinsics
-from scal3r_train.text_file import read_text_file
+from scal3r_train.text_file import as_number, is_number, read_text_file, words_of
 
 
 def named_text(path: Path, remedy: str) -> str:
@@ -31,18 +31,19 @@ def read_table(
     separator: str | None = None,
     is_finite: bool = True,
 ) -> np.ndarray:
-    """Numbers [rows, num_columns] float64; `#` starts a comment. The separator is white space unless given; num_columns
-    is that of the first row if it is None.
+    """Numbers [rows, num_columns] float64; `#` starts a comment, a first line of words is a heading.
+
+    Blanks, tabs, commas and semicolons divide numbers, or only the separator that is given; num_columns is that of the
+    first row if it is None.
 
     Raises UserError naming the file when it is missing, not numeric, of another shape, or (with is_finite) not finite.
     """
     try:
-        lines = read_text_file(path).splitlines()[skip_rows:]
-        rows = [
-            [float(word) for word in line.partition("#")[0].split(separator) if word.strip()]
-            for line in lines
-        ]
-        rows = [row for row in rows if row]
+        lines = [line.partition("#")[0] for line in read_text_file(path).splitlines()[skip_rows:]]
+        words = [_words(line, separator) for line in lines if line.strip()]
+        if words and not any(map(is_number, words[0])):  # a heading
+            words = words[1:]
+        rows = [[as_number(word) for word in row] for row in words if row]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
     except (ValueError, OSError) as error:
@@ -59,6 +60,12 @@ def read_table(
     return table
 
 
+def _words(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return words_of(line)
+    return [word.strip() for word in line.split(separator) if word.strip()]
+
+
 def read_named_rows(path: Path, num_columns: int) -> dict[str, np.ndarray]:
     """Rows of a name and numbers, by name, [num_columns] float64 each, which may be not finite; `#` starts a comment.
 
@@ -72,7 +79,7 @@ def read_named_rows(path: Path, num_columns: int) -> dict[str, np.ndarray]:
                 continue
             if len(words) != num_columns + 1:
                 raise UserError(f"{path}: '{line}' is no name and {num_columns} numbers")
-            rows[words[0].strip()] = np.array([float(word) for word in words[1:]])
+            rows[words[0].strip()] = np.array([as_number(word) for word in words[1:]])
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
     except (ValueError, OSError) as error:

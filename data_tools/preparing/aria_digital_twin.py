@@ -29,10 +29,10 @@ from pydantic import Field
 
 from scal3r_data_tools.adapters.aria_digital_twin import CALIBRATION_FILE, FRAMES_FILE, RECORDING
 from scal3r_data_tools.formats.aria import NUM_PARAMETERS, AriaCamera
-from scal3r_data_tools.formats.files import note
 from scal3r_data_tools.formats.optional import optional
 from scal3r_data_tools.jobs import progress
 from scal3r_train.config import StrictModel, UserError, atomic_output, write_text_atomically
+from scal3r_train.notes import note
 
 COLOUR_STREAM = "214-1"
 INSTALL = "pip install projectaria-tools (Python up to 3.12)"

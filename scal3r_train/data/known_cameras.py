@@ -22,6 +22,7 @@ from scal3r_train.data.camera.camera_model import (
     read_cameras_text,
 )
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import folded
 
 FROM_INDEX = "from_index"
 NUM_INTRINSICS = 4
@@ -97,7 +98,8 @@ def _with_file(record: SequenceRecord, path: Path) -> SequenceRecord:
     only = next(iter(cameras.values())) if len(cameras) == 1 else None
     lenses = []
     for index, name in enumerate(record.image):
-        camera = only or cameras.get(of_name.get(name, of_name.get(PurePosixPath(name).name, -1)))
+        key = folded(name)
+        camera = only or cameras.get(of_name.get(key, of_name.get(PurePosixPath(key).name, -1)))
         if camera is None:
             raise UserError(
                 f"input.intrinsics {path} holds {len(cameras)} cameras, and {path.with_name('images.txt')} does not "
@@ -133,5 +135,5 @@ def _camera_of_name(path: Path) -> dict[str, int]:
         return {}
     found: dict[str, int] = {}
     for words in image_lines(path):
-        found[words[9]] = int(words[8])
+        found[folded(words[9].replace("\\", "/"))] = int(words[8])
     return {PurePosixPath(name).name: camera for name, camera in found.items()} | found

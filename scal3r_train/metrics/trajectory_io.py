@@ -2,12 +2,14 @@
 
 TUM: `timestamp tx ty tz qx qy qz qw` (quaternion xyzw of any norm) a line; KITTI: the 12 numbers of a 3 x 4
 matrix, row by row, a line, frames in order and no times; the 16 of a 4 x 4 matrix are read likewise. All state
-world_from_cam (OpenCV axes). Which one a file is shows in its number of columns. Empty lines and lines starting with
-`#` are skipped. Shapes: S poses, N matched pairs.
+world_from_cam (OpenCV axes). Which one a file is shows in its number of columns. Empty lines, lines starting
+with `#` and a heading of words are skipped; commas, semicolons and tabs are as good as blanks.
+Shapes: S poses, N matched pairs.
 """
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,10 +19,12 @@ import torch
 from torch import Tensor
 
 from scal3r_train.config import UserError, write_text_atomically
-from scal3r_train.text_file import read_text_file
+from scal3r_train.text_file import as_number, is_number, read_text_file, words_of
 
 NUM_TUM, NUM_KITTI, NUM_SQUARE = 8, 12, 16
 MIN_DIFFERENT_TIMES = 0.8  # of the poses; a logger that repeats a line now and then stays above
+MAX_ROUNDING = 1e-6  # of a last row 0 0 0 1 that somebody computed
+NANOSECONDS_FROM = 1e13  # seconds since 1970 have ten digits
 MAX_ROTATION_ERROR = 1e-2  # of R R^T - I; files with few digits stay below, matrices with a scale do not
 
 
@@ -74,6 +78,11 @@ def read_trajectory(path: str | os.PathLike[str]) -> Trajectory:
         world_from_cam = rows.reshape(-1, 3, 4)
         _check_rotations(world_from_cam[:, :, :3], path, line_numbers)
         return Trajectory(world_from_cam, None)
+    if float(rows[:, 0].abs().max()) >= NANOSECONDS_FROM:
+        raise UserError(
+            f"{path} has times in nanoseconds ({rows[0, 0]:.0f}), as EuRoC's files, whose quaternions are w x y z; "
+            "give TUM format: seconds, position, quaternion x y z w"
+        )
     norm = rows[:, 4:].norm(dim=1, keepdim=True)
     if not (norm > 0).all():
         line = line_numbers[int(norm[:, 0].argmin())]
@@ -189,7 +198,10 @@ def _read_rows(path: Path) -> list[tuple[int, list[float]]]:
         ) from None
     rows: list[tuple[int, list[float]]] = []
     for line_number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
+        is_heading = not rows and not any(map(is_number, words_of(line)))
+        if is_heading or line.lstrip().startswith("#"):
+            _refuse_scalar_first(line, path)
+        elif line.strip():
             num_expected = len(rows[0][1]) if rows else None
             rows.append((line_number, _parse_row(line, f"{path}, line {line_number}", num_expected)))
     if not rows:
@@ -200,10 +212,10 @@ def _read_rows(path: Path) -> list[tuple[int, list[float]]]:
 def _parse_row(line: str, where: str, num_expected: int | None) -> list[float]:
     """The numbers of one line."""
     try:
-        row = [float(word) for word in line.split()]
-    except ValueError:
+        row = [as_number(word) for word in words_of(line)]
+    except ValueError as error:
         raise UserError(
-            f"{where}: not a line of numbers separated by spaces; give TUM or KITTI format"
+            f"{where}: {error}, so this is not a line of numbers; give TUM or KITTI format"
         ) from None
     if len(row) not in (NUM_TUM, NUM_KITTI, NUM_SQUARE):
         raise UserError(
@@ -219,9 +231,19 @@ def _parse_row(line: str, where: str, num_expected: int | None) -> list[float]:
     return row
 
 
+def _refuse_scalar_first(heading: str, path: Path) -> None:
+    """Raise UserError for a heading that names a quaternion w x y z, as EuRoC's files have it."""
+    names = [word.strip("#[]\"'").lower() for word in words_of(heading)]
+    order = [name[-1] for name in names if re.fullmatch(r"q\w*[wxyz]", name)]
+    if order[:1] == ["w"]:
+        raise UserError(
+            f"{path}: its heading '{heading.strip()[:60]}' has the quaternion as w x y z, TUM's is x y z w; put w last"
+        )
+
+
 def _check_last_rows(rows: Tensor, path: str | os.PathLike[str], line_numbers: list[int]) -> None:
     """Raise UserError unless all matrices [S, 16] end with 0 0 0 1, as poses do and transposed ones do not."""
-    bad = (rows[:, NUM_KITTI:] != rows.new_tensor([0, 0, 0, 1])).any(dim=1)
+    bad = ((rows[:, NUM_KITTI:] - rows.new_tensor([0, 0, 0, 1])).abs() > MAX_ROUNDING).any(dim=1)
     if bad.any():
         line = line_numbers[int(bad.int().argmax())]
         raise UserError(

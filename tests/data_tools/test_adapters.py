@@ -70,13 +70,16 @@ def test_seven_scenes_as_published(tmp_path: Path) -> None:
 def test_incomplete_folders_are_named(tmp_path: Path) -> None:
     make_scene(tmp_path, "seq-01")
     (tmp_path / "seq-01" / "frame-000001.pose.txt").unlink()
-    with pytest.raises(UserError, match=r"frame-000001\.color\.png has no pose file"):
-        list(seven_scenes.index(tmp_path))
+    (record,) = seven_scenes.index(tmp_path)
+    assert (record.num_frames, record.num_missing) == (1, 1)
     (tmp_path / "seq-01" / "frame-000001.pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 one 0\n0 0 0 1")
     with pytest.raises(UserError, match=r"frame-000001\.pose\.txt cannot be read: .*'one'"):
         list(seven_scenes.index(tmp_path))
     (tmp_path / "seq-01" / "frame-000001.pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 inf 0\n0 0 0 1")
-    with pytest.raises(UserError, match=r"frame-000001\.pose\.txt: row 2 is not finite"):
+    (record,) = seven_scenes.index(tmp_path)
+    assert (record.num_frames, record.num_missing) == (1, 1)
+    (tmp_path / "seq-01" / "frame-000000.pose.txt").unlink()
+    with pytest.raises(UserError, match=r"no image \(frame-000000\.color\.png for one\) has a finite pose"):
         list(seven_scenes.index(tmp_path))
 
 

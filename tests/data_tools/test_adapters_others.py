@@ -114,9 +114,9 @@ def test_hypersim_lenses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     table = {"ai_037_002": hypersim.projection(skewed, (24, 32))}
     hypersim.write_projections(tmp_path / "metadata_camera_parameters.csv", table, (24, 32))
     assert index("hypersim", tmp_path) == []
-    assert (
-        "left out, its image plane is tilted so that pixels are skewed by 1.4 px" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "of a tilted image plane, which no camera here has is left out, cam_00 (skewed by 1.4 px)" in said
+    assert "4 frames of a tilted image plane" in said
     (tmp_path / "metadata_camera_parameters.csv").unlink()
     with pytest.raises(
         UserError, match=r"ai_037_002 has no row in metadata_camera_parameters\.csv; get that"
@@ -164,7 +164,7 @@ def test_scenenet_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     (record,) = index("scenenet_rgbd", tmp_path)
     assert (record.sequence_id, record.split, record.num_missing) == ("val/0/223", "val", 1)
     assert record.timestamp[:2] == pytest.approx([1 / 120, 1 + 1 / 120], abs=1e-5)
-    assert "1 of its trajectories have no photos here" in capsys.readouterr().err
+    assert "1 sequence whose photos are not here is left out" in capsys.readouterr().err
     path = tmp_path / "scenenet_rgbd_val.pb"
     for data in (path.read_bytes()[:-3], path.read_bytes()[:500], b"\xff" * 40):
         path.write_bytes(data)

@@ -119,7 +119,9 @@ def test_turned_images_are_left_out_beside_poses(
     (record,) = indexed("nerfstudio", scene)
     assert record.image == ("images/0000.jpg", "images/0002.jpg")
     assert record.num_missing == 1
-    assert "1 image is left out, images/0001.jpg for one: to be turned by EXIF" in capsys.readouterr().err
+    assert (
+        "1 image to be turned by EXIF is left out, images/0001.jpg for one; poses" in capsys.readouterr().err
+    )
     for number in range(3):
         saved(scene / "images" / f"{number:04d}.jpg", orientation, "exif")
     with pytest.raises(UserError, match="all 3 images are to be turned by EXIF"):

@@ -34,7 +34,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_all_benchmarks_are_there() -> None:
-    assert set(NAMES) == {*PUBLISHED, "synthetic", "game_loop", "seven_scenes"}
+    assert set(NAMES) == {*PUBLISHED, "synthetic", "game_loop", "seven_scenes", "vbr", "spatialbench"}
 
 
 def test_its_header_states_command_hardware_hours_and_numbers(path: Path) -> None:

@@ -117,7 +117,7 @@ def test_settings_of_a_loss_are_read_written_and_checked(installed: Path, tmp_pa
         ("{log_depth: {wieght: 1.0}}", "unknown key 'wieght'; did you mean 'weight'"),
         ("{log_depth: {weight: -1.0}}", "log_depth: weight"),
         ("{log_depth: 3}", "a section of settings"),
-        ("{log_deep: {}}", "loss 'log_deep' is unknown; known are log_depth"),
+        ("{log_deep: {}}", "loss 'log_deep' is unknown; did you mean log_depth? known are log_depth"),
     ):
         with pytest.raises(UserError) as caught:
             load_config(ObjectiveSettings, None, [f"added={bad}"])
@@ -206,9 +206,15 @@ def test_the_metric_is_a_row_of_the_report(
 
 
 def test_unknown_names_are_said_with_those_that_are_known(installed: Path, write_recipe: WriteRecipe) -> None:  # noqa: F811
-    with pytest.raises(UserError, match="dataset 'drvies' is unknown; known are aria_digital_twin, .*drives"):
+    with pytest.raises(
+        UserError,
+        match="dataset 'drvies' is unknown; did you mean drives\\? known are aria_digital_twin, .*drives",
+    ):
         registry.known_adapter("drvies")
-    with pytest.raises(UserError, match="metric 'end' is unknown; known are end_error; a package adds one"):
+    with pytest.raises(
+        UserError,
+        match="metric 'end' is unknown; did you mean end_error\\? known are end_error; a package adds one",
+    ):
         run(write_recipe(protocol={"metrics": ["end"]}))
 
 

@@ -83,12 +83,39 @@ GOOD_TUM, GOOD_KITTI = "0 0 0 0 0 0 0 1\n", "1 0 0 0 0 1 0 0 0 0 1 0\n"
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "time tx ty tz qx qy qz qw\n0 1 2 3 0 0 0 1\n1 2 2 3 0 0 0 1\n",
+        "0,1,2,3,0,0,0,1\r\n1,2,2,3,0,0,0,1\r\n",
+        "0\t1.0D+00\t2\t3\t0\t0\t0\t1\n1; 2; 2; 3; 0; 0; 0; 1;\n\n",
+        "# x\n 0 1 2 3 0 0 0 1\n 1 2 2 3 0 0 0 1",
+    ],
+)
+def test_numbers_may_be_divided_as_people_divide_them(text: str, tmp_path: Path) -> None:
+    (tmp_path / "gt.txt").write_text(text, newline="")
+    got = read_trajectory(tmp_path / "gt.txt")
+    assert got.timestamps is not None and got.timestamps.tolist() == [0, 1]
+    assert got.world_from_cam[:, :, 3].tolist() == [[1, 2, 3], [2, 2, 3]]
+
+
+def test_a_last_row_may_be_computed(tmp_path: Path) -> None:
+    rows = "1 0 0 0 0 1 0 0 0 0 1 0 1e-17 0 -0.0 0.9999999999\n"
+    (tmp_path / "gt.txt").write_text(rows * 2)
+    assert len(read_trajectory(tmp_path / "gt.txt")) == 2
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "has no poses"),
         ("# only a comment\n", "has no poses"),
-        (GOOD_TUM + "1 2 three 4 5 6 7 8\n", "line 2: not a line of numbers"),
-        (GOOD_TUM + "0,0,0,0,0,0,0,1\n", "line 2: not a line of numbers"),
+        (GOOD_TUM + "1 2 three 4 5 6 7 8\n", "line 2: 'three' is no number"),
+        (GOOD_TUM + "1_0 0 0 0 0 0 0 1\n", "line 2: '1_0' is no number"),
+        (
+            "#t, p_x, p_y, p_z, q_w, q_x, q_y, q_z\n" + GOOD_TUM,
+            "has the quaternion as w x y z, TUM's is x y z w",
+        ),
+        ("1403636579763555584,0,0,0,1,0,0,0\n", "has times in nanoseconds (1403636579763555584)"),
         ("1 2 3\n", "line 1: 3 numbers, but TUM has 8 and KITTI 12"),
         (" ".join("1" * 15), "line 1: 15 numbers"),
         (GOOD_KITTI.strip() + " 0 0 0 2", "line 1: the 4 x 4 matrix does not end with 0 0 0 1"),

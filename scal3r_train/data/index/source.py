@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,8 +15,15 @@ import numpy as np
 from scal3r_train.config import UserError
 from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_files import VIDEO_SUFFIXES
-from scal3r_train.data.io.image_codec import HEIF_SUFFIXES, knows_heif, read_image, read_image_size
+from scal3r_train.data.io.image_codec import (
+    HEIF_SUFFIXES,
+    DamagedImageError,
+    knows_heif,
+    read_image,
+    read_image_size,
+)
 from scal3r_train.data.io.images_in_memory import Picture, decoded_picture, each_picture, is_picture
+from scal3r_train.data.io.left_out import DAMAGED, IMAGE, Cause, leave_out
 from scal3r_train.data.io.video_frames import (
     num_lost_frames,
     presentation_times,
@@ -32,6 +40,9 @@ PICTURE_SUFFIXES = (
     *HEIF_SUFFIXES, ".avif", ".jxl", ".jp2", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
     ".exr", ".hdr", ".ppm", ".pgm",
 )  # fmt: skip
+# What people call the folder of the pictures, and what lies in others beside it.
+IMAGE_FOLDERS = ("images", "image", "rgb", "color", "colour", "image_2", "frames")
+OTHER_CONTENT = re.compile(r"(?i)depth|disp|mask|normal|conf|segment|label")
 SECONDS_NAME = re.compile(r"\d+\.\d+")
 Name: TypeAlias = str | os.PathLike[str]
 Images: TypeAlias = Name | SequenceRecord | Picture | Sequence[Name | Picture]
@@ -127,18 +138,33 @@ def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
 def record_from_images(folder: Path) -> SequenceRecord:
     """A sequence of all images of a folder (IMAGE_SUFFIXES in any case), cameras unknown; hidden files are left out.
 
+    A folder that holds none but has one folder of images (beside depth maps and masks, say) stands for that one.
+
     Order: by name with numbers compared as numbers (frame2 before frame10), which for names of equal length is
     the plain order of letters. Timestamps are frame numbers, but where all names are seconds with a fraction, as in
     TUM's sets, they are these, and the order is theirs. Raises UserError when the folder holds no images, or a depth
     map (by its name or because it is 16-bit).
     """
     paths = [path for path in folder.iterdir() if is_image_name(path.name) and path.is_file()]
-    if paths:
-        _note_left_out(folder)
     if not paths:
-        raise UserError(f"folder {folder} holds no images; {_advice(folder)}")
-    names = in_order([path.name for path in paths])
-    return record_of_images(folder, names, [read_image_size(folder / name) for name in names])
+        inner = folders_of_images(folder)
+        if len(inner) != 1:
+            raise UserError(f"folder {folder} holds no images; {_advice(folder, inner)}")
+        _note(f"{folder} holds no images itself; those of {inner[0].name}/ are taken")
+        return replace(record_from_images(inner[0]), sequence_id=folder.resolve().name or "images")
+    _note_left_out(folder)
+    sizes: dict[str, tuple[int, int]] = {}
+    damaged: dict[str, DamagedImageError] = {}
+    for name in in_order(path.name for path in paths):
+        try:
+            sizes[name] = read_image_size(folder / name)
+        except DamagedImageError as error:
+            damaged[name] = error
+    if not sizes:
+        raise next(iter(damaged.values()))
+    leave_out(DAMAGED, list(damaged), folder, IMAGE)
+    record = record_of_images(folder, list(sizes), list(sizes.values()))
+    return replace(record, num_missing=len(damaged))
 
 
 def record_of_images(folder: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> SequenceRecord:
@@ -185,11 +211,13 @@ def _note_left_out(folder: Path) -> None:
         if suffix in PICTURE_SUFFIXES and not path.name.startswith(".") and not is_image_name(path.name):
             others.setdefault(suffix, []).append(path.name)
     for suffix, names in others.items():
-        remedy = (
-            "pip install 'scal3r_train[data]' or convert them" if suffix in HEIF_SUFFIXES else "convert them"
-        )
-        plural = "s are" if len(names) > 1 else " is"
-        _note(f"{folder}: {len(names)} {suffix} file{plural} left out, {names[0]} for one; {remedy} to JPEG")
+        leave_out(unread_kind(suffix), names, folder, f"{suffix} file")
+
+
+def unread_kind(suffix: str) -> Cause:
+    """Return why a picture of a kind that is not read is left out."""
+    how = "pip install 'scal3r_train[data]' or convert them" if suffix in HEIF_SUFFIXES else "convert them"
+    return Cause("", f"{how} to JPEG")
 
 
 def _note(line: str) -> None:
@@ -198,12 +226,31 @@ def _note(line: str) -> None:
         note(line)
 
 
-def _advice(folder: Path) -> str:
+def folders_of_images(folder: Path) -> list[Path]:
+    """Return the folders in a folder that hold pictures: those with a usual name if there are any, else all.
+
+    Depth maps, masks and the like are none, by their folder's name or because they are 16-bit.
+    """
+    below = [
+        path for path in sorted(folder.iterdir()) if path.is_dir() and not OTHER_CONTENT.search(path.name)
+    ]
+    found = [path for path in below if _holds_pictures(path)]
+    usual = [path for path in found if path.name.lower() in IMAGE_FOLDERS]
+    return usual or found
+
+
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        first = min((path for path in folder.iterdir() if is_image_name(path.name)), default=None)
+        return first is not None and bool(read_image_size(first))
+    except (OSError, UserError):
+        return False
+
+
+def _advice(folder: Path, inner: Sequence[Path]) -> str:
     """What to do about a folder without images."""
-    below = [path for path in sorted(folder.iterdir()) if path.is_dir()]
-    inner = [path for path in below if any(is_image_name(child.name) for child in path.iterdir())]
     if inner:
-        return f"did you mean {inner[0]}?"
+        return f"did you mean {' or '.join(map(str, inner[:3]))}?"
     wanted = f"put *{', *'.join(IMAGE_SUFFIXES)} files into it"
     others = Counter(
         path.suffix.lower() for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")

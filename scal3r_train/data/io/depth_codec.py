@@ -58,6 +58,7 @@ CODECS: dict[str, DepthCodec] = {
     "uint16_512ths_ray": _counts(1 / 512, is_ray_length=True),  # Taskonomy, depth_euclidean
     "uint16_6553.5ths": _counts(1 / 6553.5),  # Replica as iMAP and NICE-SLAM render it
     "uint16_mm_ray": _counts(1e-3, is_ray_length=True),  # SceneNet RGB-D, Aria Synthetic Environments
+    "uint16_inverse_sky": DepthCodec("inverse_png", sky_from=float("inf")),  # OmniWorld
     "float16_bits": DepthCodec("float16_png"),  # Co3Dv2
     "npy": DepthCodec("npy"),  # CUT3R's processed sets
     "npy_sky_1000": DepthCodec("npy", sky_from=1000.0),  # TartanAir
@@ -160,6 +161,19 @@ def _float16_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.
     return decode_png16(data).view(np.float16)
 
 
+def _inverse_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
+    """Depth whose inverse is stored, x = counts / 65535: 250 x / (1000 - 999 x), as OmniWorld's readers decode it.
+
+    Near counts (x below 0.0015) say nothing, those above 65500 are sky (infinite).
+    """
+    counts = decode_png16(data)
+    stored = counts.astype(np.float32) / np.float32(SATURATED)
+    depth = stored * 250 / (1000 - 999 * stored)
+    depth[stored < 0.0015] = 0
+    depth[counts > 65500] = np.inf
+    return depth
+
+
 def _float32_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
     """Little-endian float32 whose four bytes are the channels B, G, R, A of an 8-bit PNG."""
     channels = _png(data)
@@ -222,6 +236,7 @@ def _two_dimensional(depth: np.ndarray) -> np.ndarray:
 CONTAINERS: dict[str, Callable[[bytes, str, tuple[int, int] | None], np.ndarray]] = {
     "png16": lambda data, key, image_hw: decode_png16(data),
     "float16_png": _float16_png,
+    "inverse_png": _inverse_png,
     "float32_png": _float32_png,
     "npy": _npy,
     "pfm": _pfm,

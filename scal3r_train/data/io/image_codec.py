@@ -44,6 +44,10 @@ PNG_GREY_OR_RGB = (b"\x08\x00", b"\x08\x02")  # bit depth and colour type
 RULE = re.compile(r"(below|from) (\d+)")
 
 
+class DamagedImageError(UserError):
+    """An image file that is there but cannot be read; one of a folder may be left out for it."""
+
+
 def decode_hdr(data: bytes) -> np.ndarray:
     """Decode the bytes of an HDF5 file into [H, W, 3] uint8.
 
@@ -214,8 +218,8 @@ def _image_error(name: str | Path, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"image {name} does not exist; check the index or its root")
     if isinstance(error, UnidentifiedImageError):
-        return UserError(f"image {name} cannot be read: not an image, or its header is damaged")
-    return UserError(f"image {name} cannot be read: {error}")
+        return DamagedImageError(f"image {name} cannot be read: not an image, or its header is damaged")
+    return DamagedImageError(f"image {name} cannot be read: {error}")
 
 
 def decode_mask(data: bytes, rule: str, name: str | Path) -> np.ndarray:

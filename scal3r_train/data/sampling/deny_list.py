@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-VERSION = 2
+VERSION = 3
 DENIED_SPLITS = ("test", "val")
 
 # KITTI odometry's sequences 00-10 are these recordings of KITTI raw (development kit, readme.txt).
@@ -56,6 +56,8 @@ RULES = (
     Rule("eth3d", "", "ETH3D is scored on"),
     Rule("tum", "", "TUM RGB-D is scored on"),
     Rule("euroc", "", "EuRoC is scored on"),
+    Rule("vbr", "", "VBR is scored on"),
+    Rule("spatialbench", "", "SpatialBench is scored on"),
     Rule("seven_scenes", "", "7-Scenes is scored on"),
     Rule("waymo", "", "Waymo is scored on"),
     Rule("game_loop", "", "game_loop is scored on"),

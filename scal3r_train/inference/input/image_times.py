@@ -14,7 +14,7 @@ import numpy as np
 from scal3r_train.config import UserError
 from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.text_file import read_text_file
+from scal3r_train.text_file import as_number, folded, is_number, read_text_file, words_of
 
 NANOSECONDS_FROM = 1e13  # seconds since 1970 have ten digits
 SEPARATOR = re.compile(r"[\s,]+")
@@ -42,16 +42,18 @@ def with_times(record: SequenceRecord, path: Path) -> SequenceRecord:
     named: dict[str, float] = {}
     for time, *rest in rows:
         for name in (rest[0], rest[0].split()[0]) if rest else ():
-            named.setdefault(_file_name(name), float(time))
+            named.setdefault(folded(_file_name(name)), as_number(time))
     if named:
-        missing = [name for name in record.image if PurePosixPath(name).name not in named]
+        keys = [folded(PurePosixPath(name).name) for name in record.image]
+        missing = [name for name, key in zip(record.image, keys, strict=True) if key not in named]
         if missing:
             raise UserError(
-                f"{path} has no time for {len(missing)} of {record.num_frames} images, {missing[0]} for one; add it"
+                f"{path} has no time for {len(missing)} of {record.num_frames} images, {missing[0]} for one; add it "
+                f"(its first name is {next(iter(named))})"
             )
-        times = np.array([named[PurePosixPath(name).name] for name in record.image])
+        times = np.array([named[key] for key in keys])
     else:
-        times = np.array([float(words[0]) for words in rows])
+        times = np.array([as_number(words[0]) for words in rows])
         if len(times) != record.num_frames:
             raise UserError(
                 f"{path} has {len(times)} times for {record.num_frames} images; give one line for each image"
@@ -80,10 +82,10 @@ def _rows(path: Path) -> list[list[str]]:
             words = SEPARATOR.split(line.partition("#")[0].strip(" \t,"), maxsplit=1) if line.strip() else []
             if not words or not words[0]:
                 continue
-            try:
-                float(words[0])
-            except ValueError:
-                raise UserError(f"{path}:{number}: '{words[0]}' is no time in seconds") from None
+            if not is_number(words[0]):
+                if not rows and number == 1 and not any(map(is_number, words_of(line))):
+                    continue  # a heading
+                raise UserError(f"{path}:{number}: '{words[0]}' is no time in seconds")
             rows.append(words)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"input.timestamps {path} cannot be read: {error}") from None

@@ -28,7 +28,9 @@ def test_hidden_files_and_others_are_left_out(tmp_path: Path) -> None:
         assert (read_image(tmp_path / name) == PICTURE).all()
 
 
-def test_a_folder_without_images_says_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_images_says_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("scal3r_train.data.index.source.knows_heif", lambda: False)
     (tmp_path / "phone").mkdir()
     (tmp_path / "raw").mkdir()
@@ -44,7 +46,18 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path: Path, monkeypatch:
     (tmp_path / "empty").mkdir()
     (tmp_path / "images").mkdir()
     Image.fromarray(PICTURE).save(tmp_path / "images/a.png")
-    with pytest.raises(UserError, match=r"holds no images; did you mean .*/images\?"):
+    (tmp_path / "depth").mkdir()
+    Image.fromarray(np.ones((4, 6), np.uint16)).save(tmp_path / "depth/a.png")
+    record = open_source(tmp_path)
+    assert (record.root, record.image) == (tmp_path / "images", ("a.png",))
+    assert record.sequence_id == tmp_path.name
+    assert "those of images/ are taken" in capsys.readouterr().err
+    for name in ("left", "right"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(PICTURE).save(tmp_path / name / "a.png")
+    assert open_source(tmp_path).root.name == "images"
+    (tmp_path / "images/a.png").unlink()
+    with pytest.raises(UserError, match=r"holds no images; did you mean .*/left or .*/right\?"):
         open_source(tmp_path)
 
 
