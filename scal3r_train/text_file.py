@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import errno
+import json
+import os
 from pathlib import Path
+from typing import Any
+
+MAX_TEXT_BYTES = 1 << 30
 
 
 def is_number(word: str) -> bool:
@@ -15,15 +21,30 @@ def is_number(word: str) -> bool:
     return True
 
 
-def read_text_file(path: Path) -> str:
+def read_text_file(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """Return the text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Editors on Windows write such marks; read as letters they make the first word of the first line another.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is longer than max_bytes.
         UnicodeDecodeError: it is in another encoding.
     """
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if is_wide else "utf-8-sig").replace("\r\n", "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON document.
+
+    Raises:
+        ValueError: it is none, or lists and mappings are in one another too often to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists and mappings too deep in one another") from None

@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -116,7 +116,7 @@ class Options(StrictModel):
     fov_x_deg: float | None = Field(
         None, gt=0, lt=180, description="Horizontal field of view, instead of a calibration [deg]"
     )
-    calibrated_size: tuple[int, int] | None = Field(
+    calibrated_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
         None, description="Width and height that the calibration is for; null: those of the images [pixels]"
     )
     camera_model: str = Field("pinhole", description=f"Lens: {', '.join(CAMERA_MODELS)}.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -26,12 +27,13 @@ from scal3r_train.data.sequence import SequenceRecord
 FRAMES_PER_SECOND = 30.0
 INTRINSICS = (600.0, 600.0, 599.5, 339.5)
 COUNTS_PER_METRE = 6553.5
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Options(StrictModel):
     """The camera, where it is another one."""
 
-    intrinsics: tuple[float, float, float, float] | None = Field(
+    intrinsics: tuple[Positive, Positive, Positive, Positive] | None = Field(
         None,
         description="The camera's fx fy cx cy, pixel centres at integers; null: cam_params.json, else the "
         "usual ones [pixels]",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -36,7 +37,7 @@ class Options(StrictModel):
     variations: tuple[str, ...] = Field(
         (), description="Variations, such as clone,fog in brackets; empty: all."
     )
-    cameras: tuple[int, ...] = Field(
+    cameras: tuple[Annotated[int, Field(ge=0, le=1)], ...] = Field(
         (0, 1), min_length=1, description="Cameras to index, 0 left and 1 right; a sequence each [-]"
     )
     hold_out: tuple[str, ...] = Field(("Scene20",), description="Scenes that become split test.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -32,7 +33,7 @@ INVALID_FILE = "invalid_files.h5"
 class Options(StrictModel):
     """Which frames, and what their lens is."""
 
-    cameras: tuple[int, ...] = Field(
+    cameras: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
         (1, 2, 3, 4, 5),
         min_length=1,
         description="Cameras to index, 1 to 5, of which 1 is the front camera [-]",

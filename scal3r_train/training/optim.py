@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ from scal3r_train.config import StrictModel
 from scal3r_train.data.sampling.curriculum import Stage, check_stages, stage_at
 
 Part = Literal["memory", "backbone"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 MEMORY_PREFIX = "aggregator.memory_units."
 
 
@@ -47,7 +48,7 @@ class OptimSettings(StrictModel):
     weight_decay: float = Field(
         default=0.05, ge=0, description="weight decay of matrices; vectors are not decayed [factor]"
     )
-    betas: tuple[float, float] = Field(
+    betas: tuple[Decay, Decay] = Field(
         default=(0.9, 0.95),
         description="AdamW's decay of its averages of the gradient and of its square [factor]",
     )
