@@ -34,6 +34,7 @@ from scal3r_data_tools.formats.files import files_by_number, note
 from scal3r_data_tools.formats.optional import optional
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.io.hdf5_file import read_hdf5
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -184,11 +185,10 @@ def _metres_per_unit(scene: Path) -> float:
 
 
 def _read(path: Path) -> np.ndarray:
-    h5py = optional("h5py", "hypersim", "pip install 'scal3r_train[data]'")
+    optional("h5py", "hypersim", "pip install 'scal3r_train[data]'")
     try:
-        with h5py.File(path, "r") as file:
-            return np.asarray(file[KEY][()], np.float64)
-    except (OSError, KeyError) as error:
+        return read_hdf5(path, KEY).astype(np.float64)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 

@@ -23,6 +23,7 @@ from scal3r_data_tools.formats.camera_npz import CameraNpz, read_camera_npz
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.poses import inverted
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.io.hdf5_file import dataset_of
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -113,10 +114,13 @@ def _invalid(path: Path) -> dict[str, set[str]]:
     try:
         with h5py.File(path, "r") as file:
             return {
-                segment: {name.decode() for name in group["invalid_pairs"][()]}
-                for segment, group in file.items()
+                segment: {
+                    name.decode() for name in dataset_of(file[segment], "invalid_pairs", kinds="OS")[()]
+                }
+                for segment in file
+                if isinstance(file.get(segment, getlink=True), h5py.HardLink)
             }
-    except (OSError, KeyError, AttributeError) as error:
+    except (OSError, KeyError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read: {error}; download it again or give skip_invalid=false"
         ) from None

@@ -22,6 +22,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.camera.camera_model import (
     ColmapCamera,
     Lens,
+    checked_camera,
     family,
     image_lines,
     lens_of,
@@ -108,7 +109,10 @@ def _cameras_binary(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
         for _ in range(num_cameras):
             camera_id, number, width, height = _unpack(file, "<IiQQ")
             name, num = model_of_number(number, path)
-            yield camera_id, ColmapCamera(name, (height, width), _unpack(file, f"<{num}d"))
+            yield (
+                camera_id,
+                checked_camera(ColmapCamera(name, (height, width), _unpack(file, f"<{num}d")), path),
+            )
 
 
 def _images_text(path: Path) -> Iterator[ColmapImage]:
@@ -117,13 +121,14 @@ def _images_text(path: Path) -> Iterator[ColmapImage]:
 
 
 def _images_binary(path: Path) -> Iterator[ColmapImage]:
+    size = path.stat().st_size
     with path.open("rb") as file:
         (num_images,) = _unpack(file, "<Q")
         for _ in range(num_images):
             _, *pose, camera_id = _unpack(file, "<I7dI")
             name = _read_name(file)
             (num_points,) = _unpack(file, "<Q")
-            file.seek(num_points * BYTES_OF_POINT, 1)
+            file.seek(min(num_points * BYTES_OF_POINT, size), 1)
             yield _image(name, camera_id, tuple(pose))
 
 

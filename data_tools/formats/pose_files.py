@@ -27,9 +27,11 @@ from scal3r_data_tools.formats.json_files import read_json
 from scal3r_data_tools.formats.poses import pose_from_wxyz, pose_from_xyzw
 from scal3r_data_tools.formats.text import named_text
 from scal3r_train.config import UserError
+from scal3r_train.data.io.numpy_files import read_npy
 from scal3r_train.text_file import is_number
 
 NANOSECOND = 1e-9
+MAX_POSE_BYTES = 1 << 16  # of a file of one pose
 MAX_SKEW = 1e-2  # of a rotation's product with its transpose, from the identity: files keep few digits
 SEPARATOR = re.compile(r"[\s,;]+")
 WORD_KEYS = ("pose", "matrix", "transform", "transform_matrix", "T", "c2w", "w2c", "extrinsics", "extrinsic")
@@ -94,7 +96,7 @@ def read_pose_file(path: Path) -> PoseTable:
     """
     if path.suffix.lower() == ".npy":
         try:
-            numbers = np.load(path, allow_pickle=False).astype(np.float64).ravel()
+            numbers = read_npy(path, MAX_POSE_BYTES).astype(np.float64).ravel()
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: {error}") from None
     else:

@@ -16,6 +16,7 @@ import numpy as np
 from scal3r_train.config import UserError
 
 BOX_BYTES = 24
+POSITION_BYTES = 12
 SECTORED, SKINNED = 0, 1  # kinds of mesh
 WHITE = 128
 
@@ -68,6 +69,8 @@ class _Reader:
 
     def _buffer(self, textures: list[tuple[str, str]]) -> Buffer:
         num_vertices, num_indices, material = self._read("<IIH")
+        if num_vertices * POSITION_BYTES > len(self._data) - self._at:
+            raise ValueError(f"it declares {num_vertices} vertices")
         pair = textures[material] if material < len(textures) else ("", "")
         positions, normals = np.zeros((2, num_vertices, 3), np.float32)
         colours, coordinates = (
