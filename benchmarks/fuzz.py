@@ -3,8 +3,8 @@
     nice python -m benchmarks.fuzz [--group recipes|files] [--kind KIND ..] [--count 1000] [--seed 0] [--keep FOLDER]
 
 The parent imports everything once and forks for each input, so that some ten are tried in a second on one core. Inputs
-are drawn by hypothesis from right ones (benchmarks/fuzzing): the same seed and count draw the same. Refused well is what
-ends in one line on stderr that names the file, and exit code 2; an input that is still right, or was left so, is
+are drawn by hypothesis from right ones (benchmarks/fuzzing): the same seed and count draw the same. Refused well is
+what ends in one line on stderr that names the file, and exit code 2; an input that is still right, or was left so, is
 accepted. All else is a finding: a traceback, a hang (beyond 20 s of processor time), a death by signal, another exit
 code or number of lines, more than 1 GiB of memory, a line that names neither file nor folder. Findings are kept in
 FOLDER, each with what was said. Exit code 1 if there are any.
@@ -19,6 +19,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ def originals_of(kind: Kind, folder: Path) -> list[Original]:
         try:
             kind.write(folder)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -90,7 +93,7 @@ def tried(kind: Kind, original: Original, content: bytes | None, limits: Limits,
         path.unlink()
         path.write_bytes(content)
     own = [part for part in path.relative_to(work).parts if part]
-    named = tuple(own) if kind.names_file else ()
+    named = (*own, *kind.roles) if kind.names_file else ()
     return run_trial(lambda: run_command(lambda: kind.read(root, path)), work, limits, named, kind.codes)
 
 
@@ -116,8 +119,9 @@ def fuzz(kind: Kind, count: int, number: int, limits: Limits, keep: Path | None)
                 if keep is not None:
                     _keep(keep, kind, original, content, outcome, len(tally.findings))
 
-        for original in found:
-            look(original, None)
+        if kind.tries_right:
+            for original in found:
+                look(original, None)
 
         @seed(number)
         @settings(

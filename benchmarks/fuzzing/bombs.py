@@ -29,7 +29,7 @@ def alias_bomb(width: int = 9) -> str:
 
 YAML_BOMBS = (
     alias_bomb(),
-    "a: &a {k: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [{','.join([f'*m{n - 1}' if n else '*a'] * 20)}]}}\n" for n in range(9)),
+    "m: &m0 {k: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [{','.join([f'*m{n - 1}'] * 20)}]}}\n" for n in range(1, 9)),
     "seed: " + "[" * 500 + "]" * 500,
     "{a: " * 500,
     "[" * 50_000,

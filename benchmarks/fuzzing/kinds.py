@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -44,7 +43,7 @@ from scal3r_train.scene.visualization import report as report_command
 from tests.data_tools import layouts
 
 PICTURES = (".png", ".jpg", ".jpeg")
-SETTINGS_FILE = "overrides.txt"
+SETTINGS_FILE, KEYS = "overrides.txt", "keys"
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class Kind:
         roots: the folders that are inputs, each by itself; None: the folder is one.
         content: draws the content of an edited file; by default by its name.
         names_file: whether every refusal must hold the name of the edited file or of a folder above it.
+        roles: other words that say which file is meant.
+        tries_right: whether what `write` writes is an input by itself, which must be accepted.
         codes: exit codes of success.
     """
 
@@ -73,6 +74,8 @@ class Kind:
     roots: Callable[[Path], Sequence[Path]] | None = None
     content: Callable[[str, bytes], st.SearchStrategy[bytes]] = content_of
     names_file: bool = True
+    roles: tuple[str, ...] = ()
+    tries_right: bool = True
     codes: tuple[int, ...] = (0,)
 
 
@@ -81,7 +84,8 @@ def _config(root: Path, path: Path) -> None:
 
 
 def _overrides(root: Path, path: Path) -> None:
-    dump_yaml(load_any_recipe(root / path.parent.name, path.read_text("utf-8").split("\n")))
+    recipe = root / path.parent.relative_to(root / KEYS)
+    dump_yaml(load_any_recipe(recipe, path.read_text("utf-8").split("\n")))
 
 
 def _plan(root: Path, path: Path) -> int | None:
@@ -138,7 +142,7 @@ def _trajectory(root: Path, path: Path) -> int | None:
 
 
 def _points(root: Path, path: Path) -> int | None:
-    return score_points.main(str(path), str(root / "ascii.ply"), {"threshold": 0.1})
+    return score_points.main(str(path), str(root / "right.ply"), {"threshold": 0.1})
 
 
 def _scene(root: Path, path: Path) -> None:
@@ -216,10 +220,9 @@ def _recipes_with_keys(folder: Path) -> None:
     for number, path in enumerate(sorted(folder.rglob("*.yaml"))):
         keys = originals.keys_of(path)
         if keys and number % 3 == 0:
-            below = folder / "keys" / path.name
-            below.mkdir(parents=True, exist_ok=True)
+            below = folder / KEYS / path.relative_to(folder)
+            below.mkdir(parents=True)
             (below / SETTINGS_FILE).write_text("\n".join(keys))
-            shutil.copy(path, folder / path.name)
 
 
 def _words(name: str, data: bytes) -> st.SearchStrategy[bytes]:
@@ -230,24 +233,42 @@ def _is_settings(path: Path) -> bool:
     return path.name == SETTINGS_FILE
 
 
+def _is_index(path: Path) -> bool:
+    return path.suffix == ".parquet"
+
+
+def _is_estimate(path: Path) -> bool:
+    return path.stem != "right"
+
+
+def _is_no_picture(path: Path) -> bool:
+    return path.suffix not in PICTURES
+
+
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
 KINDS = (
     Kind("recipe", "recipes", 5, originals.write_recipes, _config),
-    Kind("override", "recipes", 3, _recipes_with_keys, _overrides, _is_settings, content=_words, names_file=False),
-    Kind("adapter options", "recipes", 2, _adapters_with_options, _options, content=_words, names_file=False),
+    Kind(
+        "override", "recipes", 3, _recipes_with_keys, _overrides, _is_settings, content=_words, names_file=False,
+        tries_right=False,
+    ),
+    Kind(
+        "adapter options", "recipes", 2, _adapters_with_options, _options, content=_words, names_file=False,
+        tries_right=False,
+    ),
     Kind("plan", "recipes", 0.5, originals.write_small_recipe, _plan, names_file=False),
     Kind("image", "files", 2, originals.write_images, _image),
     Kind("mask", "files", 0.5, originals.write_masks, _mask),
     Kind("depth", "files", 3, originals.write_depths, _depth),
     Kind("video", "files", 1, originals.write_videos, _video),
-    Kind("index", "files", 1.5, originals.write_indexes, _index, lambda path: path.suffix == ".parquet"),
+    Kind("index", "files", 1.5, originals.write_indexes, _index, _is_index, names_file=False),
     Kind("data set", "files", 6, _write_layouts, _layout, _is_table, _subfolders),
-    Kind("trajectory", "files", 1, originals.write_trajectories, _trajectory, lambda path: path.stem != "right"),
-    Kind("points", "files", 1, originals.write_points, _points, lambda path: path.name != "ascii.ply"),
-    Kind("scene", "files", 1, originals.write_scene, _scene, lambda path: path.suffix not in PICTURES, _subfolders),
+    Kind("trajectory", "files", 1, originals.write_trajectories, _trajectory, _is_estimate, roles=("the estimate",)),
+    Kind("points", "files", 1, originals.write_points, _points, _is_estimate, roles=("the estimate", "a point")),
+    Kind("scene", "files", 1, originals.write_scene, _scene, _is_no_picture, _subfolders),
     Kind("checkpoint", "files", 0.7, originals.write_checkpoint, _checkpoint, roots=_subfolders),
     Kind("torch file", "files", 0.5, originals.write_torch_files, _torch_file),
     Kind("pipe", "files", 0.7, originals.write_pipes, _pipe),

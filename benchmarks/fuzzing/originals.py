@@ -227,7 +227,7 @@ def write_points(folder: Path) -> None:
     head = "ply\nformat ascii 1.0\nelement vertex 50\n" + "".join(
         f"property float {axis}\n" for axis in "xyz"
     )
-    for name in ("ascii.ply", "text.ply"):
+    for name in ("right.ply", "text.ply"):
         (folder / name).write_text(f"{head}end_header\n{rows}\n")
     fields = "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 50\nHEIGHT 1\nPOINTS 50\n"
     (folder / "text.pcd").write_text(f"{fields}DATA ascii\n{rows}\n")

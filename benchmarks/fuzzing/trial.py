@@ -87,7 +87,7 @@ def run_trial(
     code = os.waitstatus_to_exitcode(status)
     stderr = outputs[1].read_text("utf-8", "replace") if outputs[1].exists() else ""
     memory = max(0.0, usage.ru_maxrss / 1024 - began)
-    verdict, line = _verdict(code, is_late, stderr, named, codes)
+    verdict, line = _verdict(-signal.SIGKILL if is_late else code, stderr, named, codes)
     if verdict in ("refused", "accepted") and memory > limits.memory_mib:
         verdict, line = "memory", f"{memory:.0f} MiB; {line}"
     return Outcome(verdict, line, memory, usage.ru_utime + usage.ru_stime, stderr)
@@ -142,12 +142,10 @@ def _wait_or_kill(pid: int, wall_s: float) -> bool:
         os.close(handle)
 
 
-def _verdict(
-    code: int, is_late: bool, stderr: str, named: tuple[str, ...], codes: tuple[int, ...]
-) -> tuple[str, str]:
+def _verdict(code: int, stderr: str, named: tuple[str, ...], codes: tuple[int, ...]) -> tuple[str, str]:
     lines = stderr.splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "")
-    if is_late or code in (-signal.SIGXCPU, -signal.SIGKILL):
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
         return "hang", last
     if TRACEBACK in stderr or code == EXIT_TRACEBACK:
         return "traceback", last

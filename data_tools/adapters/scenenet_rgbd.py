@@ -28,6 +28,7 @@ import numpy as np
 from scal3r_data_tools.formats.files import note, present
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_file_bytes
 
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
 HEIGHT, WIDTH = 240, 320
@@ -126,7 +127,7 @@ def _natural(path: Path) -> tuple[str, int, str]:
 
 def _trajectories(path: Path) -> Iterator[memoryview]:
     try:
-        yield from all_messages(memoryview(path.read_bytes()), 1)
+        yield from all_messages(memoryview(read_file_bytes(path)), 1)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as SceneNet's protobuf: {error}") from None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_train.config import UserError
+from scal3r_train.text_file import read_file_bytes
 
 BOX_BYTES = 24
 POSITION_BYTES = 12
@@ -38,7 +39,7 @@ class Buffer:
 def read_spm(path: Path) -> list[Buffer]:
     """Return what a mesh consists of. Raises UserError for what is none or is damaged."""
     try:
-        return _Reader(path.read_bytes()).buffers()
+        return _Reader(read_file_bytes(path)).buffers()
     except (OSError, ValueError, IndexError, struct.error) as error:
         raise UserError(f"mesh {path} cannot be read: {error}") from None
 

@@ -70,6 +70,9 @@ def check_numbers(record: SequenceRecord, path: str) -> None:
     faults = {
         "it has no frames": record.num_frames == 0,
         "an image_size is not above 0": size.size and (size.min() < 1 or size.max() > MAX_SIDE),
+        "focal lengths must be above 0, and all intrinsics finite": not _has_cameras(record),
+        "a coefficient of the lens is not finite": record.distortion is not None
+        and not np.isfinite(record.distortion).all(),
         "a timestamp is not finite": not np.isfinite(time).all(),
         "depth has no codec": any(record.depth) and not record.depth_codec,
         "masks have no rule": any(record.mask) and not record.mask_rule,
@@ -90,6 +93,12 @@ def check_numbers(record: SequenceRecord, path: str) -> None:
     fault = next((line for line, is_so in faults.items() if is_so), None)
     if fault is not None:
         raise UserError(f"{path}: sequence {record.sequence_id}: {fault}; {REMEDY}")
+
+
+def _has_cameras(record: SequenceRecord) -> bool:
+    """Whether intrinsics are possible where there are some."""
+    values = record.intrinsics
+    return values is None or bool(np.isfinite(values).all() and (values[:, :2] > 0).all())
 
 
 def _has_surplus(record: SequenceRecord) -> bool:

@@ -20,6 +20,7 @@ from scal3r_train.config import UserError
 from scal3r_train.data.io.declared_size import MAX_DEPTH_PIXELS, check_exr, check_picture, check_pixels
 from scal3r_train.data.io.hdf5_file import read_hdf5
 from scal3r_train.data.io.numpy_files import read_npy
+from scal3r_train.text_file import read_file_bytes
 
 MAX_DEPTH_BYTES = 8 * MAX_DEPTH_PIXELS
 SKY = np.float32(-1)
@@ -83,7 +84,7 @@ CODECS: dict[str, DepthCodec] = {
 def read_depth(path: Path, codec: str, image_hw: tuple[int, int] | None = None) -> np.ndarray:
     """Decode one depth file; see `decode_depth`. Raises UserError also when the file is missing."""
     try:
-        data = path.read_bytes()
+        data = read_file_bytes(path)
     except FileNotFoundError:
         raise UserError(f"depth file {path} does not exist; check the index or its root") from None
     except OSError as error:

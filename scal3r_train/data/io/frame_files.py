@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
+from scal3r_train.text_file import read_file_bytes
 
 NUM_OPEN_FILES = 16
 NUM_KEPT_GROUPS = 4  # of pack.ROWS_PER_GROUP frames each, for each of four columns
@@ -32,6 +33,10 @@ def read_packed(packed: PackedFrames, name: str) -> bytes:
     Raises UserError when it was not there to be packed, or the Parquet file cannot be read.
     """
     column, _, frame = name.partition("#")
+    if not (frame.isascii() and frame.isdigit()):
+        raise UserError(
+            f"{packed.location}: '{name[:80]}' does not name a packed file; write the index again"
+        )
     row = packed.first_row + int(frame)
     try:
         cell = _read_patiently(packed.location, row, column)
@@ -112,7 +117,7 @@ def read_file(record: SequenceRecord, name: str) -> bytes:
         return read_packed(record.packed, name)
     path = record.root / name
     try:
-        return path.read_bytes()
+        return read_file_bytes(path)
     except FileNotFoundError:
         raise UserError(f"file {path} does not exist; check the index or its root") from None
     except OSError as error:

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from scal3r_train.config import UserError
 from scal3r_train.data.io.declared_size import check_picture, check_pixels
 from scal3r_train.data.io.hdf5_file import hdf5_shape, read_hdf5
+from scal3r_train.text_file import read_file_bytes
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 KEY = "dataset"
@@ -91,7 +92,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises UserError naming the file when it is missing, truncated, no image, or a 16-bit (depth) image.
     """
     try:
-        return decode_image(path.read_bytes(), path)
+        return decode_image(read_file_bytes(path), path)
     except OSError as error:
         raise _image_error(path, error) from None
 
