@@ -205,15 +205,17 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
     if path.resolve() in [child.resolve() for child in children]:
         chain = " -> ".join(str(link) for link in (*children, path))
         raise UserError(f"{children[0]}: `extends` goes in a circle ({chain}); break it")
+    wanted_by = f", which {children[-1]} extends," if children else ""
     try:
         text = read_text_file(path, MAX_BYTES)
     except FileNotFoundError:
-        wanted_by = f", which {children[-1]} extends," if children else ""
         raise UserError(
             f"recipe {path}{wanted_by} does not exist; check the path, or see `scal3r recipes`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} cannot be read: {error}; it must be a UTF-8 text file") from None
+        raise UserError(
+            f"recipe {path}{wanted_by} cannot be read: {error}; it must be a UTF-8 text file"
+        ) from None
     mapping = _parse_yaml(text, str(path), is_file=True)
     if mapping is None:
         mapping = {}

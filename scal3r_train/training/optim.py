@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from scal3r_train.config import StrictModel
-from scal3r_train.data.sampling.curriculum import Stage, check_stages, stage_at
+from scal3r_train.data.sampling.curriculum import MAX_COUNT, Stage, check_stages, stage_at
 
 Part = Literal["memory", "backbone"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -68,7 +68,7 @@ class OptimSettings(StrictModel):
         lt=1,
         description="decay of a moving average of the weights, kept beside them (model_ema/); null: none [factor]",
     )
-    accumulation_steps: int = Field(default=1, ge=1, description="step plans per optimizer step [step plans]")
+    accumulation_steps: int = Field(default=1, ge=1, le=MAX_COUNT, description="step plans per optimizer step [step plans]")
     max_skipped_steps: int = Field(
         default=5,
         ge=1,

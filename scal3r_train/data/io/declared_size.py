@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 MAX_SIDE = 1 << 16
+SHOWN_BELOW = 10**12
 MAX_IMAGE_PIXELS = 1 << 27  # beyond any camera whose pictures somebody wants in 3D
 MAX_DEPTH_PIXELS = 1 << 26
 MAX_ARRAY_BYTES = 1 << 30  # of other arrays of numbers
@@ -30,7 +31,8 @@ def check_pixels(hw: tuple[int, int], max_pixels: int = MAX_IMAGE_PIXELS) -> Non
     """Raise ValueError unless height and width are those of a picture that somebody may have."""
     height, width = hw
     if min(hw) < 1 or max(hw) > MAX_SIDE or height * width > max_pixels:
-        raise ValueError(f"it declares {width}x{height} pixels; at most {max_pixels} are read")
+        shown = "x".join(str(side) if abs(side) < SHOWN_BELOW else "more" for side in (width, height))
+        raise ValueError(f"it declares {shown} pixels; at most {max_pixels} are read")
 
 
 def check_bytes(shape: Sequence[int], item_bytes: int, stored_bytes: int | None, most: int) -> None:
