@@ -119,9 +119,8 @@ def fuzz(kind: Kind, count: int, number: int, limits: Limits, keep: Path | None)
                 if keep is not None:
                     _keep(keep, kind, original, content, outcome, len(tally.findings))
 
-        if kind.tries_right:
-            for original in found:
-                look(original, None)
+        for original in _right_ones(kind, found):
+            look(original, None)
 
         @seed(number)
         @settings(
@@ -143,6 +142,13 @@ def fuzz(kind: Kind, count: int, number: int, limits: Limits, keep: Path | None)
 
         draw()
     return tally
+
+
+def _right_ones(kind: Kind, found: list[Original]) -> list[Original]:
+    """Inputs that are tried as they are: of a folder that is read as a whole, one."""
+    if not kind.tries_right:
+        return []
+    return found if kind.roots is None else list({original.root: original for original in found}.values())
 
 
 def _keep(

@@ -12,6 +12,7 @@ from typing import Any
 
 MAX_TEXT_BYTES = 1 << 30
 MAX_FILE_BYTES = 1 << 32
+DIGITS_OF_INT64 = 19
 
 
 def is_number(word: str) -> bool:
@@ -56,13 +57,18 @@ def read_text_file(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     return data.decode("utf-16" if is_wide else "utf-8-sig").replace("\r\n", "\n")
 
 
+def whole_number(text: str) -> int | float:
+    """Return a whole number of a JSON document; beyond 64 bits a float, perhaps infinite, which numpy can take."""
+    return int(text) if len(text) < DIGITS_OF_INT64 else float(text)
+
+
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON document.
+    """Return the value of a JSON document; whole numbers as `whole_number`.
 
     Raises:
         ValueError: it is none, or lists and mappings are in one another too often to be read.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=whole_number)
     except RecursionError:
         raise ValueError("lists and mappings too deep in one another") from None

@@ -245,6 +245,10 @@ def _is_no_picture(path: Path) -> bool:
     return path.suffix not in PICTURES
 
 
+def _is_of_weights(path: Path) -> bool:
+    return path.name.endswith((".safetensors", "config.json", ".index.json"))
+
+
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
@@ -269,7 +273,7 @@ KINDS = (
     Kind("trajectory", "files", 1, originals.write_trajectories, _trajectory, _is_estimate, roles=("the estimate",)),
     Kind("points", "files", 1, originals.write_points, _points, _is_estimate, roles=("the estimate", "a point")),
     Kind("scene", "files", 1, originals.write_scene, _scene, _is_no_picture, _subfolders),
-    Kind("checkpoint", "files", 0.7, originals.write_checkpoint, _checkpoint, roots=_subfolders),
+    Kind("checkpoint", "files", 0.7, originals.write_checkpoint, _checkpoint, _is_of_weights, _subfolders),
     Kind("torch file", "files", 0.5, originals.write_torch_files, _torch_file),
     Kind("pipe", "files", 0.7, originals.write_pipes, _pipe),
     Kind("times", "files", 0.4, originals.write_times, _times),

@@ -33,6 +33,7 @@ from scipy.linalg import rq
 from scal3r_data_tools.formats.files import files_by_number, note
 from scal3r_data_tools.formats.optional import optional
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.hdf5_file import read_hdf5
 from scal3r_train.data.io.image_codec import read_image_size
@@ -81,6 +82,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
                 yield record
 
 
+@names_file("source")
 def _projections(source: Path, options: Options) -> dict[str, np.ndarray]:
     """Per scene [3, 3], from a point of the OpenGL camera to x, y, w of normalized device coordinates."""
     places = [source / CAMERA_TABLE, source.parent / CAMERA_TABLE]
@@ -100,6 +102,7 @@ def _projections(source: Path, options: Options) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not Hypersim's {CAMERA_TABLE}: {error}") from None
 
 
+@names_file("source")
 def _splits(source: Path) -> dict[str, str]:
     path = source / SPLIT_TABLE
     if not path.is_file():
@@ -108,6 +111,7 @@ def _splits(source: Path) -> dict[str, str]:
         return {row["scene_name"]: row["split_partition_name"] or "train" for row in csv.DictReader(file)}
 
 
+@names_file("scene")
 def _trajectory(
     scene: Path, detail: Path, projection: np.ndarray | None, options: Options, split: str
 ) -> SequenceRecord | None:

@@ -26,6 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.sequence import SequenceRecord
@@ -55,6 +56,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
                 yield _sequence(folder, source, camera, options.depth)
 
 
+@names_file("folder")
 def _sequence(folder: Path, source: Path, camera: str, depth_source: Path | None) -> SequenceRecord:
     intrinsics, cam_from_imu = calibration(folder.parent, camera[-2:])
     images = files_by_number(folder / camera / "data", r"(\d+)\.(?:png|jpg)")

@@ -23,6 +23,7 @@ from pydantic import Field
 from scal3r_data_tools.formats.files import note, note_turned
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.image_codec import read_image_header
@@ -74,6 +75,7 @@ def scene(path: Path, *, dataset: str, sequence_id: str, **others: Any) -> Seque
     return record_of(read_json(path), path, dataset=dataset, sequence_id=sequence_id, **others)
 
 
+@names_file("path")
 def record_of(
     document: Any, path: Path, *, dataset: str, sequence_id: str, same_size: bool = False, **others: Any
 ) -> SequenceRecord:

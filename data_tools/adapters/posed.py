@@ -43,6 +43,7 @@ from scal3r_data_tools.formats.poses import (
     inverted,
     opencv_world_from_cam,
 )
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.camera.camera_model import CAMERA_MODELS
 from scal3r_train.data.index.source import in_order, is_image_name
@@ -182,6 +183,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     yield _sequence(source, folder, headers, options)
 
 
+@names_file("source")
 def _sequence(
     source: Path, folder: Path, headers: dict[str, ImageHeader], options: Options
 ) -> SequenceRecord:

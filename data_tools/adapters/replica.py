@@ -19,6 +19,7 @@ from pydantic import Field
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.image_codec import read_image_size
@@ -49,6 +50,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
             yield record
 
 
+@names_file("folder")
 def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord | None:
     """One scene, None when none of its frames is there."""
     table = read_table(folder / "traj.txt", 16, is_finite=False)

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_data_tools.formats.json_files import read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.numpy_files import read_npy
@@ -45,6 +46,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         yield _scene(folder, source, options)
 
 
+@names_file("folder")
 def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord:
     names = read_json(folder / NAMES_FILE)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

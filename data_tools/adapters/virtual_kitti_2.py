@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
@@ -68,6 +69,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         )
 
 
+@names_file("folder")
 def _sequence(folder: Path, camera: int, options: Options) -> SequenceRecord | None:
     """One variation seen by one camera, None when none of its images is there."""
     scene = folder.parent.name

@@ -22,6 +22,7 @@ from pydantic import Field
 from scal3r_data_tools.formats.camera_npz import CameraNpz, read_camera_npz
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.hdf5_file import dataset_of
 from scal3r_train.data.io.image_codec import read_image_size
@@ -62,6 +63,7 @@ def _is_segment(names: frozenset[str]) -> bool:
     return any(f"{stem}.jpg" in names for stem in stems)
 
 
+@names_file("folder")
 def _sequence(
     folder: Path, source: Path, camera: int, invalid: set[str], options: Options
 ) -> SequenceRecord | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from scal3r_data_tools.formats.files import note_turned
 from scal3r_data_tools.formats.poses import pose_from_wxyz
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import UserError
 from scal3r_train.data.camera.camera_model import (
     ColmapCamera,
@@ -175,6 +176,7 @@ class View:
     cam_from_world: np.ndarray
 
 
+@names_file("model")
 def views_of(
     model: Path, root: Path, path_of: Callable[[str], str], *, size_by_camera: bool = False
 ) -> tuple[list[View], int]:

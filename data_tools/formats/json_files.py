@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from scal3r_train.config import UserError
-from scal3r_train.text_file import parse_json
+from scal3r_train.text_file import parse_json, whole_number
 
 BLOCK_BYTES = 1 << 20
 MAX_BYTES = 1 << 30
@@ -74,7 +74,7 @@ def stream_list(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _objects(file: _Readable) -> Iterator[dict[str, Any]]:
-    decoder, utf8 = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")()
+    decoder, utf8 = json.JSONDecoder(parse_int=whole_number), codecs.getincrementaldecoder("utf-8")()
     text = utf8.decode(file.read(BLOCK_BYTES)).lstrip()
     if not text.startswith("["):
         raise ValueError("not a JSON list")

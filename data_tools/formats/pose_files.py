@@ -25,6 +25,7 @@ import numpy as np
 
 from scal3r_data_tools.formats.json_files import read_json
 from scal3r_data_tools.formats.poses import pose_from_wxyz, pose_from_xyzw
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import named_text
 from scal3r_train.config import UserError
 from scal3r_train.data.io.numpy_files import read_npy
@@ -67,6 +68,7 @@ class PoseTable:
         return len(self.pose)
 
 
+@names_file("path")
 def read_pose_table(path: Path) -> PoseTable:
     """Return the poses of one file.
 
@@ -88,6 +90,7 @@ def read_pose_table(path: Path) -> PoseTable:
     return checked(_lines(body, path), path)
 
 
+@names_file("path")
 def read_pose_file(path: Path) -> PoseTable:
     """Return the one pose of an image's own file: 12 or 16 numbers, or Strecha's camera file.
 

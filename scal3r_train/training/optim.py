@@ -68,7 +68,9 @@ class OptimSettings(StrictModel):
         lt=1,
         description="decay of a moving average of the weights, kept beside them (model_ema/); null: none [factor]",
     )
-    accumulation_steps: int = Field(default=1, ge=1, le=MAX_COUNT, description="step plans per optimizer step [step plans]")
+    accumulation_steps: int = Field(
+        default=1, ge=1, le=MAX_COUNT, description="step plans per optimizer step [step plans]"
+    )
     max_skipped_steps: int = Field(
         default=5,
         ge=1,

@@ -24,9 +24,7 @@ CORPUS = Path(__file__).with_name("fuzz_corpus")
 INPUTS = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 READERS = {kind.name: kind.read for kind in KINDS}
 MOST_LETTERS = 700
-POINTS = (
-    "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n"
-)
+POINTS = "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n"
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.relative_to(CORPUS).as_posix())

@@ -53,8 +53,12 @@ def stage_at(stages: Sequence[StageT], step: int) -> StageT | None:
 class Resolution(StrictModel):
     """One image size and how often it is drawn."""
 
-    height: int = Field(ge=1, le=MAX_SIDE, description="image height, a multiple of the model's patch size [pixels]")
-    width: int = Field(ge=1, le=MAX_SIDE, description="image width, a multiple of the model's patch size [pixels]")
+    height: int = Field(
+        ge=1, le=MAX_SIDE, description="image height, a multiple of the model's patch size [pixels]"
+    )
+    width: int = Field(
+        ge=1, le=MAX_SIDE, description="image width, a multiple of the model's patch size [pixels]"
+    )
     weight: Weight = Field(
         default=1.0, description="how often this size is drawn, relative to the others [weight]"
     )
