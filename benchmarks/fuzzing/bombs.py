@@ -173,45 +173,49 @@ def _npzs(data: bytes) -> list[bytes]:
 
 
 def _hdf5s(data: bytes) -> list[bytes]:
+    fills = (_declared, _external, _links, _virtual, _large_chunk, _other_types, _empty)
+    return [_hdf5(fill) for fill in fills]
+
+
+def _hdf5(fill: Callable[[Any, Any, str], None]) -> bytes:
+    """Return an HDF5 file in which both names that depth may have are filled."""
     import h5py
 
-    def made(fill: Callable[[Any], None]) -> bytes:
-        stream = io.BytesIO()
-        with h5py.File(stream, "w") as file:
-            fill(file)
-        return stream.getvalue()
-
-    def declared(file: Any) -> None:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
         for key in ("depth", "dataset"):
-            file.create_dataset(key, (HUGE, HUGE), "f4", chunks=(64, 64), compression="gzip")
+            fill(h5py, file, key)
+    return stream.getvalue()
 
-    def external(file: Any) -> None:
-        for key in ("depth", "dataset"):
-            file.create_dataset(key, (64,), "u1", external=[("/etc/passwd", 0, 64)])
 
-    def links(file: Any) -> None:
-        file["depth"], file["dataset"] = (
-            h5py.ExternalLink("/etc/other.h5", "/depth"),
-            h5py.SoftLink("/dataset"),
-        )
+def _declared(h5py: Any, file: Any, key: str) -> None:
+    file.create_dataset(key, (HUGE, HUGE), "f4", chunks=(64, 64), compression="gzip")
 
-    def virtual(file: Any) -> None:
-        layout = h5py.VirtualLayout((4, 4), "f4")
-        layout[:] = h5py.VirtualSource("other.h5", "depth", (4, 4))
-        for key in ("depth", "dataset"):
-            file.create_virtual_dataset(key, layout)
 
-    def chunk(file: Any) -> None:
-        for key in ("depth", "dataset"):
-            file.create_dataset(key, (8, 8), "f4", maxshape=(None, None), chunks=(HUGE, HUGE // 2))
+def _external(h5py: Any, file: Any, key: str) -> None:
+    file.create_dataset(key, (64,), "u1", external=[("/etc/passwd", 0, 64)])
 
-    def others(file: Any) -> None:
-        file["depth"], file["dataset"] = "text", np.zeros(4, [("a", "f4")])
 
-    def empty(file: Any) -> None:
-        file["depth"], file["dataset"] = h5py.Empty("f4"), 3.0
+def _links(h5py: Any, file: Any, key: str) -> None:
+    file[key] = h5py.ExternalLink("/etc/other.h5", "/depth") if key == "depth" else h5py.SoftLink("/dataset")
 
-    return [made(fill) for fill in (declared, external, links, virtual, chunk, others, empty)]
+
+def _virtual(h5py: Any, file: Any, key: str) -> None:
+    layout = h5py.VirtualLayout((4, 4), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "depth", (4, 4))
+    file.create_virtual_dataset(key, layout)
+
+
+def _large_chunk(h5py: Any, file: Any, key: str) -> None:
+    file.create_dataset(key, (8, 8), "f4", maxshape=(None, None), chunks=(HUGE, HUGE // 2))
+
+
+def _other_types(h5py: Any, file: Any, key: str) -> None:
+    file[key] = "text" if key == "depth" else np.zeros(4, [("a", "f4")])
+
+
+def _empty(h5py: Any, file: Any, key: str) -> None:
+    file[key] = h5py.Empty("f4") if key == "depth" else 3.0
 
 
 def _exrs(data: bytes) -> list[bytes]:

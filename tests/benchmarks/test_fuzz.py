@@ -24,7 +24,8 @@ CORPUS = Path(__file__).with_name("fuzz_corpus")
 INPUTS = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 READERS = {kind.name: kind.read for kind in KINDS}
 MOST_LETTERS = 700
-POINTS = "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n"
+AXES = "".join(f"property float {axis}\n" for axis in "xyz")
+POINTS = f"ply\nformat ascii 1.0\nelement vertex 1\n{AXES}end_header\n0 0 0\n"
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.relative_to(CORPUS).as_posix())
