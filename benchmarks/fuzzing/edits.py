@@ -41,7 +41,8 @@ WORDS = (
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 0.5, -0.5, 1e308, 1e-320, math.nan, math.inf, -math.inf, 10**30, 10**400,
     2**63, -(2**63), "", "x", "-1", "nan", "a\nb", "\0", "\u00e9" * 50, "../../../etc/passwd", "/dev/zero",
-    "2020-01-01", "\u00b2", [], [[]], [None], [0], ["x"], [-1, 2], [1e30, math.nan], {}, {"a": None}, {"x": {"y": [1]}}, [0] * 2000,
+    "2020-01-01", "\u00b2", [], [[]], [None], [0], ["x"], [-1, 2], [1e30, math.nan], {}, {"a": None}, {"x": {"y": [1]}},
+    [0] * 2000,
 )  # fmt: skip
 TREES = (".json", ".yaml", ".yml")
 TEXTS = (".txt", ".csv", ".tum", ".camera", ".xml", ".jsonl", ".xacro", ".cfg", ".md", ".ac")
