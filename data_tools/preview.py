@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
@@ -34,7 +35,7 @@ LEGEND = (
 class PreviewSettings(StrictModel):
     """Settings of a preview."""
 
-    sequences: int | tuple[str, ...] = Field(
+    sequences: Annotated[int, Field(ge=1)] | tuple[str, ...] = Field(
         8,
         description="how many sequences, spread over the index, or the names of some in brackets [sequences]",
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -33,7 +33,7 @@ class ExternalResources(StrictModel):
 
     seconds: float = Field(gt=0)
     num_processes: int = Field(1, ge=1)
-    peak_memory_bytes: dict[str, int] = {}
+    peak_memory_bytes: dict[str, Annotated[int, Field(ge=0)]] = {}
     device: str | None = None
 
 

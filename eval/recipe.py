@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from scal3r_eval.score_points import PointScoring
 from scal3r_eval.study.settings import StudyRecipe, load_study
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
-from scal3r_train.data.camera.resize import ResizeRule
+from scal3r_train.data.camera.resize import ResizeRule, Side
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode
 from scal3r_train.model.load_model import MemoryUse
 from scal3r_train.recipe import load_recipe
@@ -72,7 +72,7 @@ class SequenceSettings(StrictModel):
     stop: int | None = Field(None, gt=0, description="Frame to stop before; null: the end [frame]")
     stride: int = Field(1, ge=1, description="Use every stride-th frame [frames]")
     max_frames: int | None = Field(None, ge=MIN_POSES, description="Use at most this many frames [frames]")
-    lengths: tuple[int, ...] = Field(
+    lengths: tuple[Annotated[int, Field(ge=MIN_POSES)], ...] = Field(
         (),
         description="Also run each sequence cut to its first so many frames, as NAME[:N], for runtime against "
         "length [frames]",
@@ -81,13 +81,6 @@ class SequenceSettings(StrictModel):
         {},
         description="Hash of the frame list of each sequence_id: of the file names of the frames used, one a line.",
     )
-
-    @field_validator("lengths")
-    @classmethod
-    def _long_enough(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
-        if lengths and min(lengths) < MIN_POSES:
-            raise ValueError(f"a sequence needs at least {MIN_POSES} frames")
-        return lengths
 
     @property
     def frame_overrides(self) -> list[str]:
@@ -131,7 +124,7 @@ class ProtocolSettings(StrictModel):
         default=None,
         description="How the processed size follows from the first image; null: as `reconstruction` says.",
     )
-    image_hw: tuple[int, int] | None = Field(
+    image_hw: tuple[Side, Side] | None = Field(
         None, description="Exact height and width to process at [pixels]"
     )
     chunk_size: int | None = Field(
@@ -159,7 +152,7 @@ class ProtocolSettings(StrictModel):
         le=1,
         description="Share of the frames that need a pose; below, the sequence failed [share]",
     )
-    share: tuple[int, int] | None = Field(
+    share: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = Field(
         None,
         description="Which share of the sequences is scored, as [i, n]: every n-th from the i-th on, for array "
         "jobs, without a report [-]",

@@ -28,6 +28,7 @@ from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.inference.input.settings import InputSettings
 from scal3r_train.metrics.trajectory import MIN_POSES
 from scal3r_train.parallel.folder_lock import lock_beside, owned
+from scal3r_train.text_file import parse_json
 
 INDEX_NAME = "index.parquet"
 SOURCE_NAME = "index.json"  # beside it: what it was made from
@@ -238,7 +239,7 @@ def _folders(root: Path) -> list[str]:
 def _known_source(folder: Path) -> Any:
     """Return what the index in a folder was made from; None when that is not known."""
     try:
-        return json.loads((folder / SOURCE_NAME).read_text(encoding="utf-8"))
+        return parse_json((folder / SOURCE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,11 @@ from scal3r_eval.point_source import CameraRegion, DepthCloud
 from scal3r_eval.recipe import PointProtocol
 from scal3r_eval.sequences import EvalSequence
 from scal3r_train.config import UserError, atomic_output
+from scal3r_train.data.io.numpy_files import read_npz
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.metrics.voxel_means import VoxelGrid, VoxelMeans
+
+MAX_POINTS_BYTES = 1 << 40  # of a file that is written here
 
 # Of the whole sequence, in the order that they are hashed in.
 FIELDS = (
@@ -135,7 +137,7 @@ def _identity(sequence: EvalSequence, protocol: PointProtocol) -> dict[str, Any]
 
 def _cached(path: Path, identity: str) -> np.ndarray | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return np.asarray(arrays["points"]) if str(arrays["identity"]) == identity else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays = read_npz(path, ("points", "identity"), MAX_POINTS_BYTES)
+        return arrays["points"] if str(arrays["identity"]) == identity else None
+    except (OSError, ValueError, KeyError):
         return None

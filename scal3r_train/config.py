@@ -13,19 +13,17 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from scal3r_train.notes import tell
 from scal3r_train.os_errors import told
-from scal3r_train.refusal import refusal_line
+from scal3r_train.refusal import refusal
 from scal3r_train.shipped import find_recipe, shipped_recipe
 from scal3r_train.text_file import read_text_file
+from scal3r_train.yaml_text import MAX_BYTES, YamlError, dump_yaml_text, line_of, parse_yaml
 
 HASH_BLOCK_BYTES = 1 << 22
 EXIT_USER_ERROR = 2
@@ -79,7 +77,8 @@ def validate_mapping(cls: type[StrictModelT], mapping: Mapping[str, Any], source
     try:
         return cls.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise UserError(f"{source}: {refusal_line(cls, error, json.loads(text))}") from None
+        line, keys, value = refusal(cls, error, json.loads(text))
+        raise UserError(f"{_place(source, keys, value)}: {line}") from None
 
 
 def load_mapping(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -103,9 +102,7 @@ def dump_yaml(model: BaseModel) -> str:
 
 def dump_mapping(mapping: Mapping[str, Any]) -> str:
     """Return plain values as YAML in the style of recipes."""
-    stream = StringIO()
-    _yaml().dump(dict(mapping), stream)
-    return stream.getvalue()
+    return dump_yaml_text(mapping)
 
 
 def run_command(command: Callable[[], int | None]) -> int:
@@ -218,25 +215,34 @@ def files_sha256(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _yaml() -> YAML:
-    """Return a safe reader and writer of YAML 1.2. Not the C one: it speaks 1.1, where `no` is False."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel annotates it as None
-    yaml.width = 110
-    return yaml
-
-
 def _parse_yaml(text: str, source: str, *, is_file: bool = False) -> Any:
     """Return the value of one YAML document; `source` opens the line of the UserError for bad YAML."""
     try:
-        return _yaml().load(text)
-    except MarkedYAMLError as error:
-        where = f"{source}:{error.problem_mark.line + 1}" if is_file and error.problem_mark else source
-        problem = (error.problem or error.context or "malformed YAML").strip().splitlines()[0]
-        raise UserError(f"{where}: {problem}") from None
-    except (YAMLError, ValueError) as error:
-        raise UserError(f"{source}: {' '.join(str(error).split())}") from None
+        return parse_yaml(text)
+    except YamlError as error:
+        where = f"{source}:{error.line}" if is_file and error.line else source
+        raise UserError(f"{where}: {error.problem}") from None
+
+
+def _place(source: str, keys: Sequence[str], value: Any) -> str:
+    """Return `source` with the line that sets the value, or with the parent and its line where that is inherited."""
+    path, is_own = find_recipe(source), True
+    while path.is_file():
+        text = read_text_file(path, MAX_BYTES)
+        line = line_of(text, keys, value) if keys else None
+        if line is not None:
+            return f"{source}:{line}" if is_own else f"{source}: {path}:{line}"
+        mapping = parse_yaml(text)
+        if not isinstance(mapping, dict) or not isinstance(mapping.get("extends"), str):
+            break
+        path, is_own = _parent(path, mapping["extends"]), False
+    return source
+
+
+def _parent(path: Path, named: str) -> Path:
+    """Return the file that a recipe extends: beside it, or a shipped one."""
+    beside = path.parent / named
+    return beside if beside.is_file() else shipped_recipe(named) or beside
 
 
 def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
@@ -244,15 +250,17 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
     if path.resolve() in [child.resolve() for child in children]:
         chain = " -> ".join(str(link) for link in (*children, path))
         raise UserError(f"{children[0]}: `extends` goes in a circle ({chain}); break it")
+    wanted_by = f", which {children[-1]} extends," if children else ""
     try:
-        text = read_text_file(path)
+        text = read_text_file(path, MAX_BYTES)
     except FileNotFoundError:
-        wanted_by = f", which {children[-1]} extends," if children else ""
         raise UserError(
             f"recipe {path}{wanted_by} does not exist; check the path, or see `scal3r recipes`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} cannot be read: {error}; it must be a UTF-8 text file") from None
+        raise UserError(
+            f"recipe {path}{wanted_by} cannot be read: {error}; it must be a UTF-8 text file"
+        ) from None
     mapping = _parse_yaml(text, str(path), is_file=True)
     if mapping is None:
         mapping = {}
@@ -263,9 +271,7 @@ def _load_with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]
     parent = mapping.pop("extends")
     if not isinstance(parent, str):
         raise UserError(f"{path}: `extends` must be one path relative to this file, not {parent!r}")
-    beside = path.parent / parent
-    found = beside if beside.is_file() else shipped_recipe(parent) or beside
-    return merge_mappings(_load_with_parents(found, (*children, path)), mapping)
+    return merge_mappings(_load_with_parents(_parent(path, parent), (*children, path)), mapping)
 
 
 def merge_mappings(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,10 +33,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     mapping = load_mapping(path, overrides)
     task = mapping.get("task", "train")
+    if not isinstance(task, str) or task not in (*TASKS, *COMMANDS_ABOVE):
+        raise UserError(f"{path}: task = {task!r:.40}: it should be one of {', '.join(TASKS)}")
     if task in COMMANDS_ABOVE:
         raise UserError(f"{path} is a recipe for `{COMMANDS_ABOVE[task]}`")
-    if task not in TASKS:
-        raise UserError(f"{path}: task = {task!r}: it should be one of {', '.join(TASKS)}")
     return validate_mapping(_recipe_class(task), mapping, str(path))
 
 

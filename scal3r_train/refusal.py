@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -42,11 +42,13 @@ class Mistake:
         path: dotted key; empty for the recipe as a whole.
         line: what is wrong there, for people.
         is_unknown_key: such a key is usually a misspelling that also explains a missing one.
+        keys: the parts of `path`, which may hold dots themselves.
     """
 
     path: str
     line: str
     is_unknown_key: bool = False
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,34 @@ def refusal_line(cls: type[BaseModel], error: ValidationError, given: Any) -> st
 
     `given` is what was validated: mappings, lists and plain values, keys being text.
     """
+    return refusal(cls, error, given)[0]
+
+
+def refusal(cls: type[BaseModel], error: ValidationError, given: Any) -> tuple[str, tuple[str, ...], Any]:
+    """Return the line of `refusal_line`, the keys that lead to its mistake, and the value there; no keys: unknown."""
     found = mistakes(cls, error.errors(include_url=False), given)
     first = next((mistake for mistake in found if mistake.is_unknown_key), found[0])
     others = [mistake.path or "the whole" for mistake in found if mistake is not first]
+    place = first.keys, _value_at(given, first.keys)
     if not others:
-        return " ".join(first.line.split())
+        return " ".join(first.line.split()), *place
     named = ", ".join(others[:MAX_OTHERS_IN_MESSAGE]) + (
         ", .." if len(others) > MAX_OTHERS_IN_MESSAGE else ""
     )
     count = f"{len(others)} more problem{'s' if len(others) > 1 else ''}"
-    return " ".join(f"{first.line} (and {count}: {named})".split())
+    return " ".join(f"{first.line} (and {count}: {named})".split()), *place
+
+
+def _value_at(given: Any, keys: Sequence[str]) -> Any:
+    """Return the value to which keys lead; None where they lead nowhere."""
+    for key in keys:
+        if isinstance(given, dict):
+            given = given.get(key)
+        elif isinstance(given, list) and key.isdecimal() and int(key) < len(given):
+            given = given[int(key)]
+        else:
+            return None
+    return given
 
 
 def mistakes(cls: type[BaseModel], errors: Sequence[Mapping[str, Any]], given: Any) -> list[Mistake]:
@@ -100,7 +120,7 @@ def mistakes(cls: type[BaseModel], errors: Sequence[Mapping[str, Any]], given: A
     found: dict[tuple[str, bool], Mistake] = {}
     for error in errors:
         place = _place_of(cls, error, given)
-        found.setdefault((place.path, place.is_key), _mistake(error, place))
+        found.setdefault((place.path, place.is_key), replace(_mistake(error, place), keys=place.keys))
     return [one for one in found.values() if not _has_inner(one, found.values())]
 
 

@@ -21,6 +21,7 @@ from scal3r_data_tools.formats.aria import CAMERA_MODEL, NUM_PARAMETERS, QUARTER
 from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.left_out import NO_IMAGE, SEQUENCE, Cause, leave_out
@@ -47,6 +48,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
         yield _sequence(folder)
 
 
+@names_file("path")
 def read_calibration(path: Path) -> AriaCamera:
     """Read calibration.json. Raises UserError when it is missing or not as `prepare` writes it."""
     document = read_json(path)
@@ -61,6 +63,7 @@ def read_calibration(path: Path) -> AriaCamera:
     return AriaCamera((height, width), parameters, device_from_cam)
 
 
+@names_file("folder")
 def _sequence(folder: Path) -> SequenceRecord:
     camera = read_calibration(folder / CALIBRATION_FILE)
     table = read_table(folder / FRAMES_FILE, 14)

@@ -25,6 +25,7 @@ from scal3r_data_tools.formats.aria import (
 )
 from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.poses import inverted, pose_from_wxyz
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.image_codec import read_image_size
@@ -64,6 +65,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
             leave_out(DAMAGED, [f"{scene.name} ({error})"], source, SEQUENCE)
 
 
+@names_file("scene")
 def _sequence(scene: Path) -> SequenceRecord:
     images = files_by_number(scene / "rgb", r"vignette(\d+)\.jpg")
     path = next((scene / name for name in TRAJECTORIES if (scene / name).is_file()), scene / TRAJECTORIES[0])

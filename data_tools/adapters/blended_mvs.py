@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
@@ -38,6 +39,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
             yield record
 
 
+@names_file("folder")
 def _scene(folder: Path, source: Path, held_out: set[str]) -> SequenceRecord | None:
     """One scene, None when none of its views is complete."""
     images = files_by_number(folder / IMAGES, r"(\d+)\.(?:jpg|png)")

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import folders_where
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.left_out import SEQUENCE, Cause, leave_out
@@ -67,6 +68,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
             yield _drive(folder, options)
 
 
+@names_file("folder")
 def _drive(folder: Path, options: Options) -> SequenceRecord:
     facts = read_json(folder / DRIVE_FILE)
     circuit, licence, authors = (

@@ -28,6 +28,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import present
 from scal3r_data_tools.formats.json_files import entry, read_json, stream_list
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.left_out import NO_FRAMES, NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
@@ -82,6 +83,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
                 yield record
 
 
+@names_file("folder")
 def _good_sequences(folder: Path, options: Options) -> set[str] | None:
     """Names of the sequences that score enough, None for all."""
     least = options.min_viewpoint_quality
@@ -93,6 +95,7 @@ def _good_sequences(folder: Path, options: Options) -> set[str] | None:
     return {name for name, score in scores.items() if score is not None and score > least}
 
 
+@names_file("path")
 def _frames_by_sequence(path: Path, good: set[str] | None) -> dict[str, list[_Frame]]:
     """Frames of all good sequences; those of the others are together under "", only to be counted."""
     frames: dict[str, list[_Frame]] = {}
@@ -136,6 +139,7 @@ def _camera(viewpoint: dict[str, Any], height: int, width: int) -> np.ndarray:
     return np.concatenate([pose.ravel(), focal, centre])
 
 
+@names_file("folder")
 def _sequence(folder: Path, name: str, frames: list[_Frame]) -> SequenceRecord | None:
     root = folder.parent
     there = present(root, [path for frame in frames for path in (frame.image, frame.depth, frame.mask)])

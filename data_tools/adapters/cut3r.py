@@ -28,6 +28,7 @@ from pydantic import Field
 from scal3r_data_tools.formats.camera_npz import CameraNpz, read_camera_npz
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.depth_codec import CODECS
@@ -159,6 +160,7 @@ def _flat_files(folder: Path) -> Iterator[tuple[str, Files]]:
         yield f"/camera_{number}", Files(folder, mine, own, depth, {}, {})
 
 
+@names_file("name")
 def _sequence(files: Files, name: str, options: Options) -> SequenceRecord | None:
     """One sequence, None when none of its frames has a camera."""
     cameras: dict[str, CameraNpz] = {}

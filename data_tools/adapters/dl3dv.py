@@ -21,6 +21,7 @@ from pydantic import Field
 from scal3r_data_tools.adapters import cut3r, nerfstudio
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -50,6 +51,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         yield replace(record, sequence_id=record.sequence_id.removesuffix("/dense"), source=FACTS["source"])
 
 
+@names_file("folder")
 def _raw(folder: Path, name: str, options: Options) -> SequenceRecord:
     path = folder / nerfstudio.FILE_NAME
     candidates = (options.images,) if options.images else IMAGE_FOLDERS

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.colmap import CAMERA_FILES, View, is_model, record_of, split_by_lens, views_of
 from scal3r_data_tools.formats.files import relative_name
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.left_out import IMAGE, Cause, leave_out
 from scal3r_train.data.io.walk import found_below
@@ -53,6 +54,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
             yield from _scene(model, source, options)
 
 
+@names_file("model")
 def _scene(model: Path, source: Path, options: Options) -> Iterator[SequenceRecord]:
     folder = model.parent
     views, num_missing = views_of(model, folder, lambda name: f"images/{name}", size_by_camera=True)

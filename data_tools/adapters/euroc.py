@@ -20,6 +20,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import Names, folders_where, relative_name
 from scal3r_data_tools.formats.poses import Trajectory, inverted, rigid
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
@@ -56,6 +57,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         yield _sequence(folder, source, options)
 
 
+@names_file("folder")
 def _sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
     camera_folder = folder / "mav0" / options.camera
     sensor_file = camera_folder / "sensor.yaml"

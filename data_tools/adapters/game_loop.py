@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.files import files_by_number
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import cam_from_world, read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceRecord
 
 
+@names_file("source")
 def index(source: Path) -> Iterator[SequenceRecord]:
     """The one sequence of the folder."""
     poses = read_table(source / "poses.txt", 12).reshape(-1, 3, 4)

@@ -33,7 +33,9 @@ from scipy.linalg import rq
 from scal3r_data_tools.formats.files import files_by_number
 from scal3r_data_tools.formats.optional import optional
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.io.hdf5_file import read_hdf5
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_FRAMES, NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
@@ -83,6 +85,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
                 yield record
 
 
+@names_file("source")
 def _projections(source: Path, options: Options) -> dict[str, np.ndarray]:
     """Per scene [3, 3], from a point of the OpenGL camera to x, y, w of normalized device coordinates."""
     places = [source / CAMERA_TABLE, source.parent / CAMERA_TABLE]
@@ -102,6 +105,7 @@ def _projections(source: Path, options: Options) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not Hypersim's {CAMERA_TABLE}: {error}") from None
 
 
+@names_file("source")
 def _splits(source: Path) -> dict[str, str]:
     path = source / SPLIT_TABLE
     if not path.is_file():
@@ -110,6 +114,7 @@ def _splits(source: Path) -> dict[str, str]:
         return {row["scene_name"]: row["split_partition_name"] or "train" for row in csv.DictReader(file)}
 
 
+@names_file("scene")
 def _trajectory(
     scene: Path, detail: Path, projection: np.ndarray | None, options: Options, split: str
 ) -> SequenceRecord | None:
@@ -192,11 +197,10 @@ def _metres_per_unit(scene: Path) -> float:
 
 
 def _read(path: Path) -> np.ndarray:
-    h5py = optional("h5py", "hypersim", "pip install 'scal3r_train[data]'")
+    optional("h5py", "hypersim", "pip install 'scal3r_train[data]'")
     try:
-        with h5py.File(path, "r") as file:
-            return np.asarray(file[KEY][()], np.float64)
-    except (OSError, KeyError) as error:
+        return read_hdf5(path, KEY).astype(np.float64)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from scal3r_data_tools.formats.files import files_by_number, relative_name
 from scal3r_data_tools.formats.intrinsics_files import projection_parts
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
@@ -65,6 +66,7 @@ def camera_2(path: Path) -> Camera2:
     return Camera2(*projection_parts(matrix, path, "P2"))
 
 
+@names_file("folder")
 def _sequence(folder: Path) -> SequenceRecord:
     camera = camera_2(folder / "calib.txt")
     images = files_by_number(folder / "image_2", r"(\d+)\.(?:png|jpg|jpeg)")

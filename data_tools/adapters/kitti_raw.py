@@ -27,6 +27,7 @@ from scipy.spatial.transform import Rotation
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.intrinsics_files import projection_parts
 from scal3r_data_tools.formats.poses import inverted, rigid
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
@@ -60,6 +61,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
                 leave_out(NO_CAMERA_FOLDER, [f"{relative_name(folder, source)}/{camera}"], source, SEQUENCE)
 
 
+@names_file("folder")
 def _sequence(folder: Path, source: Path, camera: str, depth_source: Path | None) -> SequenceRecord:
     intrinsics, cam_from_imu = calibration(folder.parent, camera[-2:])
     images = files_by_number(folder / camera / "data", r"(\d+)\.(?:png|jpg)")

@@ -23,6 +23,7 @@ import numpy as np
 from scal3r_data_tools.adapters import cut3r
 from scal3r_data_tools.formats.files import Names, folders_where
 from scal3r_data_tools.formats.poses import pose_from_wxyz
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_named_rows
 from scal3r_train.data.io.left_out import NO_CAMERA, NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
@@ -58,6 +59,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
         yield replace(record, source=FACTS["source"])
 
 
+@names_file("folder")
 def _scene(folder: Path, source: Path) -> Iterator[SequenceRecord]:
     poses = read_named_rows(folder / "poses.txt", 7)
     cameras = read_named_rows(folder / "intrinsics.txt", 6)

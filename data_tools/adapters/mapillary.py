@@ -23,6 +23,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
@@ -62,6 +63,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
                 yield from _reconstructions(source, path, photos)
 
 
+@names_file("source")
 def _photos(source: Path) -> dict[str, _Photo]:
     """Photos that are there, by key."""
     found: dict[str, _Photo] = {}
@@ -88,6 +90,7 @@ def _photos(source: Path) -> dict[str, _Photo]:
     return found
 
 
+@names_file("path")
 def _reconstructions(source: Path, path: Path, photos: Mapping[str, _Photo]) -> Iterator[SequenceRecord]:
     name = path.parent.relative_to(source / RECONSTRUCTIONS).as_posix()
     for number, reconstruction in enumerate(read_json(path)):

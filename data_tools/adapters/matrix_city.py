@@ -27,6 +27,7 @@ from pydantic import Field
 from scal3r_data_tools.adapters import nerfstudio
 from scal3r_data_tools.formats.files import relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
@@ -59,6 +60,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         yield _block(path, name, options)
 
 
+@names_file("path")
 def _block(path: Path, name: str, options: Options) -> SequenceRecord:
     document = read_json(path)
     frames = []

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.colmap import ColmapImage, is_model, read_cameras, read_images
 from scal3r_data_tools.formats.files import folders_where, relative_name
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.camera.camera_model import Lens, lens_of
 from scal3r_train.data.index.source import natural_key
@@ -93,6 +94,7 @@ def _model_of(dense: Path, number: str, source: Path, sfm: str) -> Path:
     )
 
 
+@names_file("dense")
 def _sequence(dense: Path, model: Path, source: Path) -> SequenceRecord:
     cameras = read_cameras(model)
     files = {path.stem: path.name for path in (dense / "imgs").iterdir()}

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.json_files import read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
@@ -50,6 +51,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
             yield record
 
 
+@names_file("folder")
 def _sequence(folder: Path, source: Path, scale: float) -> SequenceRecord | None:
     """One sequence, None when none of its frames is there."""
     images = files_by_number(folder / "images", r"(\d+)\.(?:png|jpg)")

@@ -23,6 +23,7 @@ from pydantic import Field
 from scal3r_data_tools.formats.files import Names, note_turned, readable
 from scal3r_data_tools.formats.json_files import entry, is_finite_number, read_json
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV, inverted, opencv_world_from_cam
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import natural_key
 from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, leave_out, note_once
@@ -74,6 +75,7 @@ def scene(path: Path, *, dataset: str, sequence_id: str, **others: Any) -> Seque
     return record_of(read_json(path), path, dataset=dataset, sequence_id=sequence_id, **others)
 
 
+@names_file("path")
 def record_of(
     document: Any, path: Path, *, dataset: str, sequence_id: str, same_size: bool = False, **others: Any
 ) -> SequenceRecord:

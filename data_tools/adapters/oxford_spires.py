@@ -26,6 +26,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.poses import inverted, pose_from_xyzw, read_tum, rigid
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_data_tools.formats.yaml_files import numbers, read_yaml
 from scal3r_train.config import StrictModel, UserError
@@ -84,6 +85,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
             leave_out(NO_TRUTH, [relative_name(folder, source)], source, SEQUENCE)
 
 
+@names_file("folder")
 def raw_sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
     """One sequence as published; with the depth files that are there.
 
@@ -142,6 +144,7 @@ def depth_folder(output: Path, folder: Path, camera: str) -> Path:
     return output / folder.name / camera
 
 
+@names_file("path")
 def read_calibration(path: Path, camera: str) -> Calibration:
     """Read a calibration folder or a sensor.yaml. Raises UserError naming the file that is missing or incomplete."""
     if path.is_dir():
@@ -220,6 +223,7 @@ def _depth_files(folder: Path, names: list[str], options: Options) -> tuple[str,
     return found
 
 
+@names_file("folder")
 def _processed(folder: Path, source: Path) -> SequenceRecord:
     """A sequence as LingBot-Map processes it."""
     poses = read_table(folder / LINGBOT_POSES, 16, is_finite=False).reshape(-1, 4, 4)

@@ -19,7 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.files import note_turned, readable
-from scal3r_data_tools.formats.matching import example_of
+from scal3r_data_tools.formats.matching import (
+    example_of,
+)
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.posed.calibration import find_calibration, intrinsics_of
 from scal3r_data_tools.posed.options import Options
 from scal3r_data_tools.posed.pictures import files_beside, find_depth, find_images
@@ -46,6 +49,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     yield _sequence(source, folder, images, headers, options)
 
 
+@names_file("source")
 def _sequence(
     source: Path, folder: Path, images: list[str], headers: dict[str, ImageHeader], options: Options
 ) -> SequenceRecord:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +19,7 @@ from pydantic import Field
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.image_codec import read_image_size
@@ -27,12 +29,13 @@ from scal3r_train.data.sequence import SequenceRecord
 FRAMES_PER_SECOND = 30.0
 INTRINSICS = (600.0, 600.0, 599.5, 339.5)
 COUNTS_PER_METRE = 6553.5
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Options(StrictModel):
     """The camera, where it is another one."""
 
-    intrinsics: tuple[float, float, float, float] | None = Field(
+    intrinsics: tuple[Positive, Positive, Positive, Positive] | None = Field(
         None,
         description="The camera's fx fy cx cy, pixel centres at integers; null: cam_params.json, else the "
         "usual ones [pixels]",
@@ -48,6 +51,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
             yield record
 
 
+@names_file("folder")
 def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord | None:
     """One scene, None when none of its frames is there."""
     table = read_table(folder / "traj.txt", 16, is_finite=False)

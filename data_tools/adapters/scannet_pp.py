@@ -27,6 +27,7 @@ from pydantic import Field
 from scal3r_data_tools.adapters import nerfstudio
 from scal3r_data_tools.formats.colmap import View, is_model, record_of, split_by_lens, views_of
 from scal3r_data_tools.formats.json_files import read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.left_out import SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
@@ -132,6 +133,7 @@ def depth_name(device: Device, image: str) -> str:
     return f"{device.name}/{DEPTH_FOLDER}/{Path(image).stem}.png"
 
 
+@names_file("scene")
 def _from_colmap(scene: Path, device: Device, depth: Path, options: Options) -> Iterator[SequenceRecord]:
     good, num_missing = views(scene, device, keep_bad=options.keep_bad)
     for number, (suffix, part) in enumerate(split_by_lens(good)):
@@ -159,6 +161,7 @@ def _from_colmap(scene: Path, device: Device, depth: Path, options: Options) -> 
         )
 
 
+@names_file("scene")
 def _from_nerfstudio(scene: Path, options: Options) -> SequenceRecord:
     path = scene / "dslr" / "nerfstudio" / nerfstudio.FILE_NAME
     document = read_json(path)

@@ -26,9 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.files import present
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import UserError
 from scal3r_train.data.io.left_out import NO_IMAGE, NO_POSE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_file_bytes
 
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
 HEIGHT, WIDTH = 240, 320
@@ -121,13 +123,15 @@ def _natural(path: Path) -> tuple[str, int, str]:
     return str(path.parent), int(digits or 0), path.name
 
 
+@names_file("path")
 def _trajectories(path: Path) -> Iterator[memoryview]:
     try:
-        yield from all_messages(memoryview(path.read_bytes()), 1)
+        yield from all_messages(memoryview(read_file_bytes(path)), 1)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as SceneNet's protobuf: {error}") from None
 
 
+@names_file("path")
 def _sequence(source: Path, path: Path, trajectory: memoryview) -> SequenceRecord | None:
     try:
         render_path = bytes(message_at(trajectory, 4)).decode("utf-8")

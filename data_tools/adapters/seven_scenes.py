@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.files import files_by_number
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import cam_from_world, read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
@@ -39,6 +40,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
         yield _sequence(source, folder)
 
 
+@names_file("folder")
 def _sequence(source: Path, folder: Path) -> SequenceRecord:
     images = files_by_number(folder, r"frame-(\d+)\.color\.(?:png|jpg|jpeg)")
     depths = files_by_number(folder, r"frame-(\d+)\.depth\.png")

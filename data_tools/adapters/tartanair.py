@@ -20,6 +20,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.poses import NED_FROM_OPENCV, inverted, opencv_world_from_cam, pose_from_xyzw
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel
 from scal3r_train.data.io.image_codec import read_image_size
@@ -55,6 +56,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
                     yield record
 
 
+@names_file("folder")
 def _sequence(folder: Path, source: Path, camera: str) -> SequenceRecord | None:
     """One flight of one camera, None when none of its frames is there."""
     table = read_table(folder / f"pose_{camera}.txt", 7, is_finite=False)

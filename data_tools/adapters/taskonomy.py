@@ -37,6 +37,7 @@ from scal3r_data_tools.formats.poses import (
     opencv_world_from_cam,
     pose_from_wxyz,
 )
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, leave_out
@@ -104,6 +105,7 @@ def _buildings(source: Path) -> Iterator[_Building]:
                 yield _Building(folder.relative_to(source).as_posix(), folder.name)
 
 
+@names_file("source")
 def _sequence(source: Path, building: _Building, options: Options) -> SequenceRecord | None:
     names = [path.name for path in (source / building.infos).glob("point_*.json")]
     views = sorted(
@@ -173,6 +175,7 @@ def _file(building: _Building, domain: str, point: int, view: int) -> str:
     return f"{building.sibling(domain)}/point_{point}_view_{view}_domain_{name}.png"
 
 
+@names_file("path")
 def _view(path: Path, options: Options) -> np.ndarray:
     """cam_from_world 3x4 row by row, field of view in radians, point in the image's centre: [16]."""
     info = read_json(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
@@ -21,6 +22,7 @@ POSE_FILE, CAMERA_FILE, TIME_FILE = "cam_from_world.txt", "intrinsics.txt", "tim
 DEPTH_CODEC = "uint16_cm"
 
 
+@names_file("source")
 def index(source: Path) -> Iterator[SequenceRecord]:
     """Records of all sequences below the folder, or of the folder itself."""
     for folder in sorted({path.parent for path in found_below(source, lambda name: name == POSE_FILE)}):

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import Names, folders_where, relative_name
 from scal3r_data_tools.formats.poses import inverted, paired, read_tum
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.index.source import is_image_name
 from scal3r_train.data.io.image_codec import read_image_size
@@ -60,6 +61,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         yield _sequence(folder, source, options)
 
 
+@names_file("folder")
 def _sequence(folder: Path, source: Path, options: Options) -> SequenceRecord:
     camera = _camera(folder, options)
     times, images, absent = _timed_files(folder, "rgb")

@@ -18,9 +18,11 @@ from pydantic import Field
 
 from scal3r_data_tools.formats.files import Names, folders_where, relative_name
 from scal3r_data_tools.formats.json_files import read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_CAMERA, NO_IMAGE, leave_out
+from scal3r_train.data.io.numpy_files import read_npy
 from scal3r_train.data.sequence import SequenceRecord
 
 MAX_LEVELS = 6
@@ -45,6 +47,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         yield _scene(folder, source, options)
 
 
+@names_file("folder")
 def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord:
     names = read_json(folder / NAMES_FILE)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -101,10 +104,10 @@ def _scene(folder: Path, source: Path, options: Options) -> SequenceRecord:
 def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers of a .npy file as float64. Raises UserError when it is missing, damaged or of another shape."""
     try:
-        array = np.load(path, allow_pickle=False).astype(np.float64)
+        array = read_npy(path).astype(np.float64)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is this the layout of VGGT-Omega?") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if array.shape != shape:
         raise UserError(f"{path} has shape {array.shape}, expected {shape} for the images of {NAMES_FILE}")

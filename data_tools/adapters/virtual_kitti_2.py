@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.formats.files import files_by_number, folders_where
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.io.image_codec import read_image_size
@@ -37,7 +39,7 @@ class Options(StrictModel):
     variations: tuple[str, ...] = Field(
         (), description="Variations, such as clone,fog in brackets; empty: all."
     )
-    cameras: tuple[int, ...] = Field(
+    cameras: tuple[Annotated[int, Field(ge=0, le=1)], ...] = Field(
         (0, 1), min_length=1, description="Cameras to index, 0 left and 1 right; a sequence each [-]"
     )
     hold_out: tuple[str, ...] = Field(("Scene20",), description="Scenes that become split test.")
@@ -68,6 +70,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         )
 
 
+@names_file("folder")
 def _sequence(folder: Path, camera: int, options: Options) -> SequenceRecord | None:
     """One variation seen by one camera, None when none of its images is there."""
     scene = folder.parent.name

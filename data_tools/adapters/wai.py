@@ -23,6 +23,7 @@ from scal3r_data_tools.adapters import nerfstudio
 from scal3r_data_tools.formats.files import folders_where, relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import OPENGL_FROM_OPENCV
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
 from scal3r_train.data.sequence import SequenceRecord
 
@@ -59,6 +60,7 @@ def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
         yield _scene(folder / FILE_NAME, name, options)
 
 
+@names_file("path")
 def _scene(path: Path, name: str, options: Options) -> SequenceRecord:
     document = read_json(path)
     if document.get("camera_convention", "opencv") != "opencv":

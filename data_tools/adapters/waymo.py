@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +22,9 @@ from pydantic import Field
 from scal3r_data_tools.formats.camera_npz import CameraNpz, read_camera_npz
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import StrictModel, UserError
+from scal3r_train.data.io.hdf5_file import dataset_of
 from scal3r_train.data.io.image_codec import read_image_size
 from scal3r_train.data.io.left_out import NO_CAMERA, NO_FRAMES, NO_IMAGE, SEQUENCE, Cause, leave_out
 from scal3r_train.data.sequence import SequenceRecord
@@ -34,7 +37,7 @@ INVALID = Cause(f"that {INVALID_FILE} lists", "skip_invalid=false keeps them")
 class Options(StrictModel):
     """Which frames, and what their lens is."""
 
-    cameras: tuple[int, ...] = Field(
+    cameras: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
         (1, 2, 3, 4, 5),
         min_length=1,
         description="Cameras to index, 1 to 5, of which 1 is the front camera [-]",
@@ -62,6 +65,7 @@ def _is_segment(names: frozenset[str]) -> bool:
     return any(f"{stem}.jpg" in names for stem in stems)
 
 
+@names_file("folder")
 def _sequence(
     folder: Path, source: Path, camera: int, invalid: set[str], options: Options
 ) -> SequenceRecord | None:
@@ -123,10 +127,13 @@ def _invalid(path: Path) -> dict[str, set[str]]:
     try:
         with h5py.File(path, "r") as file:
             return {
-                segment: {name.decode() for name in group["invalid_pairs"][()]}
-                for segment, group in file.items()
+                segment: {
+                    name.decode() for name in dataset_of(file[segment], "invalid_pairs", kinds="OS")[()]
+                }
+                for segment in file
+                if isinstance(file.get(segment, getlink=True), h5py.HardLink)
             }
-    except (OSError, KeyError, AttributeError) as error:
+    except (OSError, KeyError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read: {error}; download it again or give skip_invalid=false"
         ) from None

@@ -17,6 +17,7 @@ import numpy as np
 from scal3r_data_tools.formats.files import files_by_number, folders_where, relative_name
 from scal3r_data_tools.formats.json_files import entry, read_json
 from scal3r_data_tools.formats.poses import inverted
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import read_table
 from scal3r_train.config import UserError
 from scal3r_train.data.io.image_codec import read_image_size
@@ -36,6 +37,7 @@ def index(source: Path) -> Iterator[SequenceRecord]:
             yield record
 
 
+@names_file("folder")
 def _scene(folder: Path, source: Path) -> SequenceRecord | None:
     """One scene, None when none of its frames is there."""
     table = read_table(folder / POSE_FILE, 17, is_finite=False)

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -35,7 +36,7 @@ class CheckSettings(StrictModel):
     num_pairs: int = Field(
         36, ge=3, le=1000, description="pairs of frames that are compared per sequence [pairs]"
     )
-    gaps: tuple[int, ...] = Field(
+    gaps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 3, 8), min_length=1, description="frames between the two of a pair [frames]"
     )
     max_side: int = Field(

@@ -3,6 +3,7 @@
 files.py        finding folders and files
 text.py         tables of numbers
 json_files.py   JSON, whole or entry by entry
+reading.py      what wrong content ends in becomes a line that names the file
 yaml_files.py   YAML, OpenCV's too
 poses.py        axes, quaternions, trajectories with times
 camera_npz.py   cameras in .npz files (DUSt3R, CUT3R)

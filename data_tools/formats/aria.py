@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_data_tools.formats.poses import pose_from_xyzw
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import UserError
 
 CAMERA_MODEL = "fisheye624"
@@ -51,6 +52,7 @@ class AriaCamera:
         return np.concatenate([rotation, moved], -1)
 
 
+@names_file("path")
 def read_closed_loop_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return seconds [S] and world_from_device [S, 3, 4] of a trajectory of Aria's machine perception services (MPS).
 

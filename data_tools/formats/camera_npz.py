@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from scal3r_train.config import UserError
+from scal3r_train.data.io.numpy_files import npz_names, read_npz
 
 INTRINSICS = ("camera_intrinsics", "intrinsics", "intrinsic")
 POSES = ("camera_pose", "cam2world", "pose")
 ROTATION, TRANSLATION = "R_cam2world", "t_cam2world"
+MAX_BYTES = 1 << 20  # of one array
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,10 @@ def read_camera_npz(path: Path) -> CameraNpz | None:
     Raises UserError when the file is whole but its arrays have other names or shapes.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = file.files
-            wanted = {*INTRINSICS, *POSES, ROTATION, TRANSLATION, "distortion", "maximum_depth"}
-            arrays = {name: np.asarray(file[name], np.float64) for name in names if name in wanted}
-    except (OSError, ValueError, EOFError, BadZipFile):
+        wanted = (*INTRINSICS, *POSES, ROTATION, TRANSLATION, "distortion", "maximum_depth")
+        read = read_npz(path, wanted, MAX_BYTES)
+        arrays = {name: array.astype(np.float64) for name, array in read.items()}
+    except (OSError, ValueError, TypeError):
         return None
     k = _first(arrays, INTRINSICS)
     pose = _first(arrays, POSES)
@@ -51,7 +51,7 @@ def read_camera_npz(path: Path) -> CameraNpz | None:
         pose = np.column_stack([arrays[ROTATION].reshape(3, 3), arrays[TRANSLATION].reshape(3)])
     if k is None or pose is None or k.shape != (3, 3) or pose.shape not in ((3, 4), (4, 4)):
         raise UserError(
-            f"{path} holds {', '.join(names)}; expected one of {', '.join(INTRINSICS)} [3, 3] and of "
+            f"{path} holds {', '.join(npz_names(path))[:200]}; expected one of {', '.join(INTRINSICS)} [3, 3] and of "
             f"{', '.join(POSES)} [4, 4]"
         )
     if not (np.isfinite(k).all() and np.isfinite(pose).all()):

@@ -18,10 +18,12 @@ import numpy as np
 
 from scal3r_data_tools.formats.files import Names, note_turned
 from scal3r_data_tools.formats.poses import pose_from_wxyz
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_train.config import UserError
 from scal3r_train.data.camera.camera_model import (
     ColmapCamera,
     Lens,
+    checked_camera,
     family,
     image_lines,
     lens_of,
@@ -109,7 +111,10 @@ def _cameras_binary(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
         for _ in range(num_cameras):
             camera_id, number, width, height = _unpack(file, "<IiQQ")
             name, num = model_of_number(number, path)
-            yield camera_id, ColmapCamera(name, (height, width), _unpack(file, f"<{num}d"))
+            yield (
+                camera_id,
+                checked_camera(ColmapCamera(name, (height, width), _unpack(file, f"<{num}d")), path),
+            )
 
 
 def _images_text(path: Path) -> Iterator[ColmapImage]:
@@ -118,13 +123,14 @@ def _images_text(path: Path) -> Iterator[ColmapImage]:
 
 
 def _images_binary(path: Path) -> Iterator[ColmapImage]:
+    size = path.stat().st_size
     with path.open("rb") as file:
         (num_images,) = _unpack(file, "<Q")
         for _ in range(num_images):
             _, *pose, camera_id = _unpack(file, "<I7dI")
             name = _read_name(file)
             (num_points,) = _unpack(file, "<Q")
-            file.seek(num_points * BYTES_OF_POINT, 1)
+            file.seek(min(num_points * BYTES_OF_POINT, size), 1)
             yield _image(name, camera_id, tuple(pose))
 
 
@@ -171,6 +177,7 @@ class View:
     cam_from_world: np.ndarray
 
 
+@names_file("model")
 def views_of(
     model: Path, root: Path, path_of: Callable[[str], str], *, size_by_camera: bool = False
 ) -> tuple[list[View], int]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from scal3r_data_tools.formats.json_files import is_finite_number, read_json
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import named_text
 from scal3r_train.config import UserError
 from scal3r_train.notes import note
@@ -52,6 +53,7 @@ class IntrinsicsTable:
     cam_from_rig: np.ndarray | None = None
 
 
+@names_file("path")
 def read_intrinsics(path: Path, row: str = "P2") -> IntrinsicsTable:
     """Return what a file says; `row` names the line of a KITTI calibration.
 

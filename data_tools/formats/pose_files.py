@@ -25,14 +25,18 @@ from scal3r_data_tools.formats.json_files import read_json
 from scal3r_data_tools.formats.pose_json import poses_of_json
 from scal3r_data_tools.formats.pose_table import PoseTable, checked, matrices
 from scal3r_data_tools.formats.poses import pose_from_wxyz, pose_from_xyzw
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.formats.text import named_text
 from scal3r_train.config import UserError
+from scal3r_train.data.io.numpy_files import read_npy
 from scal3r_train.text_file import SEPARATOR, as_number, is_number
 
 NANOSECOND = 1e-9
+MAX_POSE_BYTES = 1 << 16  # of a file of one pose
 NANOSECONDS_FROM = 1e13  # seconds since 1970 have ten digits
 
 
+@names_file("path")
 def read_pose_table(path: Path) -> PoseTable:
     """Return the poses of one file.
 
@@ -54,6 +58,7 @@ def read_pose_table(path: Path) -> PoseTable:
     return checked(_lines(body, path), path)
 
 
+@names_file("path")
 def read_pose_file(path: Path) -> PoseTable:
     """Return the one pose of an image's own file: 12 or 16 numbers, or Strecha's camera file.
 
@@ -62,7 +67,7 @@ def read_pose_file(path: Path) -> PoseTable:
     """
     if path.suffix.lower() == ".npy":
         try:
-            numbers = np.load(path, allow_pickle=False).astype(np.float64).ravel()
+            numbers = read_npy(path, MAX_POSE_BYTES).astype(np.float64).ravel()
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: {error}") from None
     else:

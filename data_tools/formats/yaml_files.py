@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from scal3r_train.config import UserError
 from scal3r_train.text_file import read_text_file
+from scal3r_train.yaml_text import parse_yaml
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -22,10 +21,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = read_text_file(path)
         text = re.sub(r"\A%YAML:.*", "", text).replace("!!opencv-matrix", "")
-        content = YAML(typ="safe", pure=True).load(text)
+        content = parse_yaml(text)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is this the dataset's own layout?") from None
-    except (OSError, ValueError, YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no keys; is this the dataset's own layout?")

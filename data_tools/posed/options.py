@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,7 +27,7 @@ class Options(StrictModel):
     fov_x_deg: float | None = Field(
         None, gt=0, lt=180, description="Horizontal field of view, instead of a calibration [deg]"
     )
-    calibrated_size: tuple[int, int] | None = Field(
+    calibrated_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
         None, description="Width and height that the calibration is for; null: those of the images [pixels]"
     )
     camera_model: str = Field("pinhole", description=f"Lens: {', '.join(CAMERA_MODELS)}.")

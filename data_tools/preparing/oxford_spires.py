@@ -141,7 +141,7 @@ class Options(oxford_spires.Options):
     max_depth: float = Field(100.0, gt=0, le=255, description="Points farther away are not used [m]")
     window: int = Field(4, ge=0, description="Radius in which nearer points hide one; 0: none do [pixels]")
     max_enclosure: float = Field(
-        2.5, description="How enclosed a point may be, -4 .. 4 (oxford_spires.py) [score]"
+        2.5, ge=-4, description="How enclosed a point may be, -4 .. 4 (oxford_spires.py) [score]"
     )
     skip: tuple[str, ...] = Field(MISALIGNED, description="Sequences to leave out, by name.")
     num_workers: int = Field(4, ge=0, description="Processes that work at a time; 0: this one [processes]")

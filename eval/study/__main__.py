@@ -20,6 +20,7 @@ from scal3r_eval.study.summary import results_page, summarize
 from scal3r_train.config import UserError, run_command, write_text_atomically
 from scal3r_train.notes import answer, new_console
 from scal3r_train.parallel.folder_lock import lock_inside, owned
+from scal3r_train.text_file import parse_json
 
 FORMAT_VERSION = 1
 
@@ -81,7 +82,7 @@ def _seconds(recipe: StudyRecipe) -> dict[str, float]:
     trained = [run_folder(recipe, *run) / "seconds.json" for run in runs]
     scored = [scores_file(recipe, f"{variant}_{seed}") for variant, seed in runs]
     return {
-        name: sum(json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in paths if path.is_file())
+        name: sum(parse_json(path.read_text(encoding="utf-8"))["seconds"] for path in paths if path.is_file())
         for name, paths in (("training", trained), ("scoring", scored))
     }
 

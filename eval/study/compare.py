@@ -5,7 +5,6 @@ It prints how many numbers agree and those that do not, and ends with 0 either w
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from scal3r_train.config import UserError, run_command
 from scal3r_train.notes import answer
+from scal3r_train.text_file import parse_json
 
 TABLES = ("means", "differences", "by_length", "by_length_differences", "by_memory")
 NUMBER_OF_FILES = 2
@@ -83,9 +83,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _read(name: str) -> Mapping[str, Any]:
     try:
-        document: Mapping[str, Any] = json.loads(Path(name).read_text(encoding="utf-8"))
+        document: Mapping[str, Any] = parse_json(Path(name).read_text(encoding="utf-8"))
         missing = [table for table in TABLES if table not in document["results"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{name} is no results.json of a study ({error})") from None
     if missing:
         raise UserError(f"{name} is no results.json of a study: it lacks {', '.join(missing)}")

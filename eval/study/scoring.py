@@ -49,6 +49,7 @@ from scal3r_train.metrics.trajectory import score_trajectory
 from scal3r_train.model.load_model import checkpoint_sha256, load_model
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.process import local_device
+from scal3r_train.text_file import parse_json
 
 STITCHING: dict[str, dict[str, Any]] = {
     "ate": {},
@@ -202,7 +203,7 @@ def _training_motion(recipe: StudyRecipe, chunking: ScheduleSettings) -> ChunkMo
 def _is_done(path: Path, identity: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = parse_json(path.read_text(encoding="utf-8"))
     return all(before.get(key) == value for key, value in identity.items())
 
 

@@ -5,7 +5,6 @@ A method is a variant as it was trained ("no_gcs"), the reference under another 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from scal3r_eval.bootstrap import BootstrapSettings, Interval, mean_interval, paired_difference
 from scal3r_eval.study.settings import REFERENCE, StudyRecipe, memory_condition, scores_file
+from scal3r_train.text_file import parse_json
 
 TITLES = {
     "hidden_yaw_deg": "hidden: yaw, deg",
@@ -117,7 +117,7 @@ def _seeds(recipe: StudyRecipe, variant: str, condition: str) -> Scored:
 
 
 def _read(recipe: StudyRecipe, name: str) -> dict[str, Any]:
-    return json.loads(scores_file(recipe, name).read_text(encoding="utf-8"))["conditions"]
+    return parse_json(scores_file(recipe, name).read_text(encoding="utf-8"))["conditions"]
 
 
 def _town_prefix(recipe: StudyRecipe, chunks: int) -> str:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from scal3r_train.config import write_text_atomically
 from scal3r_train.shown_progress import ShownWork
+from scal3r_train.text_file import parse_json
 
 SECONDS_BETWEEN = 0.1
 
@@ -101,6 +102,6 @@ class Stages:
 def _read_timings(path: Path) -> dict[str, float]:
     """Return the seconds by stage that `Stages` kept, none when they cannot be read."""
     try:
-        return {str(name): float(seconds) for name, seconds in json.loads(path.read_text()).items()}
+        return {str(name): float(seconds) for name, seconds in parse_json(path.read_text()).items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}

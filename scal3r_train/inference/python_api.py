@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -23,6 +22,7 @@ from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
 from scal3r_train.parallel.host_memory import launched_sizes
 from scal3r_train.parallel.process import current_process
 from scal3r_train.scene.scene import Scene, load_scene
+from scal3r_train.text_file import parse_json
 
 SOURCE = "reconstruct()"
 LOADED_WITH_THE_MODEL = ("checkpoint", "memory", "attention", "compile")
@@ -123,7 +123,7 @@ def _processor_settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        processor = Scal3RImageProcessor(**json.loads(path.read_text(encoding="utf-8")))
+        processor = Scal3RImageProcessor(**parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be used: {error}; save it again or remove it") from None
     return {

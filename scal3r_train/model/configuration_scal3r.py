@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from scal3r_train.model.network_bounds import beyond_bounds
 from scal3r_train.plugins import PATCH_ENCODERS, plugin_names
 
 # The file that a saved folder gets for those who have not imported this package, and what transformers finds in it.
@@ -211,6 +212,8 @@ class Scal3RConfig(PreTrainedConfig):
         return self.patch_encoder == "direct"
 
     def _check(self) -> None:
+        if (fault := beyond_bounds(vars(self))) is not None:
+            raise ValueError(f"model configuration: {fault}")
         is_dense = self.depth_head or self.point_head
         rules = [
             (self.hidden_size % self.num_heads == 0, "hidden_size must be a multiple of num_heads"),
@@ -220,8 +223,6 @@ class Scal3RConfig(PreTrainedConfig):
                 "2*hidden_size must be a multiple of camera_heads",
             ),
             (self.memory_scope in ("sequence", "chunk"), "memory_scope is not sequence or chunk"),
-            (self.memory_expansion >= 1, "memory_expansion must be at least 1"),
-            (self.memory_base_lr > 0, "memory_base_lr must be positive"),
             (
                 self.patch_encoder in OWN_PATCH_ENCODERS
                 or self.patch_encoder in plugin_names(PATCH_ENCODERS),

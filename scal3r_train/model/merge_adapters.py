@@ -7,7 +7,6 @@ base that all of it belongs to.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from scal3r_train.model.weight_files import (
     folder_sha256,
     weight_files,
 )
+from scal3r_train.text_file import parse_json
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
@@ -106,7 +106,7 @@ def _merged(name: str, value: Tensor, trained: dict[str, Tensor], factor: float)
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG_NAME
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         if config["peft_type"] != "LORA" or not config["r"] > 0 or not config["lora_alpha"] > 0:
             raise ValueError("no LoRA with a rank and an alpha")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from scal3r_train.config import UserError, files_sha256
 from scal3r_train.shipped import find_checkpoint
+from scal3r_train.text_file import parse_json
 
 CONFIG_NAME = "config.json"
 ADAPTER_CONFIG_NAME = "adapter_config.json"
@@ -23,7 +23,7 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / SHARD_INDEX_NAME
     if index.is_file():
         try:
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            named = set(parse_json(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError):
             raise UserError(f"checkpoint {index} is damaged; save or copy the folder again") from None
         missing = sorted(named - {path.name for path in found})

@@ -6,7 +6,6 @@ Accelerate's own plugins read back. torchrun says nothing; a recipe may then nam
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -20,6 +19,7 @@ from accelerate.utils import DeepSpeedPlugin
 from scal3r_train.config import UserError
 from scal3r_train.parallel.process import is_launched
 from scal3r_train.parallel.settings import EngineName
+from scal3r_train.text_file import parse_json
 
 # What an accelerate config may ask of FSDP and this project does otherwise.
 REFUSED_FSDP = {
@@ -93,7 +93,7 @@ def launched_zero_config() -> dict[str, Any]:
 
 def _read_zero_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"deepspeed_config_file {path} cannot be read: {error}") from None
     if not isinstance(config, dict) or not isinstance(config.get("zero_optimization"), dict):

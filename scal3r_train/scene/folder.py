@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from scal3r_train.config import UserError, write_text_atomically, writing
 from scal3r_train.parallel.claimed_output import remove_leftovers_within
+from scal3r_train.text_file import parse_json
 
 AT_FDCWD = -100  # Linux: relative paths start at the working directory
 RENAME_EXCHANGE = 2
@@ -147,6 +148,6 @@ def _has_finished_work(work: Path) -> bool:
 
 def _same_identity(path: Path, identity: dict[str, Any]) -> bool:
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)))
+        return bool(parse_json(path.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)))
     except (OSError, ValueError):
         return False

@@ -10,7 +10,6 @@ Shapes: S frames, N points, H W pixels.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -24,6 +23,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from scal3r_train.config import StrictModel, UserError, write_text_atomically, writing
+from scal3r_train.data.io.depth_codec import MAX_DEPTH_BYTES
+from scal3r_train.data.io.numpy_files import read_npz
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.camera import intrinsics_matrices
 from scal3r_train.scene.folder import INFO_NAME, read_steady
@@ -212,9 +213,8 @@ def read_depth(folder: Path, frame: int) -> np.ndarray:
     """Return the depth [H, W] float32 that `write_depth` wrote; UserError when it is missing or damaged."""
     path = depth_path(folder, frame)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return np.asarray(arrays["depth"], np.float32)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return np.asarray(read_npz(path, ("depth",), MAX_DEPTH_BYTES)["depth"], np.float32)
+    except (OSError, ValueError, KeyError):
         raise UserError(f"{path} is missing or damaged; reconstruct the scene again") from None
 
 

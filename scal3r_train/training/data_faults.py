@@ -26,6 +26,7 @@ from scal3r_train.data.sequence import SequenceBatch, SkippedFrame
 from scal3r_train.losses.targets import require_finite
 from scal3r_train.parallel.collectives import broadcast_from_main, gather_to_all
 from scal3r_train.parallel.process import Process
+from scal3r_train.text_file import parse_json
 from scal3r_train.training.step import MicroStep
 
 FILE_NAME = "data_faults.jsonl"
@@ -286,9 +287,10 @@ def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
+            line = parse_json(text)
+            is_before = line["step"] <= step
+        except (ValueError, KeyError, TypeError):
             continue
-        if line["step"] <= step:
+        if is_before:
             lines.append(line)
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -13,9 +13,10 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from scal3r_train.config import StrictModel
-from scal3r_train.data.sampling.curriculum import Stage, check_stages, stage_at
+from scal3r_train.data.sampling.curriculum import MAX_COUNT, Stage, check_stages, stage_at
 
 Part = Literal["memory", "backbone"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 MEMORY_PREFIX = "aggregator.memory_units."
 
 
@@ -47,7 +48,7 @@ class OptimSettings(StrictModel):
     weight_decay: float = Field(
         default=0.05, ge=0, description="weight decay of matrices; vectors are not decayed [factor]"
     )
-    betas: tuple[float, float] = Field(
+    betas: tuple[Decay, Decay] = Field(
         default=(0.9, 0.95),
         description="AdamW's decay of its averages of the gradient and of its square [factor]",
     )
@@ -67,7 +68,9 @@ class OptimSettings(StrictModel):
         lt=1,
         description="decay of a moving average of the weights, kept beside them (model_ema/); null: none [factor]",
     )
-    accumulation_steps: int = Field(default=1, ge=1, description="step plans per optimizer step [step plans]")
+    accumulation_steps: int = Field(
+        default=1, ge=1, le=MAX_COUNT, description="step plans per optimizer step [step plans]"
+    )
     max_skipped_steps: int = Field(
         default=5,
         ge=1,

@@ -21,6 +21,7 @@ from scal3r_train.model.activation_checkpointing import CheckpointingMode
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import AttentionName
 from scal3r_train.model.lora import LoraSettings
+from scal3r_train.model.network_bounds import BOUNDS
 from scal3r_train.parallel.settings import ParallelSettings
 from scal3r_train.training.checkpointing.checkpoint import CheckpointSettings
 from scal3r_train.training.freezing import FrozenDtype, TrainedParts
@@ -39,10 +40,11 @@ def _network_fields() -> dict[str, Any]:
     code = Scal3RConfig.__init__.__code__
     names = code.co_varnames[1 : code.co_argcount]
     described = dict(ATTRIBUTE.findall(Scal3RConfig.__doc__ or ""))
-    return {
-        name: (hints[name], Field(default=default, description=described.get(name)))
-        for name, default in zip(names, defaults, strict=True)
-    }
+    fields: dict[str, Any] = {}
+    for name, default in zip(names, defaults, strict=True):
+        least, most = BOUNDS.get(name, (None, None))
+        fields[name] = hints[name], Field(default=default, ge=least, le=most, description=described.get(name))
+    return fields
 
 
 NetworkSettings = create_model(

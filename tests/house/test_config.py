@@ -123,6 +123,9 @@ def test_settings_are_frozen() -> None:
         ("a: &x [*x]", "no value inside itself"),
         ("? [1, 2]\n: 3", "write plain keys"),
         ("optim: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("optim: {lr: 1}\nstages:\n- steps: 0", ":3: stages.0.steps = 0"),
+        ("sources:\n  a:\n    lr: .inf", ":3: sources.a.lr = inf"),
+        ("sources:\n  a:\n    rl: 1", ":3: unknown key 'sources.a.rl'"),
     ],
 )
 def test_refuses(write, text: str, expected: str) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from scal3r_train.text_file import read_file_bytes
+
 FREE_ART = "Free Art License"
 UNKNOWN = "unknown"
 
@@ -72,7 +74,7 @@ def _without_sign(line: str) -> str:
 def _text(path: Path) -> str:
     """A file as UTF-8 or, where it is none, as ISO 8859-1; empty when it is not there."""
     try:
-        data = path.read_bytes()
+        data = read_file_bytes(path)
     except OSError:
         return ""
     try:

@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from scal3r_train.config import UserError
+from scal3r_train.text_file import read_file_bytes
 
 
 def parse_xml(path: Path) -> Element:
@@ -16,7 +17,7 @@ def parse_xml(path: Path) -> Element:
     that cannot be read or declares an entity with a text of its own, of which "bombs" are made.
     """
     try:
-        data = path.read_bytes()
+        data = read_file_bytes(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     builder = TreeBuilder()

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_train.config import UserError
+from scal3r_train.text_file import read_file_bytes
 
 BOX_BYTES = 24
+POSITION_BYTES = 12
 SECTORED, SKINNED = 0, 1  # kinds of mesh
 WHITE = 128
 
@@ -37,7 +39,7 @@ class Buffer:
 def read_spm(path: Path) -> list[Buffer]:
     """Return what a mesh consists of. Raises UserError for what is none or is damaged."""
     try:
-        return _Reader(path.read_bytes()).buffers()
+        return _Reader(read_file_bytes(path)).buffers()
     except (OSError, ValueError, IndexError, struct.error) as error:
         raise UserError(f"mesh {path} cannot be read: {error}") from None
 
@@ -68,6 +70,8 @@ class _Reader:
 
     def _buffer(self, textures: list[tuple[str, str]]) -> Buffer:
         num_vertices, num_indices, material = self._read("<IIH")
+        if num_vertices * POSITION_BYTES > len(self._data) - self._at:
+            raise ValueError(f"it declares {num_vertices} vertices")
         pair = textures[material] if material < len(textures) else ("", "")
         positions, normals = np.zeros((2, num_vertices, 3), np.float32)
         colours, coordinates = (

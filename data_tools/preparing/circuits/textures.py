@@ -10,6 +10,7 @@ from PIL import Image
 
 from scal3r_data_tools.preparing.circuits.sgi import decode_sgi, is_sgi
 from scal3r_train.config import UserError
+from scal3r_train.text_file import read_file_bytes
 
 MAX_SIDE = 1024
 GREY_AND_OPACITY = 2
@@ -18,7 +19,7 @@ GREY_AND_OPACITY = 2
 def read_texture(path: Path) -> np.ndarray:
     """Return RGBA [H, W, 4] uint8, top row first, shrunk to MAX_SIDE. Raises UserError for a file that is no image."""
     try:
-        data = path.read_bytes()
+        data = read_file_bytes(path)
         if is_sgi(data) and data[11] == GREY_AND_OPACITY:
             image = Image.fromarray(decode_sgi(data, path), "LA")
         else:

@@ -16,6 +16,7 @@ with zeros).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from scal3r_train.config import UserError
 from scal3r_train.text_file import is_number, read_text_file
 
 MIN_RADIUS = 1e-9
+MAX_SIDE = 1 << 20  # of images that are calibrated [pixels]
 
 
 def distort(xy: np.ndarray, model: str, coefficients: np.ndarray) -> np.ndarray:
@@ -192,7 +194,23 @@ def read_cameras_text(path: Path) -> Iterator[tuple[int, ColmapCamera]]:
                 continue
             check_model(words[1], len(words) - 4, path)
             hw = int(words[3]), int(words[2])
-            yield int(words[0]), ColmapCamera(words[1], hw, tuple(float(word) for word in words[4:]))
+            camera = ColmapCamera(words[1], hw, tuple(float(word) for word in words[4:]))
+            yield int(words[0]), checked_camera(camera, path)
+
+
+def checked_camera(camera: ColmapCamera, path: Path) -> ColmapCamera:
+    """Return a camera whose numbers are possible: finite, sides and focal lengths above 0. Raises UserError."""
+    lens = lens_of(camera)
+    numbers = (*lens.intrinsics, *lens.coefficients)
+    if (
+        not all(map(math.isfinite, numbers))
+        or min(*camera.hw, *lens.intrinsics[:2]) <= 0
+        or max(camera.hw) > MAX_SIDE
+    ):
+        height, width = camera.hw
+        shown = " ".join(f"{number:.6g}" for number in camera.parameters)
+        raise UserError(f"{path}: {camera.model} {width} {height} {shown} is no camera; is the file damaged?")
+    return camera
 
 
 def image_lines(path: Path) -> Iterator[list[str]]:

@@ -10,7 +10,7 @@ pixel, whose centre is (0.5, 0.5); a resize followed by a crop is then exactly
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -19,9 +19,11 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from scal3r_train.config import StrictModel
+from scal3r_train.config import StrictModel, UserError
 
 AREA_BELOW = 0.6  # of the input's size
+MAX_SIDE = 8192
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # of processed images
 
 
 class ResizeRule(StrictModel):
@@ -34,19 +36,29 @@ class ResizeRule(StrictModel):
 
     kind: Literal["long_side", "width"] = Field("long_side", description="the side that `size` refers to")
     size: int = Field(
-        518, ge=14, le=8192, description="length of that side, rounded down to the multiple [pixels]"
+        518, ge=14, le=MAX_SIDE, description="length of that side, rounded down to the multiple [pixels]"
     )
     multiple: int = Field(
         14, gt=0, le=256, description="what both sides are multiples of: the model's patch size [pixels]"
     )
 
     def target_hw(self, first_hw: tuple[int, int]) -> tuple[int, int]:
-        """Processed size (H, W) of a sequence whose first image has size first_hw."""
+        """Processed size (H, W) of a sequence whose first image has size first_hw.
+
+        Raises UserError for an image so narrow that a side would be beyond MAX_SIDE.
+        """
         height, width = first_hw
         size = max(self.size // self.multiple, 1) * self.multiple
         if self.kind == "width" or width >= height:
-            return self._down(size * height // width), size
-        return size, self._down(size * width // height)
+            target = self._down(size * height // width), size
+        else:
+            target = size, self._down(size * width // height)
+        if max(target) > MAX_SIDE:
+            raise UserError(
+                f"an image of {width}x{height} would be processed at {target[1]}x{target[0]}; no side may be beyond "
+                f"{MAX_SIDE}: crop it, or set input.image_hw"
+            )
+        return target
 
     @property
     def cover_multiple(self) -> int:

@@ -22,6 +22,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from scal3r_train.config import UserError, atomic_output
+from scal3r_train.data.index.soundness import MAX_TIMES_LARGER, check_columns, check_numbers
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
 
 _TEXT, _FLAG = datasets.Value("string"), datasets.Value("bool")
@@ -141,6 +142,7 @@ class SequenceIndex:
         """Serve the rows of the index at a path or URL."""
         self.path = path
         self._rows = rows.with_format("arrow")
+        check_columns(path, FEATURES, self.frame_column)
         self.num_frames: list[int] = self.column("num_frames")
         self.sequence_ids: list[str] = self.column("sequence_id")
 
@@ -148,8 +150,9 @@ class SequenceIndex:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> SequenceRecord:
-        """Row `number`. Raises UserError when a pose is not a rigid transform."""
+        """Row `number`. Raises UserError when a pose is not a rigid transform, or another number is impossible."""
         record = self.unchecked(number)
+        check_numbers(record, self.path)
         check_rotations(record, self.path)
         return record
 
@@ -179,7 +182,10 @@ class SequenceIndex:
         spans = [np.empty(0)]
         for rows in column.chunks:
             ends, values = rows.offsets.to_numpy(), rows.values.to_numpy(zero_copy_only=False)
-            spans.append(values[ends[1:] - 1] - values[ends[:-1]])
+            first, last = ends[:-1], ends[1:] - 1
+            spans.append(np.full(len(first), np.nan))
+            has_frames = last >= first
+            spans[-1][has_frames] = values[last[has_frames]] - values[first[has_frames]]
         return np.where(self.column("is_ordered"), np.concatenate(spans), np.nan)
 
     def aspects(self) -> np.ndarray:
@@ -238,6 +244,9 @@ def load_index(path: str | os.PathLike[str], cache_dir: Path | None = None) -> S
     datasets.disable_progress_bars()
     try:
         rows = datasets.Dataset.from_parquet(str(path), cache_dir=str(cache_dir), columns=list(FEATURES))
+    except Exception as error:  # of `datasets`, around whatever pyarrow says of a damaged body
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"index {path} cannot be read: {reason[0]}; copy or write it again") from None
     finally:
         if not was_disabled:
             datasets.enable_progress_bars()
@@ -278,8 +287,18 @@ def _check_schema(name: str, file: Path | BinaryIO) -> None:
             raise UserError(
                 f"index {name}: column '{field.name}' is {found}, expected {FEATURES[field.name]}"
             )
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    num_values = sum(group.column(place).num_values for group in groups for place in range(group.num_columns))
+    if num_values > MAX_TIMES_LARGER * _num_bytes(file):
+        raise UserError(f"index {name} declares {num_values} entries, more than it can hold; write it again")
     if metadata.num_rows == 0:
         raise UserError(f"index {name} has no sequences; write it again with `scal3r data index`")
+
+
+def _num_bytes(file: Path | BinaryIO) -> int:
+    if isinstance(file, Path):
+        return file.stat().st_size
+    return file.seek(0, os.SEEK_END)
 
 
 def check_rotations(record: SequenceRecord, path: str | Path) -> None:

@@ -8,5 +8,8 @@ images_in_memory.py  pictures that are in memory already: Pillow's, arrays, tens
 depth_codec.py       depth files of every kind
 video_frames.py      single frames of video files
 point_file.py        positions from PLY and PCD files
+declared_size.py     limits of what a header may declare, before memory is taken
+numpy_files.py       arrays from .npy and .npz files
+hdf5_file.py         arrays from HDF5 files
 reading_process.py   the processes that read training data ahead
 """

@@ -17,7 +17,12 @@ import cv2
 import numpy as np
 
 from scal3r_train.config import UserError
+from scal3r_train.data.io.declared_size import MAX_DEPTH_PIXELS, check_exr, check_picture, check_pixels
+from scal3r_train.data.io.hdf5_file import read_hdf5
+from scal3r_train.data.io.numpy_files import read_npy
+from scal3r_train.text_file import read_file_bytes
 
+MAX_DEPTH_BYTES = 8 * MAX_DEPTH_PIXELS
 SKY = np.float32(-1)
 SATURATED = 65535
 PNG_END = b"IEND"
@@ -80,7 +85,7 @@ CODECS: dict[str, DepthCodec] = {
 def read_depth(path: Path, codec: str, image_hw: tuple[int, int] | None = None) -> np.ndarray:
     """Decode one depth file; see `decode_depth`. Raises UserError also when the file is missing."""
     try:
-        data = path.read_bytes()
+        data = read_file_bytes(path)
     except FileNotFoundError:
         raise UserError(f"depth file {path} does not exist; check the index or its root") from None
     except OSError as error:
@@ -151,6 +156,7 @@ def _png(data: bytes) -> np.ndarray:
     """Numbers of a PNG as they are stored. Raises ValueError for what is none, or not whole."""
     if PNG_END not in data[-12:]:  # OpenCV would fill up the rest
         raise ValueError("the file is truncated or no PNG")
+    check_picture(data, MAX_DEPTH_PIXELS)
     numbers = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if numbers is None:
         raise ValueError("no PNG, or damaged")
@@ -185,7 +191,7 @@ def _float32_png(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.
 
 
 def _npy(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
-    return _two_dimensional(np.load(BytesIO(data), allow_pickle=False))
+    return _two_dimensional(read_npy(data, MAX_DEPTH_BYTES))
 
 
 def _pfm(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
@@ -194,6 +200,7 @@ def _pfm(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
     if kind.strip() != b"Pf":
         raise ValueError("not a grey PFM file (it must begin with Pf)")
     width, height = (int(word) for word in size.split())
+    check_pixels((height, width), MAX_DEPTH_PIXELS)
     numbers = np.frombuffer(body, "<f4" if float(scale) < 0 else ">f4")
     if len(numbers) != width * height:
         raise ValueError(f"{len(numbers)} numbers instead of {width} x {height}; is the file truncated?")
@@ -203,18 +210,14 @@ def _pfm(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
 def _exr(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
     import OpenEXR  # noqa: PLC0415  optional
 
+    check_exr(data)
     channels = OpenEXR.File(BytesIO(data), separate_channels=True).channels()
     name = next((name for name in (key, "Y", "Z", "R", "V") if name in channels), sorted(channels)[0])
     return _two_dimensional(channels[name].pixels)
 
 
 def _hdf5(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
-    import h5py  # noqa: PLC0415  optional
-
-    with h5py.File(BytesIO(data), "r") as file:
-        if key not in file:
-            raise ValueError(f"it holds {', '.join(file)} but no '{key}'")
-        return _two_dimensional(file[key][()])
+    return _two_dimensional(read_hdf5(data, key, MAX_DEPTH_BYTES))
 
 
 def _raw_float32(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.ndarray:
@@ -228,8 +231,9 @@ def _raw_float32(data: bytes, key: str, image_hw: tuple[int, int] | None) -> np.
 def _two_dimensional(depth: np.ndarray) -> np.ndarray:
     if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[-1]):
         depth = depth.squeeze(0 if depth.shape[0] == 1 else -1)
-    if depth.ndim != 2:
-        raise ValueError(f"an array of shape {depth.shape}, not [H, W]")
+    if depth.ndim != 2 or depth.dtype.kind not in "biuf":
+        raise ValueError(f"an array of {depth.dtype} and shape {depth.shape}, not numbers [H, W]")
+    check_pixels((depth.shape[0], depth.shape[1]), MAX_DEPTH_PIXELS)
     return depth
 
 

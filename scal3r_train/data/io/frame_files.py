@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import PackedFrames, SequenceRecord
+from scal3r_train.text_file import read_file_bytes
 
 NUM_OPEN_FILES = 16
 NUM_KEPT_GROUPS = 4  # of pack.ROWS_PER_GROUP frames each, for each of four columns
@@ -117,7 +118,7 @@ def read_file(record: SequenceRecord, name: str) -> bytes:
         return read_packed(record.packed, name)
     path = record.root / name
     try:
-        return path.read_bytes()
+        return read_file_bytes(path)
     except FileNotFoundError:
         raise UserError(f"file {path} does not exist; check the index or its root") from None
     except OSError as error:

@@ -20,6 +20,9 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from scal3r_train.config import UserError
+from scal3r_train.data.io.declared_size import check_picture, check_pixels
+from scal3r_train.data.io.hdf5_file import hdf5_shape, read_hdf5
+from scal3r_train.text_file import read_file_bytes
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 KEY = "dataset"
@@ -53,19 +56,14 @@ def decode_hdr(data: bytes) -> np.ndarray:
 
     Raises ImportError without h5py, OSError or ValueError for what is no such image.
     """
-    import h5py  # noqa: PLC0415  optional
-
-    with h5py.File(BytesIO(data), "r") as file:
-        return tone_mapped(np.asarray(_colour(file)[()], np.float32))
+    return tone_mapped(_colour(read_hdf5(data, KEY)).astype(np.float32))
 
 
 def hdr_size(path: Path) -> tuple[int, int]:
     """Height and width from the header alone. Raises as `decode_hdr`."""
-    import h5py  # noqa: PLC0415  optional
-
-    with h5py.File(path, "r") as file:
-        height, width, _ = _colour(file).shape
-        return int(height), int(width)
+    height, width, channels = (*hdf5_shape(path, KEY), 0, 0, 0)[:3]
+    _refuse_other_shape((height, width, channels))
+    return height, width
 
 
 def tone_mapped(linear: np.ndarray) -> np.ndarray:
@@ -78,10 +76,15 @@ def tone_mapped(linear: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.minimum((factor * linear) ** GAMMA, 1)).astype(np.uint8)
 
 
-def _colour(file):  # type: ignore[no-untyped-def]  # an h5py.Dataset
-    if KEY not in file or file[KEY].ndim != 3 or file[KEY].shape[2] != 3:
+def _colour(values: np.ndarray) -> np.ndarray:
+    _refuse_other_shape(values.shape)
+    return values
+
+
+def _refuse_other_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or shape[2] != 3:
         raise ValueError(f"an HDF5 file without '{KEY}' of shape [H, W, 3]")
-    return file[KEY]
+    check_pixels((shape[0], shape[1]))
 
 
 cv2.setNumThreads(0)  # its pool does not survive the fork that makes reading processes, which would then hang
@@ -93,7 +96,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises UserError naming the file when it is missing, truncated, no image, or a 16-bit (depth) image.
     """
     try:
-        return decode_image(path.read_bytes(), path)
+        return decode_image(read_file_bytes(path), path)
     except OSError as error:
         raise _image_error(path, error) from None
 
@@ -103,6 +106,10 @@ def decode_image(data: bytes, name: str | Path, reduction: int = 1) -> np.ndarra
 
     reduction: 1, 2, 4 or 8; JPEG files are then decoded at that part of their size (rounded up), many times faster.
     """
+    try:
+        check_picture(data)
+    except ValueError as error:
+        raise _image_error(name, error) from None
     if _is_plain(data):
         flag = REDUCED[reduction if data.startswith(JPEG_START) else 1]
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -122,6 +129,7 @@ def pixels_of(image: Image.Image, name: str | Path) -> np.ndarray:
     """Return a picture of Pillow's as [H, W, 3] uint8 RGB, upright. Raises as `read_image`."""
     try:
         _refuse_depth(image, name)
+        check_pixels((image.height, image.width))
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
             upright = upright.convert("RGBA")
@@ -166,6 +174,7 @@ def read_image_header(path: Path) -> ImageHeader:
         with Image.open(path) as image:
             _refuse_depth(image, path)
             width, height = image.size
+            check_pixels((height, width))
             orientation = image.getexif().get(EXIF_ORIENTATION, EXIF_UPRIGHT)  # Pillow looks into XMP too
             if orientation in EXIF_SIDEWAYS and not _has_upright_size(image):
                 width, height = height, width
@@ -236,7 +245,11 @@ def decode_mask(data: bytes, rule: str, name: str | Path) -> np.ndarray:
     parts = RULE.fullmatch(rule)
     if parts is None:
         raise UserError(f"mask rule '{rule}' of {name} is unknown; it must be 'below N' or 'from N'")
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    try:
+        check_picture(data)
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except (ValueError, cv2.error) as error:
+        raise UserError(f"mask {name} cannot be read: {error}") from None
     if values is None or values.dtype != np.uint8:
         raise UserError(f"mask {name} cannot be read: not an 8-bit image, or damaged")
     if values.ndim == 3:

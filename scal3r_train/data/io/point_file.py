@@ -58,6 +58,8 @@ class PointFile:
                 head = file.read(MAX_HEADER_BYTES)
                 size = os.fstat(file.fileno()).st_size
             self._table = _ply_table(head) if head.startswith(b"ply") else _pcd_table(head)
+            if self._table.num < 0:
+                raise ValueError(f"it declares {self._table.num} points")
             missing = set(COORDINATES) - set(self._table.row.names or ())
             if missing:
                 raise ValueError(f"its points have no {', '.join(sorted(missing))}")

@@ -26,6 +26,7 @@ import numpy as np
 from scal3r_train.config import UserError
 
 DECODE_ON = 48  # frames that are decoded and dropped rather than looked up anew
+DAMAGE = (ArithmeticError, LookupError, TypeError, UnicodeError)  # what PyAV ends in on headers without sense
 NUM_TRIED = 50  # frames that tell whether listed times are those of the pictures
 
 
@@ -53,6 +54,11 @@ def _av() -> ModuleType:
     except ImportError:
         raise UserError("reading videos needs PyAV: pip install 'scal3r_train[video]'") from None
     return av
+
+
+def _container(path: Path) -> Any:
+    """An open file, whose titles may be in any encoding. Raises av.FFmpegError."""
+    return _av().open(str(path), metadata_errors="replace")
 
 
 def num_lost_frames(path: Path) -> int:
@@ -101,7 +107,7 @@ def _contents(path: Path) -> _Contents:
     av = _av()
     times, num_lost, last_key = [], 0, 0
     try:
-        with av.open(str(path)) as container:
+        with _container(path) as container:
             number, notes = _film(container, path)
             stream = container.streams.video[number]
             # 0 where the container does not say; AVI's number counts gaps too.
@@ -123,7 +129,7 @@ def _contents(path: Path) -> _Contents:
             seconds_per_tick = float(stream.time_base)
             rate = float(stream.average_rate or stream.guessed_rate or 0)
         first = _First.of(path, number)
-    except av.FFmpegError as error:
+    except (av.FFmpegError, *DAMAGE) as error:
         raise _refusal(path, error) from None
     notes += first.notes
     if not times or None in times or not first.is_shown_as_listed:
@@ -199,7 +205,7 @@ class _First:
     @staticmethod
     def of(path: Path, number: int) -> _First:
         times, frame, is_interlaced = [], None, False
-        with _av().open(str(path)) as container:
+        with _container(path) as container:
             stream = container.streams.video[number]
             try:
                 for frame in itertools.islice(container.decode(stream), NUM_TRIED):
@@ -229,7 +235,7 @@ class _First:
 def _num_decodable(path: Path, number: int) -> int:
     """How many frames come out of the decoder."""
     num = 0
-    with _av().open(str(path)) as container:
+    with _container(path) as container:
         try:
             for _ in container.decode(container.streams.video[number]):
                 num += 1
@@ -245,7 +251,7 @@ def _decodable_from(path: Path, number: int, time: int) -> set[int]:
     av = _av()
     shown: set[int] = set()
     try:
-        with av.open(str(path)) as container:
+        with _container(path) as container:
             stream = container.streams.video[number]
             container.seek(time, stream=stream, backward=True)
             for frame in container.decode(stream):
@@ -276,7 +282,7 @@ class _OpenVideo:
         self._ticks = self._contents.ticks
         self._av = _av()
         try:
-            self._container = self._av.open(str(path))
+            self._container = _container(path)
         except self._av.FFmpegError as error:
             raise _refusal(path, error) from None
         self._stream = self._container.streams.video[self._contents.stream]
@@ -297,7 +303,7 @@ class _OpenVideo:
                 frame = self._forward_to(number)
             else:
                 frame = self._from_key_frame(number)
-        except self._av.FFmpegError as error:
+        except (self._av.FFmpegError, *DAMAGE) as error:
             self._next = -1
             raise UserError(f"video {self.path}: frame {number} cannot be decoded: {error}") from None
         if frame is None:
@@ -319,7 +325,7 @@ class _OpenVideo:
         """Frame `number` as they come out of the decoder, from where it is or from the start; None beyond the end."""
         if not 0 <= self._next <= number:
             self._container.close()
-            self._container = self._av.open(str(self.path))
+            self._container = _container(self.path)
             self._stream = self._container.streams.video[self._contents.stream]
             self._frames, self._next = self._container.decode(self._stream), 0
         for frame in self._frames:

@@ -8,17 +8,20 @@ from typing import Annotated, TypeVar
 from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel
+from scal3r_train.data.camera.resize import MAX_SIDE
 
 Weight = Annotated[float, Field(ge=0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+MAX_COUNT = 1 << 16  # of what one step has of anything: more is a slip of the keyboard
+PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 class Stage(StrictModel):
     """A part of a run: what it gives a value to overrides the section it belongs to, the rest is inherited."""
 
-    until: PositiveInt | None = Field(
+    until: int | None = Field(
         default=None,
+        ge=1,
         description="the optimizer step that begins the next stage; the last stage has none [step]",
     )
 
@@ -50,8 +53,12 @@ def stage_at(stages: Sequence[StageT], step: int) -> StageT | None:
 class Resolution(StrictModel):
     """One image size and how often it is drawn."""
 
-    height: int = Field(ge=1, description="image height, a multiple of the model's patch size [pixels]")
-    width: int = Field(ge=1, description="image width, a multiple of the model's patch size [pixels]")
+    height: int = Field(
+        ge=1, le=MAX_SIDE, description="image height, a multiple of the model's patch size [pixels]"
+    )
+    width: int = Field(
+        ge=1, le=MAX_SIDE, description="image width, a multiple of the model's patch size [pixels]"
+    )
     weight: Weight = Field(
         default=1.0, description="how often this size is drawn, relative to the others [weight]"
     )

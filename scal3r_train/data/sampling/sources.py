@@ -23,6 +23,7 @@ from scal3r_train.data.io.frame_cache import CacheSettings
 from scal3r_train.data.sampling.deny_list import VERSION, denied
 from scal3r_train.data.sampling.plan import Source
 from scal3r_train.parallel.collectives import gather_to_all
+from scal3r_train.text_file import parse_json
 
 MIXTURE_FILE = "mixture.json"
 SYNTHETIC_INDEX = "index.parquet"  # what `scal3r data synth FOLDER` writes into its folder
@@ -226,7 +227,7 @@ def check_mixture(
     if not (is_resumed and path.is_file()):
         write_text_atomically(path, json.dumps(entries, indent=1) + "\n")
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = parse_json(path.read_text(encoding="utf-8"))
     change = _difference(before, entries)
     if change:
         raise UserError(

@@ -21,6 +21,7 @@ from scal3r_train.data.io.frame_io import mask_as_read, read_frame_mask
 from scal3r_train.data.io.image_codec import at_size, decode_mask
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.text_file import read_file_bytes
 
 MASK_SUFFIXES = (".png", ".jpg", ".jpeg")
 PNG_BLACK, JPEG_BLACK = "below 1", "below 128"
@@ -75,7 +76,7 @@ class Masks:
         if path is None:
             return valid
         try:
-            data = path.read_bytes()
+            data = read_file_bytes(path)
         except OSError as error:
             raise UserError(f"mask {path} cannot be read: {error.strerror}") from None
         black = decode_mask(data, PNG_BLACK if path.suffix.lower() == ".png" else JPEG_BLACK, path)

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.data.camera.resize import ResizeRule
+from scal3r_train.data.camera.resize import ResizeRule, Side
 
 TIME_NOISE_S = 1e-6  # of seconds since 1970 as float64
 
@@ -23,7 +23,7 @@ class InputSettings(StrictModel):
         None,
         description="How the size follows from the first image; null: the model's image_size is its long side.",
     )
-    image_hw: tuple[int, int] | None = Field(
+    image_hw: tuple[Side, Side] | None = Field(
         None, description="Exact height and width to process at, instead of the rule [pixels]"
     )
     start: int = Field(0, ge=0, description="Number of the first frame, from 0 [frame]")
@@ -70,8 +70,6 @@ class InputSettings(StrictModel):
             )
         if self.invert_masks and self.masks is None:
             raise ValueError("invert_masks turns the masks of input.masks; give that folder too")
-        if self.image_hw is not None and min(self.image_hw) <= 0:
-            raise ValueError(f"image_hw = {list(self.image_hw)} must be positive")
         return self
 
     @property

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 from PIL import Image
 
 from scal3r_train.config import UserError, atomic_output
+from scal3r_train.data.io.declared_size import check_pixels
+from scal3r_train.data.io.image_codec import decode_image
 from scal3r_train.notes import tell
 
 READ_BYTES = 1 << 16
@@ -29,6 +30,7 @@ JPEG_ALONE = (0x01, *JPEG_RESTARTS)  # markers without a segment
 PNM_HEADER = re.compile(rb"P([56])(?:(?:\s|#[^\n]*\n)+\d+){3}\s")
 PNM_COMMENT = re.compile(rb"#[^\n]*\n")
 MAX_PNM_HEADER = 4096
+MAX_BYTES = 1 << 29  # of one image as it comes
 MAX_UINT8 = 255
 
 
@@ -117,7 +119,8 @@ class Spool(threading.Thread):
     def _write(self, suffix: str, image: bytes) -> None:
         if suffix == ".ppm":
             with atomic_output(self.folder / f"{self.num_images:06d}.png") as path:
-                Image.open(BytesIO(image)).save(path, compress_level=1)
+                picture = decode_image(image, f"{self.num_images} of the pipe")
+                Image.fromarray(picture).save(path, compress_level=1)
         else:
             with atomic_output(self.folder / f"{self.num_images:06d}{suffix}") as path:
                 path.write_bytes(image)
@@ -138,6 +141,10 @@ class _StreamBuffer:
 
     def need(self, num_bytes: int) -> None:
         """Have at least so many bytes."""
+        if num_bytes > MAX_BYTES:
+            raise UserError(
+                f"the pipe declares an image of more than {MAX_BYTES >> 20} MiB; give smaller ones"
+            )
         while len(self.buffer) < num_bytes:
             if not self.more():
                 raise CutOffError
@@ -221,7 +228,11 @@ def _pnm_end(data: _StreamBuffer, number: int) -> int:
             raise _not_an_image(number, bytes(data.buffer[:2]))
         data.need(len(data.buffer) + 1)
     words = PNM_COMMENT.sub(b" ", header[0]).split()
-    width, height, largest = map(int, words[1:])
+    try:
+        width, height, largest = map(int, words[1:])
+        check_pixels((height, width))
+    except ValueError as error:
+        raise UserError(f"image {number} of the pipe cannot be read: {error}") from None
     if largest > MAX_UINT8:
         raise UserError(f"image {number} of the pipe has 16 bits a channel; give 8-bit images only")
     return header.end() + width * height * (3 if words[0] == b"P6" else 1)

@@ -13,6 +13,7 @@ from typing import Any
 from scal3r_train.config import UserError, atomic_output, write_text_atomically
 from scal3r_train.parallel.claimed_output import partial_of
 from scal3r_train.scene.folder import swap_into_place
+from scal3r_train.text_file import parse_json
 
 RECORD_NAME = "scal3r_export.json"  # in every folder that an export has written: what it is, and what it has
 ENTRIES_KEY, NUM_FILES_KEY = "entries", "num_files"
@@ -63,7 +64,7 @@ def new_output(output: Path, *, is_folder: bool, record: dict[str, Any]) -> Iter
 def _is_export(folder: Path) -> bool:
     """Whether a folder holds what an export wrote, and nothing that came later."""
     try:
-        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+        record = parse_json((folder / RECORD_NAME).read_text(encoding="utf-8"))
         found = {path.name for path in folder.iterdir()}
         return found <= set(record[ENTRIES_KEY]) and _num_files(folder) <= record[NUM_FILES_KEY]
     except (OSError, ValueError, KeyError, TypeError):

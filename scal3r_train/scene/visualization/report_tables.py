@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-from ruamel.yaml import YAML
-
+from scal3r_train.config import dump_mapping
 from scal3r_train.scene.scene import Scene
 from scal3r_train.scene.visualization.charts import bars
 from scal3r_train.scene.visualization.ground_truth import GroundTruth
@@ -119,12 +117,7 @@ def duration(seconds: float) -> str:
 
 def _details(name: str, settings: dict[str, Any]) -> Html:
     """Return settings as YAML that unfolds."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel annotates it as None
-    stream = io.StringIO()
-    yaml.dump(settings, stream)
-    return tag("details", tag("summary", name), tag("pre", stream.getvalue()))
+    return tag("details", tag("summary", name), tag("pre", dump_mapping(settings)))
 
 
 def _state(key: str, value: Any) -> str:

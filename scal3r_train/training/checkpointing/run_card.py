@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from scal3r_train.model.merge_adapters import is_adapter_folder
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.weight_files import folder_sha256
 from scal3r_train.parallel.engine import Engine
+from scal3r_train.text_file import parse_json
 from scal3r_train.training.checkpointing.export import processor_settings
 from scal3r_train.training.recipe import TrainingRecipe
 
@@ -155,7 +155,7 @@ def validations(metrics: Path, step: int) -> tuple[Mapping[str, float], Mapping[
     if not metrics.is_file():
         return {}, {}
     text = metrics.read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    lines = [parse_json(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     known = [
         {key: value for key, value in line.items() if value is not None}
         for line in lines

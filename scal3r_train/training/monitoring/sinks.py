@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from scal3r_train.config import UserError, atomic_output, load_mapping, write_text_atomically, writing
+from scal3r_train.text_file import parse_json
 
 if TYPE_CHECKING:  # recipes hold settings that lead here
     from accelerate.tracking import GeneralTracker
@@ -143,8 +144,8 @@ def _forget_lines(path: Path, first_step: int) -> None:
 def _step_of(line: str) -> float:
     """Return the step of a line of metrics; a line cut short by a kill counts as never written."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
+        return float(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return math.inf
 
 
