@@ -7,5 +7,7 @@ windows.py            which frames around a candidate are predicted together
 common_view.py        whether the two windows see the same surfaces
 edges.py              the relative pose that a joint prediction gives, and whether it is believed
 pose_graph.py         the poses of all chunks that agree best with seams and loops
+unary_factors.py      what is known of single chunks: their scales, and where their cameras were
+normal_equations.py   the sparse system that the pose graph solves
 settings.py           recipe sections `loop_closure` and `pose_graph`
 """

@@ -1,17 +1,17 @@
-"""Pose graphs over Sim(3) or SE(3): the poses of all chunks that agree best with measured relative poses.
+"""Pose graphs over Sim(3) or SE(3): the poses of all chunks that agree best with what was measured of them.
 
 Node k is T_k = world_from_k. An edge (i, j, M) measures M = i_from_j; its residual is e = Log(M^-1 T_i^-1 T_j), a
 tangent vector in frame j, and its cost e^T information e. Poses are changed by T <- T Exp(d), so the Jacobians are
-Jr^-1(e) for T_j and -Jr^-1(e) Ad(T_j^-1 T_i) for T_i. Levenberg-Marquardt with Nielsen's damping; the first node
-stays. Edges marked robust have the truncated quadratic cost, approached from the quadratic one by graduated
-non-convexity (GNC-TLS, Yang et al. 2020): with a redescending weight alone, a right loop edge is lost whenever drift
-exceeds the width. Edges within the width count fully, so that the solution is not biased by the kernel.
+Jr^-1(e) for T_j and -Jr^-1(e) Ad(T_j^-1 T_i) for T_i. What is known of single nodes (`unary_factors`) adds to it.
+Levenberg-Marquardt with Nielsen's damping. The first node stays, unless positions in the world define where it is; of
+scales that are given, rather than common, it takes its own.
 
-Every step solves the same sparse system with other numbers (`NormalEquations`): the elimination order (minimum degree,
-found on the graph of nodes rather than on its D times as many unknowns) and the place of every number in the sparse
-matrix are worked out once. docs/alignment.md has the whole.
+Edges marked robust have the truncated quadratic cost, approached from the quadratic one by graduated non-convexity
+(GNC-TLS, Yang et al. 2020): with a redescending weight alone, a right loop edge is lost whenever drift exceeds the
+width. Edges within the width count fully, so that the solution is not biased by the kernel. docs/alignment.md has the
+whole.
 
-Shapes: N nodes, E edges, D = 7 (or 6: SE(3)) numbers of a pose.
+Shapes: N nodes, E edges, D = 7 (or 6: SE(3)) numbers of a pose, F factors: edges, then scales, then positions.
 """
 
 from __future__ import annotations
@@ -20,84 +20,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, csc_matrix, identity
-from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from scal3r_train.geometry import sim3_tangent
-from scal3r_train.geometry.sim3 import Sim3Batch
+from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
+from scal3r_train.inference.loop_closure.normal_equations import NO_NODE, NormalEquations
 from scal3r_train.inference.loop_closure.settings import PoseGraphSettings
+from scal3r_train.inference.loop_closure.unary_factors import PositionFactors, ScaleFactors
 
-SYMMETRIC = {"SymmetricMode": True}
 FLOAT_FLOOR = 1e-28  # costs below it per residual are rounding
 ROUNDING = 1e-13  # relative changes of a cost below it are rounding
 SMALLEST_DAMPING = 1e-13
 ROUGH_TOLERANCE = 1e-2  # of the cost, before the kernel hardens
+SIM3_SIZE = 7
 UNDECIDED = 1e-3  # weights further than that from 0 and 1 are undecided
-
-
-class NormalEquations:
-    """(H + damping diag(H)) x = -g, where every edge (i, j) adds to the blocks of its two nodes."""
-
-    def __init__(self, i: np.ndarray, j: np.ndarray, num_nodes: int, size: int) -> None:
-        """Work out order and pattern for edges between nodes `i` and `j` [E]; `size` is D."""
-        self.size, self.num_free = size, num_nodes - 1
-        place = np.full(num_nodes, -1)
-        place[1:] = _elimination_order(i - 1, j - 1, self.num_free)
-        self._place = place
-        ends = np.stack([place[i], place[j]], axis=1)  # [E, 2]
-        entry = ends[:, :, None] * size + np.arange(size)
-        entry = np.where(ends[:, :, None] < 0, -1, entry).reshape(len(i), 2 * size)
-        rows = np.repeat(entry[:, :, None], 2 * size, axis=2).ravel()
-        columns = np.repeat(entry[:, None, :], 2 * size, axis=1).ravel()
-        self._used = (rows >= 0) & (columns >= 0)
-        self._length = size * self.num_free
-        key, self._target = np.unique(
-            columns[self._used] * self._length + rows[self._used], return_inverse=True
-        )
-        self._indices = (key % self._length).astype(np.int32)
-        counts = np.bincount(key // self._length, minlength=self._length)
-        self._indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-        self._diagonal = np.flatnonzero(self._indices == np.repeat(np.arange(self._length), counts))
-        self._gradient_entry = entry.ravel()
-        self._values: np.ndarray = np.zeros(len(key))
-        self._gradient: np.ndarray = np.zeros(self._length)
-
-    def fill(self, hessian: np.ndarray, gradient: np.ndarray) -> float:
-        """Sum the edges' blocks [E, 2 D, 2 D] and gradients [E, 2 D]; return the sum's largest number."""
-        self._values = np.bincount(
-            self._target, hessian.reshape(-1)[self._used], minlength=len(self._indices)
-        )
-        used = self._gradient_entry >= 0
-        self._gradient = np.bincount(
-            self._gradient_entry[used], gradient.reshape(-1)[used], minlength=self._length
-        )
-        return float(np.abs(self._gradient).max(initial=0.0))
-
-    def solve(self, damping: float) -> tuple[np.ndarray, float]:
-        """Return the step [N - 1, D] of nodes 1.., and by how much the quadratic model's cost falls."""
-        values = self._values.copy()
-        diagonal = values[self._diagonal]
-        values[self._diagonal] = diagonal * (1 + damping)
-        matrix = csc_matrix((values, self._indices, self._indptr), shape=(self._length, self._length))
-        factor = splu(matrix, permc_spec="NATURAL", diag_pivot_thresh=0.0, options=SYMMETRIC)
-        step = factor.solve(-self._gradient)
-        # Cost is e^T W e, not half of it: model(0) - model(x) = -2 g x - x H x with (H + damping diag) x = -g.
-        predicted = float(step @ (damping * diagonal * step - self._gradient))
-        return step.reshape(self.num_free, self.size)[self._place[1:]], predicted
-
-
-def _elimination_order(i: np.ndarray, j: np.ndarray, num: int) -> np.ndarray:
-    """The place of every node in a minimum-degree elimination of the graph with edges (i, j); below 0: no node."""
-    inner = (i >= 0) & (j >= 0)
-    ones = np.ones(int(inner.sum()))
-    graph = coo_matrix((ones, (i[inner], j[inner])), shape=(num, num))
-    degree = float(np.bincount(np.concatenate([i[inner], j[inner]]), minlength=1).max(initial=0))
-    laplacian_like = identity(num) * (2 * degree + 1) - graph - graph.T  # diagonally dominant
-    factor = splu(
-        csc_matrix(laplacian_like), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=SYMMETRIC
-    )
-    return factor.perm_c.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +68,8 @@ class PoseGraphResult:
         nodes: N world_from_k.
         weights: [E] in [0, 1], what the kernel left of each edge.
         chi2: [E] squared residuals in standard deviations, unweighted.
+        position_weights, position_chi2: [U] the same of the positions.
+        common_log_scale: the value that scales were measured from, if that was estimated.
         num_iterations: trial steps.
         cost_before, cost_after: sums of (robust) squares.
         converged: whether one of the tests held before `max_iterations`.
@@ -141,6 +79,9 @@ class PoseGraphResult:
     nodes: Sim3Batch
     weights: Tensor
     chi2: Tensor
+    position_weights: Tensor
+    position_chi2: Tensor
+    common_log_scale: float | None
     num_iterations: int
     cost_before: float
     cost_after: float
@@ -153,22 +94,68 @@ def residuals(nodes: Sim3Batch, edges: PoseEdges) -> Tensor:
     return sim3_tangent.log(edges.i_from_j.inverse() @ (nodes.take(edges.i).inverse() @ nodes.take(edges.j)))
 
 
-def optimise_pose_graph(nodes: Sim3Batch, edges: PoseEdges, settings: PoseGraphSettings) -> PoseGraphResult:
-    """Return the poses of least cost near the given ones; node 0 keeps its pose.
+def optimise_pose_graph(
+    nodes: Sim3Batch,
+    edges: PoseEdges,
+    settings: PoseGraphSettings,
+    scales: ScaleFactors | None = None,
+    positions: PositionFactors | None = None,
+) -> PoseGraphResult:
+    """Return the poses of least cost near the given ones.
 
-    Every node must be tied to node 0 by edges. D follows from the information matrices: with 6, scales stay.
+    Args:
+        nodes: where to start; with positions they are first moved to these as one (`PositionFactors.align`).
+        edges: every node must be tied to node 0 by them. D follows from their information matrices: with 6, scales
+            stay.
+        settings: when to stop, and what robust factors cost.
+        scales: of nodes; D must be 7. Those about a common value leave node 0 where it is.
+        positions: of points of nodes in the world. Without any, node 0 keeps its pose (but for a scale that `scales`
+            give as it stands).
     """
-    return _Solver(nodes, edges, settings).run()
+    return _Solver(nodes, edges, settings, scales, positions).run()
+
+
+def _with_common(nodes: Sim3Batch, log_scale: float) -> Sim3Batch:
+    """The nodes and one more, which stands for the value that scales have in common."""
+    common = Sim3.identity()
+    both = [*nodes.unstack(), Sim3(common.scale * np.exp(log_scale), common.rotation, common.translation)]
+    return Sim3Batch.stack(both)
 
 
 class _Solver:
     """One optimisation: the current poses, their residuals and how strict the kernel is."""
 
-    def __init__(self, nodes: Sim3Batch, edges: PoseEdges, settings: PoseGraphSettings) -> None:
-        self.edges, self.settings = edges, settings
+    def __init__(
+        self,
+        nodes: Sim3Batch,
+        edges: PoseEdges,
+        settings: PoseGraphSettings,
+        scales: ScaleFactors | None,
+        positions: PositionFactors | None,
+    ) -> None:
+        self.edges, self.settings, self.scales, self.positions = edges, settings, scales, positions
         self.size = edges.information.shape[-1]
-        self.equations = NormalEquations(edges.i.numpy(), edges.j.numpy(), len(nodes), self.size)
-        self.robust = edges.robust & settings.robust
+        assert scales is None or self.size == SIM3_SIZE, "scales need edges of Sim(3)"
+        self.num_nodes = len(nodes)
+        if positions is not None:
+            nodes = positions.align(nodes)
+        i, j, robust = [edges.i], [edges.j], [edges.robust]
+        free = np.ones((len(nodes), self.size), bool)
+        free[0] = positions is not None
+        if scales is not None:
+            other = torch.full_like(scales.node, self.num_nodes if scales.about_common else NO_NODE)
+            i, j = [*i, scales.node], [*j, other]
+            robust.append(torch.zeros_like(scales.node, dtype=torch.bool))
+            if scales.about_common:
+                nodes = _with_common(nodes, scales.best_common(nodes))
+                free = np.append(free, [[False] * 6 + [True]], axis=0)
+            else:
+                free[0, -1] = True
+        if positions is not None:
+            i, j = [*i, positions.node], [*j, torch.full_like(positions.node, NO_NODE)]
+            robust.append(positions.robust)
+        self.equations = NormalEquations(torch.cat(i).numpy(), torch.cat(j).numpy(), free)
+        self.robust = torch.cat(robust) & settings.robust
         self.nodes = nodes
         self.width2 = settings.kernel_width**2
         self.hardness: float | None = None  # mu of GNC-TLS; None: quadratic
@@ -192,10 +179,17 @@ class _Solver:
                 self.hardness *= self.settings.annealing_factor
         if self.num_iterations < self.settings.max_iterations:
             converged, reason = self._descend(self.settings.cost_tolerance)
+        num_edges, weights = len(self.edges.i), self._weights()
+        num_positions = 0 if self.positions is None else len(self.positions.node)
+        first_position = len(weights) - num_positions
+        has_common = len(self.nodes) > self.num_nodes
         return PoseGraphResult(
-            self.nodes,
-            self._weights(),
-            self.chi2,
+            self.nodes.take(torch.arange(self.num_nodes)),
+            weights[:num_edges],
+            self.chi2[:num_edges],
+            weights[first_position:],
+            self.chi2[first_position:],
+            float(self.nodes.scale[-1].log()) if has_common else None,
             self.num_iterations,
             cost_before,
             self._truncated_cost(),
@@ -241,27 +235,52 @@ class _Solver:
     def _linearise(self) -> float:
         """Put the normal equations at the current poses together; return the gradient's largest number."""
         edges, size = self.edges, self.size
+        at_edges = self.residuals[0]
         relative = self.nodes.take(edges.j).inverse() @ self.nodes.take(edges.i)
-        jacobian_j = sim3_tangent.right_jacobian_inverse(self.residuals)
+        jacobian_j = sim3_tangent.right_jacobian_inverse(at_edges)
         jacobian_i = -jacobian_j @ sim3_tangent.adjoint(relative)
-        jacobian = torch.cat([jacobian_i[:, :size, :size], jacobian_j[:, :size, :size]], dim=2)  # [E, D, 2 D]
-        information = self._weights()[:, None, None] * edges.information
-        weighted = information @ jacobian
-        hessian = jacobian.transpose(1, 2) @ weighted
-        gradient = (weighted.transpose(1, 2) @ self.residuals[:, :size, None])[..., 0]
-        return self.equations.fill(hessian.numpy(), gradient.numpy())
+        jacobians = [
+            torch.cat([jacobian_i[:, :size, :size], jacobian_j[:, :size, :size]], dim=2)
+        ]  # [E, D, 2 D]
+        if self.scales is not None:
+            jacobians.append(self.scales.jacobians(size))
+        if self.positions is not None:
+            jacobians.append(self.positions.jacobians(self.nodes, size))
+        weights = self._weights().split([len(jacobian) for jacobian in jacobians])
+        hessians, gradients = [], []
+        for jacobian, weight, information, residual in zip(
+            jacobians, weights, self._information(), self.residuals, strict=True
+        ):
+            weighted = (weight[:, None, None] * information) @ jacobian
+            hessians.append(jacobian.transpose(1, 2) @ weighted)
+            part = residual[:, : information.shape[-1], None]
+            gradients.append((weighted.transpose(1, 2) @ part)[..., 0])
+        return self.equations.fill(torch.cat(hessians).numpy(), torch.cat(gradients).numpy())
 
     def _moved(self, step: Tensor) -> Sim3Batch:
-        """The nodes after a step [N - 1, D] of all but the first."""
+        """The nodes after a step [N, D]."""
         tangent = step.new_zeros(len(self.nodes), 7)
-        tangent[1:, : self.size] = step
+        tangent[:, : self.size] = step
         return self.nodes @ sim3_tangent.exp(tangent)
 
-    def _evaluate(self, nodes: Sim3Batch) -> tuple[Tensor, Tensor]:
-        """(residuals [E, 7], their squares in standard deviations [E])."""
-        found = residuals(nodes, self.edges)
-        part = found[:, : self.size]
-        return found, torch.einsum("ei,eij,ej->e", part, self.edges.information, part)
+    def _information(self) -> list[Tensor]:
+        """Those of edges [E, D, D], scales [U, 1, 1] and positions [U, 3, 3], as far as there are any."""
+        found = [self.edges.information]
+        if self.scales is not None:
+            found.append(self.scales.information[:, None, None])
+        if self.positions is not None:
+            found.append(self.positions.information)
+        return found
+
+    def _evaluate(self, nodes: Sim3Batch) -> tuple[list[Tensor], Tensor]:
+        """(residuals of edges [E, 7], scales [U, 1] and positions [U, 3], their squares in standard deviations [F])."""
+        found = [residuals(nodes, self.edges)]
+        found += [kind.residuals(nodes) for kind in (self.scales, self.positions) if kind is not None]
+        chi2 = []
+        for residual, information in zip(found, self._information(), strict=True):
+            part = residual[:, : information.shape[-1]]
+            chi2.append(torch.einsum("ei,eij,ej->e", part, information, part))
+        return found, torch.cat(chi2)
 
     def _cost(self, chi2: Tensor) -> float:
         """Sum of squares, where those of robust edges are bent at the present hardness."""

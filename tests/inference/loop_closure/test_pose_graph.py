@@ -10,12 +10,8 @@ from scipy.optimize import least_squares
 
 from scal3r_train.geometry import sim3_tangent
 from scal3r_train.geometry.sim3 import Sim3Batch
-from scal3r_train.inference.loop_closure.pose_graph import (
-    NormalEquations,
-    PoseEdges,
-    optimise_pose_graph,
-    residuals,
-)
+from scal3r_train.inference.loop_closure.normal_equations import NO_NODE, NormalEquations
+from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, optimise_pose_graph, residuals
 from scal3r_train.inference.loop_closure.settings import PoseGraphSettings
 from tests.inference.loop_closure.g2o import read_g2o
 
@@ -104,23 +100,32 @@ def test_too_few_iterations_are_said() -> None:
     assert result.reason == "max_iterations reached"
 
 
-def test_normal_equations_are_those_of_a_dense_solver() -> None:
+@pytest.mark.parametrize("kept", [[], [(2, 1)], [(2, 1), (4, 0), (4, 2)]])
+def test_normal_equations_are_those_of_a_dense_solver(kept: list[tuple[int, int]]) -> None:
+    """Node 0 is kept whole, others in part, and the last factor has one node only."""
     random = np.random.default_rng(0)
-    i, j, num, size = np.array([0, 1, 2, 3, 4, 1]), np.array([1, 2, 3, 4, 0, 3]), 5, 3
-    roots = random.normal(size=(6, 8, 2 * size))
-    blocks, gradients = roots.transpose(0, 2, 1) @ roots, random.normal(size=(6, 2 * size))
-    equations = NormalEquations(i, j, num, size)
+    i, j, num, size = np.array([0, 1, 2, 3, 4, 1, 3]), np.array([1, 2, 3, 4, 0, 3, NO_NODE]), 5, 3
+    roots = random.normal(size=(7, 8, 2 * size))
+    blocks, gradients = roots.transpose(0, 2, 1) @ roots, random.normal(size=(7, 2 * size))
+    free = np.ones((num, size), bool)
+    free[0] = False
+    for entry in kept:
+        free[entry] = False
+    equations = NormalEquations(i, j, free)
     equations.fill(blocks, gradients)
     step, predicted = equations.solve(0.1)
     dense, right = np.zeros((num * size, num * size)), np.zeros(num * size)
-    for e in range(6):
-        place = np.r_[i[e] * size : (i[e] + 1) * size, j[e] * size : (j[e] + 1) * size]
-        dense[np.ix_(place, place)] += blocks[e]
-        right[place] += gradients[e]
-    dense, right = dense[size:, size:], right[size:]
+    for f in range(7):
+        ends = [node for node in (i[f], j[f]) if node != NO_NODE]
+        place = np.concatenate([np.arange(node * size, (node + 1) * size) for node in ends])
+        dense[np.ix_(place, place)] += blocks[f][: len(place), : len(place)]
+        right[place] += gradients[f][: len(place)]
+    mask = free.ravel()
+    dense, right = dense[mask][:, mask], right[mask]
     damped = dense + 0.1 * np.diag(np.diag(dense))
     expected = np.linalg.solve(damped, -right)
-    np.testing.assert_allclose(step.ravel(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(step.ravel()[mask], expected, rtol=1e-9, atol=1e-12)
+    assert not step.ravel()[~mask].any()
     assert predicted == pytest.approx(-2 * right @ expected - expected @ dense @ expected)
 
 
