@@ -117,9 +117,7 @@ class UtmZone:
         longitude = np.radians((places[:, 1] - self.central_meridian_deg + 180) % 360 - 180)
         eccentricity = np.sqrt(ECCENTRICITY2)
         tangent = np.tan(latitude)
-        shift = np.sinh(
-            eccentricity * np.arctanh(eccentricity * tangent / np.sqrt(1 + tangent**2))
-        )
+        shift = np.sinh(eccentricity * np.arctanh(eccentricity * tangent / np.sqrt(1 + tangent**2)))
         conformal = tangent * np.sqrt(1 + shift**2) - shift * np.sqrt(1 + tangent**2)
         north = np.arctan2(conformal, np.cos(longitude))
         east = np.arcsinh(np.sin(longitude) / np.hypot(conformal, np.cos(longitude)))
@@ -128,7 +126,9 @@ class UtmZone:
             sums_north += factor * np.sin(2 * order * north) * np.cosh(2 * order * east)
             sums_east += factor * np.cos(2 * order * north) * np.sinh(2 * order * east)
         easting = FALSE_EASTING_M + UTM_SCALE * _RECTIFYING_RADIUS_M * sums_east
-        northing = (0.0 if self.is_north else FALSE_NORTHING_M) + UTM_SCALE * _RECTIFYING_RADIUS_M * sums_north
+        northing = (
+            0.0 if self.is_north else FALSE_NORTHING_M
+        ) + UTM_SCALE * _RECTIFYING_RADIUS_M * sums_north
         return np.stack([easting, northing, places[:, 2]], -1)
 
     def wkt(self) -> str:

@@ -31,7 +31,8 @@ class MetricSettings(StrictModel):
         None, description="Trajectory of the camera in metres, in TUM or KITTI format, in any world."
     )
     depth_codec: str = Field(
-        "", description="How the files of `depth` are read, as for `scal3r data index posed`; needed with PNG."
+        "",
+        description="How the files of `depth` are read, as for `scal3r data index posed`; needed with PNG.",
     )
     time_offset_s: float = Field(
         0.0, description="What has to be added to the images' times to give those of the file [s]"
@@ -40,7 +41,9 @@ class MetricSettings(StrictModel):
         2.0, gt=0, description="Longest gap between two entries of a track that is bridged by a line [s]"
     )
     gps_std_m: float | None = Field(
-        None, gt=0, description="Error of a position of the track; null: estimated from the track's misfit [m]"
+        None,
+        gt=0,
+        description="Error of a position of the track; null: estimated from the track's misfit [m]",
     )
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.alignment.seam import Seam, SeamQuality, align_chunks, chain
 from scal3r_train.inference.alignment.seam_covariance import seam_covariances
 from scal3r_train.inference.alignment.settings import AlignmentSettings, SeamNoiseSettings
-from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, PoseGraphResult, optimise_pose_graph
+from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, optimise_pose_graph
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 
 
@@ -132,7 +132,8 @@ def close_loops(
     used = [place for place, edge in enumerate(edges) if edge.accepted]
     if not used:
         return chained, LoopClosureReport(tuple(edges), 0)
-    result = _optimise(seams, [edges[place] for place in used], nodes, covariances, settings)
+    graph = pose_edges(seams, [edges[place] for place in used], settings.noise)
+    result = optimise_pose_graph(nodes, graph, settings.graph)
     for place, weight in zip(used, result.weights[len(seams) :].tolist(), strict=True):
         edges[place] = replace(edges[place], weight=weight)
         if weight < settings.min_weight:
@@ -197,23 +198,13 @@ def _against_chain(
     return edge
 
 
-def _optimise(
-    seams: Sequence[Seam],
-    loops: Sequence[LoopEdge],
-    nodes: Sim3Batch,
-    covariances: Tensor,
-    settings: LoopEdgeSettings,
-) -> PoseGraphResult:
-    """Solve the pose graph of seams (not robust: without them nothing holds together) and loop edges (robust)."""
+def pose_edges(seams: Sequence[Seam], loops: Sequence[LoopEdge], noise: SeamNoiseSettings) -> PoseEdges:
+    """Return the edges of the pose graph: seams (not robust: without them nothing holds together), then loop edges."""
     i = torch.tensor([*range(len(seams)), *(edge.a for edge in loops)])
     j = torch.tensor([*range(1, len(seams) + 1), *(edge.c for edge in loops)])
     measured = [*(seam.earlier_from_later for seam in seams), *(edge.a_from_c for edge in loops)]
-    all_covariances = torch.cat(
-        [covariances, torch.stack([_edge_covariance(e, settings.noise) for e in loops])]
-    )
-    information = torch.linalg.inv(all_covariances)
+    covariances = [seam_covariances(seams, noise), *(_edge_covariance(edge, noise)[None] for edge in loops)]
+    information = torch.linalg.inv(torch.cat(covariances))
     information = (information + information.transpose(1, 2)) / 2
     robust = torch.arange(len(i)) >= len(seams)
-    return optimise_pose_graph(
-        nodes, PoseEdges(i, j, Sim3Batch.stack(measured), information, robust), settings.graph
-    )
+    return PoseEdges(i, j, Sim3Batch.stack(measured), information, robust)

@@ -1,4 +1,7 @@
-"""The cameras of all chunks, each in its chunk's coordinates, and where a placement puts them. Shapes: S frames, M pairs."""
+"""The cameras of all chunks, each in its chunk's coordinates, and where a placement puts them.
+
+Shapes: S frames, M moments.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class ChunkCameras:
         return np.searchsorted(starts, np.floor(frames), side="right") - 1
 
     def points(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return chunks [M] and the camera's centre in their coordinates [M, 3] at frames [M], between two by a line."""
+        """Return chunks [M] and the camera's centre in their coordinates [M, 3] at frames [M], lines between two."""
         chunk = self.provider(frames)
         rows = []
         for number, frame in zip(chunk.tolist(), frames.tolist(), strict=True):
@@ -76,7 +79,8 @@ class ChunkCameras:
 
     def centre_std(self, world_from_chunk: list[Sim3]) -> float | None:
         """Return the error of one centre along one axis in the world, from what neighbouring chunks say of frames that
-        both have; None for a single chunk."""
+        both have; None for a single chunk.
+        """
         gaps = []
         for number, (one, two) in enumerate(zip(self.layout.ranges, self.layout.ranges[1:], strict=False)):
             num = one.stop - two.start

@@ -6,8 +6,8 @@
     CSV         a heading names the columns: latitude, longitude, and if there are any altitude, time (seconds, milli-,
                 micro- or nanoseconds since 1970 or any other start, or ISO 8601), frame (of the input) or image name
     rows        numbers alone: `lat lon`, `lat lon alt`, `time lat lon alt`, or with a quaternion behind it as in TUM
-Blanks, commas, semicolons or tabs stand between columns; `#` starts a comment. Without time, frame and name a row belongs
-to each frame. Shapes: N fixes.
+Blanks, commas, semicolons or tabs stand between columns; `#` starts a comment. Without time, frame and name a row
+belongs to each frame. Shapes: N fixes.
 """
 
 from __future__ import annotations
@@ -220,7 +220,9 @@ def _named_rows(rows: Sequence[list[str]], heading: dict[str, int], path: Path) 
     if "time" in heading:
         words = [row[heading["time"]] for row in rows]
         is_count = all(is_number(word) for word in words)
-        time = _in_seconds(np.array(list(map(float, words)))) if is_count else np.array(list(map(_time, words)))
+        time = (
+            _in_seconds(np.array(list(map(float, words)))) if is_count else np.array(list(map(_time, words)))
+        )
         return GpsTrack(place, time, has_height=has_height)
     if "name" in heading or ("frame" in heading and not is_number(rows[0][heading["frame"]])):
         column = heading.get("name", heading.get("frame", 0))
@@ -293,7 +295,7 @@ def _seconds_of_day(word: str) -> float:
 
 
 def _day(word: str) -> float:
-    """ddmmyy as seconds since 1970; not a number where it is no date."""
+    """Ddmmyy as seconds since 1970; not a number where it is no date."""
     try:
         return datetime.strptime(word, "%d%m%y").replace(tzinfo=timezone.utc).timestamp()
     except ValueError:

@@ -20,7 +20,14 @@ from scal3r_train.data.io.frame_io import read_frame_depth
 from scal3r_train.data.io.walk import found_below
 from scal3r_train.data.sequence import SequenceRecord
 
-SUFFIXES = {".png": "", ".npy": "npy", ".exr": "exr", ".pfm": "pfm", ".h5": "hdf5_depth", ".hdf5": "hdf5_depth"}
+SUFFIXES = {
+    ".png": "",
+    ".npy": "npy",
+    ".exr": "exr",
+    ".pfm": "pfm",
+    ".h5": "hdf5_depth",
+    ".hdf5": "hdf5_depth",
+}
 WORDS = re.compile(r"(?i)[._-]?(colou?r|rgb|depths?|depth_?map|images?|img|frame)[._-]?")
 MIN_PIXELS = 100  # of a frame with both depths
 
@@ -40,7 +47,9 @@ def with_sensor_depth(
         UserError: the folder holds no map of these frames, or the codec is missing or needs what is not known.
     """
     if not folder.is_dir():
-        raise UserError(f"alignment.metric.depth {folder} is no folder; give one with a depth map for the images")
+        raise UserError(
+            f"alignment.metric.depth {folder} is no folder; give one with a depth map for the images"
+        )
     files = sorted(found_below(folder, lambda name: Path(name).suffix.lower() in SUFFIXES))
     by_key: dict[str, Path] = {}
     for path in files:
@@ -65,7 +74,9 @@ def with_sensor_depth(
             f"{', '.join(CODECS)}"
         )
     if CODECS[codec].is_ray_length and record.intrinsics is None:
-        raise UserError(f"depth_codec {codec} holds lengths of rays, which need input.intrinsics to become depth")
+        raise UserError(
+            f"depth_codec {codec} holds lengths of rays, which need input.intrinsics to become depth"
+        )
     changed = replace(
         record,
         depth=tuple(depth),
@@ -92,8 +103,8 @@ def sensor_depth(record: SequenceRecord, index: int) -> np.ndarray | None:
     height, width = record.upright_hw(index)
     if abs(depth.shape[0] * width / height - depth.shape[1]) > 0.02 * depth.shape[1]:
         raise UserError(
-            f"depth map {record.depth[index]} has {depth.shape[1]}x{depth.shape[0]} pixels, its image {width}x{height}: "
-            "not the same shape, so not the same view"
+            f"depth map {record.depth[index]} has {depth.shape[1]}x{depth.shape[0]} pixels, its image "
+            f"{width}x{height}: not the same shape, so not the same view"
         )
     return depth
 

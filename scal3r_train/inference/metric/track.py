@@ -164,5 +164,7 @@ def _bridged(moments: np.ndarray, times: np.ndarray, max_gap: float) -> np.ndarr
     """Which moments [M] lie on one of `times`, or between two of them that are at most `max_gap` apart."""
     after = np.searchsorted(times, moments).clip(max=len(times) - 1)
     before = (after - 1).clip(min=0)
-    is_between = (times[before] <= moments) & (moments <= times[after]) & (times[after] - times[before] <= max_gap)
+    is_between = (
+        (times[before] <= moments) & (moments <= times[after]) & (times[after] - times[before] <= max_gap)
+    )
     return np.asarray(is_between | (times[after] == moments))

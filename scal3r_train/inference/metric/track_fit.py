@@ -53,7 +53,9 @@ def fit_track(points: Tensor, positions: Tensor) -> TrackFit:
     """
     if not min(_extent(points), _extent(positions)) > 0:
         where = "scene" if _extent(positions) > 0 else "track"
-        raise UserError(f"in the {where} the camera stays at one place, which shows no scale; take another source")
+        raise UserError(
+            f"in the {where} the camera stays at one place, which shows no scale; take another source"
+        )
     robust = fit_robust(points, positions, torch.ones(len(points)), RobustFitSettings())
     width = max(robust.width, 1e-9 * float(_extent(positions)))
     weights = (width / robust.residuals.clamp(min=width)) ** 2
