@@ -79,9 +79,9 @@ class SceneInfo(StrictModel):
     `world_from_chunk` are 4 x 4 similarities by rows, and `seams` say how each chunk joins the one before it
     (`SeamQuality` in inference/alignment/seam.py). `breaks` are the chunks at whose start the trajectory is torn.
     `loops` are all candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did;
-    None when none was closed. `scale` says how sure metres are (None without `alignment.metric`), `georeference` where on
-    the Earth the world lies (None without a GPS track). `state_plan` says where the chunks' states were kept, and why.
-    `device` is the main process's, for people; None in scenes of before.
+    None when none was closed. `scale` says how sure metres are (None without `alignment.metric`), `georeference` where
+    on the Earth the world lies (None without a GPS track). `state_plan` says where the states of chunks were kept, and
+    why. `device` is the main process's, for people; None in scenes of before.
     """
 
     format_version: Literal[2] = 2

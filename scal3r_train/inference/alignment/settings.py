@@ -45,6 +45,11 @@ class MetricSettings(StrictModel):
         gt=0,
         description="Error of a position of the track; null: estimated from the track's misfit [m]",
     )
+    gps_correlation_s: float = Field(
+        30.0,
+        ge=0,
+        description="Fixes closer in time than this err together, and count as one in the pose graph [s]",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> MetricSettings:

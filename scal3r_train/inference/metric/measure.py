@@ -7,7 +7,7 @@ the main process decides. Shapes: S frames, M pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,21 +19,20 @@ from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.loop_closure.edges import LoopEdge
-from scal3r_train.inference.metric.camera_height import MIN_FRAMES, down_in_world, ground_height, looked_at
+from scal3r_train.inference.metric.camera_height import MIN_FRAMES, down_in_world
 from scal3r_train.inference.metric.chunk_cameras import ChunkCameras
 from scal3r_train.inference.metric.distance import drift_of_distance
+from scal3r_train.inference.metric.frame_measurements import centres, depth_ratios, heights
 from scal3r_train.inference.metric.jackknife import jackknife_std
-from scal3r_train.inference.metric.sensor_depth import log_ratio, sensor_depth
 from scal3r_train.inference.metric.sources import MetricSource, named_file, source_sha256
 from scal3r_train.inference.metric.track import Track
 from scal3r_train.inference.metric.track_fit import fit_track, turned_by_gravity
 from scal3r_train.inference.metric.track_graph import place_on_track
 from scal3r_train.inference.prediction import ChunkPrediction, SavedPrediction
 from scal3r_train.inference.run import ReconstructionRun
-from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
+from scal3r_train.parallel.collectives import from_main
 from scal3r_train.scene.metric_scale import Georeference, MetricScale
 
-MAX_DEPTH_FRAMES = 200  # compared with the sensor's, evenly spread over those that have a map
 NO_SPREAD = "what shows a scale shows it too few times to say how sure it is"
 
 
@@ -78,13 +77,14 @@ def to_metres(
         track = source.track
         found = from_main(lambda: _by_track(run, source, track, cameras, placement, loops))
     elif source.settings.distance is not None:
-        centres = _centres(run, source.settings.distance[:2], predictions, after, placement)
-        found = from_main(lambda: _by_distance(run, source, centres, cameras, placement))
+        found_centres = centres(run, source.settings.distance[:2], predictions, after, placement)
+        found = from_main(lambda: _by_distance(run, source, found_centres, cameras, placement))
     elif source.settings.camera_height is not None:
-        heights = _heights(run, cameras, predictions, placement)
-        found = from_main(lambda: _by_height(source, heights, placement))
+        found_heights = heights(run, cameras, predictions, placement)
+        found = from_main(lambda: _by_height(source, found_heights, placement))
     else:
-        ratios = _depth_ratios(run, source, predictions, placement)
+        assert source.sensor is not None
+        ratios = depth_ratios(run, source.sensor, predictions, placement)
         found = from_main(lambda: _by_depth(source, ratios, placement))
     return found
 
@@ -99,9 +99,9 @@ def _by_track(
 ) -> InMetres:
     positions = torch.from_numpy(track.position)
     fit = fit_track(cameras.placed(track.frame, placement.world_from_chunk), positions)
+    residual = float(fit.std_m.norm() / math.sqrt(3))
     notes = list(track.notes)
     if source.settings.gps is None:
-        residual = float(fit.std_m.norm() / math.sqrt(3))
         factor = float(fit.track_from_world.scale)
         scale = _scale(source, factor, fit.relative_std, len(track.frame), residual, notes)
         return InMetres(_scaled(placement, factor), scale)
@@ -115,12 +115,19 @@ def _by_track(
     enu_from_chunk = [enu_from_world @ one for one in placement.world_from_chunk]
     if placement.seams:
         settings = run.recipe.pose_graph
-        std = source.settings.gps_std_m
         placed = place_on_track(
-            placement.seams, loops, enu_from_chunk, cameras, track, std, settings, hold_upright=fit.is_line
+            placement.seams,
+            loops,
+            enu_from_chunk,
+            cameras,
+            track,
+            source.settings,
+            settings,
+            hold_upright=fit.is_line,
         )
+        # The error of the scale stays that of the whole in one piece: chunks that have followed the fixes show none.
         enu_from_chunk = placed.track_from_chunk
-        fit = fit_track(cameras.placed(track.frame, enu_from_chunk), positions)
+        residual = math.sqrt((2 * placed.std_m[0] ** 2 + placed.std_m[1] ** 2) / 3)
         notes.append(
             f"the chunks lie where seams, loops and fixes agree best; a fix errs {placed.std_m[0]:.3g} m along a "
             f"level axis and {placed.std_m[1]:.3g} m in height, {placed.num_outliers} of {len(track.frame)} count as "
@@ -133,7 +140,6 @@ def _by_track(
         world_from_chunk=[world_from_enu @ one for one in enu_from_chunk],
         median_depth=placement.median_depth * _growth(enu_from_chunk[0], placement),
     )
-    residual = float(fit.std_m.norm() / math.sqrt(3))
     factor = _growth(enu_from_chunk[0], placement)
     scale = _scale(source, factor, fit.relative_std, len(track.frame), residual, notes)
     assert track.origin is not None
@@ -245,100 +251,3 @@ def _scaled(placement: Placement, factor: float) -> Placement:
     metres = Sim3(torch.tensor(factor, dtype=torch.float64), eye, torch.zeros(3, dtype=torch.float64))
     moved = [metres @ one for one in placement.world_from_chunk]
     return replace(placement, world_from_chunk=moved, median_depth=placement.median_depth * factor)
-
-
-def _centres(
-    run: ReconstructionRun,
-    frames: Sequence[int],
-    predictions: Mapping[int, SavedPrediction],
-    after: Mapping[int, ChunkPrediction],
-    placement: Placement,
-) -> dict[int, Tensor]:
-    """Camera centres [3] of some frames just as the scene will state them, fused where two chunks decide."""
-    own: dict[int, Tensor] = {}
-    with raise_on_all_ranks():
-        for number in predictions:
-            later = after.get(number + 1) or predictions.get(number + 1)
-            for frame in frames:
-                placed = []
-                if frame in placement.layout.own[number]:
-                    here = range(frame, frame + 1)
-                    placed = list(placement.own_frames(number, predictions[number], here, run.recipe))
-                elif later is not None and frame in placement.layout.shared[number]:
-                    placed = list(placement.shared_frames(number, predictions[number], later, run.recipe))
-                for part in placed:
-                    if frame in part.frames:
-                        own[frame] = part.world_from_cam[frame - part.frames.start, :, 3]
-    return {frame: centre for part in gather_to_all(own) for frame, centre in part.items()}
-
-
-def _heights(
-    run: ReconstructionRun,
-    cameras: ChunkCameras,
-    predictions: Mapping[int, SavedPrediction],
-    placement: Placement,
-) -> dict[int, float]:
-    """Heights above the ground by frame, in the scene's unit, where one is seen."""
-    world_from_cam = cameras.world_from_cam(placement.world_from_chunk)
-    down = down_in_world(world_from_cam)
-    wanted = looked_at(run.video.num_frames)
-
-    def measure(frame: int, part: ChunkPrediction) -> float | None:
-        in_camera = world_from_cam[frame, :, :3].T @ down
-        return ground_height(part.depth[0], part.usable[0], part.intrinsics[0], in_camera, seed=frame)
-
-    return _by_frame(run, wanted, predictions, placement, measure, lambda value, scale: value * scale)
-
-
-def _depth_ratios(
-    run: ReconstructionRun,
-    source: MetricSource,
-    predictions: Mapping[int, SavedPrediction],
-    placement: Placement,
-) -> dict[int, float]:
-    """log(sensor / predicted) by frame, in metres per unit of the scene."""
-    record, video = source.sensor, run.video
-    assert record is not None
-    with_map = [frame for frame, index in enumerate(video.frame_indices) if record.depth[index]]
-    wanted = with_map[:: max(1, -(-len(with_map) // MAX_DEPTH_FRAMES))]
-
-    def measure(frame: int, part: ChunkPrediction) -> float | None:
-        depth = sensor_depth(record, video.frame_indices[frame])
-        if depth is None:
-            return None
-        sensor = video.at_processed_size(frame, depth)
-        return log_ratio(sensor, part.depth[0].double().numpy(), part.usable[0].numpy())
-
-    return _by_frame(
-        run, wanted, predictions, placement, measure, lambda value, scale: value - math.log(scale)
-    )
-
-
-def _by_frame(
-    run: ReconstructionRun,
-    wanted: Sequence[int],
-    predictions: Mapping[int, SavedPrediction],
-    placement: Placement,
-    measure: Callable[[int, ChunkPrediction], float | None],
-    in_scene: Callable[[float, float], float],
-) -> dict[int, float]:
-    """Measure in the chunk that provides each frame; `in_scene` takes a value and the chunk's scale to the scene's."""
-    own: dict[int, float] = {}
-    chosen = set(wanted)
-    with raise_on_all_ranks():
-        for number, frame in run.track(list(_provided(predictions, placement, chosen))):
-            start = placement.layout.ranges[number].start
-            part = predictions[number].frames(slice(frame - start, frame - start + 1))
-            value = measure(frame, part)
-            if value is not None:
-                own[frame] = in_scene(value, float(placement.world_from_chunk[number].scale))
-    return {frame: value for part in gather_to_all(own) for frame, value in part.items()}
-
-
-def _provided(
-    predictions: Mapping[int, SavedPrediction], placement: Placement, chosen: set[int]
-) -> Iterator[tuple[int, int]]:
-    for number in predictions:
-        for frame in placement.layout.provided[number]:
-            if frame in chosen:
-                yield number, frame

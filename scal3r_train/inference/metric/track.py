@@ -31,6 +31,7 @@ class Track:
         position: [M, 3] float64 metres; for GPS east, north, up at `origin`.
         num_given: entries of the file, those included that belong to no frame.
         origin: [3] latitude, longitude (degrees) and height (metres) of a GPS track's frame; None for other tracks.
+        pace_s: median time from one pair to the next; None where times are not known.
         notes: what the user should know.
     """
 
@@ -38,6 +39,7 @@ class Track:
     position: np.ndarray
     num_given: int
     origin: np.ndarray | None = None
+    pace_s: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -54,7 +56,7 @@ def open_gps(path: Path, video: Video, settings: MetricSettings) -> Track:
     notes = [] if gps.has_height else ["the track has no heights: all places count as equally high"]
     if gps.num_left_out:
         notes.append(f"{gps.num_left_out} fixes of the track are without a place or damaged")
-    return Track(frame, position, len(gps), origin, tuple(notes))
+    return Track(frame, position, len(gps), origin, _pace_of_pairs(frame, video), tuple(notes))
 
 
 def open_poses(path: Path, video: Video, settings: MetricSettings) -> Track:
@@ -154,6 +156,14 @@ def _matched_by_time(
         return numbers[known], np.stack(values, -1)
     known = _bridged(track_times, times, max_gap)
     return np.interp(track_times[known], times, numbers), position[known]
+
+
+def _pace_of_pairs(frame: np.ndarray, video: Video) -> float | None:
+    """Median time [s] between pairs at frames [M]; None where the images have no times."""
+    if not has_times(video.record):
+        return None
+    times = video.timestamps.numpy()
+    return _pace(np.interp(frame, np.arange(len(times)), times))
 
 
 def _pace(times: np.ndarray) -> float:

@@ -2,7 +2,9 @@
 
 Every fix is a robust factor on the chunk that holds its frame, in the pose graph that loops are closed in, beside the
 seams and the accepted loops. What a fix errs is estimated with it, level and vertical apart: from the misfit of the
-whole as one piece first, then from what is left, until it settles. Shapes: M fixes.
+whole as one piece first, then from what is left, until it settles. A receiver's error wanders slowly, so fixes that
+follow one another closely show no more than one of them: their information is divided by how many err together.
+Shapes: M fixes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.inference.alignment.seam import Seam
+from scal3r_train.inference.alignment.settings import MetricSettings
 from scal3r_train.inference.loop_closure.edges import LoopEdge, pose_edges
 from scal3r_train.inference.loop_closure.pose_graph import optimise_pose_graph
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
@@ -51,7 +54,7 @@ def place_on_track(
     start: Sequence[Sim3],
     cameras: ChunkCameras,
     track: Track,
-    std_m: float | None,
+    metric: MetricSettings,
     settings: LoopEdgeSettings,
     *,
     hold_upright: bool,
@@ -63,7 +66,7 @@ def place_on_track(
         start: track_from_chunk, in metres, as the scene in one piece lies on the track.
         cameras: of all chunks.
         track: east, north, up.
-        std_m: error of a fix along one axis; None: estimated.
+        metric: what the user knows of the track.
         settings: of the pose graph.
         hold_upright: whether the turn about the track is open and cameras count as held upright.
     """
@@ -71,17 +74,25 @@ def place_on_track(
     positions = torch.from_numpy(track.position)
     edges = pose_edges(seams, loops, settings.noise)
     nodes = Sim3Batch.stack(start)
-    std = _std(positions - _placed(nodes, chunk, points), std_m)
+    std = _std(positions - _placed(nodes, chunk, points), metric.gps_std_m)
+    together = _num_together(track, metric, cameras)
     plumb = _plumb_lines(nodes, cameras) if hold_upright else None
     for _ in range(MAX_ROUNDS):
-        factors = _factors(chunk, points, positions, std, plumb)
+        factors = _factors(chunk, points, positions, std, together, plumb)
         result = optimise_pose_graph(nodes, edges, settings.graph, positions=factors)
         nodes, before = result.nodes, std
-        std = _std(positions - _placed(nodes, chunk, points), std_m)
+        std = _std(positions - _placed(nodes, chunk, points), metric.gps_std_m)
         if max(abs(new / old - 1) for new, old in zip(std, before, strict=True)) < SETTLED:
             break
     outliers = int((result.position_weights[: len(points)] < MIN_WEIGHT).sum())
     return TrackPlacement(nodes.unstack(), std, outliers)
+
+
+def _num_together(track: Track, metric: MetricSettings, cameras: ChunkCameras) -> float:
+    """How many fixes count as one: those of a correlation time, or without times those of a chunk; at least 1."""
+    if track.pace_s is None:
+        return max(1.0, len(track.frame) / len(cameras.chunk_from_cam))
+    return max(1.0, metric.gps_correlation_s / max(track.pace_s, 1e-9))
 
 
 def _std(misfit: Tensor, given: float | None) -> tuple[float, float]:
@@ -122,10 +133,11 @@ def _factors(
     points: Tensor,
     positions: Tensor,
     std: tuple[float, float],
+    together: float,
     plumb: tuple[Tensor, Tensor, Tensor] | None,
 ) -> PositionFactors:
     level, vertical = std
-    information = torch.diag(torch.tensor([level, level, vertical], dtype=torch.float64) ** -2)
+    information = torch.diag(torch.tensor([level, level, vertical], dtype=torch.float64) ** -2) / together
     information = information.expand(len(points), 3, 3)
     robust = torch.ones(len(points), dtype=torch.bool)
     if plumb is None:
