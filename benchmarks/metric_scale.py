@@ -205,7 +205,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     print(
-        f"{'sequence':<10} {'source':<14} {'error %':>9} {'stated %':>9} {'rms of error/stated':>20}  errors of the seeds"
+        f"{'sequence':<10} {'source':<14} {'error %':>9} {'stated %':>9} {'rms of error/stated':>20}  "
+        "errors of the seeds (over what was stated)"
     )
     for drive in drives(arguments.data):
         found: dict[str, list[tuple[float, float | None]]] = {}
@@ -259,7 +260,8 @@ def main() -> None:
             )
         before, after = (math.sqrt(float((np.array(side) ** 2).mean())) for side in zip(*drift, strict=True))
         print(
-            f"{drive.name:<10} trajectory error {before:.3f} m along the seams, {after:.3f} m with the fixes in the pose graph"
+            f"{drive.name:<10} trajectory error {before:.3f} m along the seams, {after:.3f} m with the fixes in the "
+            "pose graph"
         )
 
 

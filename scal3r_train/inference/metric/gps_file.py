@@ -26,7 +26,6 @@ from scal3r_train.text_file import is_number, read_text_file
 
 SECONDS_PER_DAY = 86400.0
 UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))  # seconds since 1970 have ten digits
-SEPARATOR = re.compile(r"\s*[,;\t]\s*|\s+")
 COLUMNS = {
     "lat": re.compile(r"(gps_?)?lat(itude)?(_deg(rees)?)?"),
     "lon": re.compile(r"(gps_?)?(lon|lng|long|longitude)(_deg(rees)?)?"),
@@ -161,31 +160,21 @@ def _of_nmea(text: str, path: Path) -> GpsTrack:
 
 def _of_rows(text: str, path: Path) -> GpsTrack:
     """A table with a heading, or numbers alone."""
-    rows = [
-        SEPARATOR.split(line.strip())
-        for line in text.splitlines()
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    if not rows:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if not lines:
         raise UserError(f"{path} holds no fixes")
-    heading = None if all(map(is_number, rows[0])) else _heading(rows[0])
-    if heading is None and not all(map(is_number, rows[0])):
-        # A comma-separated table may have blanks in its cells.
-        rows = [re.split(r"\s*[,;\t]\s*", line.strip()) for line in text.splitlines() if line.strip()]
-        heading = _heading(rows[0])
-        if heading is None:
-            raise UserError(
-                f"{path}: '{' '.join(rows[0])[:60]}' names no columns lat(itude) and lon(gitude); name them in the "
-                "first line, or give rows `time lat lon alt`"
-            )
-    elif heading is not None and "," in text.splitlines()[0]:
-        rows = [
-            re.split(r"\s*[,;\t]\s*", line.strip())
-            for line in text.splitlines()
-            if line.strip() and not line.lstrip().startswith("#")
-        ]
-        heading = _heading(rows[0]) or heading
-    return _bare_rows(rows, path) if heading is None else _named_rows(rows[1:], heading, path)
+    # Blanks stand between columns only where nothing else does: names may hold some.
+    separator = re.compile(r"\s*[,;\t]\s*" if re.search(r"[,;\t]", lines[0]) else r"\s+")
+    rows = [separator.split(line) for line in lines]
+    if all(map(is_number, rows[0])):
+        return _bare_rows(rows, path)
+    heading = _heading(rows[0])
+    if heading is None:
+        raise UserError(
+            f"{path}: '{lines[0][:60]}' names no columns lat(itude) and lon(gitude); name them in the first line, or "
+            "give rows `time lat lon alt`"
+        )
+    return _named_rows(rows[1:], heading, path)
 
 
 def _bare_rows(rows: Sequence[list[str]], path: Path) -> GpsTrack:

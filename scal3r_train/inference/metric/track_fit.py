@@ -19,6 +19,8 @@ from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import RobustFitSettings, fit_robust, fit_umeyama
 from scal3r_train.inference.metric.jackknife import jackknife_std
 
+WIDTH = 2.5  # of the median misfit: up to it entries count fully, as all but the worst of Gaussian ones do
+NUM_ROUNDS = 8
 STD_OF_MEDIAN = 1.4826  # times the median absolute value of a Gaussian variable is its standard deviation
 MIN_LENGTH_RATIO = 3.0  # a track shorter than that many of its errors shows no scale
 LINE_RATIO = 3.0  # a track whose width is below that many of its errors is a line
@@ -57,9 +59,8 @@ def fit_track(points: Tensor, positions: Tensor) -> TrackFit:
             f"in the {where} the camera stays at one place, which shows no scale; take another source"
         )
     robust = fit_robust(points, positions, torch.ones(len(points)), RobustFitSettings())
-    width = max(robust.width, 1e-9 * float(_extent(positions)))
-    weights = (width / robust.residuals.clamp(min=width)) ** 2
-    fit = fit_umeyama(points, positions, weights)
+    width = WIDTH * max(float(robust.residuals.median()), 1e-9 * float(_extent(positions)))
+    fit, weights = _reweighted(points, positions, robust.sim3, width)
     misfit = positions - fit.apply(points)
     std = STD_OF_MEDIAN * misfit.abs().median(dim=0).values
     length, breadth = _radii(positions, weights)
@@ -72,7 +73,8 @@ def fit_track(points: Tensor, positions: Tensor) -> TrackFit:
 
     def log_scale(kept: np.ndarray) -> float:
         mask = torch.from_numpy(kept)
-        return math.log(max(float(fit_umeyama(points[mask], positions[mask], weights[mask]).scale), 1e-300))
+        without, _ = _reweighted(points[mask], positions[mask], fit, width)
+        return math.log(max(float(without.scale), 1e-300))
 
     return TrackFit(
         fit,
@@ -81,6 +83,16 @@ def fit_track(points: Tensor, positions: Tensor) -> TrackFit:
         std,
         is_line=breadth < max(LINE_RATIO * error, MIN_WIDTH * length),
     )
+
+
+def _reweighted(points: Tensor, positions: Tensor, start: Sim3, width: float) -> tuple[Sim3, Tensor]:
+    """The fit in which entries beyond `width` weigh (width / misfit)^2, from one near it, and those weights [M]."""
+    fit = start
+    for _ in range(NUM_ROUNDS):
+        misfit = (positions - fit.apply(points)).norm(dim=1)
+        weights = (width / misfit.clamp(min=width)) ** 2
+        fit = fit_umeyama(points, positions, weights)
+    return fit, weights
 
 
 def turned_by_gravity(fit: Sim3, positions: Tensor, down: Tensor) -> Sim3:
