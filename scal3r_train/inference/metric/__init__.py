@@ -9,7 +9,7 @@ camera_height.py   the ground below the cameras
 sensor_depth.py    depth maps of a sensor beside the predicted ones
 jackknife.py       how sure an estimate from correlated measurements is
 chunk_cameras.py   cameras of all chunks, and where a placement puts them
-distance.py        how far two cameras may be from where the seams put them
+scale_drift.py     how far scale may drift along the seams
 frame_measurements.py  what each process measures in its chunks
 measure.py         from predictions and a source to a placement in metres
 """

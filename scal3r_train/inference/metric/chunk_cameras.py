@@ -5,7 +5,7 @@ Shapes: S frames, M moments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,16 +77,39 @@ class ChunkCameras:
             rows.append(world_from_chunk[number].apply_to_world_from_cam(own))
         return torch.cat(rows)
 
+    def path_scale_std(self, world_from_chunk: list[Sim3]) -> float | None:
+        """Return how much the camera's path as a whole may be too long beside the depths, as a share.
+
+        Seams join the depths. In the frames that two neighbours share, the size of the path then differs by what either
+        errs; half of the chunks are independent of one another. None for a single chunk, or a camera that stays.
+        """
+        logs = [
+            (earlier.norm() / later.norm()).log().abs() for earlier, later in self._overlaps(world_from_chunk)
+        ]
+        found = torch.stack(logs) if logs else torch.zeros(0)
+        found = found[found.isfinite()]
+        if not len(found):
+            return None
+        return STD_OF_MEDIAN * float(found.median()) / 2**0.5 / max(1.0, len(self.chunk_from_cam) / 2) ** 0.5
+
     def centre_std(self, world_from_chunk: list[Sim3]) -> float | None:
         """Return the error of one centre along one axis in the world, from what neighbouring chunks say of frames that
         both have; None for a single chunk.
         """
-        gaps = []
+        gaps = [
+            (earlier - later).abs().flatten()
+            for earlier, later in self._overlaps(world_from_chunk, centred=False)
+        ]
+        return STD_OF_MEDIAN * float(torch.cat(gaps).median()) / 2**0.5 if gaps else None
+
+    def _overlaps(
+        self, world_from_chunk: list[Sim3], *, centred: bool = True
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield centres [O, 3] of the O frames that neighbours share, as either of the two places them."""
         for number, (one, two) in enumerate(zip(self.layout.ranges, self.layout.ranges[1:], strict=False)):
             num = one.stop - two.start
             earlier = world_from_chunk[number].apply(self.chunk_from_cam[number][-num:, :, 3])
             later = world_from_chunk[number + 1].apply(self.chunk_from_cam[number + 1][:num, :, 3])
-            gaps.append((earlier - later).abs().flatten())
-        if not gaps:
-            return None
-        return STD_OF_MEDIAN * float(torch.cat(gaps).median()) / 2**0.5
+            if centred:
+                earlier, later = earlier - earlier.mean(dim=0), later - later.mean(dim=0)
+            yield earlier, later

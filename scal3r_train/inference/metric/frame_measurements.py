@@ -5,7 +5,6 @@ Each function is called by every process and returns the measurements of all of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
@@ -14,7 +13,7 @@ from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.metric.camera_height import down_in_world, ground_height, looked_at
 from scal3r_train.inference.metric.chunk_cameras import ChunkCameras
-from scal3r_train.inference.metric.sensor_depth import log_ratio, sensor_depth
+from scal3r_train.inference.metric.sensor_depth import median_ratio, sensor_depth
 from scal3r_train.inference.prediction import ChunkPrediction, SavedPrediction
 from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
@@ -71,7 +70,7 @@ def depth_ratios(
     predictions: Mapping[int, SavedPrediction],
     placement: Placement,
 ) -> dict[int, float]:
-    """Return log(sensor / predicted) by frame, in metres per unit of the scene; `record` names the sensor's maps."""
+    """Return sensor / predicted by frame, in metres per unit of the scene; `record` names the sensor's maps."""
     video = run.video
     with_map = [frame for frame, index in enumerate(video.frame_indices) if record.depth[index]]
     wanted = with_map[:: max(1, -(-len(with_map) // MAX_DEPTH_FRAMES))]
@@ -81,11 +80,9 @@ def depth_ratios(
         if depth is None:
             return None
         sensor = video.at_processed_size(frame, depth)
-        return log_ratio(sensor, part.depth[0].double().numpy(), part.usable[0].numpy())
+        return median_ratio(sensor, part.depth[0].double().numpy(), part.usable[0].numpy())
 
-    return _by_frame(
-        run, wanted, predictions, placement, measure, lambda value, scale: value - math.log(scale)
-    )
+    return _by_frame(run, wanted, predictions, placement, measure, lambda value, scale: value / scale)
 
 
 def _by_frame(

@@ -21,9 +21,9 @@ from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.loop_closure.edges import LoopEdge
 from scal3r_train.inference.metric.camera_height import MIN_FRAMES, down_in_world
 from scal3r_train.inference.metric.chunk_cameras import ChunkCameras
-from scal3r_train.inference.metric.distance import drift_of_distance
 from scal3r_train.inference.metric.frame_measurements import centres, depth_ratios, heights
 from scal3r_train.inference.metric.jackknife import jackknife_std
+from scal3r_train.inference.metric.scale_drift import drift_of_distance
 from scal3r_train.inference.metric.sources import MetricSource, named_file, source_sha256
 from scal3r_train.inference.metric.track import Track
 from scal3r_train.inference.metric.track_fit import fit_track, turned_by_gravity
@@ -81,11 +81,11 @@ def to_metres(
         found = from_main(lambda: _by_distance(run, source, found_centres, cameras, placement))
     elif source.settings.camera_height is not None:
         found_heights = heights(run, cameras, predictions, placement)
-        found = from_main(lambda: _by_height(source, found_heights, placement))
+        found = from_main(lambda: _by_height(source, found_heights, cameras, placement))
     else:
         assert source.sensor is not None
         ratios = depth_ratios(run, source.sensor, predictions, placement)
-        found = from_main(lambda: _by_depth(source, ratios, placement))
+        found = from_main(lambda: _by_depth(source, ratios, cameras, placement))
     return found
 
 
@@ -100,10 +100,14 @@ def _by_track(
     positions = torch.from_numpy(track.position)
     fit = fit_track(cameras.placed(track.frame, placement.world_from_chunk), positions)
     residual = float(fit.std_m.norm() / math.sqrt(3))
+    relative_std = fit.relative_std
+    if source.settings.gps is not None and relative_std is not None:
+        together = track.num_together(source.settings.gps_correlation_s, len(cameras.chunk_from_cam))
+        relative_std = max(relative_std, fit.std_of_independent(len(track.frame) / together))
     notes = list(track.notes)
     if source.settings.gps is None:
         factor = float(fit.track_from_world.scale)
-        scale = _scale(source, factor, fit.relative_std, len(track.frame), residual, notes)
+        scale = _scale(source, factor, relative_std, len(track.frame), residual, notes)
         return InMetres(_scaled(placement, factor), scale)
     enu_from_world = fit.track_from_world
     if fit.is_line:
@@ -141,7 +145,7 @@ def _by_track(
         median_depth=placement.median_depth * _growth(enu_from_chunk[0], placement),
     )
     factor = _growth(enu_from_chunk[0], placement)
-    scale = _scale(source, factor, fit.relative_std, len(track.frame), residual, notes)
+    scale = _scale(source, factor, relative_std, len(track.frame), residual, notes)
     assert track.origin is not None
     latitude, longitude, altitude = track.origin.tolist()
     rows = tuple(tuple(row) for row in enu_from_first.tolist())
@@ -183,39 +187,55 @@ def _by_distance(
     return InMetres(_scaled(placement, factor), _scale(source, factor, relative_std, 1, None, notes))
 
 
-def _by_height(source: MetricSource, heights: Mapping[int, float], placement: Placement) -> InMetres:
+def _by_height(
+    source: MetricSource,
+    heights: Mapping[int, float],
+    cameras: ChunkCameras,
+    placement: Placement,
+) -> InMetres:
     assert source.settings.camera_height is not None
     if len(heights) < MIN_FRAMES:
         raise UserError(
             f"alignment.metric.camera_height: {len(heights)} of the frames looked at see a level ground below the "
             f"camera, {MIN_FRAMES} are needed; take another source"
         )
-    logs = np.log([heights[frame] for frame in sorted(heights)])
     notes = [
         f"the stated height counts as exact, and as the median of those above the ground in {len(heights)} frames",
         "cameras count as held upright, and the lowest level plane of a view as the ground",
     ]
-    factor = source.settings.camera_height / math.exp(float(np.median(logs)))
-    scale = _scale(source, factor, _std_of_median(logs), len(logs), None, notes)
+    factor = source.settings.camera_height / float(np.median(list(heights.values())))
+    scale = _scale(source, factor, _std_of_median(heights, cameras, placement), len(heights), None, notes)
     return InMetres(_scaled(placement, factor), scale)
 
 
-def _by_depth(source: MetricSource, ratios: Mapping[int, float], placement: Placement) -> InMetres:
+def _by_depth(
+    source: MetricSource,
+    ratios: Mapping[int, float],
+    cameras: ChunkCameras,
+    placement: Placement,
+) -> InMetres:
     if not ratios:
         raise UserError(
             f"alignment.metric.depth {source.settings.depth}: no frame has 100 pixels with both a measured and a "
             "predicted depth; is depth_codec right?"
         )
-    logs = np.array([ratios[frame] for frame in sorted(ratios)])
-    factor = math.exp(float(np.median(logs)))
+    factor = float(np.median(list(ratios.values())))
     scale = _scale(
-        source, factor, _std_of_median(logs), len(logs), None, ["the sensor's own scale counts as exact"]
+        source,
+        factor,
+        _std_of_median(ratios, cameras, placement),
+        len(ratios),
+        None,
+        ["the sensor's own scale counts as exact"],
     )
     return InMetres(_scaled(placement, factor), scale)
 
 
-def _std_of_median(logs: np.ndarray) -> float | None:
-    return jackknife_std(len(logs), lambda kept: float(np.median(logs[kept])))
+def _std_of_median(values: Mapping[int, float], cameras: ChunkCameras, placement: Placement) -> float | None:
+    """Error of the median of some frames' values, as a share: of the depths, and of the path beside the depths."""
+    logs = np.log([values[frame] for frame in sorted(values)])
+    own = jackknife_std(len(logs), lambda kept: float(np.median(logs[kept])))
+    return None if own is None else math.hypot(own, cameras.path_scale_std(placement.world_from_chunk) or 0.0)
 
 
 def _scale(

@@ -109,12 +109,12 @@ def sensor_depth(record: SequenceRecord, index: int) -> np.ndarray | None:
     return depth
 
 
-def log_ratio(sensor: np.ndarray, predicted: np.ndarray, usable: np.ndarray) -> float | None:
-    """Return the median of log(sensor / predicted) over pixels [H, W] that have both; None for fewer than 100."""
+def median_ratio(sensor: np.ndarray, predicted: np.ndarray, usable: np.ndarray) -> float | None:
+    """Return the median of sensor / predicted over pixels [H, W] that have both; None for fewer than 100."""
     both = usable & (sensor > 0) & (predicted > 0)
     if both.sum() < MIN_PIXELS:
         return None
-    return float(np.median(np.log(sensor[both].astype(np.float64) / predicted[both])))
+    return float(np.median(sensor[both].astype(np.float64) / predicted[both]))
 
 
 def _frame_keys(record: SequenceRecord, frame: int) -> list[str]:

@@ -42,6 +42,12 @@ class Track:
     pace_s: float | None = None
     notes: tuple[str, ...] = ()
 
+    def num_together(self, correlation_s: float, num_chunks: int) -> float:
+        """Return how many fixes err together: those of a correlation time, or without times those of a chunk."""
+        if self.pace_s is None:
+            return max(1.0, len(self.frame) / num_chunks)
+        return max(1.0, correlation_s / max(self.pace_s, 1e-9))
+
 
 def open_gps(path: Path, video: Video, settings: MetricSettings) -> Track:
     """Return the positions that a GPS track gives for the frames of a video.

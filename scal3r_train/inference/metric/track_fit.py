@@ -38,6 +38,7 @@ class TrackFit:
         relative_std: error of the scale, one standard deviation as a share; None with too few entries.
         std_m: robust standard deviations of the misfit along x, y and z, [3] metres.
         is_line: whether the turn about the track's line is open.
+        radius_m: root mean square distance of the positions from their middle.
     """
 
     track_from_world: Sim3
@@ -45,6 +46,11 @@ class TrackFit:
     relative_std: float | None
     std_m: Tensor
     is_line: bool
+    radius_m: float
+
+    def std_of_independent(self, num: float) -> float:
+        """Return the error of the scale, as a share, if only `num` of the entries err independently."""
+        return float(self.std_m.norm() / math.sqrt(3)) / (self.radius_m * math.sqrt(max(num, 1.0)))
 
 
 def fit_track(points: Tensor, positions: Tensor) -> TrackFit:
@@ -63,7 +69,7 @@ def fit_track(points: Tensor, positions: Tensor) -> TrackFit:
     fit, weights = _reweighted(points, positions, robust.sim3, width)
     misfit = positions - fit.apply(points)
     std = STD_OF_MEDIAN * misfit.abs().median(dim=0).values
-    length, breadth = _radii(positions, weights)
+    length, breadth, radius = _radii(positions, weights)
     error = float(std.norm() / math.sqrt(3))
     if not float(fit.scale) > 0 or length < MIN_LENGTH_RATIO * error:
         raise UserError(
@@ -82,6 +88,7 @@ def fit_track(points: Tensor, positions: Tensor) -> TrackFit:
         jackknife_std(len(points), log_scale),
         std,
         is_line=breadth < max(LINE_RATIO * error, MIN_WIDTH * length),
+        radius_m=radius,
     )
 
 
@@ -115,9 +122,9 @@ def _extent(points: Tensor) -> Tensor:
     return (points.max(dim=0).values - points.min(dim=0).values).max()
 
 
-def _radii(points: Tensor, weights: Tensor) -> tuple[float, float]:
-    """Weighted standard deviations of points [M, 3] along their longest and second longest axis."""
+def _radii(points: Tensor, weights: Tensor) -> tuple[float, float, float]:
+    """Weighted standard deviations of points [M, 3] along their longest and second longest axis, and in all."""
     share = weights / weights.sum()
     centred = points - (share[:, None] * points).sum(dim=0)
     variances = torch.linalg.eigvalsh(centred.T @ (share[:, None] * centred)).clamp(min=0)
-    return math.sqrt(float(variances[2])), math.sqrt(float(variances[1]))
+    return math.sqrt(float(variances[2])), math.sqrt(float(variances[1])), math.sqrt(float(variances.sum()))

@@ -1,9 +1,10 @@
 """A GPS track as measurements of where the chunks lie: it bends the chain of seams to itself, as far as it is exact.
 
-Every fix is a robust factor on the chunk that holds its frame, in the pose graph that loops are closed in, beside the
+Every fix is a factor on the chunk that holds its frame, in the pose graph that loops are closed in, beside the
 seams and the accepted loops. What a fix errs is estimated with it, level and vertical apart: from the misfit of the
 whole as one piece first, then from what is left, until it settles. A receiver's error wanders slowly, so fixes that
 follow one another closely show no more than one of them: their information is divided by how many err together.
+Fixes that lie far off, measured by a single one's error, lose weight round by round.
 Shapes: M fixes.
 """
 
@@ -30,7 +31,8 @@ MAX_ROUNDS = 6
 SETTLED = 0.05  # relative change of the error
 MIN_STD_M = 1e-3
 PLUMB_STD_RAD = 0.3  # how far from upright cameras are held
-MIN_WEIGHT = 0.5  # below it a fix counts as an outlier
+WIDTH = 3.0  # of a fix's errors, up to which it counts fully
+OUTLIER_WEIGHT = 0.25  # below it a fix counts as an outlier
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,25 +76,20 @@ def place_on_track(
     positions = torch.from_numpy(track.position)
     edges = pose_edges(seams, loops, settings.noise)
     nodes = Sim3Batch.stack(start)
-    std = _std(positions - _placed(nodes, chunk, points), metric.gps_std_m)
-    together = _num_together(track, metric, cameras)
+    misfit = positions - _placed(nodes, chunk, points)
+    std = _std(misfit, metric.gps_std_m)
+    together = track.num_together(metric.gps_correlation_s, len(start))
     plumb = _plumb_lines(nodes, cameras) if hold_upright else None
     for _ in range(MAX_ROUNDS):
-        factors = _factors(chunk, points, positions, std, together, plumb)
+        weights = _weights(misfit, std)
+        factors = _factors(chunk, points, positions, std, weights / together, plumb)
         result = optimise_pose_graph(nodes, edges, settings.graph, positions=factors)
         nodes, before = result.nodes, std
-        std = _std(positions - _placed(nodes, chunk, points), metric.gps_std_m)
+        misfit = positions - _placed(nodes, chunk, points)
+        std = _std(misfit, metric.gps_std_m)
         if max(abs(new / old - 1) for new, old in zip(std, before, strict=True)) < SETTLED:
             break
-    outliers = int((result.position_weights[: len(points)] < MIN_WEIGHT).sum())
-    return TrackPlacement(nodes.unstack(), std, outliers)
-
-
-def _num_together(track: Track, metric: MetricSettings, cameras: ChunkCameras) -> float:
-    """How many fixes count as one: those of a correlation time, or without times those of a chunk; at least 1."""
-    if track.pace_s is None:
-        return max(1.0, len(track.frame) / len(cameras.chunk_from_cam))
-    return max(1.0, metric.gps_correlation_s / max(track.pace_s, 1e-9))
+    return TrackPlacement(nodes.unstack(), std, int((_weights(misfit, std) < OUTLIER_WEIGHT).sum()))
 
 
 def _std(misfit: Tensor, given: float | None) -> tuple[float, float]:
@@ -101,6 +98,13 @@ def _std(misfit: Tensor, given: float | None) -> tuple[float, float]:
         return given, given
     level, vertical = misfit[:, :2].abs().median(), misfit[:, 2].abs().median()
     return max(STD_OF_MEDIAN * float(level), MIN_STD_M), max(STD_OF_MEDIAN * float(vertical), MIN_STD_M)
+
+
+def _weights(misfit: Tensor, std: tuple[float, float]) -> Tensor:
+    """Weights [M] in (0, 1] of misfits [M, 3]: beyond `WIDTH` errors they fall with the square."""
+    level, vertical = std
+    errors = (misfit / torch.tensor([level, level, vertical], dtype=torch.float64)).norm(dim=1)
+    return (WIDTH / errors.clamp(min=WIDTH)) ** 2
 
 
 def _placed(nodes: Sim3Batch, chunk: Tensor, points: Tensor) -> Tensor:
@@ -133,13 +137,13 @@ def _factors(
     points: Tensor,
     positions: Tensor,
     std: tuple[float, float],
-    together: float,
+    weights: Tensor,
     plumb: tuple[Tensor, Tensor, Tensor] | None,
 ) -> PositionFactors:
     level, vertical = std
-    information = torch.diag(torch.tensor([level, level, vertical], dtype=torch.float64) ** -2) / together
-    information = information.expand(len(points), 3, 3)
-    robust = torch.ones(len(points), dtype=torch.bool)
+    information = torch.diag(torch.tensor([level, level, vertical], dtype=torch.float64) ** -2)
+    information = weights[:, None, None] * information
+    robust = torch.zeros(len(points), dtype=torch.bool)  # the weights are: measured by a single fix's error
     if plumb is None:
         return PositionFactors(chunk, points, positions, information, robust)
     plumb_points, plumb_positions, lengths = plumb

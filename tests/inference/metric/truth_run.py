@@ -87,6 +87,16 @@ class TruthRun:
         placed = cameras.world_from_cam(found.placement.world_from_chunk)[:, :, 3]
         return float(1 / fit_umeyama(placed, self.world_from_cam[:, :, 3]).scale) - 1
 
+    def local_scale_error(self, found: InMetres) -> float:
+        """By how much lengths within a chunk are too large, as a share: the median over chunks of that of its path."""
+        errors = []
+        for number, frames in enumerate(self.run.layout.ranges):
+            centres = invert_extrinsics(self.predictions[number].extrinsics)[:, :, 3]
+            placed = found.placement.world_from_chunk[number].apply(centres)
+            truth = self.world_from_cam[frames.start : frames.stop, :, 3]
+            errors.append(1 / fit_umeyama(placed, truth).scale - 1)
+        return float(torch.stack(errors).median())
+
 
 def make_truth_run(
     record: SequenceRecord,
