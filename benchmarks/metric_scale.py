@@ -4,13 +4,14 @@ python -m benchmarks.metric_scale [--data ../shared/data] [--seeds 5] [--only ki
 
 Chunk predictions are made from the ground truth of game_loop (2.8 km by car) and of 7-Scenes' red kitchen (a few metres
 by hand) with scales of their own and noise (tests/inference/metric/truth_run.py), joined, and brought to metres by
-the code that reconstructions use. The error of a track's or a distance's scale is that of the path as a whole: the scale
-of the similarity that lays the result over the truth. That of heights and depths, which are measured in single frames,
-is that of lengths within a chunk (the median over chunks); the whole may be bent, which no such measure shows. Both
-are printed, with the ratio of the one that counts to what was stated. Sources: GPS fixes made from the truth with 5 % outliers and an error that wanders (2 m on game_loop; 2
-cm in the kitchen, as surveyors' receivers have); the distance of two frames; the height above the ground, on game_loop
-from a fit to the true depth that shares no code with ours, in the kitchen from ours on the true depth (so it shows
-what noise does to it, not whether its floor is the floor); the data sets' own depth maps; their own trajectories.
+the code that reconstructions use. The error of a track's or a distance's scale is that of the path as a whole: the
+scale of the similarity that lays the result over the truth. That of heights and depths, which are measured in single
+frames, is that of lengths within a chunk (the median over chunks); the whole may be bent, which no such measure shows.
+
+Sources: GPS fixes made from the truth with 5 % outliers and an error that wanders (2 m on game_loop; 2 cm in the
+kitchen, as surveyors' receivers have); the distance of two frames; the height above the ground, on game_loop from a fit
+to the true depth that shares no code with ours, in the kitchen from ours on the true depth (so it shows what noise
+does to it, not whether its floor is the floor); the data sets' own depth maps; their own trajectories.
 """
 
 from __future__ import annotations

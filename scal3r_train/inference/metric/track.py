@@ -20,6 +20,7 @@ from scal3r_train.inference.metric.gps_file import GpsTrack, read_gps_track
 from scal3r_train.metrics.trajectory_io import read_trajectory
 
 MIN_PAIRS = 3
+FURTHEST_M = 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ def _matched(
     """Frames [M] and positions [M, 3] of the entries that belong to frames. Raises UserError for fewer than 3."""
     if moments.frame is not None:
         order = np.argsort(moments.frame, kind="stable")
-        order = order[(moments.frame[order] >= 0) & np.isfinite(position[order]).all(1)]
+        order = order[(moments.frame[order] >= 0) & _is_somewhere(position[order])]
         frame, position = moments.frame[order].astype(np.float64), position[order]
         why = "by frame"
     else:
@@ -152,7 +153,7 @@ def _matched_by_time(
     times: np.ndarray, track_times: np.ndarray, position: np.ndarray, max_gap: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interpolate the denser series at the moments of the other: frames [M] and positions [M, 3]."""
-    usable = np.flatnonzero(np.isfinite(position).all(1))
+    usable = np.flatnonzero(_is_somewhere(position))
     _, first = np.unique(track_times[usable], return_index=True)  # sorted, each time once
     track_times, position = track_times[usable[first]], position[usable[first]]
     numbers = np.arange(len(times), dtype=np.float64)
@@ -162,6 +163,11 @@ def _matched_by_time(
         return numbers[known], np.stack(values, -1)
     known = _bridged(track_times, times, max_gap)
     return np.interp(track_times[known], times, numbers), position[known]
+
+
+def _is_somewhere(position: np.ndarray) -> np.ndarray:
+    """Which positions [N, 3] can be metres of a camera."""
+    return np.asarray((np.abs(position) < FURTHEST_M).all(1))
 
 
 def _pace_of_pairs(frame: np.ndarray, video: Video) -> float | None:

@@ -34,7 +34,7 @@ def test_the_stated_error_is_the_error_over_many_draws() -> None:
     """Noise that wanders: the stated error must neither be that of independent fixes nor much too large."""
     points = scene_from_track().apply(path())
     errors, stated = [], []
-    for seed in range(30):
+    for seed in range(20):
         random = np.random.default_rng(seed)
         noise = np.repeat(random.normal(size=(NUM // 6, 3)), 6, axis=0)
         fit = fit_track(points, path() + 0.2 * torch.from_numpy(noise))
