@@ -22,7 +22,7 @@ from scal3r_train.inference.loop_closure.edges import LoopEdge
 from scal3r_train.inference.metric.camera_height import MIN_FRAMES, down_in_world
 from scal3r_train.inference.metric.chunk_cameras import ChunkCameras
 from scal3r_train.inference.metric.frame_measurements import centres, depth_ratios, heights
-from scal3r_train.inference.metric.jackknife import jackknife_std
+from scal3r_train.inference.metric.jackknife import jackknife_std, middle_mean
 from scal3r_train.inference.metric.scale_drift import drift_of_distance
 from scal3r_train.inference.metric.sources import MetricSource, named_file, source_sha256
 from scal3r_train.inference.metric.track import Track
@@ -200,11 +200,11 @@ def _by_height(
             f"camera, {MIN_FRAMES} are needed; take another source"
         )
     notes = [
-        f"the stated height counts as exact, and as the median of those above the ground in {len(heights)} frames",
+        f"the stated height counts as exact, and as the middle one above the ground in {len(heights)} frames",
         "cameras count as held upright, and the lowest level plane of a view as the ground",
     ]
-    factor = source.settings.camera_height / float(np.median(list(heights.values())))
-    scale = _scale(source, factor, _std_of_median(heights, cameras, placement), len(heights), None, notes)
+    factor = source.settings.camera_height / math.exp(middle_mean(_logs(heights)))
+    scale = _scale(source, factor, _std_of_middle(heights, cameras, placement), len(heights), None, notes)
     return InMetres(_scaled(placement, factor), scale)
 
 
@@ -219,11 +219,11 @@ def _by_depth(
             f"alignment.metric.depth {source.settings.depth}: no frame has 100 pixels with both a measured and a "
             "predicted depth; is depth_codec right?"
         )
-    factor = float(np.median(list(ratios.values())))
+    factor = math.exp(middle_mean(_logs(ratios)))
     scale = _scale(
         source,
         factor,
-        _std_of_median(ratios, cameras, placement),
+        _std_of_middle(ratios, cameras, placement),
         len(ratios),
         None,
         ["the sensor's own scale counts as exact"],
@@ -231,10 +231,15 @@ def _by_depth(
     return InMetres(_scaled(placement, factor), scale)
 
 
-def _std_of_median(values: Mapping[int, float], cameras: ChunkCameras, placement: Placement) -> float | None:
-    """Error of the median of some frames' values, as a share: of the depths, and of the path beside the depths."""
-    logs = np.log([values[frame] for frame in sorted(values)])
-    own = jackknife_std(len(logs), lambda kept: float(np.median(logs[kept])))
+def _logs(values: Mapping[int, float]) -> np.ndarray:
+    """Logarithms of values by frame, [N] in the order of frames."""
+    return np.log([values[frame] for frame in sorted(values)])
+
+
+def _std_of_middle(values: Mapping[int, float], cameras: ChunkCameras, placement: Placement) -> float | None:
+    """Error of the middle mean of some frames' values, as a share: of the depths, and of the path beside the depths."""
+    logs = _logs(values)
+    own = jackknife_std(len(logs), lambda kept: middle_mean(logs[kept]))
     return None if own is None else math.hypot(own, cameras.path_scale_std(placement.world_from_chunk) or 0.0)
 
 
