@@ -23,17 +23,27 @@ import numpy as np
 import torch
 
 from scal3r_train.scene.export import export_scene
+from scal3r_train.scene.metric_scale import Georeference
 from scal3r_train.scene.ply import BLOCK_POINTS, VERTEX, PlyReader, ply_writer
 from scal3r_train.scene.point_cloud import PointCloud
 from scal3r_train.scene.scene import POINTS_NAME, SceneCameras, SceneFrame, SceneInfo, write_scene
 
 NUM_FRAMES, STEP = 1000, 2.0
+PLACE = Georeference(
+    latitude_deg=50.7753,
+    longitude_deg=6.0839,
+    altitude_m=173,
+    enu_from_world=((1, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, 0)),
+)
 CASES = {
     "ply": ("ply", {}),
     "ply, confidence ratio": ("ply", {"min_confidence_ratio": 1.0}),
     "ply, voxels": ("ply", {"voxel_size": 0.1}),
     "ply, max 5 million": ("ply", {"max_points": 5_000_000}),
     "ply, voxels and max": ("ply", {"voxel_size": 0.1, "max_points": 5_000_000}),
+    "las, UTM": ("las", {}),
+    "laz, UTM": ("laz", {}),
+    "e57, UTM": ("e57", {}),
     "glb": ("glb", {}),
     "colmap": ("colmap", {}),
     "nerfstudio": ("nerfstudio", {}),
@@ -98,7 +108,7 @@ def make_scene(folder: Path, num_points: int) -> None:
         code_version="0", created="now", input={"dataset": "images", "root": "nowhere"}, num_frames=NUM_FRAMES,
         frame_indices=tuple(range(NUM_FRAMES)), processed_hw=(294, 518), chunks=((0, NUM_FRAMES),),
         provided_frames=((0, NUM_FRAMES),), world_from_chunk=(), seams=(), num_points=num_points, voxel_size=0.0,
-        recipe={}, checkpoint_sha256=None, num_processes=1, timings_s={}, peak_memory_bytes={},
+        recipe={}, checkpoint_sha256=None, num_processes=1, timings_s={}, peak_memory_bytes={}, georeference=PLACE,
     )  # fmt: skip
     frames = tuple(SceneFrame(name=f"{number:06d}.jpg", image_hw=(720, 1280)) for number in range(NUM_FRAMES))
     cameras = SceneCameras(info, frames, torch.arange(NUM_FRAMES).double(), poses, intrinsics)

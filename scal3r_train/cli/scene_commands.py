@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from scal3r_train.cli.parser import Commands
 
 
-EXPORT_FORMATS = ("colmap", "ply", "glb", "nerfstudio", "tum", "kitti")
+EXPORT_FORMATS = ("colmap", "ply", "las", "laz", "e57", "glb", "nerfstudio", "tum", "kitti")
 EXPORT_FLAGS = {
     "--min-confidence": (float, "X", "leave out points below this confidence"),
     "--min-confidence-ratio": (float, "X", "leave out points below this share of their mean confidence"),

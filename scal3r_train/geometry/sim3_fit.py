@@ -107,15 +107,15 @@ def fit_kabsch(source: Tensor, target: Tensor) -> Sim3:
     return moments.place(source.new_ones((), dtype=torch.float64), rotation)
 
 
-def fit_umeyama(source: Tensor, target: Tensor) -> Sim3:
+def fit_umeyama(source: Tensor, target: Tensor, weights: Tensor | None = None) -> Sim3:
     """The similarity of least squares in the target, all points weighing the same (`align: sim3` of the metrics,
-    `alignment.mode: sim3_unweighted` of seams; their default `sim3` is `fit_robust`).
+    `alignment.mode: sim3_unweighted` of seams; their default `sim3` is `fit_robust`) or as `weights` [N] >= 0 say.
 
     The scale is the trace formula with population variances. Source points that all coincide (a camera that
     never moves) have no scale: the result is then scale 0, no rotation, and the target's centroid as
     translation, which is the least-squares answer.
     """
-    return _fit_by_trace(source, target, torch.ones_like(source[:, 0]))
+    return _fit_by_trace(source, target, torch.ones_like(source[:, 0]) if weights is None else weights)
 
 
 def fit_weighted(source: Tensor, target: Tensor, weights: Tensor) -> Sim3:

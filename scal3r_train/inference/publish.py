@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from scal3r_train import __version__
 from scal3r_train.config import writing
 from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.loop_closure.loops import ClosedLoops
+from scal3r_train.inference.metric.measure import InMetres
 from scal3r_train.inference.network.state_store import StatePlan
 from scal3r_train.inference.rank_work import RankResult, voxel_size_of
 from scal3r_train.inference.run import ReconstructionRun
@@ -48,12 +50,26 @@ def publish_scene(run: ReconstructionRun, info: SceneInfo, results: Sequence[Ran
         publish_scene_folder(run.output)
 
 
+def _in_metres(metric: InMetres) -> dict[str, Any]:
+    """Return what scene.json says of metres."""
+    source = (
+        metric.scale.source if metric.scale.file is None else f"{metric.scale.source}: {metric.scale.file}"
+    )
+    return {
+        "units": "metres",
+        "scale_source": source,
+        "scale": metric.scale,
+        "georeference": metric.georeference,
+    }
+
+
 def scene_info(
     run: ReconstructionRun,
     placement: Placement,
     results: Sequence[RankResult],
     plan: StatePlan,
     closed: ClosedLoops | None,
+    metric: InMetres | None = None,
 ) -> SceneInfo:
     """Return scene.json but for the number of points, which is not known yet.
 
@@ -63,6 +79,7 @@ def scene_info(
         results: one for each process.
         plan: where the states of chunks were kept.
         closed: what loop closure found; None when loops were not looked for.
+        metric: where the placement's metres come from; None for one in the prediction's unit.
     """
     video, layout = run.video, run.layout
     kinds = {kind for result in results for kind in result.peak_memory_bytes}
@@ -73,6 +90,7 @@ def scene_info(
         num_frames=video.num_frames,
         frame_indices=video.frame_indices,
         processed_hw=video.image_hw,
+        **({} if metric is None else _in_metres(metric)),
         chunks=tuple((chunk.start, chunk.stop) for chunk in layout.ranges),
         provided_frames=tuple((frames.start, frames.stop) for frames in layout.provided),
         world_from_chunk=tuple(

@@ -22,6 +22,8 @@ from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.loop_closure.loops import ClosedLoops, find_and_close_loops, wants_loops
+from scal3r_train.inference.metric.measure import InMetres, to_metres
+from scal3r_train.inference.metric.sources import MetricSource, open_metric_source, source_sha256
 from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.publish import publish_scene, scene_info
@@ -131,18 +133,21 @@ def _reconstruct_owned(
         refuse_missing_heads(model, recipe)
         record = source if isinstance(source, SequenceRecord) else open_source(source)
         video = Video.choose(record, recipe.input, model.config)
+        source_of_metres = open_metric_source(recipe.alignment.metric, video)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
     chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
     run = ReconstructionRun(video, layout, recipe, stages, output, chunk_runner.device, model_sha256)
     with closing(video), _partial_scene(run):
         if process.is_main:
             stages.keep(work_folder(output) / TIMINGS_NAME)
-        _run_stages(run, chunk_runner)
+        _run_stages(run, chunk_runner, source_of_metres)
     return load_reported(output, recipe) if process.is_main else None
 
 
-def _run_stages(run: ReconstructionRun, chunk_runner: ChunkRunner) -> None:
-    """Predict, align, close loops, place and write; every process calls this."""
+def _run_stages(
+    run: ReconstructionRun, chunk_runner: ChunkRunner, source_of_metres: MetricSource | None
+) -> None:
+    """Predict, align, close loops, find metres, place and write; every process calls this."""
     process = current_process()
     plan = plan_chunk_states(run, chunk_runner)
     if process.is_main:
@@ -159,12 +164,18 @@ def _run_stages(run: ReconstructionRun, chunk_runner: ChunkRunner) -> None:
                 run, schedule, descriptors, predictions, placement.seams, placement.scales
             )
         placement = placement.moved(closed.first_from_chunk)
+    metric: InMetres | None = None
+    if source_of_metres is not None:
+        with run.stages.stage("metric"):
+            loops = () if closed is None else closed.accepted
+            metric = to_metres(run, source_of_metres, predictions, after, placement, loops)
+        placement = metric.placement
     with run.stages.stage("place"), raise_on_all_ranks():
         result = place_chunks_of_rank(run, predictions, after, placement)
     results = gather_to_main(result)
     with raise_on_all_ranks():
         if process.is_main:
-            publish_scene(run, scene_info(run, placement, results, plan, closed), results)
+            publish_scene(run, scene_info(run, placement, results, plan, closed, metric), results)
 
 
 def load_reported(output: Path, recipe: ReconstructionRecipe) -> Scene:
@@ -213,6 +224,9 @@ def is_done(output: Path, recipe: ReconstructionRecipe, video: Video, model_sha2
     except UserError:
         return False
     wanted = recipe.model_dump(mode="json"), model_sha256, video.describe()
+    metres = None if info.scale is None else info.scale.file_sha256
+    if metres != source_sha256(recipe.alignment.metric):
+        return False
     return (_with_overwrite_off(info.recipe), info.checkpoint_sha256, info.input) == wanted
 
 
@@ -276,6 +290,8 @@ def outcome_line(output: Path, info: SceneInfo) -> str:
         line += (
             f"; {sum(loop['accepted'] for loop in info.loops)} of {len(info.loops)} loop candidates closed"
         )
+    if info.scale is not None:
+        line += f"; {info.scale.line}"
     if info.breaks:
         line += f"; the trajectory is torn before chunk {', '.join(map(str, info.breaks[:5]))}"
     if doubtful:

@@ -2,7 +2,8 @@
 
 scene.json (`SceneInfo`), frames.jsonl, trajectory.tum, intrinsics.txt, points.ply; on request depth/NNNNNN.npz. World
 coordinates are those of the first frame's camera (OpenCV: x right, y down, z forward) in the units that chunk 0
-was predicted in. In trajectory.tum and intrinsics.txt every float64 reads back to the same bits.
+was predicted in, or in metres with `alignment.metric`. In trajectory.tum and intrinsics.txt every float64 reads back to
+the same bits.
 
 Shapes: S frames, N points, H W pixels.
 """
@@ -27,7 +28,8 @@ from scal3r_train.data.io.depth_codec import MAX_DEPTH_BYTES
 from scal3r_train.data.io.numpy_files import read_npz
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.camera import intrinsics_matrices
-from scal3r_train.scene.folder import INFO_NAME, read_steady
+from scal3r_train.scene.folder import INFO_NAME, read_steady, writing
+from scal3r_train.scene.metric_scale import Georeference, MetricScale
 from scal3r_train.scene.ply import PlyReader, write_ply
 from scal3r_train.scene.point_cloud import PointCloud
 
@@ -82,8 +84,9 @@ class SceneInfo(StrictModel):
     chunk as a factor of chunk 0's: `before` as the seams say, `after` as it is in `world_from_chunk`; None where each
     seam's own scale was taken.
     `loops` are all candidates of loop closure with their verdicts, and `pose_graph` what closing the accepted ones did;
-    None when none was closed. `state_plan` says where the chunks' states were kept, and why. `device` is the main
-    process's, for people; None in scenes of before.
+    None when none was closed. `scale` says how sure metres are (None without `alignment.metric`), `georeference` where
+    on the Earth the world lies (None without a GPS track). `state_plan` says where the states of chunks were kept, and
+    why. `device` is the main process's, for people; None in scenes of before.
     """
 
     format_version: Literal[2] = 2
@@ -95,6 +98,8 @@ class SceneInfo(StrictModel):
     processed_hw: tuple[int, int]
     units: str = "model units"
     scale_source: str = "prediction of chunk 0"
+    scale: MetricScale | None = None
+    georeference: Georeference | None = None
     world_frame: str = "camera of the first frame, OpenCV axes"
     chunks: tuple[tuple[int, int], ...]
     provided_frames: tuple[tuple[int, int], ...]

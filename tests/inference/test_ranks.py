@@ -25,7 +25,7 @@ SETTINGS = [
     "export.report=false",
 ]
 CHUNKS = {
-    5: ["schedule.chunk_size=4", "schedule.overlap=2"],
+    5: ["schedule.chunk_size=4", "schedule.overlap=2", "alignment.metric.distance=[1, 9, 250.0]"],
     2: ["schedule.chunk_size=7", "schedule.overlap=3"],
 }
 # The longest sums are over the pixels of a chunk, where its scale is found and its neighbours are joined.
@@ -73,6 +73,7 @@ def test_processes_agree_with_one(
     scene = load_scene(tmp_path / "many")
     assert scene.info.num_processes == num_processes
     assert scene.info.seams[0]["num_points"] == expected.info.seams[0]["num_points"]
+    assert (scene.info.scale is None) == (expected.info.scale is None) == (num_chunks == 2)
     assert_same_scene(scene, expected)
 
 

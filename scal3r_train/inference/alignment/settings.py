@@ -1,13 +1,74 @@
-"""Settings of the seams between chunks, of what their residuals mean, and of fused overlaps."""
+"""Settings of the seams between chunks, of what their residuals mean, of fused overlaps, and of metric scale."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel
+from scal3r_train.data.io.depth_codec import CODECS
 from scal3r_train.geometry.sim3_fit import RobustFitSettings
+
+METRIC_SOURCES = ("gps", "distance", "camera_height", "depth", "poses")
+
+
+class MetricSettings(StrictModel):
+    """Where metric scale comes from, which no network knows: exactly one source (docs/metric_scale.md)."""
+
+    gps: Path | None = Field(
+        None, description="Track of the camera in latitude and longitude: CSV, GPX, NMEA, or rows of numbers."
+    )
+    distance: tuple[int, int, Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="Two frames of the scene and how far apart the camera was in them [frame, frame, m]"
+    )
+    camera_height: float | None = Field(
+        None, gt=0, description="Height of the camera above the ground that it sees [m]"
+    )
+    depth: Path | None = Field(None, description="Folder of depth maps of a sensor, named as the images are.")
+    poses: Path | None = Field(
+        None, description="Trajectory of the camera in metres, in TUM or KITTI format, in any world."
+    )
+    depth_codec: str = Field(
+        "",
+        description="How the files of `depth` are read, as for `scal3r data index posed`; needed with PNG.",
+    )
+    time_offset_s: float = Field(
+        0.0, description="What has to be added to the images' times to give those of the file [s]"
+    )
+    max_gap_s: float = Field(
+        2.0, gt=0, description="Longest gap between two entries of a track that is bridged by a line [s]"
+    )
+    gps_std_m: float | None = Field(
+        None,
+        gt=0,
+        description="Error of a position of the track; null: estimated from the track's misfit [m]",
+    )
+    gps_correlation_s: float = Field(
+        30.0,
+        ge=0,
+        description="Fixes closer in time than this err together, and count as one in the pose graph [s]",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MetricSettings:
+        given = [name for name in METRIC_SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            named = f"{' and '.join(given)} are given" if given else "none is given"
+            raise ValueError(f"metric scale comes from exactly one of {', '.join(METRIC_SOURCES)}; {named}")
+        if self.distance is not None and self.distance[0] == self.distance[1]:
+            raise ValueError(f"distance is between two frames, not from {self.distance[0]} to itself")
+        if self.distance is not None and min(self.distance[:2]) < 0:
+            raise ValueError("frames of the scene count from 0")
+        if self.depth_codec and (self.depth is None or self.depth_codec not in CODECS):
+            raise ValueError(f"depth_codec goes with depth and is one of {', '.join(CODECS)}")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The name of the source that is given."""
+        return next(name for name in METRIC_SOURCES if getattr(self, name) is not None)
 
 
 class CommonScaleSettings(StrictModel):
@@ -113,6 +174,9 @@ class AlignmentSettings(StrictModel):
     )
     robust: RobustFitSettings = RobustFitSettings()
     common_scale: CommonScaleSettings = CommonScaleSettings()
+    metric: MetricSettings | None = Field(
+        None, description="Where metric scale comes from; null: the scene keeps the prediction's unit."
+    )
 
 
 class SeamNoiseSettings(StrictModel):

@@ -154,6 +154,10 @@ class Video:
         """Begin to decode images in the background; what goes wrong is reported by `images`."""
         self._cache.prefetch(frames)
 
+    def at_processed_size(self, frame: int, depth: np.ndarray) -> np.ndarray:
+        """Return depth [h, w] of a frame's upright image, of any resolution, in the pixels of `images` [H, W]."""
+        return self._resize(self.frame_indices[frame]).depth(depth)
+
     def pixel_map_of(self, frames: Sequence[int]) -> PixelMap:
         """Return the map from pixels of the input images to those of `images`; nothing is decoded."""
         return PixelMap.stack([self._resize(self.frame_indices[frame]).pixel_map() for frame in frames])

@@ -23,7 +23,7 @@ from scal3r_train.inference.alignment.chunk_scales import ChunkScales
 from scal3r_train.inference.alignment.seam import Seam, SeamQuality, align_chunks, chain
 from scal3r_train.inference.alignment.seam_covariance import seam_covariances
 from scal3r_train.inference.alignment.settings import AlignmentSettings, SeamNoiseSettings
-from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, PoseGraphResult, optimise_pose_graph
+from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, optimise_pose_graph
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 from scal3r_train.inference.loop_closure.unary_factors import ScaleFactors
 
@@ -143,7 +143,8 @@ def close_loops(
     used = [place for place, edge in enumerate(edges) if edge.accepted]
     if not used:
         return chained, LoopClosureReport(tuple(edges), 0)
-    result = _optimise(seams, [edges[place] for place in used], nodes, of_seams, settings, scales)
+    graph = pose_edges(seams, of_seams, [edges[place] for place in used], settings.noise)
+    result = optimise_pose_graph(nodes, graph, settings.graph, scale_factors(scales, settings.noise))
     for place, weight in zip(used, result.weights[len(seams) :].tolist(), strict=True):
         edges[place] = replace(edges[place], weight=weight)
         if weight < settings.min_weight:
@@ -208,31 +209,27 @@ def _against_chain(
     return edge
 
 
-def _optimise(
-    seams: Sequence[Seam],
-    loops: Sequence[LoopEdge],
-    nodes: Sim3Batch,
-    covariances: Tensor,
-    settings: LoopEdgeSettings,
-    scales: ChunkScales | None,
-) -> PoseGraphResult:
-    """Solve the pose graph of seams (not robust: without them nothing holds together), scales, and loops (robust)."""
+def pose_edges(
+    seams: Sequence[Seam], of_seams: Tensor, loops: Sequence[LoopEdge], noise: SeamNoiseSettings
+) -> PoseEdges:
+    """Return the edges of the pose graph: seams (not robust: without them nothing holds together), then loop edges.
+
+    of_seams: covariances [E, 7, 7].
+    """
     i = torch.tensor([*range(len(seams)), *(edge.a for edge in loops)])
     j = torch.tensor([*range(1, len(seams) + 1), *(edge.c for edge in loops)])
     measured = [*(seam.earlier_from_later for seam in seams), *(edge.a_from_c for edge in loops)]
-    all_covariances = torch.cat(
-        [covariances, torch.stack([_edge_covariance(e, settings.noise) for e in loops])]
-    )
-    information = torch.linalg.inv(all_covariances)
+    covariances = [of_seams, *(_edge_covariance(edge, noise)[None] for edge in loops)]
+    information = torch.linalg.inv(torch.cat(covariances))
     information = (information + information.transpose(1, 2)) / 2
     robust = torch.arange(len(i)) >= len(seams)
-    edges = PoseEdges(i, j, Sim3Batch.stack(measured), information, robust)
-    about_common = None
-    if scales is not None:
-        variances = torch.from_numpy(scales.estimate.chunk_variances).clamp(
-            min=settings.noise.min_relative_std**2
-        )
-        node = torch.arange(len(nodes))
-        drift = torch.from_numpy(scales.estimate.drift)
-        about_common = ScaleFactors(node, drift, 1 / variances, about_common=True)
-    return optimise_pose_graph(nodes, edges, settings.graph, about_common)
+    return PoseEdges(i, j, Sim3Batch.stack(measured), information, robust)
+
+
+def scale_factors(scales: ChunkScales | None, noise: SeamNoiseSettings) -> ScaleFactors | None:
+    """Return what is known of the scales of all chunks: that they are one up to their spread; None without."""
+    if scales is None:
+        return None
+    variances = torch.from_numpy(scales.estimate.chunk_variances).clamp(min=noise.min_relative_std**2)
+    drift = torch.from_numpy(scales.estimate.drift)
+    return ScaleFactors(torch.arange(len(variances)), drift, 1 / variances, about_common=True)

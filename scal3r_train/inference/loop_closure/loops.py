@@ -48,11 +48,13 @@ class ClosedLoops:
         first_from_chunk: of every chunk, after the accepted loops were closed.
         loops: every candidate with its verdict, best first, as scene.json keeps them.
         pose_graph: the solver's account; None when no loop was accepted.
+        accepted: the loops that were closed.
     """
 
     first_from_chunk: list[Sim3]
     loops: tuple[dict[str, Any], ...]
     pose_graph: dict[str, Any] | None
+    accepted: tuple[LoopEdge, ...] = ()
 
 
 def wants_loops(recipe: ReconstructionRecipe, layout: Layout) -> bool:
@@ -102,7 +104,8 @@ def find_and_close_loops(
     }
     verdicts |= {pair.candidate: {"accepted": False, "reason": pair.reason} for pair in dropped}
     loops = tuple({**_candidate_dict(candidates[number]), **verdicts[number]} for number in sorted(verdicts))
-    return ClosedLoops(closed, loops, report.as_dict() if report.num_accepted else None)
+    accepted = tuple(edge for edge in report.edges if edge.accepted)
+    return ClosedLoops(closed, loops, report.as_dict() if accepted else None, accepted)
 
 
 def _candidates(

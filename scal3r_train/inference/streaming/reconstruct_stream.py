@@ -58,6 +58,7 @@ def main(source: str, output: Path, recipe_path: Path | None, overrides: Sequenc
         spool = _open_pipe(output, recipe) if source == PIPE_NAME else None
         folder = Path(source) if spool is None else spool.folder
         _refuse_no_folder(folder)
+        _refuse_metres(recipe)
         model = load_model_as_set(recipe.model, process.device)
         model_sha256 = checkpoint_sha256(recipe.model.checkpoint)
         with stop_signals() as stop_signal:
@@ -103,9 +104,18 @@ def reconstruct_stream(
         raise _one_process_only()
     refuse_occupied(output, overwrite=recipe.export.overwrite)
     _refuse_no_folder(folder)
+    _refuse_metres(recipe)
     refuse_missing_heads(model, recipe)
     with _owned(output):
         return _follow(folder, model, recipe, output, model_sha256, end_check)
+
+
+def _refuse_metres(recipe: ReconstructionRecipe) -> None:
+    """Raise a UserError for metric scale that no stage would apply: it needs all frames."""
+    if recipe.alignment.metric is not None and not recipe.follow.refine:
+        raise UserError(
+            "alignment.metric needs all frames; with --follow add follow.refine=true, which has them"
+        )
 
 
 def _follow(

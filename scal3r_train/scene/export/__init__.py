@@ -8,6 +8,9 @@ images.py        names of the input images, and the images themselves
 output.py        the file or folder that is written
 colmap.py        COLMAP's sparse model
 nerfstudio.py    transforms.json
+placed_points.py coordinates of surveying programs: UTM, or the scene's with z up
+las.py           LAS and LAZ
+e57.py           E57
 glb.py           binary glTF
 trajectory.py    TUM and KITTI
 """

@@ -11,7 +11,7 @@ from scal3r_train import __version__
 from scal3r_train.config import UserError, validate_mapping
 from scal3r_train.notes import answer, tell
 from scal3r_train.parallel.claimed_output import claimed
-from scal3r_train.scene.export import colmap, glb, nerfstudio, trajectory
+from scal3r_train.scene.export import colmap, e57, glb, las, nerfstudio, trajectory
 from scal3r_train.scene.export.options import ExportOptions
 from scal3r_train.scene.export.output import new_output, refuse_output
 from scal3r_train.scene.export.source import ExportSource
@@ -42,6 +42,9 @@ FORMATS = {
         options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS, "text", "single_camera"}),
     ),
     "ply": Format(ExportSource.write_ply, is_folder=False, options=frozenset(POINT_OPTIONS)),
+    "las": Format(las.write_las, is_folder=False, options=frozenset(POINT_OPTIONS)),
+    "laz": Format(las.write_laz, is_folder=False, options=frozenset(POINT_OPTIONS)),
+    "e57": Format(e57.write_e57, is_folder=False, options=frozenset(POINT_OPTIONS)),
     "glb": Format(glb.write, is_folder=False, options=frozenset(POINT_OPTIONS)),
     "nerfstudio": Format(
         nerfstudio.write, is_folder=True, options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS})
