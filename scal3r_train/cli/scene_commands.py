@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from scal3r_train.cli.parser import Commands
 
 
-EXPORT_FORMATS = ("colmap", "ply", "glb", "nerfstudio", "tum", "kitti")
+EXPORT_FORMATS = ("colmap", "ply", "glb", "nerfstudio", "gaussians", "tum", "kitti")
 EXPORT_FLAGS = {
     "--min-confidence": (float, "X", "leave out points below this confidence"),
     "--min-confidence-ratio": (float, "X", "leave out points below this share of their mean confidence"),
@@ -22,7 +22,7 @@ EXPORT_FLAGS = {
 EXPORT_SWITCHES = {
     "--write-images": "colmap, nerfstudio: write the images too, upright and undistorted",
     "--text": "colmap: .txt instead of .bin",
-    "--single-camera": "colmap: one camera per image size, the median of all",
+    "--single-camera": "colmap, gaussians: one camera per image size, the median of all",
     "--overwrite": "replace an earlier export",
 }
 TRUTH_HELP = "ground truth: poses in TUM or KITTI format, or INDEX.parquet#sequence_id"
@@ -45,7 +45,7 @@ def _add_export(commands: "Commands") -> None:
     )
     export.add_argument("scene", metavar="SCENE", type=Path, help="scene folder of reconstruct")
     export.add_argument(
-        "output", metavar="OUT", type=Path, help="file to write; folder for colmap, nerfstudio"
+        "output", metavar="OUT", type=Path, help="file to write; folder for colmap, nerfstudio, gaussians"
     )
     export.add_argument("--to", choices=EXPORT_FORMATS, required=True, help="format of OUT")
     for flag, (kind, metavar, text) in EXPORT_FLAGS.items():

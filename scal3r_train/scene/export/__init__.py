@@ -8,6 +8,7 @@ images.py        names of the input images, and the images themselves
 output.py        the file or folder that is written
 colmap.py        COLMAP's sparse model
 nerfstudio.py    transforms.json
+gaussians.py     a start for Gaussian splatting, with its data set
 glb.py           binary glTF
 trajectory.py    TUM and KITTI
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError, validate_mapping
-from scal3r_train.scene.export import colmap, glb, nerfstudio, trajectory
+from scal3r_train.scene.export import colmap, gaussians, glb, nerfstudio, trajectory
 from scal3r_train.scene.export.options import ExportOptions
 from scal3r_train.scene.export.output import new_output, refuse_output
 from scal3r_train.scene.export.source import ExportSource
@@ -27,11 +28,13 @@ class Format:
         write: writes a scene to a temporary path and says in words what it wrote.
         is_folder: whether that path is a folder, which is there already.
         options: that have an effect, besides `overwrite`.
+        advice: what to do with the output, told when it is written; {output} is its path.
     """
 
     write: Callable[[ExportSource, Path], str]
     is_folder: bool
     options: frozenset[str]
+    advice: str = ""
 
 
 FORMATS = {
@@ -44,6 +47,12 @@ FORMATS = {
     "glb": Format(glb.write, is_folder=False, options=frozenset(POINT_OPTIONS)),
     "nerfstudio": Format(
         nerfstudio.write, is_folder=True, options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS})
+    ),
+    "gaussians": Format(
+        gaussians.write,
+        is_folder=True,
+        options=frozenset({*POINT_OPTIONS, "images", "single_camera"}),
+        advice=gaussians.TRAINING,
     ),
     "tum": Format(trajectory.write_tum, is_folder=False, options=frozenset()),
     "kitti": Format(trajectory.write_kitti, is_folder=False, options=frozenset()),
@@ -86,6 +95,8 @@ def main(scene: Path, output: Path, format_name: str, options: Mapping[str, Any]
                 f"the trajectory is torn before frame {frames}: parts are not placed relative to others"
             )
     sys.stdout.write(f"{output}: {contents}\n")
+    if form.advice:
+        sys.stdout.write(form.advice.format(output=shlex.quote(str(output))) + "\n")
     for note in source.notes:
         sys.stderr.write(f"{note}\n")
     return 0

@@ -36,7 +36,8 @@ class ExportOptions(StrictModel):
     )
     text: bool = Field(False, description="COLMAP: .txt files instead of .bin.")
     single_camera: bool = Field(
-        False, description="COLMAP: one camera per image size, with the median of the frames' intrinsics."
+        False,
+        description="COLMAP, Gaussians: one camera per image size, with the median of the frames' intrinsics.",
     )
     overwrite: bool = Field(False, description="Replace an earlier export.")
 
