@@ -23,6 +23,7 @@ EXPORT_SWITCHES = {
     "--write-images": "colmap, nerfstudio: write the images too, upright and undistorted",
     "--text": "colmap: .txt instead of .bin",
     "--single-camera": "colmap, gaussians: one camera per image size, the median of all",
+    "--refine": "colmap: bundle adjustment on SIFT tracks, with the scene's cameras as a start",
     "--overwrite": "replace an earlier export",
 }
 TRUTH_HELP = "ground truth: poses in TUM or KITTI format, or INDEX.parquet#sequence_id"

@@ -7,6 +7,7 @@ kept_points.py   which points stay
 images.py        names of the input images, and the images themselves
 output.py        the file or folder that is written
 colmap.py        COLMAP's sparse model
+refine.py        COLMAP's model after bundle adjustment; bundle_adjustment.py, view_pairs.py, pinhole_errors.py serve it
 nerfstudio.py    transforms.json
 gaussians.py     a start for Gaussian splatting, with its data set
 glb.py           binary glTF

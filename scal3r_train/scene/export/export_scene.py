@@ -11,7 +11,7 @@ from typing import Any
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError, validate_mapping
-from scal3r_train.scene.export import colmap, gaussians, glb, nerfstudio, trajectory
+from scal3r_train.scene.export import gaussians, glb, nerfstudio, refine, trajectory
 from scal3r_train.scene.export.options import ExportOptions
 from scal3r_train.scene.export.output import new_output, refuse_output
 from scal3r_train.scene.export.source import ExportSource
@@ -39,9 +39,9 @@ class Format:
 
 FORMATS = {
     "colmap": Format(
-        colmap.write,
+        refine.write_colmap,
         is_folder=True,
-        options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS, "text", "single_camera"}),
+        options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS, "text", "single_camera", "refine"}),
     ),
     "ply": Format(ExportSource.write_ply, is_folder=False, options=frozenset(POINT_OPTIONS)),
     "glb": Format(glb.write, is_folder=False, options=frozenset(POINT_OPTIONS)),

@@ -55,6 +55,10 @@ class ExportSource:
         """Where the names of the input images start."""
         return self.options.images or self.cameras.images_root
 
+    def all_points(self) -> Iterator[np.ndarray]:
+        """Yield all points of the scene in blocks of `ply.VERTEX`, in the order of frames."""
+        return self._points.blocks()
+
     def points(self, folder: Path) -> Iterator[np.ndarray]:
         """Yield the points that the options leave in blocks of `ply.VERTEX`; `folder` takes a temporary file."""
         return kept_points(self._points, self.options, folder)
