@@ -5,11 +5,12 @@
 
 A scene is made of a sequence's true cameras, each turned by `noise` radians about a random axis and shifted by `noise`
 times the extent of the path (the diagonal of the box around the camera centres) in a random direction, each
-independently (normal, root mean square); all focal lengths are 1 % too long. fox: 25 photographs of a phone, made
-straight, whose "true" cameras are COLMAP's own, so that errors below theirs mean nothing; no points. town: 60 frames of `scal3r
-data synth`, exact cameras, points from the true depth placed by the disturbed cameras. Errors of places are the root
-mean square after the best similarity, in percent of the extent; of rotations the root mean square after the best
-rotation, in degrees; both against the truth, which refining never sees.
+independently (normal, root mean square); all focal lengths are 1 % too long.
+
+fox: 25 photographs of a phone, made straight, whose "true" cameras are COLMAP's own, so that errors below theirs mean
+nothing; no points. town: 60 frames of `scal3r data synth`, exact cameras, points from the true depth placed by the
+disturbed cameras. Errors of places are the root mean square after the best similarity, in percent of the extent; of
+rotations the root mean square after the best rotation, in degrees; both against the truth, which refining never sees.
 """
 
 from __future__ import annotations
