@@ -1,4 +1,4 @@
-"""reconstruct, export, report, render, view, convert, push: a checkpoint makes a scene folder; what is done with both."""
+"""reconstruct, export, report, render, view, convert and push: what is done with checkpoints and scene folders."""
 
 import argparse
 from collections.abc import Sequence

@@ -53,13 +53,13 @@ def test_the_file_holds_the_frames_that_were_drawn(scene: Path, tmp_path: Path, 
     frames = decoded(render(scene, tmp_path / f"o{suffix}", "--path", "orbit"))
     assert len(frames) == NUM_FRAMES
     film = Film.of(load_scene(scene), RenderOptions(path="orbit", seconds=0.8, fps=10, size="160x90"))
-    for number, frame in enumerate(frames):
-        drawn = film.frame(number).astype(int)
-        assert frame.shape == drawn.shape
-        # Compression loses a little, but not a frame, nor the order of colours.
-        assert np.abs(frame - drawn).mean() < 6
-        others = [np.abs(frame - film.frame(other).astype(int)).mean() for other in range(NUM_FRAMES)]
-        assert int(np.argmin(others)) == number
+    drawn = np.stack([film.frame(number) for number in range(NUM_FRAMES)])
+    assert np.stack(frames).shape == drawn.shape
+    # Films store colours more coarsely than brightness: squares of 10 pixels say which frame it is.
+    kept, wanted = (np.mean(np.reshape(all_, (-1, 9, 10, 16, 10, 3)), (2, 4)) for all_ in (frames, drawn))
+    difference = np.abs(kept[:, None] - wanted[None]).mean((2, 3, 4))
+    assert difference.argmin(axis=1).tolist() == list(range(NUM_FRAMES))
+    assert difference.diagonal().max() < 5
 
 
 def test_points_are_where_a_pinhole_camera_puts_them_and_near_ones_hide_far_ones() -> None:
@@ -156,7 +156,11 @@ def test_points_come_with_their_frames(scene: Path) -> None:
     whole = Film.of(loaded, RenderOptions(whole=True, **options))
 
     def magenta(film: Film, number: int) -> int:
-        return int((np.abs(film.frame(number).astype(int) - MAGENTA).max(-1) < 90).sum())
+        # Only around the block at the origin: a piece of the path has a like colour.
+        observer = film.path.observer_from_world[number]
+        x, y = (observer[:2, 3] / observer[2, 3] * film.path.focal + [80, 45]).astype(int)
+        near = film.frame(number)[y - 9 : y + 10, x - 9 : x + 10].astype(int)
+        return int((np.abs(near - MAGENTA).max(-1) < 90).sum())
 
     amounts = [magenta(growing, number) for number in range(NUM_FRAMES)]
     assert amounts[0] < 0.4 * amounts[-1]
