@@ -76,17 +76,16 @@ class Splatter:
         pixels, z, size, chosen = pixels[inside], z[inside], size[inside], chosen[inside]
         if not len(z):
             return image, depth
-        order = np.argsort(
-            _levels(z), kind="stable"
-        )  # far to near: of equal places the last one written stays
-        place, point = _cells(pixels[order], size[order], hw)
-        flat, flat_depth = image.reshape(-1, 3), depth.reshape(-1)
-        seen = np.full(hw[0] * hw[1], -1, np.int64)
-        seen[place] = point
-        filled = np.flatnonzero(seen >= 0)
+        # Far to near: of equal places the last one written stays.
+        order = np.argsort(_levels(z), kind="stable")
+        margin = 2 * int(size.max())  # around the picture, so that no disc leaves it
+        seen = np.full((hw[0] + 2 * margin, hw[1] + 2 * margin), -1, np.int32)
+        _write_discs(seen, pixels[order] + np.float32(margin), size[order])
+        seen = seen[margin : margin + hw[0], margin : margin + hw[1]]
+        filled = seen >= 0
         winner = order[seen[filled]]
-        flat[filled] = self._colours[chosen[winner]]
-        flat_depth[filled] = z[winner]
+        image[filled] = self._colours[chosen[winner]]
+        depth[filled] = z[winner]
         _shade(image, depth)
         return image, depth
 
@@ -128,22 +127,21 @@ def _levels(z: np.ndarray) -> np.ndarray:
     return ((high - logarithm) * scale).clip(0, DEPTH_LEVELS).astype(np.uint16)
 
 
-def _cells(pixels: np.ndarray, size: np.ndarray, hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels that discs around places [N, 2] cover, by number in the picture, and whose they are."""
-    offsets, first, count = _discs(int(size.max()))
+def _write_discs(seen: np.ndarray, pixels: np.ndarray, size: np.ndarray) -> None:
+    """Write the number of each disc around places [N, 2] into an image [H, W] that holds all of it, in order."""
+    x, y, first, count = _discs(int(size.max()))
     # The corner of a disc of even diameter lies on a pixel's corner, so that discs stay around their places.
-    corner = np.floor(pixels - size[:, None] / 2 + 0.5).astype(np.int64)
+    corner = np.floor(pixels - (size[:, None] / 2 - 0.5).astype(np.float32)).astype(np.int64)
+    width = seen.shape[1]
     number = count[size]
-    point = np.repeat(np.arange(len(size)), number)
-    cell = offsets[np.repeat(first[size], number) + _within(number)]
-    x, y = corner[point, 0] + cell[:, 0], corner[point, 1] + cell[:, 1]
-    inside = (x >= 0) & (x < hw[1]) & (y >= 0) & (y < hw[0])
-    return (y * hw[1] + x)[inside], point[inside]
+    place = np.repeat(corner[:, 1] * width + corner[:, 0], number)
+    place += (y * width + x)[np.repeat(first[size], number) + _within(number)]
+    seen.reshape(-1)[place] = np.repeat(np.arange(len(size), dtype=np.int32), number)
 
 
 @lru_cache
-def _discs(largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y of all cells of discs of diameters 1 to `largest`; where each diameter's begin, and how many."""
+def _discs(largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return x and y of all cells of discs of diameters 1 to `largest`; where each diameter's begin, and how many."""
     cells, first, count = [], np.zeros(largest + 1, np.int64), np.zeros(largest + 1, np.int64)
     for diameter in range(1, largest + 1):
         y, x = np.mgrid[0:diameter, 0:diameter]
@@ -152,7 +150,8 @@ def _discs(largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         chosen = np.stack([x[round_ones], y[round_ones]], -1)
         first[diameter], count[diameter] = sum(map(len, cells)), len(chosen)
         cells.append(chosen)
-    return np.concatenate(cells), first, count
+    x, y = np.concatenate(cells).T
+    return x, y, first, count
 
 
 def _shade(image: np.ndarray, depth: np.ndarray) -> None:

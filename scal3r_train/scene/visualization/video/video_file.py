@@ -19,7 +19,7 @@ from scal3r_train.config import UserError
 
 # By suffix: the encoders that may be there, best first, with their options. All players know the first ones.
 ENCODERS: dict[str, list[tuple[str, dict[str, str]]]] = {
-    suffix: [("libx264", {"crf": "20", "preset": "medium"}), ("mpeg4", {"qscale": "3"})]
+    suffix: [("libx264", {"crf": "20", "preset": "veryfast"}), ("mpeg4", {"qscale": "3"})]
     for suffix in (".mp4", ".mov", ".mkv")
 }
 ENCODERS[".webm"] = [("libvpx-vp9", {"crf": "32", "b": "0"}), ("libvpx", {"crf": "10", "b": "4M"})]
