@@ -5,7 +5,7 @@
 
 A scene is made of a sequence's true cameras, each turned by `noise` radians about a random axis and shifted by `noise`
 times the extent of the path (the diagonal of the box around the camera centres) in a random direction, each
-independently (normal, root mean square); all focal lengths are 1 % too long.
+independently (normal, root mean square); all focal lengths are 1 % too long (`--focal-error`).
 
 fox: 25 photographs of a phone, made straight, whose "true" cameras are COLMAP's own, so that errors below theirs mean
 nothing; no points. town: 60 frames of `scal3r data synth`, exact cameras, points from the true depth placed by the
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, help="folder with fox/; without, the town alone")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.003, 0.01])
+    parser.add_argument("--focal-error", type=float, default=FOCAL_ERROR, help="share of the focal length")
     parser.add_argument("--folder", type=Path, help="where to keep everything; default: a temporary one")
     options = parser.parse_args(arguments)
     print(
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         records = [_town(folder)] if options.data is None else [_fox(options.data / "fox"), _town(folder)]
         for record in records:
             for noise in options.noise:
-                _measure(record, folder / f"{record.dataset}_{noise}", noise)
+                _measure(record, folder / f"{record.dataset}_{noise}", noise, options.focal_error)
 
 
 def _fox(source: Path) -> SequenceRecord:
@@ -75,9 +76,9 @@ def _town(folder: Path) -> SequenceRecord:
     return load_index(folder / "towns" / "index.parquet")[0]
 
 
-def _measure(record: SequenceRecord, folder: Path, noise: float) -> None:
+def _measure(record: SequenceRecord, folder: Path, noise: float, focal_error: float) -> None:
     """Make the scene, export it and print a row."""
-    truth, world_from_cam, intrinsics = disturbed_scene(record, folder, noise, seed=1)
+    truth, world_from_cam, intrinsics = disturbed_scene(record, folder, noise, focal_error)
     began = time.perf_counter()
     export_scene.main(folder / "scene", folder / "model", "colmap", {"refine": True, "overwrite": True})
     seconds = time.perf_counter() - began
@@ -88,7 +89,7 @@ def _measure(record: SequenceRecord, folder: Path, noise: float) -> None:
     focal = np.median([model.cameras[image.camera_id].focal_length_x for image in images])
     places = [pose_errors(poses, truth) for poses in (world_from_cam, refined)]
     true_focal = float(intrinsics[:, 0, 0].median())
-    focals = [100 * FOCAL_ERROR, 100 * (float(focal) / true_focal - 1)]
+    focals = [100 * focal_error, 100 * (float(focal) / true_focal - 1)]
     pairs = [
         [said[kind][when]["median"] for when in ("before", "after")] if "tracks" in said else [np.nan] * 2
         for kind in ("reprojection_px", "epipolar_px")
@@ -105,7 +106,7 @@ def _measure(record: SequenceRecord, folder: Path, noise: float) -> None:
 
 
 def disturbed_scene(
-    record: SequenceRecord, folder: Path, noise: float, seed: int
+    record: SequenceRecord, folder: Path, noise: float, focal_error: float, seed: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Write scene and images; return true and disturbed world_from_cam [S, 3, 4], true intrinsics [S, 3, 3]."""
     cameras = [frame_camera(record, index) for index in range(record.num_frames)]
@@ -131,7 +132,7 @@ def disturbed_scene(
             clouds.append(_points(image, depth, rows[index], noisy[index].numpy(), index))
     points = PointCloud.join(clouds)
     given = rows.copy()
-    given[:, :2] *= 1 + FOCAL_ERROR
+    given[:, :2] *= 1 + focal_error
     info = SceneInfo(
         code_version="0", created="now", input={"dataset": "images", "root": str((folder / "images").resolve())},
         num_frames=num, frame_indices=tuple(range(num)), processed_hw=frames[0].image_hw, chunks=((0, num),),
