@@ -1,4 +1,4 @@
-"""What comes with the package beside code: recipes, launch files and a small checkpoint, found by name from any folder.
+"""What comes with the package beside code: recipes, launch files, a small checkpoint, a clip; found by name anywhere.
 
 They lie in `recipes/` and `assets/`: at the top of a checkout, inside the package once it is installed. Imports nothing
 of this project.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-RECIPES, CHECKPOINTS = "recipes", "assets"
+RECIPES, ASSETS = "recipes", "assets"
 RECIPE_SUFFIX = ".yaml"
 LAUNCH_FOLDERS = ("accelerate", "launch")
 
@@ -45,8 +45,15 @@ def find_checkpoint(given: str | Path) -> Path:
 
     What is neither comes back as it is.
     """
-    path, shipped = Path(given), _shipped(given, CHECKPOINTS)
-    return shipped if shipped is not None and shipped.is_dir() and not path.exists() else path
+    return _find_asset(given)
+
+
+def find_clip(given: str | Path) -> Path:
+    """Return the folder of images: a path if there is one, else a shipped clip by name, as `clips/circuit`.
+
+    What is neither comes back as it is.
+    """
+    return _find_asset(given)
 
 
 def recipe_names() -> list[str]:
@@ -61,6 +68,11 @@ def first_comment(path: Path) -> str:
             continue
         return line.removeprefix("#").strip() if line.startswith("#") else ""
     return ""
+
+
+def _find_asset(given: str | Path) -> Path:
+    path, shipped = Path(given), _shipped(given, ASSETS)
+    return shipped if shipped is not None and shipped.is_dir() and not path.exists() else path
 
 
 def _names(folder: Path) -> Iterator[str]:

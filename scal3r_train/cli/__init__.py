@@ -2,7 +2,7 @@
 
     parser.py           how commands are declared
     recipe_commands.py  train, plan, eval, config: those that take a recipe; recipes
-    scene_commands.py   reconstruct, export, report, view, convert, push
+    scene_commands.py   reconstruct, export, report, render, view, convert, push
     score_commands.py   score trajectory, score points
     data_commands.py    data index, prepare, check, preview, summary, pack, synth
 

@@ -1,9 +1,9 @@
-"""reconstruct, export, report, view, convert and push: a checkpoint makes a scene folder, and what is done with one."""
+"""reconstruct, export, report, render, view, convert and push: what is done with checkpoints and scene folders."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scal3r_train.cli.parser import add_command
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from scal3r_train.cli.parser import Commands
 
 
-EXPORT_FORMATS = ("colmap", "ply", "las", "laz", "e57", "glb", "nerfstudio", "tum", "kitti")
+EXPORT_FORMATS = ("colmap", "ply", "las", "laz", "e57", "glb", "nerfstudio", "gaussians", "tum", "kitti")
 EXPORT_FLAGS = {
     "--min-confidence": (float, "X", "leave out points below this confidence"),
     "--min-confidence-ratio": (float, "X", "leave out points below this share of their mean confidence"),
@@ -22,16 +22,41 @@ EXPORT_FLAGS = {
 EXPORT_SWITCHES = {
     "--write-images": "colmap, nerfstudio: write the images too, upright and undistorted",
     "--text": "colmap: .txt instead of .bin",
-    "--single-camera": "colmap: one camera per image size, the median of all",
+    "--single-camera": "colmap, gaussians: one camera per image size, the median of all",
+    "--refine": "colmap: bundle adjustment on SIFT tracks, with the scene's cameras as a start",
     "--overwrite": "replace an earlier export",
+}
+RENDER_CHOICES = {
+    "--path": (("chase", "follow", "orbit", "top"), "where the observer is; default: chase"),
+    "--colours": (("image", "confidence", "chunk", "height"), "what colours mean; default: image"),
+    "--background": (("dark", "light"), "default: dark"),
+}
+RENDER_FLAGS = {
+    "--seconds": (float, "N", "length; default: that of the frames, from 6 to 60"),
+    "--fps": (float, "N", "frames a second; default: 30"),
+    "--size": (str, "WxH", "of the video in pixels; default: 1280x720"),
+    "--point-size": (float, "X", "larger or smaller points; default: 1"),
+    "--hide-doubtful": (float, "PERCENT", "leave out the least confident points"),
+    "--max-points": (int, "N", "draw at most so many points; default: 2000000"),
+    "--truth": (
+        str,
+        "FILE",
+        "draw the true path too: poses in TUM or KITTI format, or INDEX.parquet#sequence_id",
+    ),
+}
+RENDER_SWITCHES = {
+    "--inset": "the input images in a corner",
+    "--whole": "all points from the start, instead of those of the frames so far",
+    "--overwrite": "replace an existing file",
 }
 TRUTH_HELP = "ground truth: poses in TUM or KITTI format, or INDEX.parquet#sequence_id"
 
 
 def add_scene_commands(commands: "Commands") -> None:
-    """Add export, report and view."""
+    """Add export, report, render and view."""
     _add_export(commands)
     _add_report(commands)
+    _add_render(commands)
     _add_view(commands)
 
 
@@ -45,7 +70,7 @@ def _add_export(commands: "Commands") -> None:
     )
     export.add_argument("scene", metavar="SCENE", type=Path, help="scene folder of reconstruct")
     export.add_argument(
-        "output", metavar="OUT", type=Path, help="file to write; folder for colmap, nerfstudio"
+        "output", metavar="OUT", type=Path, help="file to write; folder for colmap, nerfstudio, gaussians"
     )
     export.add_argument("--to", choices=EXPORT_FORMATS, required=True, help="format of OUT")
     for flag, (kind, metavar, text) in EXPORT_FLAGS.items():
@@ -66,6 +91,26 @@ def _add_report(commands: "Commands") -> None:
     report.add_argument("--truth", metavar="FILE", help=TRUTH_HELP)
 
 
+def _add_render(commands: "Commands") -> None:
+    render = add_command(
+        commands,
+        "render",
+        _render,
+        "Make a video of a scene: its points as they are seen, its cameras and their path (docs/viewing.md).",
+        "scal3r render scene/ scene.mp4 --path chase --seconds 20",
+    )
+    render.add_argument("scene", metavar="SCENE", type=Path, help="scene folder of reconstruct")
+    render.add_argument(
+        "output", metavar="OUT", type=Path, help="video to write: .mp4 .mov .mkv .webm .gif .webp"
+    )
+    for flag, (choices, text) in RENDER_CHOICES.items():
+        render.add_argument(flag, choices=choices, help=text, default=argparse.SUPPRESS)
+    for flag, (kind, metavar, text) in RENDER_FLAGS.items():
+        render.add_argument(flag, type=kind, metavar=metavar, help=text, default=argparse.SUPPRESS)
+    for flag, text in RENDER_SWITCHES.items():
+        render.add_argument(flag, action="store_true", help=text, default=argparse.SUPPRESS)
+
+
 def _add_view(commands: "Commands") -> None:
     view = add_command(
         commands,
@@ -84,16 +129,27 @@ def _add_view(commands: "Commands") -> None:
 def _export(arguments: argparse.Namespace) -> int | None:
     from scal3r_train.scene.export import export_scene
 
-    flags = [*EXPORT_FLAGS, *EXPORT_SWITCHES]
-    names = [flag.removeprefix("--").replace("-", "_") for flag in flags]
-    given = {name: value for name, value in vars(arguments).items() if name in names}
+    given = _given(arguments, [*EXPORT_FLAGS, *EXPORT_SWITCHES])
     return export_scene.main(arguments.scene, arguments.output, arguments.to, given)
+
+
+def _given(arguments: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
+    """Return the values of flags that were given, by the names of the options they set."""
+    names = [flag.removeprefix("--").replace("-", "_") for flag in flags]
+    return {name: value for name, value in vars(arguments).items() if name in names}
 
 
 def _report(arguments: argparse.Namespace) -> int | None:
     from scal3r_train.scene.visualization import report
 
     return report.main(arguments.scene, arguments.truth)
+
+
+def _render(arguments: argparse.Namespace) -> int | None:
+    from scal3r_train.scene.visualization.video import render_video
+
+    given = _given(arguments, [*RENDER_CHOICES, *RENDER_FLAGS, *RENDER_SWITCHES])
+    return render_video.main(arguments.scene, arguments.output, given)
 
 
 def _view(arguments: argparse.Namespace) -> int | None:

@@ -28,7 +28,7 @@ from scal3r_train.data.io.depth_codec import MAX_DEPTH_BYTES
 from scal3r_train.data.io.numpy_files import read_npz
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.geometry.camera import intrinsics_matrices
-from scal3r_train.scene.folder import INFO_NAME, read_steady, writing
+from scal3r_train.scene.folder import INFO_NAME, read_steady
 from scal3r_train.scene.metric_scale import Georeference, MetricScale
 from scal3r_train.scene.ply import PlyReader, write_ply
 from scal3r_train.scene.point_cloud import PointCloud

@@ -56,6 +56,20 @@ CALLS: list[tuple[str, str, tuple[Any, ...]]] = [
         (Path("s"), 9, "::1", "i.parquet#a", 5),
     ),
     (
+        "render s o.mp4",
+        "scal3r_train.scene.visualization.video.render_video.main",
+        (Path("s"), Path("o.mp4"), {}),
+    ),
+    (
+        "render s o.gif --path orbit --seconds 4 --size 320x240 --inset --hide-doubtful 10",
+        "scal3r_train.scene.visualization.video.render_video.main",
+        (
+            Path("s"),
+            Path("o.gif"),
+            {"path": "orbit", "seconds": 4.0, "size": "320x240", "inset": True, "hide_doubtful": 10.0},
+        ),
+    ),
+    (
         "export s --to ply o.ply",
         "scal3r_train.scene.export.export_scene.main",
         (Path("s"), Path("o.ply"), "ply", {}),
@@ -187,6 +201,7 @@ def test_commands_of_the_contract_exist() -> None:
         "push",
         "export",
         "report",
+        "render",
         "view",
         "score trajectory",
         "score points",

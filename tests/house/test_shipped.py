@@ -7,6 +7,9 @@ from huggingface_hub import ModelCard
 
 from scal3r_train import cli
 from scal3r_train.config import UserError, load_mapping
+from scal3r_train.data.index.source import open_source
+from scal3r_train.data.known_cameras import with_cameras
+from scal3r_train.metrics.trajectory_io import read_trajectory
 from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
 from scal3r_train.recipe import load_training_recipe
 from scal3r_train.shipped import find_checkpoint, find_recipe
@@ -60,6 +63,30 @@ def test_the_small_checkpoint_is_found_by_its_name(name: str, tmp_path: Path) ->
     assert checkpoint_folder(Path(name)) == PROJECT_ROOT / "assets" / "scal3r-tiny"
     (tmp_path / name).mkdir(parents=True)
     assert find_checkpoint(name) == Path(name)
+
+
+@pytest.mark.parametrize("name", ["clips/circuit", "assets/clips/circuit"])
+def test_the_clip_is_found_by_its_name_and_has_its_truth(name: str) -> None:
+    record = open_source(name)
+    assert record.root == PROJECT_ROOT / "assets" / "clips" / "circuit"
+    assert record.num_frames == 200
+    assert {tuple(hw) for hw in record.image_size.tolist()} == {(84, 144)}
+    poses = read_trajectory(record.root / "poses.txt").world_from_cam
+    assert len(poses) == 200
+    steps = poses[:, :, 3].diff(dim=0).norm(dim=1)
+    assert 1 < float(steps.min()) <= float(steps.max()) < 2.5  # metres a frame, forward
+    assert bool((poses.diff(dim=0)[:, :, 3] * poses[:-1, :, 2]).sum(1).gt(0).all())
+    sizes = [path.stat().st_size for path in record.root.iterdir()]
+    assert sum(sizes) < 1_000_000  # it is part of the wheel
+    assert "Free Art License" in (record.root / "README.md").read_text()
+    intrinsics = tuple(map(float, (record.root / "intrinsics.txt").read_text().split()))
+    assert with_cameras(record, intrinsics).intrinsics is not None
+
+
+def test_a_folder_of_that_name_wins(tmp_path: Path) -> None:
+    (tmp_path / "clips" / "circuit").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no images"):
+        open_source("clips/circuit")
 
 
 def test_every_recipe_is_listed_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:

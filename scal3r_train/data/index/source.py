@@ -33,6 +33,7 @@ from scal3r_train.data.io.video_frames import (
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.notes import is_text, note
 from scal3r_train.parallel.process import launched_rank
+from scal3r_train.shipped import find_clip
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 # What cameras and people call pictures, read here or not.
@@ -113,7 +114,8 @@ def names_index(source: str) -> bool:
 def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
     """The sequence that `source` names: an image folder, a video, or INDEX.parquet#sequence_id.
 
-    `#sequence_id` may be left out when the index holds one sequence. Raises UserError for anything else.
+    `#sequence_id` may be left out when the index holds one sequence. A clip that comes with the package is found by
+    name, as `clips/circuit`. Raises UserError for anything else.
     """
     text = os.fspath(source)
     if not is_text(text):
@@ -124,8 +126,8 @@ def open_source(source: str | os.PathLike[str]) -> SequenceRecord:
         if not sequence_id and len(index) != 1:
             raise UserError(f"{path} holds {len(index)} sequences; name one as {path}#sequence_id")
         return index.find(sequence_id) if sequence_id else index[0]
-    if Path(path).is_dir():
-        return record_from_images(Path(path))
+    if find_clip(path).is_dir():
+        return record_from_images(find_clip(path))
     if not Path(path).exists():
         raise UserError(
             f"input {path} does not exist; give an image folder, a video or INDEX.parquet#sequence_id"

@@ -61,8 +61,15 @@ class SharedCameras:
 
 
 def write(source: ExportSource, folder: Path) -> str:
-    """Write the model into a folder; return its contents in words."""
+    """Write the model, on request with images, into a folder; return its contents in words."""
     names = image_names(source)
+    contents = write_model(source, folder, names)
+    put_images(source, names, folder)
+    return contents
+
+
+def write_model(source: ExportSource, folder: Path, names: list[str]) -> str:
+    """Write the model of images with these names into a folder; return its contents in words."""
     hw = np.array([frame.image_hw for frame in source.cameras.frames], np.int64)
     matrices = source.cameras.intrinsics.numpy()
     intrinsics = matrices[:, [0, 1, 0, 1], [0, 1, 2, 2]]
@@ -77,7 +84,6 @@ def write(source: ExportSource, folder: Path) -> str:
         _write_images(folder / "images.bin", poses, cameras, names)
         with (folder / "points3D.bin").open("wb") as file:
             num_points = _write_points(file, source.points(folder))
-    put_images(source, names, folder)
     return f"{len(names)} images, {len(cameras.intrinsics)} cameras, {num_points} points"
 
 

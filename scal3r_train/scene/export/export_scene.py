@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from scal3r_train import __version__
 from scal3r_train.config import UserError, validate_mapping
 from scal3r_train.notes import answer, tell
 from scal3r_train.parallel.claimed_output import claimed
-from scal3r_train.scene.export import colmap, e57, glb, las, nerfstudio, trajectory
+from scal3r_train.scene.export import e57, gaussians, glb, las, nerfstudio, refine, trajectory
 from scal3r_train.scene.export.options import ExportOptions
 from scal3r_train.scene.export.output import new_output, refuse_output
 from scal3r_train.scene.export.source import ExportSource
@@ -28,18 +29,20 @@ class Format:
         write: writes a scene to a temporary path and says in words what it wrote.
         is_folder: whether that path is a folder, which is there already.
         options: that have an effect, besides `overwrite`.
+        advice: what to do with the output, told when it is written; {output} is its path.
     """
 
     write: Callable[[ExportSource, Path], str]
     is_folder: bool
     options: frozenset[str]
+    advice: str = ""
 
 
 FORMATS = {
     "colmap": Format(
-        colmap.write,
+        refine.write_colmap,
         is_folder=True,
-        options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS, "text", "single_camera"}),
+        options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS, "text", "single_camera", "refine"}),
     ),
     "ply": Format(ExportSource.write_ply, is_folder=False, options=frozenset(POINT_OPTIONS)),
     "las": Format(las.write_las, is_folder=False, options=frozenset(POINT_OPTIONS)),
@@ -48,6 +51,12 @@ FORMATS = {
     "glb": Format(glb.write, is_folder=False, options=frozenset(POINT_OPTIONS)),
     "nerfstudio": Format(
         nerfstudio.write, is_folder=True, options=frozenset({*POINT_OPTIONS, *IMAGE_OPTIONS})
+    ),
+    "gaussians": Format(
+        gaussians.write,
+        is_folder=True,
+        options=frozenset({*POINT_OPTIONS, "images", "single_camera"}),
+        advice=gaussians.TRAINING,
     ),
     "tum": Format(trajectory.write_tum, is_folder=False, options=frozenset()),
     "kitti": Format(trajectory.write_kitti, is_folder=False, options=frozenset()),
@@ -88,6 +97,8 @@ def main(scene: Path, output: Path, format_name: str, options: Mapping[str, Any]
                 f"the trajectory is torn before frame {frames}: parts are not placed relative to others"
             )
     answer(f"{output}: {contents}")
+    if form.advice:
+        answer(form.advice.format(output=shlex.quote(str(output))))
     tell(*source.notes)
     return 0
 

@@ -6,6 +6,7 @@ Shapes: S frames.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -45,14 +46,21 @@ def image_names(source: ExportSource) -> list[str]:
     return names
 
 
-def put_images(source: ExportSource, names: list[str], folder: Path) -> None:
+def put_images(
+    source: ExportSource,
+    names: list[str],
+    folder: Path,
+    place: Callable[[Path, Path], object] = shutil.copyfile,
+) -> None:
     """Write the images below `folder`/images if the options ask for it; else note what is the matter with them.
+
+    `place` gives a file that needs no change its new name too.
 
     Raises:
         UserError: an image that must be written is missing, damaged, or not of the size that the scene says.
     """
     if source.options.write_images:
-        _write_images(source, names, folder / IMAGES_NAME)
+        _write_images(source, names, folder / IMAGES_NAME, place)
         return
     frames = source.cameras.frames
     if any(VIDEO_FRAME.fullmatch(frame.name) for frame in frames):
@@ -104,7 +112,9 @@ def _has_lens(source: ExportSource) -> bool:
     return source.cameras.info.input.get("lens") is not None
 
 
-def _write_images(source: ExportSource, names: list[str], folder: Path) -> None:
+def _write_images(
+    source: ExportSource, names: list[str], folder: Path, place: Callable[[Path, Path], object]
+) -> None:
     record = _record(source)
     if record.distortion is None and _has_lens(source):
         source.notes.append(
@@ -115,7 +125,7 @@ def _write_images(source: ExportSource, names: list[str], folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         # What the cameras fit already is copied bit for bit.
         if name == frame.name and record.distortion is None and _state(path, frame.image_hw) == "":
-            shutil.copyfile(path, target)
+            place(path, target)
             continue
         image = read_frame_image(record, index)
         if image.shape[:2] != frame.image_hw:

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel
 
+THINNING = ("min_confidence", "min_confidence_ratio", "voxel_size", "max_points")
+
 
 class ExportOptions(StrictModel):
     """Options of `scal3r export`; which of them a format heeds is listed in `export_scene.py`."""
@@ -36,12 +38,20 @@ class ExportOptions(StrictModel):
     )
     text: bool = Field(False, description="COLMAP: .txt files instead of .bin.")
     single_camera: bool = Field(
-        False, description="COLMAP: one camera per image size, with the median of the frames' intrinsics."
+        False,
+        description="COLMAP, Gaussians: one camera per image size, with the median of the frames' intrinsics.",
+    )
+    refine: bool = Field(
+        False,
+        description="COLMAP: bundle adjustment by pycolmap on SIFT tracks, which become the model's points.",
     )
     overwrite: bool = Field(False, description="Replace an earlier export.")
 
     @model_validator(mode="after")
-    def _one_threshold(self) -> ExportOptions:
+    def _together(self) -> ExportOptions:
         if self.min_confidence is not None and self.min_confidence_ratio is not None:
             raise ValueError("give min_confidence or min_confidence_ratio, not both")
+        useless = sorted(self.model_fields_set & {*THINNING, "single_camera"}) if self.refine else []
+        if useless:
+            raise ValueError(f"refine makes its own points and shares cameras: {useless[0]} has no effect")
         return self

@@ -15,4 +15,5 @@ level_of_detail.py   which points of a large cloud are shown
 colours.py           colours of chunks, confidences and verdicts
 ground_truth.py      true cameras laid over a scene
 thumbnails.py        small versions of the input images
+video/               `scal3r render`: a scene as a video
 """
