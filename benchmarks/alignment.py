@@ -71,10 +71,12 @@ def pair(
     return chunks[0], chunks[1], truth
 
 
-def reference_fit(earlier: ChunkGeometry, later: ChunkGeometry) -> tuple[Tensor, Tensor, Tensor]:
-    """(s, R, t) as the release has it, in float32 (docs/numerics.md#robust-fit)."""
-    target, source = (chunk.world_points.reshape(-1, 3).float() for chunk in (earlier, later))
-    a, b = earlier.confidence.flatten(), later.confidence.flatten()
+def reference_fit(
+    earlier: ChunkGeometry, later: ChunkGeometry, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(s, R, t) by the release's rules (docs/numerics.md#robust-fit), which computes in float32."""
+    target, source = (chunk.world_points.reshape(-1, 3).to(dtype) for chunk in (earlier, later))
+    a, b = earlier.confidence.flatten().to(dtype), later.confidence.flatten().to(dtype)
     threshold = 0.1 * torch.minimum(a.median(), b.median())
     keep = (a > threshold) & (b > threshold) & earlier.valid.flatten() & later.valid.flatten()
     source, target, weights = source[keep], target[keep], (a * b).sqrt()[keep]
@@ -93,7 +95,7 @@ def weighted_fit(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tenso
     x, y = source - source_mean, target - target_mean
     scale = ((weights * y**2).sum() / (weights * x**2).sum()).sqrt()
     u, _, v = torch.linalg.svd((weights * scale * x).T @ y)
-    sign = torch.tensor([1, 1, torch.det(v.T @ u.T).sign().item()])
+    sign = torch.tensor([1, 1, torch.det(v.T @ u.T).sign().item()]).to(v)
     rotation = (v.T * sign) @ u.T
     return scale, rotation, target_mean - scale * rotation @ source_mean
 
@@ -121,6 +123,7 @@ def compare(noise: float, seeds: int, camera_turn_deg: float, camera_shift: floa
     probe_step = (slice(None, None, 7), slice(None, None, 13), slice(None, None, 11))
     variants: dict[str, Callable[[ChunkGeometry, ChunkGeometry], Sim3]] = {
         "reference, float32, 6 passes": reference,
+        "the same in float64": lambda a, b: reference(a, b, torch.float64),
         "points alone, drawn ones": lambda a, b: ours(a, b, evidence="points", all_pixels=False),
         "points alone": lambda a, b: ours(a, b, evidence="points"),
         "default, with cameras": ours,
@@ -149,9 +152,9 @@ def compare(noise: float, seeds: int, camera_turn_deg: float, camera_shift: floa
     return fast / slow
 
 
-def reference(earlier: ChunkGeometry, later: ChunkGeometry) -> Sim3:
+def reference(earlier: ChunkGeometry, later: ChunkGeometry, dtype: torch.dtype = torch.float32) -> Sim3:
     """The release's seam."""
-    scale, rotation, translation = reference_fit(earlier, later)
+    scale, rotation, translation = reference_fit(earlier, later, dtype)
     return Sim3(scale.double(), rotation.double(), translation.double())
 
 
