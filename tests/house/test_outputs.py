@@ -271,6 +271,10 @@ def test_a_reader_who_has_left_is_no_error(
             PermissionError(errno.EACCES, "x", "/a/.i.7.partial.parquet"),
             "index i cannot be written: Permission",
         ),
+        (
+            PermissionError(errno.EACCES, "x", "i/x.png"),
+            "index i cannot be written: Permission denied; check its",
+        ),
         (FileExistsError(errno.EEXIST, "x", "/a"), "/a cannot be used: File exists; a file is in the way"),
         (OSError(errno.EMFILE, "x", "/a"), "/a cannot be used: Too many open files; allow more open files"),
         (OSError(errno.EIO, "x"), "index i cannot be written: Input/output error; the disk"),
