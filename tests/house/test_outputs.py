@@ -172,8 +172,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
     with largest_file(1500):  # more than a lock needs, less than any output
         said = line(*given)
     assert f"{output} cannot be written: File too large; make room and run again" in said
-    assert [name for name in names_in(tmp_path) if Path(tmp_path, name).is_file()] == []
-    assert not output.is_file() and not list(output.parent.glob(".*"))
+    assert names_in(tmp_path) in ([], ["place"])
 
 
 @pytest.mark.parametrize("command", ["index", "synth", "prepare"])
