@@ -59,16 +59,22 @@ def told(error: BaseException, output: str | None = None) -> str | None:
     number, path = number_of(error), _path_of(error)
     if number is None or number not in ADVICE:
         return None
-    temporary = None if path is None else TEMPORARY.search(path)
-    if path is None or temporary is not None or number in WRITTEN:
-        where, verb = output, "written"
+    if path is None or number in WRITTEN or _is_of(path, output):
+        where, verb = output or path or "a file", "written"
     else:
         where, verb = path, "used"
-    if where is None:
-        where, verb = (path, verb) if path is not None else ("a file", "written")
-    if temporary is not None and where == path:
-        where = path.replace(temporary[0], f"{temporary[1]}{temporary[2] or ''}") if path else where
+    if (temporary := TEMPORARY.search(where)) is not None:
+        where = where.replace(temporary[0], f"{temporary[1]}{temporary[2] or ''}")
     return f"{where} cannot be {verb}: {os.strerror(number)}; {ADVICE[number]}"
+
+
+def _is_of(path: str, output: str | None) -> bool:
+    """Return whether a file is what is being written, a part of it, or what it is called meanwhile."""
+    if TEMPORARY.search(path) is not None or output is None:
+        return TEMPORARY.search(path) is not None
+    words = output.split(" ")
+    places = (" ".join(words[first:]) for first in range(len(words)))
+    return any(place and (path == place or path.startswith(f"{place}/")) for place in places)
 
 
 def _path_of(error: BaseException | None) -> str | None:

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scal3r_train.config import UserError, writing
@@ -43,7 +43,14 @@ def claimed(output: Path, what: str, *, is_folder: bool) -> Iterator[None]:
                 _refuse_read_only(output)
                 remove_leftovers_within(output)
             remove_leftovers(output)
-            yield
+            is_new = not output.exists()
+            try:
+                yield
+            except BaseException:
+                if is_folder and is_new:
+                    with suppress(OSError):  # what holds finished work stays
+                        output.rmdir()
+                raise
 
 
 def partial_of(output: Path) -> Path:

@@ -172,8 +172,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
     with largest_file(1500):  # more than a lock needs, less than any output
         said = line(*given)
     assert f"{output} cannot be written: File too large; make room and run again" in said
-    assert [name for name in names_in(tmp_path) if Path(tmp_path, name).is_file()] == []
-    assert not output.is_file() and not list(output.parent.glob(".*"))
+    assert names_in(tmp_path) in ([], ["place"])
 
 
 @pytest.mark.parametrize("command", ["index", "synth", "prepare"])
@@ -270,6 +269,10 @@ def test_a_reader_who_has_left_is_no_error(
         (
             PermissionError(errno.EACCES, "x", "/a/.i.7.partial.parquet"),
             "index i cannot be written: Permission",
+        ),
+        (
+            PermissionError(errno.EACCES, "x", "i/x.png"),
+            "index i cannot be written: Permission denied; check its",
         ),
         (FileExistsError(errno.EEXIST, "x", "/a"), "/a cannot be used: File exists; a file is in the way"),
         (OSError(errno.EMFILE, "x", "/a"), "/a cannot be used: Too many open files; allow more open files"),

@@ -13,6 +13,7 @@ from scal3r_train.config import write_text_atomically, writing
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.drawing import View
 from scal3r_train.notes import answer
+from scal3r_train.parallel.claimed_output import claimed
 from scal3r_train.scene.scene import Scene, load_scene
 from scal3r_train.scene.visualization.charts import histogram, profile
 from scal3r_train.scene.visualization.cloud_pictures import cloud_pictures
@@ -41,7 +42,8 @@ def main(folder: Path, truth: str | None) -> int:
     """
     scene = load_scene(folder)
     true = None if truth is None else load_ground_truth(truth, scene)
-    path = write_report(folder, scene, true)
+    with claimed(folder / REPORT_NAME, "report", is_folder=False):
+        path = write_report(folder, scene, true)
     answer(str(path), *(() if true is None else (true.line,)))
     return 0
 
