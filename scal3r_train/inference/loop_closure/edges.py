@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,18 +131,16 @@ def close_loops(
     if not seams or not any(edge.accepted for edge in loop_edges):
         return chained, LoopClosureReport(tuple(loop_edges), 0)
     nodes = Sim3Batch.stack(chained)
-    covariances = of_seams = seam_covariances(seams, settings.noise)
-    if scales is not None:
-        of_seams = scales.with_variances(covariances, scales.estimate.seam_variances)
-        known = np.maximum(scales.estimate.ratio_variances, settings.noise.min_relative_std**2)
-        covariances = scales.with_variances(covariances, known)
+    covariances = seam_covariances(seams, settings.noise)
     edges = [
         _against_chain(edge, nodes, covariances, settings) if edge.accepted else edge for edge in loop_edges
     ]
     used = [place for place, edge in enumerate(edges) if edge.accepted]
     if not used:
         return chained, LoopClosureReport(tuple(edges), 0)
-    result = _optimise(seams, [edges[place] for place in used], nodes, of_seams, settings, scales)
+    if scales is not None:
+        covariances = scales.with_variances(covariances, scales.estimate.seam_variances)
+    result = _optimise(seams, [edges[place] for place in used], nodes, covariances, settings, scales)
     for place, weight in zip(used, result.weights[len(seams) :].tolist(), strict=True):
         edges[place] = replace(edges[place], weight=weight)
         if weight < settings.min_weight:
@@ -229,9 +226,7 @@ def _optimise(
     edges = PoseEdges(i, j, Sim3Batch.stack(measured), information, robust)
     about_common = None
     if scales is not None:
-        variances = torch.from_numpy(scales.estimate.chunk_variances).clamp(
-            min=settings.noise.min_relative_std**2
-        )
+        variances = torch.from_numpy(scales.estimate.chunk_variances)
         node = torch.arange(len(nodes))
         drift = torch.from_numpy(scales.estimate.drift)
         about_common = ScaleFactors(node, drift, 1 / variances, about_common=True)
