@@ -46,9 +46,9 @@ class ScaleEstimate:
         drift_share: of the latter in the square of that, in [0, 1).
         log_scales: [K] above that of chunk 0.
         drift: [K] the part of `log_scales` by which the common value itself moved, up to a constant.
-        chunk_variances: [K] of scales about that, with the estimate's weights.
+        chunk_variances: [K] of scales about that, with the estimate's weights; never below what K seams cannot tell
+            from 0.
         seam_variances: [K - 1] of the ratios' errors, likewise.
-        ratio_variances: [K - 1] of the differences of neighbours' `log_scales`, given everything.
     """
 
     chunk_std: float
@@ -58,7 +58,6 @@ class ScaleEstimate:
     drift: np.ndarray
     chunk_variances: np.ndarray
     seam_variances: np.ndarray
-    ratio_variances: np.ndarray
 
 
 def estimate_scales(
@@ -76,7 +75,7 @@ def estimate_scales(
     for _ in range(ROUNDS_OF_WEIGHTS):
         std, factor = _likeliest(log_ratios, 1 / chunk_weights, stated / seam_weights, settings)
         of_chunks, of_seams = std**2 / chunk_weights, factor**2 * stated / seam_weights
-        chunk_squares, seam_squares, remaining = _posterior(log_ratios, of_chunks, of_seams)
+        chunk_squares, seam_squares = _squares(log_ratios, of_chunks, of_seams)
         before = np.concatenate([chunk_weights, seam_weights])
         seam_weights = _t_weights(seam_squares / (factor**2 * stated), settings.freedom)
         seam_weights /= min(1.0, float(np.median(seam_weights)))  # most seams are not wild
@@ -96,9 +95,8 @@ def estimate_scales(
         share,
         deviation - deviation[0] + drift,
         drift,
-        of_chunks + abs(unknown - unknown[(num + 1) // 2]),
+        np.maximum(of_chunks, np.median(of_seams) / (num + 1)) + abs(unknown - unknown[(num + 1) // 2]),
         (1 - share) * of_seams,
-        (1 - share) ** 2 * remaining + share * (1 - share) * of_seams,
     )
 
 
@@ -150,10 +148,10 @@ def _solved(
     return solution, inverse, off
 
 
-def _posterior(
+def _squares(
     log_ratios: np.ndarray, chunk_variances: np.ndarray, seam_variances: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(expected c_k^2 [K] and n_k^2 [K - 1] given r: squares of means plus variances; the latter's variances)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expected c_k^2 [K] and n_k^2 [K - 1] given r: squares of means, and the variances that remain."""
     solution, inverse, off = _solved(log_ratios, chunk_variances, seam_variances)
     known = np.zeros(len(chunk_variances))  # the diagonal of D^T S^-1 D
     known[1:] += inverse
@@ -161,8 +159,9 @@ def _posterior(
     known[1:-1] -= 2 * off
     chunks = np.square(chunk_variances * _over_chunks(solution))
     chunks += np.maximum(chunk_variances - np.square(chunk_variances) * known, 0)
-    remaining = np.maximum(seam_variances - np.square(seam_variances) * inverse, 0)
-    return chunks, np.square(seam_variances * solution) + remaining, remaining
+    seams = np.square(seam_variances * solution)
+    seams += np.maximum(seam_variances - np.square(seam_variances) * inverse, 0)
+    return chunks, seams
 
 
 def _likeliest(

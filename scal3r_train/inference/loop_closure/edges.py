@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,19 +131,17 @@ def close_loops(
     if not seams or not any(edge.accepted for edge in loop_edges):
         return chained, LoopClosureReport(tuple(loop_edges), 0)
     nodes = Sim3Batch.stack(chained)
-    covariances = of_seams = seam_covariances(seams, settings.noise)
-    if scales is not None:
-        of_seams = scales.with_variances(covariances, scales.estimate.seam_variances)
-        known = np.maximum(scales.estimate.ratio_variances, settings.noise.min_relative_std**2)
-        covariances = scales.with_variances(covariances, known)
+    covariances = seam_covariances(seams, settings.noise)
     edges = [
         _against_chain(edge, nodes, covariances, settings) if edge.accepted else edge for edge in loop_edges
     ]
     used = [place for place, edge in enumerate(edges) if edge.accepted]
     if not used:
         return chained, LoopClosureReport(tuple(edges), 0)
-    graph = pose_edges(seams, of_seams, [edges[place] for place in used], settings.noise)
-    result = optimise_pose_graph(nodes, graph, settings.graph, scale_factors(scales, settings.noise))
+    if scales is not None:
+        covariances = scales.with_variances(covariances, scales.estimate.seam_variances)
+    graph = pose_edges(seams, covariances, [edges[place] for place in used], settings.noise)
+    result = optimise_pose_graph(nodes, graph, settings.graph, scale_factors(scales))
     for place, weight in zip(used, result.weights[len(seams) :].tolist(), strict=True):
         edges[place] = replace(edges[place], weight=weight)
         if weight < settings.min_weight:
@@ -226,10 +223,10 @@ def pose_edges(
     return PoseEdges(i, j, Sim3Batch.stack(measured), information, robust)
 
 
-def scale_factors(scales: ChunkScales | None, noise: SeamNoiseSettings) -> ScaleFactors | None:
+def scale_factors(scales: ChunkScales | None) -> ScaleFactors | None:
     """Return what is known of the scales of all chunks: that they are one up to their spread; None without."""
     if scales is None:
         return None
-    variances = torch.from_numpy(scales.estimate.chunk_variances).clamp(min=noise.min_relative_std**2)
+    variances = torch.from_numpy(scales.estimate.chunk_variances)
     drift = torch.from_numpy(scales.estimate.drift)
     return ScaleFactors(torch.arange(len(variances)), drift, 1 / variances, about_common=True)

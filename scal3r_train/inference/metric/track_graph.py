@@ -82,7 +82,7 @@ def place_on_track(
     if scales is not None:
         of_seams = scales.with_variances(of_seams, scales.estimate.seam_variances)
     edges = pose_edges(seams, of_seams, loops, settings.noise)
-    common = scale_factors(scales, settings.noise)
+    common = scale_factors(scales)
     nodes = Sim3Batch.stack(start)
     misfit = positions - _placed(nodes, chunk, points)
     std = _std(misfit, metric.gps_std_m)

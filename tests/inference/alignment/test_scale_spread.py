@@ -64,10 +64,10 @@ def test_likelihood_and_errors_are_those_of_dense_algebra(num: int) -> None:
     gain = np.diag(of_chunks) @ difference.T @ inverse
     left_of_chunks = np.diag(of_chunks) - gain @ difference @ np.diag(of_chunks)
     left_of_seams = np.diag(of_seams) - np.diag(of_seams) @ inverse @ np.diag(of_seams)
-    chunks, seams, remaining = scale_spread._posterior(ratios, of_chunks, of_seams)
+    chunks, seams = scale_spread._squares(ratios, of_chunks, of_seams)
     np.testing.assert_allclose(chunks, (gain @ ratios) ** 2 + np.diag(left_of_chunks), rtol=1e-9)
-    np.testing.assert_allclose(remaining, np.diag(left_of_seams), rtol=1e-9)
-    np.testing.assert_allclose(seams, (of_seams * (inverse @ ratios)) ** 2 + remaining, rtol=1e-9)
+    expected_seams = (of_seams * (inverse @ ratios)) ** 2 + np.diag(left_of_seams)
+    np.testing.assert_allclose(seams, expected_seams, rtol=1e-9)
 
 
 def test_spreads_are_those_of_greatest_likelihood() -> None:
