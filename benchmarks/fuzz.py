@@ -175,10 +175,15 @@ def table(tallies: dict[str, Tally]) -> str:
         "| --- |" + " --- |" * 11,
     ]
     for name, tally in tallies.items():
-        counts = [tally.verdicts[verdict] for verdict in ("refused", "accepted", *FAULTS)]
-        cells = [name, sum(tally.verdicts.values()), *counts, f"{tally.memory_mib:.0f}", f"{tally.cpu_s:.1f}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append(row(name, tally))
     return "\n".join(lines)
+
+
+def row(name: str, tally: Tally) -> str:
+    """Return what came of one kind, as a row of the table."""
+    counts = [tally.verdicts[verdict] for verdict in ("refused", "accepted", *FAULTS)]
+    cells = [name, sum(tally.verdicts.values()), *counts, f"{tally.memory_mib:.0f}", f"{tally.cpu_s:.1f}"]
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main() -> int:
@@ -207,6 +212,7 @@ def main() -> int:
         total = sum(other.weight for other in KINDS if other.group == kind.group)
         count = given_.count if given_.kind else max(1, round(given_.count * kind.weight / total))
         tallies[kind.name] = fuzz(kind, count, given_.seed, Limits(), given_.keep)
+        sys.stderr.write(f"{row(kind.name, tallies[kind.name])}\n")
     whole = Tally(
         sum((tally.verdicts for tally in tallies.values()), Counter()),
         max(tally.memory_mib for tally in tallies.values()),

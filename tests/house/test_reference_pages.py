@@ -124,7 +124,7 @@ def test_a_recipe_is_described_with_its_values(capsys: pytest.CaptureFixture[str
         in text
     )
     assert "  data.sources.N.weight: a number above 0 [weight]; default 1.0\n" in text
-    assert "  model.network.patch_size: a whole number [pixels]; default 14\n" in text
+    assert "  model.network.patch_size: a whole number from 1 to 65536 [pixels]; default 14\n" in text
 
 
 def test_options_of_the_data_set_are_described_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,4 +111,4 @@ def _has_surplus(record: SequenceRecord) -> bool:
 def _num_nulls(values: pyarrow.Array) -> int:
     if not pyarrow.types.is_nested(values.type):
         return values.null_count
-    return values.null_count + (_num_nulls(values.flatten()) if hasattr(values, "flatten") else 0)
+    return values.null_count + _num_nulls(values.flatten())

@@ -84,7 +84,7 @@ def check_exr(data: bytes, max_pixels: int = MAX_DEPTH_PIXELS) -> None:
             (size,) = struct.unpack_from("<i", data, at)
             value, at = data[at + 4 : at + 4 + size], at + 4 + size
             if size < 0 or len(value) != size:
-                raise ValueError(f"its header's {name} has {size} bytes")
+                raise ValueError("its header is damaged")
             if (name, kind) == (b"dataWindow", b"box2i"):
                 left, top, right, bottom = struct.unpack("<4i", value)
                 hw = bottom - top + 1, right - left + 1

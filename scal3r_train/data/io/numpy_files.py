@@ -80,7 +80,7 @@ def _array(file: IO[bytes], num_bytes: int, stored_bytes: int, max_bytes: int) -
     if size > num_bytes:
         raise ValueError(f"it declares an array of shape {list(shape)} and holds {num_bytes} bytes")
     array = np.empty(math.prod(shape), dtype)
-    num_read = file.readinto(memoryview(array.view(np.uint8))) if size else 0  # type: ignore[attr-defined]
+    num_read = file.readinto(array.view(np.uint8).data) if size else 0  # type: ignore[attr-defined]
     if num_read != size:
         raise ValueError(f"it holds {num_read} bytes of an array of {size}")
     return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
