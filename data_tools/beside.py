@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from scal3r_train.config import UserError
@@ -38,15 +39,13 @@ class Unused:
         """Take what a sequence uses, and what was said to be left out, from what lies in its folders."""
         if record.packed is not None or video_frame(record, record.image[0]) is not None:
             return
-        used: dict[Path, set[str]] = {}
-        for name in (*record.image, *record.depth, *record.mask):
-            path = Path(os.path.normpath(record.root / name))
-            used.setdefault(path.parent, set()).add(frame_of(path.name))
-        for folder in {Path(os.path.normpath(record.root / name)).parent for name in record.image}:
+        others = _by_folder(record.root, (*record.depth, *record.mask))
+        for folder, frames in _by_folder(record.root, record.image).items():
             unused = self._folders.get(folder)
             if unused is None:
                 unused = self._folders[folder] = _pictures(folder)
-            for frame in used[folder] | {frame_of(name) for name in ledger.names.get(folder, ())}:
+            said = {frame_of(name) for name in ledger.names.get(folder, ())}
+            for frame in frames | others.get(folder, set()) | said:
                 unused.pop(frame, None)
 
     def leave_out(self) -> None:
@@ -64,6 +63,18 @@ class Unused:
                     leave_out(unread_kind(suffix), names, folder, f"{suffix} file")
                 else:
                     leave_out(NOT_LISTED, names, folder, IMAGE)
+
+
+def _by_folder(root: Path, names: Iterable[str]) -> dict[Path, set[str]]:
+    """Frames of the files, by the folder that they lie in; sets have millions, so names are cut as text."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        found.setdefault(folder, set()).add(frame_of(file))
+    by_folder: dict[Path, set[str]] = {}
+    for place, frames in found.items():
+        by_folder.setdefault(Path(os.path.normpath(root / place)), set()).update(frames)
+    return by_folder
 
 
 def _is_depth(path: Path) -> bool:

@@ -25,8 +25,8 @@ def check_numbers(record: SequenceRecord, source: Path) -> None:
         UserError: a number is not finite, or a size or focal length not above 0; the line names the first frame. What
             is possible but strange (a focal length of 0.8 pixels) is only said.
     """
-    _refuse(record, source, "image size", record.image_size, (record.image_size > 0).all(1))
-    _refuse(record, source, "time", record.timestamp[:, None], np.isfinite(record.timestamp))
+    _refuse(record, source, "image size", record.image_size, np.asarray((record.image_size > 0).all(1)))
+    _refuse(record, source, "time", record.timestamp[:, None], np.isfinite(record.timestamp[:, None]).all(1))
     if record.distortion is not None:
         _refuse(record, source, "distortion", record.distortion, np.isfinite(record.distortion).all(1))
     values = record.intrinsics

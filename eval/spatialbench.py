@@ -57,7 +57,7 @@ class SpatialBenchModel:
         model = Scal3RModel.from_pretrained(
             find_checkpoint(checkpoint or "scal3r-tiny"), cache_dir=weights_dir
         )
-        self.model = model.to(device).eval()
+        self.model = model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # transformers' wrapper of `to`
 
     def prepare(self, scene: Mapping[str, Any]) -> None:
         """Nothing: what a prediction takes is part of its time."""

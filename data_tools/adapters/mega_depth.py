@@ -99,7 +99,9 @@ def _sequence(dense: Path, model: Path, source: Path) -> SequenceRecord:
     cameras = read_cameras(model)
     files = {path.stem: path.name for path in (dense / "imgs").iterdir()}
     listed = sorted(read_images(model), key=lambda image: natural_key(image.name))
-    photos, absent, unposed = [], [], []
+    photos: list[Photo] = []
+    absent: list[str] = []
+    unposed: list[str] = []
     for image in listed:
         name = files.get(Path(image.name).stem)
         if name is None or not _is_usable(image):

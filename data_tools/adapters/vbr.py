@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -191,7 +191,7 @@ def _processed(folder: Path) -> SequenceRecord:
     )
 
 
-def _facts(name: str, root: Path) -> dict[str, object]:
+def _facts(name: str, root: Path) -> dict[str, Any]:
     return {
         "dataset": "vbr",
         "sequence_id": name,

@@ -1,5 +1,6 @@
 """What SpatialBench's harness calls on our model: the contract of its adapters, on the small model."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,31 @@ def test_sizes_that_the_model_cannot_take_are_refused(model: SpatialBenchModel) 
         SpatialBenchModel().predict({"images_raw": torch.zeros((2, 3, 36, 48))})
 
 
+class TheirBase(ABC):
+    """What the harness's base class asks for, and one of the things that it brings."""
+
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @abstractmethod
+    def load_model(self, checkpoint: str | None = None, device: str = "cuda") -> None: ...
+
+    @abstractmethod
+    def predict(self, scene: dict[str, object]) -> dict[str, np.ndarray]: ...
+
+    def normalize_gt_poses(self, scene: dict[str, object]) -> str:
+        return "theirs"
+
+
+class Registered(SpatialBenchModel, TheirBase):
+    """As docs/data/spatialbench.md has it."""
+
+
 def test_it_has_the_methods_of_their_adapters(model: SpatialBenchModel) -> None:
-    """As their registered class would inherit: ours first, then their abstract base."""
+    registered = Registered()
+    assert registered.name() == model.name() and registered.normalize_gt_poses({}) == "theirs"
+    registered.configure(model="scal3r_train", recipe="r.yaml", overrides=None, depth_alignment="median")
+    assert (registered.recipe, registered.overrides) == ("r.yaml", {})
     assert model.name() and not model.supports_metric_depth() and not model.requires_intrinsics()
     assert model.max_frames() is None
     model.prepare({})
