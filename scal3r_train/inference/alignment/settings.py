@@ -21,7 +21,7 @@ class MetricSettings(StrictModel):
         None, description="Track of the camera in latitude and longitude: CSV, GPX, NMEA, or rows of numbers."
     )
     distance: tuple[int, int, Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="Two frames of the scene and how far apart the camera was in them [frame, frame, m]"
+        None, description="Two frames of the scene, and how far apart the camera was in them [m]"
     )
     camera_height: float | None = Field(
         None, gt=0, description="Height of the camera above the ground that it sees [m]"

@@ -18,8 +18,10 @@ MIN_BLOCKS = 3  # fewer say nothing of a spread
 
 
 def middle_mean(values: np.ndarray) -> float:
-    """Return the mean of the middle half of values [N]: as safe from outliers as need be, and smooth as a median is not
-    (whose jackknife says little).
+    """Return the mean of the middle half of values [N].
+
+    Safe from outliers on up to a quarter at either end, and smooth, as a median is not: the jackknife of a median says
+    little.
     """
     ordered = np.sort(values)
     quarter = len(ordered) // 4
