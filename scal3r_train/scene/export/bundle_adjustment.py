@@ -1,12 +1,12 @@
 """What pycolmap does for `--refine`: SIFT features, matches, tracks for given cameras, bundle adjustment.
 
-Frame i of S is image i + 1 of the database and of every model. Nothing here decides anything; that is `refine.py`.
+Frame i of S is image i + 1 of the database and of every model. Nothing here decides anything; that is `refine.py`. It takes
+as many threads as torch does, which heeds the cores that the process has and OMP_NUM_THREADS.
 pycolmap is optional.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ def find_matches(database: Path, model: Any, images: Path, pairs: Sequence[tuple
     extraction = pycolmap.FeatureExtractionOptions()
     extraction.max_image_size, extraction.sift.max_num_features = MAX_IMAGE_SIDE, MAX_FEATURES
     extraction.sift.peak_threshold = FEATURE_THRESHOLD
-    extraction.num_threads = _num_threads()
+    extraction.num_threads = torch.get_num_threads()
     names = [model.images[number].name for number in sorted(model.images)]
     pycolmap.extract_features(
         database, images, names, extraction_options=extraction, device=pycolmap.Device.cpu
@@ -106,7 +106,7 @@ def find_matches(database: Path, model: Any, images: Path, pairs: Sequence[tuple
     listed = database.with_name("pairs.txt")
     listed.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs), encoding="utf-8")
     matching, pairing = pycolmap.FeatureMatchingOptions(), pycolmap.ImportedPairingOptions()
-    matching.num_threads, pairing.match_list_path = _num_threads(), str(listed)
+    matching.num_threads, pairing.match_list_path = torch.get_num_threads(), str(listed)
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = 0
     pycolmap.match_image_pairs(database, matching, pairing, verification, pycolmap.Device.cpu)
@@ -118,7 +118,7 @@ def with_tracks(model: Any, database: Path, images: Path, work: Path, limit: flo
     pycolmap = require_pycolmap()
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = 0
-    options.num_threads = options.mapper.num_threads = _num_threads()
+    options.num_threads = options.mapper.num_threads = torch.get_num_threads()
     options.triangulation.create_max_angle_error = LARGEST_CREATE_ANGLE_DEG
     options.triangulation.continue_max_angle_error = LARGEST_CREATE_ANGLE_DEG
     options.triangulation.merge_max_reproj_error = options.triangulation.complete_max_reproj_error = limit
@@ -164,7 +164,7 @@ def adjust(model: Any, centres: np.ndarray, stddev: float, loss_scale: float, *,
     options.ceres.loss_function_scale = loss_scale
     options.ceres.solver_options.max_num_iterations = MAX_ITERATIONS
     options.ceres.solver_options.function_tolerance = FUNCTION_TOLERANCE
-    options.ceres.solver_options.num_threads = _num_threads()
+    options.ceres.solver_options.num_threads = torch.get_num_threads()
     prior_options.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
     prior_options.alignment_ransac.random_seed = 0
     adjuster = pycolmap.create_pose_prior_bundle_adjuster(options, prior_options, config, priors, model)
@@ -242,8 +242,3 @@ def _verified(database: Path) -> list[Matches]:
             result.append(Matches((first - 1, second - 1), pixels))
     opened.close()
     return result
-
-
-def _num_threads() -> int:
-    """Return how many cores this process may use, which COLMAP does not ask for."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

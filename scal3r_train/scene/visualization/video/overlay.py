@@ -19,7 +19,7 @@ FARTHEST_PIXEL = 1e6
 NOW_COLOUR = (255, 255, 255)
 HIDDEN = 1.15  # times as far away as what is seen there
 NUM_FRUSTA = 60  # along the whole path
-INSET_SHARE, INSET_MARGIN, INSET_BORDER = 0.28, 0.02, 2
+INSET_SHARE, INSET_MARGIN, INSET_BORDER, INSET_BORDER_GREY = 0.28, 0.02, 2, 230
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +146,6 @@ def put_inset(image: np.ndarray, picture: np.ndarray) -> None:
     scale = min(INSET_SHARE * width / picture.shape[1], INSET_SHARE * height / picture.shape[0])
     size = (max(1, round(scale * picture.shape[1])), max(1, round(scale * picture.shape[0])))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    bordered = cv2.copyMakeBorder(small, *[INSET_BORDER] * 4, cv2.BORDER_CONSTANT, value=(230, 230, 230))
+    bordered = np.pad(small, [(INSET_BORDER, INSET_BORDER)] * 2 + [(0, 0)], constant_values=INSET_BORDER_GREY)
     bottom = right = max(1, round(INSET_MARGIN * height))
     image[-bottom - bordered.shape[0] : -bottom, -right - bordered.shape[1] : -right] = bordered

@@ -142,13 +142,14 @@ def _write_discs(seen: np.ndarray, pixels: np.ndarray, size: np.ndarray) -> None
 @lru_cache
 def _discs(largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return x and y of all cells of discs of diameters 1 to `largest`; where each diameter's begin, and how many."""
-    cells, first, count = [], np.zeros(largest + 1, np.int64), np.zeros(largest + 1, np.int64)
+    cells: list[np.ndarray] = []
+    first, count = np.zeros(largest + 1, np.int64), np.zeros(largest + 1, np.int64)
     for diameter in range(1, largest + 1):
         y, x = np.mgrid[0:diameter, 0:diameter]
         middle = (diameter - 1) / 2
         round_ones = (x - middle) ** 2 + (y - middle) ** 2 <= (diameter / 2) ** 2 + 0.1
         chosen = np.stack([x[round_ones], y[round_ones]], -1)
-        first[diameter], count[diameter] = sum(map(len, cells)), len(chosen)
+        first[diameter], count[diameter] = sum(len(one) for one in cells), len(chosen)
         cells.append(chosen)
     x, y = np.concatenate(cells).T
     return x, y, first, count
