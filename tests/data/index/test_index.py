@@ -39,7 +39,7 @@ def make_record(root: Path, name: str = "a", num: int = 3) -> SequenceRecord:
         num_missing=3,
         max_depth_percentile=98.0,
         camera_model="pinhole",
-        intrinsics=rng.normal(size=(num, 4)),
+        intrinsics=rng.uniform(1, 900, size=(num, 4)),
         distortion=rng.normal(size=(num, 5)),
         cam_from_world=np.concatenate([rotation, rng.normal(size=(num, 3, 1))], -1),
         pixel_centre="integer",
