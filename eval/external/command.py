@@ -5,7 +5,6 @@ Shapes: S frames of a sequence, N of them with a pose.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ from scal3r_train.data.index.index import load_index
 from scal3r_train.data.io.frame_io import frame_camera
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
-from scal3r_train.notes import note
+from scal3r_train.notes import answer, note
+from scal3r_train.parallel.claimed_output import claimed
 
 
 class ExternalSettings(StrictModel):
@@ -60,10 +60,11 @@ def run_external(
     settings = load_config(settings_class, None, list(argv[2:]))
     output = Path(argv[1])
     records = _chosen(Path(argv[0]), settings)
-    write_text_atomically(output / f"{name}.yaml", dump_yaml(settings))
     failed = 0
-    for record in records:
-        failed += not _run_one(record, output / record.sequence_id.replace("/", "__"), settings, system)
+    with claimed(output, "output", is_folder=True):
+        write_text_atomically(output / f"{name}.yaml", dump_yaml(settings))
+        for record in records:
+            failed += not _run_one(record, output / record.sequence_id.replace("/", "__"), settings, system)
     return int(failed == len(records))
 
 
@@ -105,5 +106,5 @@ def _run_one(record: SequenceRecord, stem: Path, settings: SettingsT, system: Sy
     write_text_atomically(stem.with_name(f"{stem.name}.resources.json"), taken.model_dump_json() + "\n")
     # Last: a sequence with a trajectory is complete.
     write_trajectory(trajectory, Trajectory(torch.from_numpy(poses), times), "tum")
-    sys.stdout.write(f"{record.sequence_id}: {len(places)} of {len(frames)} frames in {seconds:.1f} s\n")
+    answer(f"{record.sequence_id}: {len(places)} of {len(frames)} frames in {seconds:.1f} s")
     return True

@@ -79,19 +79,19 @@ def _end(heartbeat: Heartbeat, error: BaseException) -> NoReturn:
         cause = (heartbeat.find_cause() if is_consequence else None) or heartbeat.report(own)
         code = cause.code
         if not is_consequence and own.message != cause.message:
-            _print(own)
-        _print(cause)
+            _tell(own)
+        _tell(cause)
     finally:
         _exit(code)
 
 
 def _exit_by_force(cause: Cause) -> None:
     """End a process that did not end by itself; called by the thread of the heartbeat."""
-    _print(cause)
+    _tell(cause)
     _exit(cause.code)
 
 
-def _print(cause: Cause) -> None:
+def _tell(cause: Cause) -> None:
     tell(f"scal3r: error: rank {cause.rank}: {cause.message}")
 
 

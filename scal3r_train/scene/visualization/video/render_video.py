@@ -5,7 +5,6 @@ Points appear with the frames that saw them. Shapes: S frames of the scene, V of
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from scipy.spatial import cKDTree
 from scal3r_train.config import UserError, atomic_output, validate_mapping
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.drawing import View
+from scal3r_train.notes import answer, tell
+from scal3r_train.parallel.claimed_output import claimed
 from scal3r_train.scene.scene import Scene, load_scene
 from scal3r_train.scene.visualization.colours import (
     chunk_colours,
@@ -60,12 +61,11 @@ def main(folder: Path, output: Path, options: Mapping[str, Any]) -> int:
     """
     chosen = validate_mapping(RenderOptions, options, "render")
     refuse_format(output, chosen.hw, chosen.fps)
-    if output.is_dir() or (output.exists() and not chosen.overwrite):
-        what = "is a folder; choose another name" if output.is_dir() else "exists; add --overwrite"
-        raise UserError(f"output {output} {what}")
+    if output.is_file() and not chosen.overwrite:
+        raise UserError(f"output {output} exists; add --overwrite")
     scene = load_scene(folder)
-    film = Film.of(scene, chosen)
-    try:
+    with claimed(output, "output", is_folder=False):
+        film = Film.of(scene, chosen)
         with (
             atomic_output(output) as temporary,
             video_file(temporary, chosen.fps, chosen.hw) as file,
@@ -74,13 +74,8 @@ def main(folder: Path, output: Path, options: Mapping[str, Any]) -> int:
             for number in range(film.num_frames):
                 file.add(film.frame(number))
                 shown.reach(number + 1)
-    except OSError as error:
-        raise UserError(
-            f"output {output} cannot be written: {error.strerror or error}; free space or choose another place"
-        ) from None
-    sys.stdout.write(f"{output}: {film.num_frames} frames, {film.num_points} points\n")
-    for note in film.notes:
-        sys.stderr.write(f"{note}\n")
+    answer(f"{output}: {film.num_frames} frames, {film.num_points} points")
+    tell(*film.notes)
     return 0
 
 
