@@ -31,6 +31,7 @@ MAX_GROUND_TILT_COS = np.cos(np.radians(20))  # of the road's normal against the
 GROUND_BAND = 0.1  # of the plane's distance, within which a point lies on it
 PLANES_TRIED = 200
 SEED = 0
+WINDOW, LEVELS = (11, 11), 4  # of the search: pixels, pyramid
 
 
 class OdometrySettings(ExternalSettings):
@@ -161,9 +162,12 @@ def _followed(
     corners = cv2.goodFeaturesToTrack(last, settings.num_corners, 0.001, 3, blockSize=3)
     if corners is None:
         return np.zeros((0, 2)), np.zeros((0, 2))
-    window = {"winSize": (11, 11), "maxLevel": 4}
-    there, there_ok, _ = cv2.calcOpticalFlowPyrLK(last, image, corners, None, **window)
-    back, back_ok, _ = cv2.calcOpticalFlowPyrLK(image, last, there, None, **window)
+    there, there_ok, _ = cv2.calcOpticalFlowPyrLK(
+        last, image, corners, np.empty(0, np.float32), winSize=WINDOW, maxLevel=LEVELS
+    )
+    back, back_ok, _ = cv2.calcOpticalFlowPyrLK(
+        image, last, there, np.empty(0, np.float32), winSize=WINDOW, maxLevel=LEVELS
+    )
     returned = np.linalg.norm((back - corners)[:, 0], axis=1) < settings.max_return_error
     good = (there_ok[:, 0] > 0) & (back_ok[:, 0] > 0) & returned
     return corners[good, 0].astype(np.float64) + 0.5, there[good, 0].astype(np.float64) + 0.5

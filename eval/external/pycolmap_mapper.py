@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -78,7 +79,7 @@ def between(places: np.ndarray, world_from_cam: np.ndarray, most: int) -> tuple[
 
 def _largest_model(
     pycolmap: ModuleType, folder: Path, names: list[str], intrinsics: np.ndarray, settings: MapperSettings
-) -> object:
+) -> Any:
     """The reconstruction with most images. Raises UserError when there is none."""
     database, images = folder / "database.db", folder / "images"
     reader = pycolmap.ImageReaderOptions()

@@ -76,7 +76,7 @@ def _file_name(text: str) -> str:
 
 def _rows(path: Path) -> list[list[str]]:
     """Lines as words, of which the first is a number."""
-    rows = []
+    rows: list[list[str]] = []
     try:
         for number, line in enumerate(read_text_file(path).splitlines(), 1):
             words = SEPARATOR.split(line.partition("#")[0].strip(" \t,"), maxsplit=1) if line.strip() else []
