@@ -41,7 +41,7 @@ class SeamQuality:
         num_points: shared pixels used.
         residual_rms, residual_median: of all of them.
         inlier_share: how many of them fit, in [0, 1].
-        spread, centre: that scale and that middle, in the earlier chunk's units and coordinates.
+        spread, centre: that scale and that middle, in the earlier chunk's units and coordinates; of cameras the middle.
     """
 
     method: Literal["points", "cameras", "break"]
