@@ -92,7 +92,7 @@ def test_the_page_holds_the_tables(study: list[str]) -> None:
     page = (folder / "results.md").read_text()
     mean = json.loads((folder / "results.json").read_text())["results"]["means"]["no_gcm"]["ate_percent"]
     assert f"{mean['mean']:.2f} [{mean['low']:.2f}, {mean['high']:.2f}]" in page
-    assert page.count("| full, frozen |") == 5
+    assert page.count("| full, frozen |") == 7
     assert "2 held-out towns, seeds 0, 2 steps" in page
 
 

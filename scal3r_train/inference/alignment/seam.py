@@ -57,7 +57,7 @@ class SeamQuality:
         num_points: shared pixels used.
         residual_rms, residual_median: of all of them.
         inlier_share: how many of them fit, in [0, 1].
-        spread, centre: that scale and that middle, in the earlier chunk's units and coordinates.
+        spread, centre: that scale and that middle, in the earlier chunk's units and coordinates; of cameras the middle.
         with_cameras: whether cameras were weighed in.
         points_noise: median residual of the points under their own fit, relative to depth.
         cameras_turn_deg: median difference of the rotations of one frame under the cameras' own fit.
