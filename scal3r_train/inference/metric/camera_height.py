@@ -4,7 +4,7 @@ Assumed: cameras are held upright (their x axis is level on the whole), the grou
 of the level planes in a view it is the lowest that holds a fair part of the points below the horizon. A plane u . x = 1
 in the camera's frame has height 1 / |u|; a point fits it when u . x is 1 up to `TOLERANCE`, whatever its distance: a
 relative error of depth moves it by as much. Each view gives a height; views without such a plane give none, and the
-middle of the others stands for the height that the user states. Shapes: S frames, P points.
+median of the others stands for the height that the user states. Shapes: S frames, P points.
 """
 
 from __future__ import annotations

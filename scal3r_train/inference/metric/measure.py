@@ -7,7 +7,7 @@ the main process decides. Shapes: S frames, M pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -201,11 +201,13 @@ def _by_height(
             f"camera, {MIN_FRAMES} are needed; take another source"
         )
     notes = [
-        f"the stated height counts as exact, and as the middle one above the ground in {len(heights)} frames",
+        f"the stated height counts as exact, and as the median of those above the ground in {len(heights)} frames",
         "cameras count as held upright, and the lowest level plane of a view as the ground",
     ]
-    factor = source.settings.camera_height / math.exp(middle_mean(_logs(heights)))
-    scale = _scale(source, factor, _std_of_middle(heights, cameras, placement), len(heights), None, notes)
+    factor = source.settings.camera_height / math.exp(_median(_logs(heights)))
+    scale = _scale(
+        source, factor, _std_of_frames(heights, _median, cameras, placement), len(heights), None, notes
+    )
     return InMetres(_scaled(placement, factor), scale)
 
 
@@ -224,7 +226,7 @@ def _by_depth(
     scale = _scale(
         source,
         factor,
-        _std_of_middle(ratios, cameras, placement),
+        _std_of_frames(ratios, middle_mean, cameras, placement),
         len(ratios),
         None,
         ["the sensor's own scale counts as exact"],
@@ -237,10 +239,20 @@ def _logs(values: Mapping[int, float]) -> np.ndarray:
     return np.log([values[frame] for frame in sorted(values)])
 
 
-def _std_of_middle(values: Mapping[int, float], cameras: ChunkCameras, placement: Placement) -> float | None:
-    """Error of the middle mean of some frames' values, as a share: of the depths, and of the path beside the depths."""
+def _median(values: np.ndarray) -> float:
+    """Heights are of two kinds where a table is taken for the ground; a mean would mix them."""
+    return float(np.median(values))
+
+
+def _std_of_frames(
+    values: Mapping[int, float],
+    middle: Callable[[np.ndarray], float],
+    cameras: ChunkCameras,
+    placement: Placement,
+) -> float | None:
+    """Error of the middle of some frames' values, as a share: of the depths, and of the path beside the depths."""
     logs = _logs(values)
-    own = jackknife_std(len(logs), lambda kept: middle_mean(logs[kept]))
+    own = jackknife_std(len(logs), lambda kept: middle(logs[kept]))
     return None if own is None else math.hypot(own, cameras.path_scale_std(placement.world_from_chunk) or 0.0)
 
 
