@@ -1,7 +1,7 @@
 """What pycolmap does for `--refine`: SIFT features, matches, tracks for given cameras, bundle adjustment.
 
-Frame i of S is image i + 1 of the database and of every model. Nothing here decides anything; that is `refine.py`. It
-takes as many threads as torch does, which heeds the cores that the process has and OMP_NUM_THREADS. pycolmap is optional.
+Frame i of S is image i + 1 of the database and of every model. Nothing here decides anything; that is `refine.py`. As
+many threads are taken as torch takes, which heeds the process's cores and OMP_NUM_THREADS. pycolmap is optional.
 """
 
 from __future__ import annotations

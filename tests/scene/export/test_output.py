@@ -52,7 +52,7 @@ def test_the_command_knows_all_formats() -> None:
 def test_an_output_that_cannot_be_written_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture, form: str
 ) -> None:
-    scene = make_scene(tmp_path / "scene")
+    scene = make_scene(tmp_path / "scene", root=tmp_path / "photos")
     with largest_file(300):
         told = refusal(capsys, scene, tmp_path / "new" / "o", "--to", form)
     assert f"{tmp_path / 'new'}" in told and "written: File too large; make room and run again" in told
@@ -63,9 +63,10 @@ def test_an_output_that_cannot_be_written_leaves_nothing(
 def test_an_earlier_export_survives_a_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture, form: str
 ) -> None:
-    scene, output = make_scene(tmp_path / "scene"), tmp_path / "new" / "o"
+    scene = make_scene(tmp_path / "scene", root=tmp_path / "photos")
+    output = tmp_path / "new" / "o"
     assert cli.main(["export", str(scene), str(output), "--to", form]) == 0
-    files = [output] if output.is_file() else sorted(output.iterdir())
+    files = [output] if output.is_file() else sorted(path for path in output.rglob("*") if path.is_file())
     before = [file.read_bytes() for file in files]
     with largest_file(300):
         refusal(capsys, scene, output, "--to", form, "--overwrite")
@@ -91,12 +92,12 @@ def test_a_full_disk_is_one_line(
 def test_nothing_is_replaced_without_being_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture, form: str
 ) -> None:
-    scene, output = make_scene(tmp_path / "scene"), tmp_path / "o"
+    scene, output = make_scene(tmp_path / "scene", root=tmp_path / "photos"), tmp_path / "o"
     command = ["export", str(scene), str(output), "--to", form]
     assert cli.main(command) == 0
     assert "add --overwrite" in refusal(capsys, *command[1:])
     assert cli.main([*command, "--overwrite"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["o", "scene"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o", "photos", "scene"]
 
 
 @pytest.mark.parametrize("form", FOLDERS)
