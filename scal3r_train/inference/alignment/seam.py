@@ -11,7 +11,7 @@ Shapes: O shared frames, H W pixels, N correspondences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.geometry.sim3_fit import fit_kabsch, fit_robust, fit_umeyama, spread
 from scal3r_train.inference.alignment.camera_seam import join_by_cameras
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry, shared_frames
+from scal3r_train.inference.alignment.seam_wander import Wander, seam_wander
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 ROBUST_MODES = ("sim3", "sim3_scale_locked")
@@ -42,6 +43,9 @@ class SeamQuality:
         residual_rms, residual_median: of all of them.
         inlier_share: how many of them fit, in [0, 1].
         spread, centre: that scale and that middle, in the earlier chunk's units and coordinates.
+        num_frames: shared frames.
+        turn_deg: largest angle between the viewing directions of two shared frames, in the earlier chunk.
+        wander: how much parts of the overlap disagree on the seam (`seam_wander`).
     """
 
     method: Literal["points", "cameras", "break"]
@@ -53,6 +57,9 @@ class SeamQuality:
     inlier_share: float | None = None
     spread: float | None = None
     centre: tuple[float, float, float] | None = None
+    num_frames: int = 0
+    turn_deg: float = 0.0
+    wander: Wander | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Field names and values."""
@@ -101,7 +108,8 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
         sim3, joined = join_by_cameras(earlier, later, given_scale(settings))
         method: Literal["cameras", "break"] = "cameras" if joined else "break"
         return Seam(sim3, SeamQuality(method, trusted=False, scale=sim3.scale.item(), num_points=len(shared)))
-    return _measure(fit_correspondences(shared, settings), shared, settings)
+    seam = _measure(fit_correspondences(shared, settings), shared, settings)
+    return Seam(seam.earlier_from_later, _with_overlap(seam, shared, earlier, later))
 
 
 def find_correspondences(
@@ -233,6 +241,26 @@ def _keep_largest(values: Tensor, mask: Tensor, count: int) -> Tensor:
     masked = torch.where(mask, values, -torch.inf)
     largest = masked.topk(min(count, masked.shape[1]), dim=1).indices
     return mask & torch.zeros_like(mask).scatter(1, largest, 1)
+
+
+def _with_overlap(
+    seam: Seam, shared: Correspondences, earlier: ChunkGeometry, later: ChunkGeometry
+) -> SeamQuality:
+    """The quality of a seam with what its overlap is like: how long, how much it turns, how its parts agree."""
+    rows = [pair[0] for pair in shared_frames(earlier, later)]
+    weights = (shared.earlier_confidence * shared.later_confidence).sqrt()
+    return replace(
+        seam.quality,
+        num_frames=len(rows),
+        turn_deg=turn_deg(earlier.extrinsics[rows]),
+        wander=seam_wander(seam.earlier_from_later, shared.earlier, shared.later, weights, len(rows)),
+    )
+
+
+def turn_deg(extrinsics: Tensor) -> float:
+    """Return the largest angle in degrees between the viewing directions of cameras [P, 3, 4] cam_from_chunk."""
+    forward = extrinsics[:, 2, :3].double()
+    return float(torch.rad2deg(torch.arccos((forward @ forward.T).clamp(-1, 1).nan_to_num(1.0)).max()))
 
 
 def _measure(sim3: Sim3, shared: Correspondences, settings: AlignmentSettings) -> Seam:

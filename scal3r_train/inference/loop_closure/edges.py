@@ -115,7 +115,10 @@ def make_loop_edge(
 
 
 def close_loops(
-    seams: Sequence[Seam], loop_edges: Sequence[LoopEdge], settings: LoopEdgeSettings
+    seams: Sequence[Seam],
+    loop_edges: Sequence[LoopEdge],
+    ranges: Sequence[range],
+    settings: LoopEdgeSettings,
 ) -> tuple[list[Sim3], LoopClosureReport]:
     """Return world_from_chunk of all chunks (one more than seams; the world is chunk 0) with loops closed.
 

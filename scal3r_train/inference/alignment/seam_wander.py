@@ -1,0 +1,61 @@
+"""How much the parts of an overlap disagree on the seam: the only error of a network that its own output shows.
+
+The shared points of a seam are cut into four pieces in the order of their frames, and each piece is fitted alone. If
+pixels err independently, all pieces differ by the same small amount, however far apart they are. If a chunk is bent, or
+its depths are too long for its cameras, pieces differ more the further apart they are; such errors add up along a
+chunk and are what a long chain drifts by. `run_noise.py` reads both from the seams of a run. What all chunks do alike
+no seam can show.
+
+Shapes: N correspondences.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scal3r_train.geometry import sim3_tangent
+from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
+from scal3r_train.geometry.sim3_fit import fit_weighted, spread
+
+PIECES = 4
+LEAST_POINTS = 12  # of a piece
+
+Wander = tuple[tuple[float, float, float], ...]
+
+
+def seam_wander(
+    earlier_from_later: Sim3, earlier: Tensor, later: Tensor, weights: Tensor, num_frames: int
+) -> Wander | None:
+    """Return rms differences of the pieces' fits, one row for pieces 1, 2 and 3 places apart.
+
+    A row holds three numbers: translation at the middle of all points, as a share of their spread; rotation in
+    radians; logarithm of the scale. Each is the rms of one component. None where the overlap has fewer frames than
+    pieces, or pieces fewer than a dozen points or no extent.
+
+    Args:
+        earlier_from_later: the seam, for which residuals are small.
+        earlier, later: points [N, 3] in either chunk's coordinates, by frame.
+        weights: [N] of the points, before their residuals are looked at.
+        num_frames: that the points come from.
+    """
+    if num_frames < PIECES or len(later) < PIECES * LEAST_POINTS:
+        return None
+    residuals = (earlier - earlier_from_later.apply(later)).norm(dim=1)
+    width = residuals.median().clamp(min=torch.finfo(torch.float64).tiny)
+    weights = weights * (width / torch.maximum(residuals, width)).square()
+    middle, size = later.median(dim=0).values, spread(later)
+    bounds = [len(later) * piece // PIECES for piece in range(PIECES + 1)]
+    pieces = [slice(*bound) for bound in zip(bounds, bounds[1:], strict=False)]
+    if min(float(spread(points[piece])) for points in (earlier, later) for piece in pieces) <= 0:
+        return None
+    unit_from_later = Sim3(1 / size, torch.eye(3, dtype=torch.float64), -middle / size)
+    unit_from_earlier = unit_from_later @ earlier_from_later.inverse()
+    fits = [fit_weighted(later[piece], earlier[piece], weights[piece]) for piece in pieces]
+    moved = Sim3Batch.stack([unit_from_earlier @ fit @ unit_from_later.inverse() for fit in fits])
+    rows = []
+    for apart in range(1, PIECES):
+        first = torch.arange(PIECES - apart)
+        squares = sim3_tangent.log(moved.take(first).inverse() @ moved.take(first + apart)).square().mean(dim=0)
+        rows.append((squares[:3].mean(), squares[3:6].mean(), squares[6]))
+    return tuple(tuple(float(value.sqrt()) for value in row) for row in rows)  # type: ignore[misc]
