@@ -2,9 +2,10 @@
 
 From the wander of all seams (`seam_wander.py`), mean squares of the difference of two pieces that lie l quarters of an
 overlap apart are fitted by a + b l^2. The first part is what each fit errs by itself: a fit to a whole overlap has a
-variance of a / 8 (four pieces, each with a / 2). The second grows along a chunk: between the middles of its two
+variance of a / 8 (four pieces, each with a / 2), or, where that is more, the mean square of its difference from its
+pieces. The second grows along a chunk: between the middles of its two
 overlaps, L quarters apart, a chunk has drifted with a variance of b L^2 / 2. Both are means over seams of which each
-counts at most as OUTLYING times their median, and b is taken a standard error low, for it is extrapolated.
+counts at most as OUTLYING times their upper quartile, and b is taken a standard error low, for it is extrapolated.
 
 Three numbers each: translation as a share of the points' spread, rotation in radians, logarithm of the scale; variances
 of one component.
@@ -22,7 +23,7 @@ from scal3r_train.inference.alignment.seam import SeamQuality
 from scal3r_train.inference.alignment.seam_wander import PIECES
 
 LEAST_SEAMS = 3
-OUTLYING = 9.0
+OUTLYING = 4.0
 LEAST_SHARE = 0.25  # of the difference of adjacent pieces that counts as independent, however steep the growth looks
 
 
@@ -48,9 +49,10 @@ class RunNoise:
         known = [quality for quality in qualities if quality.wander is not None]
         if len(known) < LEAST_SEAMS:
             return None
-        squares = torch.tensor([quality.wander for quality in known], dtype=torch.float64).square()  # [E, 3, 3]
-        median = squares.median(dim=0).values
-        means, num = torch.minimum(squares, OUTLYING * median).mean(dim=0), len(known)
+        squares = torch.tensor([quality.wander for quality in known], dtype=torch.float64).square()  # [E, 4, 3]
+        limit = OUTLYING * squares.quantile(0.75, dim=0)
+        (misfit, *rows), num = torch.minimum(squares, limit).mean(dim=0), len(known)
+        means = torch.stack(rows)
         apart = torch.arange(1, PIECES, dtype=torch.float64)[:, None]
         # Of each row: independent pairs of pieces in all seams, three components (the scale has one).
         pairs = num * (PIECES - apart) * torch.tensor([3.0, 3.0, 1.0], dtype=torch.float64)
@@ -63,7 +65,7 @@ class RunNoise:
         independent = torch.maximum(means[0] - growth, LEAST_SHARE * means[0])
         frames = float(torch.tensor([float(quality.num_frames) for quality in known]).median())
         return RunNoise(
-            fit=independent / (2 * PIECES),
+            fit=torch.maximum(independent / (2 * PIECES), misfit),
             growth=growth / 2 * (PIECES / frames) ** 2,
             residual=float(torch.tensor([float(quality.residual_median or 0) for quality in known]).median()),
             num_frames=frames,
@@ -75,7 +77,8 @@ class RunNoise:
             return self.fit
         ratio = quality.residual_median / self.residual if self.residual > 0 else 1.0
         usual = self.fit * max(1.0, ratio) ** 2 * max(1.0, self.num_frames / quality.num_frames)
-        own = torch.tensor(quality.wander[0], dtype=torch.float64).square() / (2 * PIECES)
+        misfit, adjacent, *_ = torch.tensor(quality.wander, dtype=torch.float64).square()
+        own = torch.maximum(adjacent / (2 * PIECES), misfit)
         return torch.where(own > OUTLYING * usual, own, usual)
 
     def drift_variance(self, num_frames: float) -> Tensor:

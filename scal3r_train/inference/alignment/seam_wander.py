@@ -3,8 +3,10 @@
 The shared points of a seam are cut into four pieces in the order of their frames, and each piece is fitted alone. If
 pixels err independently, all pieces differ by the same small amount, however far apart they are. If a chunk is bent, or
 its depths are too long for its cameras, pieces differ more the further apart they are; such errors add up along a
-chunk and are what a long chain drifts by. `run_noise.py` reads both from the seams of a run. What all chunks do alike
-no seam can show.
+chunk and are what a long chain drifts by. And if all pieces together differ from the whole overlap's fit, then the
+points do not fit one similarity: a bent path that pans over a room is a longer arc, which the whole takes for a larger
+scale, and the pieces less so. `run_noise.py` reads all three from the seams of a run. What all chunks do alike no seam
+can show.
 
 Shapes: N correspondences.
 """
@@ -27,7 +29,7 @@ Wander = tuple[tuple[float, float, float], ...]
 def seam_wander(
     earlier_from_later: Sim3, earlier: Tensor, later: Tensor, weights: Tensor, num_frames: int
 ) -> Wander | None:
-    """Return rms differences of the pieces' fits, one row for pieces 1, 2 and 3 places apart.
+    """Return rms differences: of the pieces' mean from the whole, then of pieces 1, 2 and 3 places apart.
 
     A row holds three numbers: translation at the middle of all points, as a share of their spread; rotation in
     radians; logarithm of the scale. Each is the rms of one component. None where the overlap has fewer frames than
@@ -53,9 +55,15 @@ def seam_wander(
     unit_from_earlier = unit_from_later @ earlier_from_later.inverse()
     fits = [fit_weighted(later[piece], earlier[piece], weights[piece]) for piece in pieces]
     moved = Sim3Batch.stack([unit_from_earlier @ fit @ unit_from_later.inverse() for fit in fits])
-    rows = []
+    mean = sim3_tangent.log(moved).mean(dim=0)
+    rows = [_rms(mean[None])]
     for apart in range(1, PIECES):
         first = torch.arange(PIECES - apart)
-        squares = sim3_tangent.log(moved.take(first).inverse() @ moved.take(first + apart)).square().mean(dim=0)
-        rows.append((squares[:3].mean(), squares[3:6].mean(), squares[6]))
-    return tuple(tuple(float(value.sqrt()) for value in row) for row in rows)  # type: ignore[misc]
+        rows.append(_rms(sim3_tangent.log(moved.take(first).inverse() @ moved.take(first + apart))))
+    return tuple(rows)
+
+
+def _rms(tangents: Tensor) -> tuple[float, float, float]:
+    """Rms of one component of translation, rotation and log scale of tangent vectors [K, 7]."""
+    squares = tangents.square().mean(dim=0)
+    return float(squares[:3].mean().sqrt()), float(squares[3:6].mean().sqrt()), float(squares[6].sqrt())

@@ -18,6 +18,7 @@ from torch import Tensor
 from scal3r_train.geometry import sim3_tangent
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
+from scal3r_train.inference.alignment.run_noise import RunNoise
 from scal3r_train.inference.alignment.seam import Seam, SeamQuality, align_chunks, chain
 from scal3r_train.inference.alignment.seam_covariance import seam_covariances
 from scal3r_train.inference.alignment.settings import AlignmentSettings, SeamNoiseSettings
@@ -128,14 +129,20 @@ def close_loops(
     if not seams or not any(edge.accepted for edge in loop_edges):
         return chained, LoopClosureReport(tuple(loop_edges), 0)
     nodes = Sim3Batch.stack(chained)
-    covariances = seam_covariances(seams, settings.noise)
+    noise = RunNoise.measured([seam.quality for seam in seams])
+    advances = [float(later.start - earlier.start) for earlier, later in zip(ranges, ranges[1:], strict=False)]
+    covariances = seam_covariances(seams, settings.noise, noise, advances)
+    usual = float(torch.tensor(advances).median())
+    of_edges = [_edge_covariance(edge, settings.noise, noise, usual) for edge in loop_edges]
     edges = [
-        _against_chain(edge, nodes, covariances, settings) if edge.accepted else edge for edge in loop_edges
+        _against_chain(edge, nodes, covariances, covariance, settings) if edge.accepted else edge
+        for edge, covariance in zip(loop_edges, of_edges, strict=True)
     ]
     used = [place for place, edge in enumerate(edges) if edge.accepted]
     if not used:
         return chained, LoopClosureReport(tuple(edges), 0)
-    result = _optimise(seams, [edges[place] for place in used], nodes, covariances, settings)
+    all_covariances = torch.cat([covariances, torch.stack([of_edges[place] for place in used])])
+    result = _optimise(seams, [edges[place] for place in used], nodes, all_covariances, settings)
     for place, weight in zip(used, result.weights[len(seams) :].tolist(), strict=True):
         edges[place] = replace(edges[place], weight=weight)
         if weight < settings.min_weight:
@@ -164,15 +171,20 @@ def _fault(quality: SeamQuality, settings: LoopEdgeSettings) -> str | None:
     return None
 
 
-def _edge_covariance(edge: LoopEdge, noise: SeamNoiseSettings) -> Tensor:
-    """[7, 7] of the error on the right of a_from_c: both alignments', moved from the loop chunk's frame to c's."""
-    both = seam_covariances([edge.a_seam, edge.c_seam], noise).sum(dim=0)
+def _edge_covariance(
+    edge: LoopEdge, settings: SeamNoiseSettings, noise: RunNoise | None, advance: float
+) -> Tensor:
+    """[7, 7] of the error on the right of a_from_c: both alignments', and between them the loop chunk's own drift.
+
+    They are moved from the loop chunk's frame to c's. The drift of a chunk is that along `advance` frames.
+    """
+    both = seam_covariances([edge.a_seam, edge.c_seam], settings, noise, [0.0, advance]).sum(dim=0)
     moved = sim3_tangent.adjoint(Sim3Batch.stack([edge.c_seam.earlier_from_later]))[0]
     return moved @ both @ moved.T
 
 
 def _against_chain(
-    edge: LoopEdge, nodes: Sim3Batch, covariances: Tensor, settings: LoopEdgeSettings
+    edge: LoopEdge, nodes: Sim3Batch, covariances: Tensor, of_edge: Tensor, settings: LoopEdgeSettings
 ) -> LoopEdge:
     """The edge with its distance from the chain, rejected when the chain cannot have drifted that far."""
     a, c = torch.tensor([edge.a]), torch.tensor([edge.c])
@@ -182,7 +194,7 @@ def _against_chain(
     c_from_between = nodes.take(c.expand(len(between))).inverse() @ nodes.take(between)
     moved = sim3_tangent.adjoint(c_from_between)
     drift = (moved @ covariances[between - 1] @ moved.transpose(1, 2)).sum(dim=0)
-    covariance = drift + _edge_covariance(edge, settings.noise)
+    covariance = drift + of_edge
     deviation = float((error @ torch.linalg.solve(covariance, error)).clamp(min=0).sqrt())
     ratio = float(torch.exp(-error[6]))
     edge = replace(edge, chain_deviation=deviation, scale_ratio=ratio)
@@ -211,10 +223,7 @@ def _optimise(
     i = torch.tensor([*range(len(seams)), *(edge.a for edge in loops)])
     j = torch.tensor([*range(1, len(seams) + 1), *(edge.c for edge in loops)])
     measured = [*(seam.earlier_from_later for seam in seams), *(edge.a_from_c for edge in loops)]
-    all_covariances = torch.cat(
-        [covariances, torch.stack([_edge_covariance(e, settings.noise) for e in loops])]
-    )
-    information = torch.linalg.inv(all_covariances)
+    information = torch.linalg.inv(covariances)
     information = (information + information.transpose(1, 2)) / 2
     robust = torch.arange(len(i)) >= len(seams)
     return optimise_pose_graph(

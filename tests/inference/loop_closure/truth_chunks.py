@@ -32,6 +32,7 @@ from scal3r_train.inference.prediction import ChunkPrediction
 
 CHUNK_SIZE, OVERLAP, HALF_WINDOW = 60, 30, 10
 ALIGNMENT = AlignmentSettings()
+SEED_STEP = 100_000  # between runs that differ by their draws
 OTHER_DRAWS = 1_000_003  # added to a seed: what was drawn first must not change when more is drawn
 
 
@@ -193,6 +194,7 @@ class Drive:
     errors: Errors
     chunks: list[ChunkGeometry]
     seams: list[Seam]
+    seed: int = 0
 
     def windows(self, first: int, second: int) -> tuple[list[range], list[int]]:
         """The frames around two frames, and the first chunks that hold them."""
@@ -219,7 +221,8 @@ class Drive:
         factors = torch.ones(len(one) + len(two), dtype=torch.float64)
         factors[len(one) :] = factor
         frames = [*windows[0], *windows[1]]
-        return predict(self.truth, frames, 10_000 + first, self.errors, torch.cat([one, two]), factors)
+        seed = 10_000 + first + SEED_STEP * self.seed
+        return predict(self.truth, frames, seed, self.errors, torch.cat([one, two]), factors)
 
     def loop_edge(
         self,
@@ -257,12 +260,14 @@ def drive(
     chunk_size: int = CHUNK_SIZE,
     overlap: int = OVERLAP,
     half_window: int = HALF_WINDOW,
+    seed: int = 0,
 ) -> Drive:
-    """Predict and align all chunks; the same every time."""
+    """Predict and align all chunks; the same every time for a `seed`."""
     errors = errors or Errors()
     ranges = chunk_ranges(len(truth.depth), chunk_size, overlap)
     chunks = [
-        ChunkGeometry.of(predict(truth, frames, seed, errors), frames, "depth") for seed, frames in enumerate(ranges)
+        ChunkGeometry.of(predict(truth, frames, number + SEED_STEP * seed, errors), frames, "depth")
+        for number, frames in enumerate(ranges)
     ]
     seams = [align_chunks(chunks[k], chunks[k + 1], ALIGNMENT) for k in range(len(chunks) - 1)]
-    return Drive(truth, ranges, overlap, half_window, errors, chunks, seams)
+    return Drive(truth, ranges, overlap, half_window, errors, chunks, seams, seed)
