@@ -24,7 +24,9 @@ from scal3r_train.inference.alignment.seam_wander import PIECES
 
 LEAST_SEAMS = 3
 OUTLYING = 4.0
-LEAST_SHARE = 0.25  # of the difference of adjacent pieces that counts as independent, however steep the growth looks
+LEAST_SHARE = (
+    0.25  # of the difference of adjacent pieces that counts as independent, however steep the growth looks
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,9 @@ class RunNoise:
         known = [quality for quality in qualities if quality.wander is not None]
         if len(known) < LEAST_SEAMS:
             return None
-        squares = torch.tensor([quality.wander for quality in known], dtype=torch.float64).square()  # [E, 4, 3]
+        squares = torch.tensor(
+            [quality.wander for quality in known], dtype=torch.float64
+        ).square()  # [E, 4, 3]
         limit = OUTLYING * squares.quantile(0.75, dim=0)
         (misfit, *rows), num = torch.minimum(squares, limit).mean(dim=0), len(known)
         means = torch.stack(rows)
@@ -63,10 +67,13 @@ class RunNoise:
         curvature = (lever * (apart.square() - middle)).sum(dim=0)
         growth = ((lever * means).sum(dim=0) / curvature - curvature.rsqrt()).clamp(min=0)
         independent = torch.maximum(means[0] - growth, LEAST_SHARE * means[0])
+        few = num / (
+            num - 2
+        )  # what an estimate from few samples may have missed (Student's t has this variance)
         frames = float(torch.tensor([float(quality.num_frames) for quality in known]).median())
         return RunNoise(
-            fit=torch.maximum(independent / (2 * PIECES), misfit),
-            growth=growth / 2 * (PIECES / frames) ** 2,
+            fit=few * torch.maximum(independent / (2 * PIECES), misfit),
+            growth=few * growth / 2 * (PIECES / frames) ** 2,
             residual=float(torch.tensor([float(quality.residual_median or 0) for quality in known]).median()),
             num_frames=frames,
         )

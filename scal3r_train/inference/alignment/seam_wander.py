@@ -21,6 +21,7 @@ from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.geometry.sim3_fit import fit_weighted, spread
 
 PIECES = 4
+ROUNDS = 5
 LEAST_POINTS = 12  # of a piece
 
 Wander = tuple[tuple[float, float, float], ...]
@@ -43,9 +44,6 @@ def seam_wander(
     """
     if num_frames < PIECES or len(later) < PIECES * LEAST_POINTS:
         return None
-    residuals = (earlier - earlier_from_later.apply(later)).norm(dim=1)
-    width = residuals.median().clamp(min=torch.finfo(torch.float64).tiny)
-    weights = weights * (width / torch.maximum(residuals, width)).square()
     middle, size = later.median(dim=0).values, spread(later)
     bounds = [len(later) * piece // PIECES for piece in range(PIECES + 1)]
     pieces = [slice(*bound) for bound in zip(bounds, bounds[1:], strict=False)]
@@ -53,7 +51,7 @@ def seam_wander(
         return None
     unit_from_later = Sim3(1 / size, torch.eye(3, dtype=torch.float64), -middle / size)
     unit_from_earlier = unit_from_later @ earlier_from_later.inverse()
-    fits = [fit_weighted(later[piece], earlier[piece], weights[piece]) for piece in pieces]
+    fits = [_refit(earlier_from_later, earlier[piece], later[piece], weights[piece]) for piece in pieces]
     moved = Sim3Batch.stack([unit_from_earlier @ fit @ unit_from_later.inverse() for fit in fits])
     mean = sim3_tangent.log(moved).mean(dim=0)
     rows = [_rms(mean[None])]
@@ -61,6 +59,15 @@ def seam_wander(
         first = torch.arange(PIECES - apart)
         rows.append(_rms(sim3_tangent.log(moved.take(first).inverse() @ moved.take(first + apart))))
     return tuple(rows)
+
+
+def _refit(start: Sim3, earlier: Tensor, later: Tensor, weights: Tensor) -> Sim3:
+    """The robust fit of one piece, from that of the whole."""
+    for _ in range(ROUNDS):
+        residuals = (earlier - start.apply(later)).norm(dim=1)
+        width = residuals.median().clamp(min=torch.finfo(torch.float64).tiny)
+        start = fit_weighted(later, earlier, weights * (width / torch.maximum(residuals, width)).square())
+    return start
 
 
 def _rms(tangents: Tensor) -> tuple[float, float, float]:

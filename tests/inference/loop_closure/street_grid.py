@@ -28,9 +28,13 @@ def street_grid(step: float = STEP, image_hw: tuple[int, int] = (HEIGHT, WIDTH))
     focal = 0.6 * width
     intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    rays = torch.stack([(x - width / 2) / focal, (y - height / 2) / focal, torch.ones_like(x)], dim=-1).double()
+    rays = torch.stack(
+        [(x - width / 2) / focal, (y - height / 2) / focal, torch.ones_like(x)], dim=-1
+    ).double()
     houses = _houses()
-    depth = torch.stack([_cast(camera, rays.reshape(-1, 3), houses).reshape(height, width) for camera in cameras])
+    depth = torch.stack(
+        [_cast(camera, rays.reshape(-1, 3), houses).reshape(height, width) for camera in cameras]
+    )
     return Truth(cameras, intrinsics, depth)
 
 
@@ -87,7 +91,10 @@ def _cast(camera: Tensor, rays: Tensor, houses: tuple[Tensor, Tensor]) -> Tensor
     for axis in range(3):
         one = (low[:, axis] - centre[axis])[:, None] / directions[:, axis]
         two = (high[:, axis] - centre[axis])[:, None] / directions[:, axis]
-        entry, leave = torch.maximum(entry, torch.minimum(one, two)), torch.minimum(leave, torch.maximum(one, two))
+        entry, leave = (
+            torch.maximum(entry, torch.minimum(one, two)),
+            torch.minimum(leave, torch.maximum(one, two)),
+        )
     hit = torch.where((entry <= leave) & (entry > 0.1), entry, torch.inf).min(dim=0).values
     ground = torch.where(directions[:, 1] > 1e-6, -centre[1] / directions[:, 1], torch.inf)
     depth = torch.minimum(hit, ground)

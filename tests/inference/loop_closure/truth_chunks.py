@@ -82,7 +82,7 @@ class Truth:
         return frame + min_gap + int(distance.argmin())
 
 
-def read_truth(folder: Path) -> Truth:
+def read_truth(folder: Path, stride: int = 6) -> Truth:
     """Read game_loop, every sixth row and column."""
     (record,) = game_loop.index(folder)
     assert record.cam_from_world is not None
@@ -90,10 +90,10 @@ def read_truth(folder: Path) -> Truth:
     assert record.depth is not None
     files = [folder / name for name in record.depth]
     cameras = invert_extrinsics(torch.from_numpy(record.cam_from_world).double())
-    return _truth(cameras, record.intrinsics[0], files, record.depth_codec, 6)
+    return _truth(cameras, record.intrinsics[0], files, record.depth_codec, stride)
 
 
-def read_kitchen(folder: Path) -> Truth:
+def read_kitchen(folder: Path, stride: int = 16) -> Truth:
     """Read those frames of seven_scenes_kitchen that have depth, every sixteenth row and column."""
     (record,) = seven_scenes.index(folder)
     assert record.cam_from_world is not None
@@ -102,15 +102,21 @@ def read_kitchen(folder: Path) -> Truth:
     kept = [i for i, name in enumerate(record.depth) if name is not None and (folder / name).is_file()]
     cameras = invert_extrinsics(torch.from_numpy(record.cam_from_world[kept]).double())
     files = [folder / record.depth[i] for i in kept]
-    return _truth(cameras, record.intrinsics[0], files, record.depth_codec, 16)
+    return _truth(cameras, record.intrinsics[0], files, record.depth_codec, stride)
 
 
 def _truth(cameras: Tensor, intrinsics: np.ndarray, files: Sequence[Path], codec: str, stride: int) -> Truth:
     """Every `stride`-th row and column of depth files; `intrinsics` have pixel centres at integers."""
     first = stride // 2
-    depths = [decode_depth(file.read_bytes(), codec, file.name)[first::stride, first::stride] for file in files]
+    depths = [
+        decode_depth(file.read_bytes(), codec, file.name)[first::stride, first::stride] for file in files
+    ]
     fx, fy, cx, cy = (float(value) for value in intrinsics)
-    matrix = [[fx / stride, 0, (cx - first) / stride + 0.5], [0, fy / stride, (cy - first) / stride + 0.5], [0, 0, 1]]
+    matrix = [
+        [fx / stride, 0, (cx - first) / stride + 0.5],
+        [0, fy / stride, (cy - first) / stride + 0.5],
+        [0, 0, 1],
+    ]
     depth = torch.from_numpy(np.stack(depths)).double()
     return Truth(cameras, torch.tensor(matrix, dtype=torch.float64), depth)
 
@@ -200,7 +206,8 @@ class Drive:
         """The frames around two frames, and the first chunks that hold them."""
         windows = [range(frame - self.half_window, frame + self.half_window) for frame in (first, second)]
         return windows, [
-            next(k for k, r in enumerate(self.ranges) if window[0] in r and window[-1] in r) for window in windows
+            next(k for k, r in enumerate(self.ranges) if window[0] in r and window[-1] in r)
+            for window in windows
         ]
 
     def joint_prediction(
@@ -237,7 +244,8 @@ class Drive:
         windows, (a, c) = self.windows(first, second)
         prediction = self.joint_prediction(first, second, moved, factor)
         loop_chunk = ChunkGeometry.of(prediction, [*windows[0], *windows[1]], "depth")
-        return make_loop_edge({n: self.chunks[n] for n in (a, c)}, loop_chunk, ALIGNMENT, settings)
+        seams = [seam.quality for seam in self.seams]
+        return make_loop_edge({n: self.chunks[n] for n in (a, c)}, loop_chunk, seams, ALIGNMENT, settings)
 
     def onto(self, first: int, second: int) -> Tensor:
         """world_from_world [3, 4] that puts the camera of `second` where that of `first` is."""
