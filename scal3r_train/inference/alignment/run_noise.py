@@ -2,10 +2,12 @@
 
 From the wander of all seams (`seam_wander.py`), mean squares of the difference of two pieces that lie l quarters of an
 overlap apart are fitted by a + b l^2. The first part is what each fit errs by itself: a fit to a whole overlap has a
-variance of a / 8 (four pieces, each with a / 2), or, where that is more, the mean square of its difference from its
-pieces. The second grows along a chunk: between the middles of its two
-overlaps, L quarters apart, a chunk has drifted with a variance of b L^2 / 2. Both are means over seams of which each
-counts at most as OUTLYING times their upper quartile, and b is taken a standard error low, for it is extrapolated.
+variance of a / 8 (four pieces, each with a / 2). The second grows along a chunk: between the middles of its two
+overlaps, L quarters apart, a chunk has drifted with a variance of b L^2 / 2; b is taken a standard error low, for it is
+extrapolated. Where the whole differs from its pieces by more than a / 8, that difference is its variance. Along a chain
+such differences may cancel (a chunk whose depths are too long makes the seam before it too large, and the one after it
+too small) or add up; their covariance from one seam to the next says which. No seam counts for more than OUTLYING times
+the upper quartile.
 
 Three numbers each: translation as a share of the points' spread, rotation in radians, logarithm of the scale; variances
 of one component.
@@ -35,12 +37,14 @@ class RunNoise:
 
     Attributes:
         fit: [3] variance of a seam whose residual and number of frames are the usual ones.
+        chained_fit: [3] the same, by what it adds to the variance of a long chain.
         growth: [3] variance by which a chunk drifts along one frame, times the square of the number of frames.
         residual: usual median residual of a seam, relative to the scene's scale.
         num_frames: usual number of frames of a seam.
     """
 
     fit: Tensor
+    chained_fit: Tensor
     growth: Tensor
     residual: float
     num_frames: float
@@ -51,12 +55,9 @@ class RunNoise:
         known = [quality for quality in qualities if quality.wander is not None]
         if len(known) < LEAST_SEAMS:
             return None
-        squares = torch.tensor(
-            [quality.wander for quality in known], dtype=torch.float64
-        ).square()  # [E, 4, 3]
-        limit = OUTLYING * squares.quantile(0.75, dim=0)
-        (misfit, *rows), num = torch.minimum(squares, limit).mean(dim=0), len(known)
-        means = torch.stack(rows)
+        wander = [quality.wander for quality in known]
+        squares = torch.tensor([one.apart for one in wander], dtype=torch.float64).square()  # [E, 3, 3]
+        means, num = torch.minimum(squares, OUTLYING * squares.quantile(0.75, dim=0)).mean(dim=0), len(known)
         apart = torch.arange(1, PIECES, dtype=torch.float64)[:, None]
         # Of each row: independent pairs of pieces in all seams, three components (the scale has one).
         pairs = num * (PIECES - apart) * torch.tensor([3.0, 3.0, 1.0], dtype=torch.float64)
@@ -67,27 +68,51 @@ class RunNoise:
         curvature = (lever * (apart.square() - middle)).sum(dim=0)
         growth = ((lever * means).sum(dim=0) / curvature - curvature.rsqrt()).clamp(min=0)
         independent = torch.maximum(means[0] - growth, LEAST_SHARE * means[0])
+        misfit, chained = _of_misfits(torch.tensor([one.misfit for one in wander], dtype=torch.float64))
         few = num / (
             num - 2
         )  # what an estimate from few samples may have missed (Student's t has this variance)
         frames = float(torch.tensor([float(quality.num_frames) for quality in known]).median())
         return RunNoise(
             fit=few * torch.maximum(independent / (2 * PIECES), misfit),
+            chained_fit=few * torch.maximum(independent / (2 * PIECES), chained),
             growth=few * growth / 2 * (PIECES / frames) ** 2,
             residual=float(torch.tensor([float(quality.residual_median or 0) for quality in known]).median()),
             num_frames=frames,
         )
 
-    def fit_variance(self, quality: SeamQuality) -> Tensor:
-        """Return [3] of one seam: the usual one, by its residual and number of frames; its own where it is far worse."""
+    def fit_variance(self, quality: SeamQuality, *, chained: bool) -> Tensor:
+        """Return [3] of one seam, by its residual and number of frames, or its own where that is far more.
+
+        Args:
+            quality: of the seam.
+            chained: whether it is one of a chain, rather than alone.
+        """
+        base = self.chained_fit if chained else self.fit
         if quality.residual_median is None or quality.wander is None:
-            return self.fit
+            return base
         ratio = quality.residual_median / self.residual if self.residual > 0 else 1.0
-        usual = self.fit * max(1.0, ratio) ** 2 * max(1.0, self.num_frames / quality.num_frames)
-        misfit, adjacent, *_ = torch.tensor(quality.wander, dtype=torch.float64).square()
+        usual = base * max(1.0, ratio) ** 2 * max(1.0, self.num_frames / quality.num_frames)
+        misfit = _by_kind(torch.tensor(quality.wander.misfit, dtype=torch.float64).square())
+        adjacent = torch.tensor(quality.wander.apart[0], dtype=torch.float64).square()
         own = torch.maximum(adjacent / (2 * PIECES), misfit)
-        return torch.where(own > OUTLYING * usual, own, usual)
+        return torch.where(own > OUTLYING * (usual if not chained else usual / base * self.fit), own, usual)
 
     def drift_variance(self, num_frames: float) -> Tensor:
         """Return [3] by which a chunk drifts along so many frames."""
         return self.growth * num_frames**2
+
+
+def _of_misfits(misfits: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squares [3] of the differences [E, 7] of wholes from their pieces, and what each adds along a chain."""
+    limit = OUTLYING**0.5 * misfits.abs().quantile(0.75, dim=0)
+    clipped = misfits.clamp(-limit, limit)
+    alone = _by_kind(clipped.square().mean(dim=0))
+    with_next = _by_kind((clipped[1:] * clipped[:-1]).mean(dim=0))
+    # A standard error on top: of a short chain the covariance is not well known.
+    return alone, (alone * (1 + 2 / len(misfits) ** 0.5) + 2 * with_next).clamp(min=0)
+
+
+def _by_kind(values: Tensor) -> Tensor:
+    """Means [3] over the components of translation, of rotation and of log scale of values [7]."""
+    return torch.stack([values[:3].mean(), values[3:6].mean(), values[6]])

@@ -13,6 +13,8 @@ Shapes: N correspondences.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -24,17 +26,27 @@ PIECES = 4
 ROUNDS = 5
 LEAST_POINTS = 12  # of a piece
 
-Wander = tuple[tuple[float, float, float], ...]
+
+@dataclass(frozen=True)
+class Wander:
+    """How the fits of the pieces differ, in coordinates whose origin is the middle of all points and unit their spread.
+
+    Attributes:
+        misfit: tangent (translation, rotation, log scale) of the pieces' mean seen from the whole, 7 numbers.
+        apart: for pieces 1, 2 and 3 places apart the rms of one component of translation, of rotation in radians, and
+            of log scale.
+    """
+
+    misfit: tuple[float, ...]
+    apart: tuple[tuple[float, float, float], ...]
 
 
 def seam_wander(
     earlier_from_later: Sim3, earlier: Tensor, later: Tensor, weights: Tensor, num_frames: int
 ) -> Wander | None:
-    """Return rms differences: of the pieces' mean from the whole, then of pieces 1, 2 and 3 places apart.
+    """Return how the pieces differ; None where that cannot be seen.
 
-    A row holds three numbers: translation at the middle of all points, as a share of their spread; rotation in
-    radians; logarithm of the scale. Each is the rms of one component. None where the overlap has fewer frames than
-    pieces, or pieces fewer than a dozen points or no extent.
+    That is, where the overlap has fewer frames than pieces, or a piece fewer than a dozen points or no extent.
 
     Args:
         earlier_from_later: the seam, for which residuals are small.
@@ -53,12 +65,11 @@ def seam_wander(
     unit_from_earlier = unit_from_later @ earlier_from_later.inverse()
     fits = [_refit(earlier_from_later, earlier[piece], later[piece], weights[piece]) for piece in pieces]
     moved = Sim3Batch.stack([unit_from_earlier @ fit @ unit_from_later.inverse() for fit in fits])
-    mean = sim3_tangent.log(moved).mean(dim=0)
-    rows = [_rms(mean[None])]
+    rows = []
     for apart in range(1, PIECES):
         first = torch.arange(PIECES - apart)
         rows.append(_rms(sim3_tangent.log(moved.take(first).inverse() @ moved.take(first + apart))))
-    return tuple(rows)
+    return Wander(tuple(sim3_tangent.log(moved).mean(dim=0).tolist()), tuple(rows))
 
 
 def _refit(start: Sim3, earlier: Tensor, later: Tensor, weights: Tensor) -> Sim3:

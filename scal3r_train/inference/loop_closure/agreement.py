@@ -1,7 +1,7 @@
 """Loops that vouch for each other, for when the chain has drifted too far to vouch for any.
 
-Where the chain of seams may have drifted as far as the places in a town lie apart, a wrong loop lies within its drift as
-well as a true one: the chain cannot tell. Two loops can: from chunk a1 by the first to c1, along the chain to c2, back
+Where the chain of seams may have drifted as far as the places in a town lie apart, a wrong loop lies within its drift
+as well as a true one: the chain cannot tell. Two loops can: from chunk a1 by the first to c1, along the chain to c2, back
 by the second to a2 and along the chain to a1 must lead home, and where both pieces of chain are short, hardly anything
 may be missing. So such loops are believed only in company, and only in the largest company there is.
 
@@ -27,8 +27,8 @@ class Discrepancy:
 
     Attributes:
         deviation: the difference in standard deviations.
-        doubt: largest standard deviation of the difference, in the worst direction: of translation as a share of what
-            the loop's end sees, of rotation in radians, of the logarithm of scale.
+        doubt: largest standard deviation of the difference, in the worst direction: of translation as a share of the
+            diameter of what the loop's end sees, of rotation in radians, of the logarithm of scale.
     """
 
     deviation: float
@@ -38,7 +38,7 @@ class Discrepancy:
     def of(error: Tensor, covariance: Tensor, end: SeamQuality) -> Discrepancy:
         """Return it for an error [7] with its covariance [7, 7] in the coordinates of the chunk aligned at `end`."""
         deviation = (error @ torch.linalg.solve(covariance, error)).clamp(min=0).sqrt()
-        size = end.spread or 1.0
+        size = 2 * (end.spread or 0.5)
         middle = torch.tensor(end.centre or (0.0, 0.0, 0.0), dtype=torch.float64)
         unit = Sim3(
             torch.tensor(1 / size, dtype=torch.float64), torch.eye(3, dtype=torch.float64), -middle / size

@@ -159,8 +159,7 @@ def close_loops(
         float(later.start - earlier.start) for earlier, later in zip(ranges, ranges[1:], strict=False)
     ]
     covariances = seam_covariances(seams, settings.noise, noise, advances)
-    usual = float(torch.tensor(advances).median())
-    of_edges = [_edge_covariance(edge, settings.noise, noise, usual) for edge in loop_edges]
+    of_edges = [_edge_covariance(edge, settings.noise, noise) for edge in loop_edges]
     measured_chain = Chain(nodes, covariances)
     edges = [
         _against_chain(edge, measured_chain, covariance, settings) if edge.accepted else edge
@@ -204,14 +203,15 @@ def _fault(quality: SeamQuality, reach: Reach | None) -> str | None:
     return None
 
 
-def _edge_covariance(
-    edge: LoopEdge, settings: SeamNoiseSettings, noise: RunNoise | None, advance: float
-) -> Tensor:
+def _edge_covariance(edge: LoopEdge, settings: SeamNoiseSettings, noise: RunNoise | None) -> Tensor:
     """[7, 7] of the error on the right of a_from_c: both alignments', and between them the loop chunk's own drift.
 
-    They are moved from the loop chunk's frame to c's. The drift of a chunk is that along `advance` frames.
+    They are moved from the loop chunk's frame to c's. The middles of the loop chunk's windows are a window apart.
     """
-    both = seam_covariances([edge.a_seam, edge.c_seam], settings, noise, [0.0, advance]).sum(dim=0)
+    apart = float(edge.c_seam.quality.num_frames)
+    both = seam_covariances([edge.a_seam, edge.c_seam], settings, noise, [0.0, apart], chained=False).sum(
+        dim=0
+    )
     moved = sim3_tangent.adjoint(Sim3Batch.stack([edge.c_seam.earlier_from_later]))[0]
     return moved @ both @ moved.T
 
