@@ -6,7 +6,7 @@ variance of a / 8 (four pieces, each with a / 2). The second grows along a chunk
 overlaps, L quarters apart, a chunk has drifted with a variance of b L^2 / 2; b is taken a standard error low, for it is
 extrapolated. Where the whole differs from its pieces by more than a / 8, that difference is its variance. Along a chain
 such differences may cancel (a chunk whose depths are too long makes the seam before it too large, and the one after it
-too small) or add up; their covariance from one seam to the next says which. No seam counts for more than OUTLYING times
+too small) or add up; their sums over a quarter of the chain say which. No seam counts for more than OUTLYING times
 the upper quartile.
 
 Three numbers each: translation as a share of the points' spread, rotation in radians, logarithm of the scale; variances
@@ -37,14 +37,12 @@ class RunNoise:
 
     Attributes:
         fit: [3] variance of a seam whose residual and number of frames are the usual ones.
-        chained_fit: [3] the same, by what it adds to the variance of a long chain.
         growth: [3] variance by which a chunk drifts along one frame, times the square of the number of frames.
         residual: usual median residual of a seam, relative to the scene's scale.
         num_frames: usual number of frames of a seam.
     """
 
     fit: Tensor
-    chained_fit: Tensor
     growth: Tensor
     residual: float
     num_frames: float
@@ -68,49 +66,42 @@ class RunNoise:
         curvature = (lever * (apart.square() - middle)).sum(dim=0)
         growth = ((lever * means).sum(dim=0) / curvature - curvature.rsqrt()).clamp(min=0)
         independent = torch.maximum(means[0] - growth, LEAST_SHARE * means[0])
-        misfit, chained = _of_misfits(torch.tensor([one.misfit for one in wander], dtype=torch.float64))
+        misfit = _of_misfits(torch.tensor([one.misfit for one in wander], dtype=torch.float64))
         few = num / (
             num - 2
         )  # what an estimate from few samples may have missed (Student's t has this variance)
         frames = float(torch.tensor([float(quality.num_frames) for quality in known]).median())
         return RunNoise(
             fit=few * torch.maximum(independent / (2 * PIECES), misfit),
-            chained_fit=few * torch.maximum(independent / (2 * PIECES), chained),
             growth=few * growth / 2 * (PIECES / frames) ** 2,
             residual=float(torch.tensor([float(quality.residual_median or 0) for quality in known]).median()),
             num_frames=frames,
         )
 
-    def fit_variance(self, quality: SeamQuality, *, chained: bool) -> Tensor:
-        """Return [3] of one seam, by its residual and number of frames, or its own where that is far more.
-
-        Args:
-            quality: of the seam.
-            chained: whether it is one of a chain, rather than alone.
-        """
-        base = self.chained_fit if chained else self.fit
+    def fit_variance(self, quality: SeamQuality) -> Tensor:
+        """Return [3] of one seam, by its residual and number of frames, or its own where that is far more."""
         if quality.residual_median is None or quality.wander is None:
-            return base
+            return self.fit
         ratio = quality.residual_median / self.residual if self.residual > 0 else 1.0
-        usual = base * max(1.0, ratio) ** 2 * max(1.0, self.num_frames / quality.num_frames)
-        misfit = _by_kind(torch.tensor(quality.wander.misfit, dtype=torch.float64).square())
+        usual = self.fit * max(1.0, ratio) ** 2 * max(1.0, self.num_frames / quality.num_frames)
         adjacent = torch.tensor(quality.wander.apart[0], dtype=torch.float64).square()
-        own = torch.maximum(adjacent / (2 * PIECES), misfit)
-        return torch.where(own > OUTLYING * (usual if not chained else usual / base * self.fit), own, usual)
+        own = adjacent / (2 * PIECES)
+        return torch.where(own > OUTLYING * usual, own, usual)
 
     def drift_variance(self, num_frames: float) -> Tensor:
         """Return [3] by which a chunk drifts along so many frames."""
         return self.growth * num_frames**2
 
 
-def _of_misfits(misfits: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squares [3] of the differences [E, 7] of wholes from their pieces, and what each adds along a chain."""
+def _of_misfits(misfits: Tensor) -> Tensor:
+    """What the differences [E, 7] of wholes from their pieces add to a chain's variance, at each seam, [3].
+
+    That is the mean square of their sums over stretches of the chain, by the number of seams of a stretch.
+    """
     limit = OUTLYING**0.5 * misfits.abs().quantile(0.75, dim=0)
-    clipped = misfits.clamp(-limit, limit)
-    alone = _by_kind(clipped.square().mean(dim=0))
-    with_next = _by_kind((clipped[1:] * clipped[:-1]).mean(dim=0))
-    # A standard error on top: of a short chain the covariance is not well known.
-    return alone, (alone * (1 + 2 / len(misfits) ** 0.5) + 2 * with_next).clamp(min=0)
+    length = max(2, len(misfits) // 4)
+    sums = misfits.clamp(-limit, limit).unfold(0, length, 1).sum(dim=2)
+    return _by_kind(sums.square().mean(dim=0) / length)
 
 
 def _by_kind(values: Tensor) -> Tensor:

@@ -29,8 +29,6 @@ def seam_covariances(
     settings: SeamNoiseSettings,
     noise: RunNoise | None = None,
     advances: Sequence[float] | None = None,
-    *,
-    chained: bool = True,
 ) -> Tensor:
     """Covariances [E, 7, 7] of at least one seam, for earlier_from_later @ Exp(error).
 
@@ -41,7 +39,6 @@ def seam_covariances(
         settings: of what cannot be measured.
         noise: measured in this run; None: the model of `settings` for all.
         advances: of each seam, over how many frames the chunk that it joins drifts on; None: it does not.
-        chained: whether they follow each other, or each stands alone.
     """
     known = [seam.quality.spread / seam.quality.scale for seam in seams if seam.quality.spread is not None]
     usual_spread = float(torch.tensor(known).median()) if known else 1.0
@@ -49,7 +46,7 @@ def seam_covariances(
     stds, middles = [], []
     for seam, advance in zip(seams, advances or [0.0] * len(seams), strict=True):
         spread = usual_spread if seam.quality.spread is None else seam.quality.spread / seam.quality.scale
-        translation, rotation, scale = _relative_stds(seam.quality, settings, noise, advance, chained)
+        translation, rotation, scale = _relative_stds(seam.quality, settings, noise, advance)
         stds.append([translation * spread] * 3 + [rotation] * 3 + [scale])
         middles.append(seam.quality.centre or seam.earlier_from_later.translation.tolist())
     middle = torch.tensor(middles, dtype=torch.float64)
@@ -62,7 +59,7 @@ def seam_covariances(
 
 
 def _relative_stds(
-    quality: SeamQuality, settings: SeamNoiseSettings, noise: RunNoise | None, advance: float, chained: bool
+    quality: SeamQuality, settings: SeamNoiseSettings, noise: RunNoise | None, advance: float
 ) -> list[float]:
     """Errors of one component of translation (over the points' spread), of rotation, and of log scale."""
     if quality.residual_median is None:
@@ -72,5 +69,5 @@ def _relative_stds(
         num_measurements = max(1.0, quality.num_points / settings.points_per_measurement)
         std = max(quality.residual_median / num_measurements**0.5, settings.min_relative_std)
         return [std if quality.trusted else std * settings.untrusted_factor] * 3
-    variance = noise.fit_variance(quality, chained=chained) + noise.drift_variance(advance)
+    variance = noise.fit_variance(quality) + noise.drift_variance(advance)
     return variance.sqrt().clamp(min=settings.min_relative_std).tolist()

@@ -1,9 +1,9 @@
 """Loops that vouch for each other, for when the chain has drifted too far to vouch for any.
 
 Where the chain of seams may have drifted as far as the places in a town lie apart, a wrong loop lies within its drift
-as well as a true one: the chain cannot tell. Two loops can: from chunk a1 by the first to c1, along the chain to c2, back
-by the second to a2 and along the chain to a1 must lead home, and where both pieces of chain are short, hardly anything
-may be missing. So such loops are believed only in company, and only in the largest company there is.
+as well as a true one: the chain cannot tell. Two loops can: from chunk a1 by the first to c1, along the chain to c2,
+back by the second to a2 and along the chain to a1 must lead home, and where both pieces of chain are short, hardly
+anything may be missing. So such loops are believed only in company, and only in the largest company there is.
 
 Shapes: K loops.
 """
@@ -100,7 +100,7 @@ def largest_company(
     """Return which of K loops are believed, with the number of believed loops that agree with each.
 
     Loops that the chain vouches for are. Of the others the largest set is in which none contradicts another or one
-    that is sure, and each agrees with at least `min_agreeing` believed loops. If two sets are equally large, neither.
+    that is sure, and each agrees with at least `min_agreeing` believed loops. Of equally large sets, what all share.
 
     Args:
         sure: whether the chain vouches for each.
@@ -110,15 +110,19 @@ def largest_company(
     firm = [k for k, is_sure in enumerate(sure) if is_sure]
     open_ = [k for k, is_sure in enumerate(sure) if not is_sure and not contradict[k, firm].any()]
     compatible = {k: {j for j in open_ if j != k and not contradict[k, j]} for k in open_}
-    found: set[frozenset[int]] = set()
-    for clique in _cliques(set(), set(open_), set(), compatible):
-        kept = set(clique)
-        while lonely := {k for k in kept if int(agree[k, [*firm, *(kept - {k})]].sum()) < min_agreeing}:
-            kept -= lonely
-        found.add(frozenset(kept))
-    largest = max((len(company) for company in found), default=0)
-    best = [company for company in found if len(company) == largest]
-    believed = sorted({*firm, *(best[0] if len(best) == 1 else ())})
+
+    def company(members: set[int]) -> set[int]:
+        """Return the members without those that too few agree with, again and again."""
+        while lonely := {k for k in members if int(agree[k, [*firm, *members]].sum()) < min_agreeing}:
+            members = members - lonely
+        return members
+
+    found = [company(clique) for clique in _cliques(set(), set(open_), set(), compatible)]
+    largest = max((len(members) for members in found), default=0)
+    shared = company(
+        set.intersection(*(members for members in found if len(members) == largest)) if found else set()
+    )
+    believed = sorted({*firm, *shared})
     return {k: int(agree[k, [j for j in believed if j != k]].sum()) for k in believed}
 
 

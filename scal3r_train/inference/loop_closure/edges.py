@@ -159,7 +159,8 @@ def close_loops(
         float(later.start - earlier.start) for earlier, later in zip(ranges, ranges[1:], strict=False)
     ]
     covariances = seam_covariances(seams, settings.noise, noise, advances)
-    of_edges = [_edge_covariance(edge, settings.noise, noise) for edge in loop_edges]
+    usual = float(torch.tensor(advances).median())
+    of_edges = [_edge_covariance(edge, settings.noise, noise, usual) for edge in loop_edges]
     measured_chain = Chain(nodes, covariances)
     edges = [
         _against_chain(edge, measured_chain, covariance, settings) if edge.accepted else edge
@@ -203,15 +204,14 @@ def _fault(quality: SeamQuality, reach: Reach | None) -> str | None:
     return None
 
 
-def _edge_covariance(edge: LoopEdge, settings: SeamNoiseSettings, noise: RunNoise | None) -> Tensor:
+def _edge_covariance(
+    edge: LoopEdge, settings: SeamNoiseSettings, noise: RunNoise | None, advance: float
+) -> Tensor:
     """[7, 7] of the error on the right of a_from_c: both alignments', and between them the loop chunk's own drift.
 
-    They are moved from the loop chunk's frame to c's. The middles of the loop chunk's windows are a window apart.
+    They are moved from the loop chunk's frame to c's. A loop chunk drifts as a chunk does along `advance` frames.
     """
-    apart = float(edge.c_seam.quality.num_frames)
-    both = seam_covariances([edge.a_seam, edge.c_seam], settings, noise, [0.0, apart], chained=False).sum(
-        dim=0
-    )
+    both = seam_covariances([edge.a_seam, edge.c_seam], settings, noise, [0.0, advance]).sum(dim=0)
     moved = sim3_tangent.adjoint(Sim3Batch.stack([edge.c_seam.earlier_from_later]))[0]
     return moved @ both @ moved.T
 
