@@ -35,6 +35,8 @@ from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, PoseGraphR
 from scal3r_train.inference.loop_closure.reach import Reach, neighbours_reach
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 
+MARGIN = 2.0  # standard deviations on top of a difference, for what it may be in truth
+
 
 @dataclass(frozen=True, eq=False)
 class LoopEdge:
@@ -257,8 +259,8 @@ def _in_company(
     for one in range(len(loops)):
         for two in range(one):
             trip = round_trip(loops[one], loops[two], chain_)
-            sharp = trip.doubt * limit <= settings.max_doubt
-            agree[one, two] = agree[two, one] = sharp and trip.deviation <= limit
+            at_most = (trip.deviation + MARGIN) * trip.doubt
+            agree[one, two] = agree[two, one] = trip.deviation <= limit and at_most <= settings.max_doubt
             contradict[one, two] = contradict[two, one] = trip.deviation > limit
     sure = [(edges[place].chain_doubt or 0.0) <= settings.max_doubt for place in places]
     believed = largest_company(sure, agree, contradict, settings.min_agreeing)
