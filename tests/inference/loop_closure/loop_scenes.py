@@ -146,7 +146,7 @@ def fooled_predictions(scene: Scene, whole: Drive) -> list[Fooled]:
 def scenes(data: Path) -> list[Scene]:
     """The three sequences; `data` holds game_loop and seven_scenes_kitchen."""
     return [
-        Scene("game_loop", lambda: read_truth(data / "game_loop", 10), 60, 30, 10, 200, 10, 40, 20, 30, 15),
+        Scene("game_loop", lambda: read_truth(data / "game_loop", 14), 60, 30, 10, 200, 10, 40, 20, 30, 15),
         Scene(
             "kitchen",
             lambda: read_kitchen(data / "seven_scenes_kitchen", 20),
