@@ -27,10 +27,12 @@ def main() -> None:
     whole = drive(read_truth(parser.parse_args().folder))
     pairs = [(first, whole.truth.closest_later_frame(first, MIN_GAP)) for first in FIRST_FRAMES]
     edges = [whole.loop_edge(*pair, settings) for pair in pairs]
-    edges.append(whole.loop_edge(*FALSE_PLACES, settings, false_place=True))
-    closed, report = close_loops(whole.seams, edges, settings)
-    guard_off = settings.model_copy(update={"max_chain_deviation": 1e9, "max_scale_ratio": 1e9})
-    outvoted, second_report = close_loops(whole.seams, edges, guard_off)
+    edges.append(whole.loop_edge(*FALSE_PLACES, settings, moved=whole.onto(*FALSE_PLACES)))
+    closed, report = close_loops(whole.seams, edges, whole.ranges, settings)
+    guard_off = settings.model_copy(
+        update={"max_chain_deviation": 1e9, "max_scale_ratio": 1e9, "min_agreeing": 0}
+    )
+    outvoted, second_report = close_loops(whole.seams, edges, whole.ranges, guard_off)
     placements = {"without loops": chain(whole.seams), "with loops": closed, "chain guard off": outvoted}
     for name, placed in placements.items():
         score = score_trajectory(whole.trajectory(placed), whole.truth.world_from_cam)

@@ -41,8 +41,8 @@ def make_truth_scene(source: Path, output: Path) -> None:
     settings = LoopEdgeSettings()
     pairs = [(first, whole.truth.closest_later_frame(first, MIN_GAP)) for first in FIRST_FRAMES]
     edges = [whole.loop_edge(*pair, settings) for pair in pairs]
-    edges.append(whole.loop_edge(*FALSE_PLACES, settings, false_place=True))
-    placed, report = close_loops(whole.seams, edges, settings)
+    edges.append(whole.loop_edge(*FALSE_PLACES, settings, moved=whole.onto(*FALSE_PLACES)))
+    placed, report = close_loops(whole.seams, edges, whole.ranges, settings)
     closed = time.perf_counter()
     world_from_cam = whole.trajectory(placed)
     units_per_metre = float(placed[0].scale * chunk_scale(whole))

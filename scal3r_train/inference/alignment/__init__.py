@@ -5,6 +5,8 @@ correspondences.py  the pixels that both chunks saw
 point_seam.py       the similarity that these show, and how sure it is
 point_noise.py      how noisy points are at each depth
 camera_seam.py      the similarity that the cameras of shared frames show
+seam_wander.py      how much the parts of an overlap disagree on their seam
+run_noise.py        what the seams of a run say about the errors of its chunks
 seam_covariance.py  how far a seam can be wrong
 chunk_scales.py     how large every chunk is, by its seams and by what all chunks have in common
 scale_spread.py     the estimate of that

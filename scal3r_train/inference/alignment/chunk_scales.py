@@ -74,7 +74,7 @@ class ChunkScales:
         What of the other errors follows from those of scale goes along.
         """
         gain = _gain(covariances)
-        change = torch.from_numpy(variances - np.square(self.stated_stds))
+        change = torch.from_numpy(variances) - covariances[:, 6, 6]
         return covariances + change[:, None, None] * gain[:, :, None] * gain[:, None, :]
 
     def as_dict(self, world_from_chunk: Sequence[Sim3]) -> dict[str, Any]:
@@ -89,6 +89,13 @@ class ChunkScales:
             "before": before.tolist(),
             "after": [float(sim3.scale / world_from_chunk[0].scale) for sim3 in world_from_chunk],
         }
+
+
+def with_estimated_scales(covariances: Tensor, scales: ChunkScales | None) -> Tensor:
+    """Return the seams' covariances [K - 1, 7, 7] with the errors of scale that the estimate found, if there is one."""
+    return (
+        covariances if scales is None else scales.with_variances(covariances, scales.estimate.seam_variances)
+    )
 
 
 def chain_with_scales(seams: Sequence[Seam], covariances: Tensor, log_scales: np.ndarray) -> list[Sim3]:

@@ -42,6 +42,7 @@ class PointFit:
         covariance: [7, 7] of `sim3` @ Exp(error), from how far frames and parts of frames contradict each other.
         curve: noise against depth; None without depths.
         width: residual, in multiples of the noise, up to which points counted fully.
+        weights: [N] of the points drawn, by confidence and noise, before their residuals were looked at.
     """
 
     sim3: Sim3
@@ -49,6 +50,7 @@ class PointFit:
     covariance: Tensor
     curve: NoiseCurve | None
     width: float
+    weights: Tensor
 
 
 def fit_points(
@@ -82,7 +84,7 @@ def fit_points(
         other = rounds(depths, RobustStart(camera_guess, 0.25))
         found, quantile = _better_supported(found, other, shared, depths)
     if not found.scale > 0:  # the points that count coincide in one chunk
-        return PointFit(found, math.inf, torch.eye(7, dtype=torch.float64), None, 1.0)
+        return PointFit(found, math.inf, torch.eye(7, dtype=torch.float64), None, 1.0, weights)
     residuals, middle_depths = _residuals(found, shared, axis)
     curve = noise = None
     if middle_depths is not None:
@@ -94,9 +96,8 @@ def fit_points(
     relative = residuals / sizes
     scaled = residuals if noise is None else residuals / noise
     width = fit.width / float(fit.sim3.scale)
-    importance = weights * robust_factors(scaled, scaled.new_tensor(width), settings.robust, settled=True)
-    if noise is not None:
-        importance = importance / noise.square()
+    known = weights if noise is None else weights / noise.square()
+    importance = known * robust_factors(scaled, scaled.new_tensor(width), settings.robust, settled=True)
     height, width_px = shared.image_hw
     group = shared.pair * STRIPS + shared.pixel // width_px * STRIPS // height
     sums = MomentSums(int(group.max()) + 1, source.mean(dim=0), target.mean(dim=0))
@@ -104,7 +105,9 @@ def fit_points(
         here = group == number
         sums.add(number, sums.columns(source[here], target[here]), importance[here])
     covariance = sums.covariance(fit.sim3, torch.arange(int(group.max()) + 1) // STRIPS)
-    return PointFit(fit.sim3, float(weighted_quantile(relative, weights, 0.5)), covariance, curve, width)
+    return PointFit(
+        fit.sim3, float(weighted_quantile(relative, weights, 0.5)), covariance, curve, width, known
+    )
 
 
 def _residuals(sim3: Sim3, shared: Correspondences, axis: DepthAxis | None) -> tuple[Tensor, Tensor | None]:

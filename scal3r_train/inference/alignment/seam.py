@@ -35,6 +35,7 @@ from scal3r_train.inference.alignment.correspondences import (
 )
 from scal3r_train.inference.alignment.point_noise import DepthAxis
 from scal3r_train.inference.alignment.point_seam import PointFit, fit_points, solve_on_all_pixels
+from scal3r_train.inference.alignment.seam_wander import Wander, seam_wander
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 ROBUST_MODES = ("sim3", "sim3_scale_locked")
@@ -65,6 +66,9 @@ class SeamQuality:
         disagreement: between the two fits, in standard deviations.
         log_scale_std: standard deviation of the log of the scale, as the overlap shows it; None if it was given.
         reason: why the method, in one line; None for points and cameras that agree.
+        num_frames: shared frames.
+        turn_deg: largest angle between the viewing directions of two shared frames, in the earlier chunk.
+        wander: how much parts of the overlap disagree on the seam (`seam_wander`).
     """
 
     method: Literal["points", "cameras", "break"]
@@ -83,6 +87,9 @@ class SeamQuality:
     disagreement: float | None = None
     log_scale_std: float | None = None
     reason: str | None = None
+    num_frames: int = 0
+    turn_deg: float = 0.0
+    wander: Wander | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Field names and values."""
@@ -134,7 +141,8 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
         return _without_points(
             earlier, later, cameras, settings, replace(quality, reason=reason), nonsense=True
         )
-    return _with_points(points, cameras, shared, settings, quality)
+    seam = _with_points(points, cameras, shared, settings, quality)
+    return _with_overlap(seam, points, shared, earlier, later)
 
 
 def given_scale(settings: AlignmentSettings) -> float | None:
@@ -284,6 +292,22 @@ def _with_points(
         quality = replace(quality, disagreement=apart)
     log_scale_std = None if scale is not None else float(covariance[6, 6].sqrt())
     return Seam(sim3, replace(quality, scale=sim3.scale.item(), log_scale_std=log_scale_std), covariance)
+
+
+def _with_overlap(
+    seam: Seam, points: PointFit, shared: Correspondences, earlier: ChunkGeometry, later: ChunkGeometry
+) -> Seam:
+    """The seam with what its overlap is like in its quality: how long, how much it turns, how its parts agree."""
+    rows = [pair[0] for pair in shared_frames(earlier, later)]
+    wander = seam_wander(seam.earlier_from_later, shared.earlier, shared.later, points.weights, len(rows))
+    turn = turn_deg(earlier.extrinsics[rows])
+    return replace(seam, quality=replace(seam.quality, num_frames=len(rows), turn_deg=turn, wander=wander))
+
+
+def turn_deg(extrinsics: Tensor) -> float:
+    """Return the largest angle in degrees between the viewing directions of cameras [P, 3, 4] cam_from_chunk."""
+    forward = extrinsics[:, 2, :3].double()
+    return float(torch.rad2deg(torch.arccos((forward @ forward.T).clamp(-1, 1).nan_to_num(1.0)).max()))
 
 
 def _weighted_mean(

@@ -1,9 +1,11 @@
 """How far a seam can be wrong: the covariance of a similarity fitted to points (docs/alignment.md).
 
-A fit to points about their middle has independent errors there: rotation and log scale by about the relative residual,
-translation by that times the spread of the points. Neighbouring pixels err together, so a point counts only as a
-fraction of a measurement. Seen from the chunk's origin, which may lie far from the points, the same errors move by
-the adjoint. Tangent vectors are (tau, phi, sigma) in the later chunk's frame.
+A fit to points about their middle has independent errors there: of translation, as a share of the points' spread, of
+rotation and of log scale. How large they are, the seams of the run show (`run_noise.py`), and how far the chunk itself
+drifts from one overlap to the next. Where too few seams show it, a model stands in: the relative residual over the root
+of the number of measurements, and as neighbouring pixels err together, a point is only a fraction of one. Seen from the
+chunk's origin, which may lie far from the points, the same errors move by the adjoint. Tangent vectors are (tau, phi,
+sigma) in the later chunk's frame.
 
 Shapes: E seams.
 """
@@ -11,30 +13,68 @@ Shapes: E seams.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3Batch
 from scal3r_train.geometry.sim3_tangent import adjoint
+from scal3r_train.inference.alignment.run_noise import RunNoise
 from scal3r_train.inference.alignment.seam import Seam
 from scal3r_train.inference.alignment.settings import SeamNoiseSettings
 
 
-def seam_covariances(seams: Sequence[Seam], settings: SeamNoiseSettings) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class SeamErrors:
+    """How far the seams of a run can be wrong, as the run shows it.
+
+    Attributes:
+        noise: measured; None with too few seams.
+        advance: by how many frames chunks usually follow one another.
+        covariances: [E, 7, 7] of the seams, with the drift of the chunks that they join.
+    """
+
+    noise: RunNoise | None
+    advance: float
+    covariances: Tensor
+
+    @staticmethod
+    def of(seams: Sequence[Seam], ranges: Sequence[range], settings: SeamNoiseSettings) -> SeamErrors:
+        """Return the errors of all E seams of a run; ranges: frames of its E + 1 chunks."""
+        noise = RunNoise.measured([seam.quality for seam in seams])
+        advances = [float(later.start - earlier.start) for earlier, later in pairwise(ranges)]
+        covariances = seam_covariances(seams, settings, noise, advances)
+        return SeamErrors(noise, float(torch.tensor(advances).median()), covariances)
+
+
+def seam_covariances(
+    seams: Sequence[Seam],
+    settings: SeamNoiseSettings,
+    noise: RunNoise | None = None,
+    advances: Sequence[float] | None = None,
+) -> Tensor:
     """Covariances [E, 7, 7] of at least one seam, for earlier_from_later @ Exp(error).
 
     A seam without points has no spread of its own: it takes the median of the others', or 1. One by cameras that
-    measured their own noise has that covariance, and the least error on top.
+    measured their own noise has that covariance, and on top the least error, of the scale the usual one of cameras: the
+    cameras of one network err together, which they do not show.
+
+    Args:
+        seams: E of them.
+        settings: of what cannot be measured.
+        noise: measured in this run; None: the model of `settings` for all.
+        advances: of each seam, over how many frames the chunk that it joins drifts on; None: it does not.
     """
     known = [seam.quality.spread / seam.quality.scale for seam in seams if seam.quality.spread is not None]
     usual_spread = float(torch.tensor(known).median()) if known else 1.0
     later_from_earlier = Sim3Batch.stack([seam.earlier_from_later for seam in seams]).inverse()
     stds, middles = [], []
-    for seam in seams:
+    for seam, advance in zip(seams, advances or [0.0] * len(seams), strict=True):
         spread = usual_spread if seam.quality.spread is None else seam.quality.spread / seam.quality.scale
-        relative = _relative_std(seam, settings)
-        stds.append([relative * spread] * 3 + [relative] * 4)
+        translation, rotation, scale = _relative_stds(seam, settings, noise, advance)
+        stds.append([translation * spread] * 3 + [rotation] * 3 + [scale])
         middles.append(seam.quality.centre or seam.earlier_from_later.translation.tolist())
     middle = torch.tensor(middles, dtype=torch.float64)
     moved = (later_from_earlier.rotation @ middle[..., None])[..., 0]
@@ -54,14 +94,19 @@ def _is_measured(seam: Seam) -> bool:
     return seam.quality.method == "cameras" and seam.covariance is not None
 
 
-def _relative_std(seam: Seam, settings: SeamNoiseSettings) -> float:
+def _relative_stds(
+    seam: Seam, settings: SeamNoiseSettings, noise: RunNoise | None, advance: float
+) -> list[float]:
+    """Errors of one component of translation (over the points' spread), of rotation, and of log scale."""
     quality = seam.quality
-    if quality.method == "break":
-        return settings.break_relative_std
     if _is_measured(seam):
-        return settings.min_relative_std
+        return [settings.min_relative_std] * 2 + [settings.cameras_relative_std]
     if quality.residual_median is None:
-        return settings.cameras_relative_std
-    num_measurements = max(1.0, quality.num_points / settings.points_per_measurement)
-    std = max(quality.residual_median / num_measurements**0.5, settings.min_relative_std)
-    return std if quality.trusted else std * settings.untrusted_factor
+        known = settings.break_relative_std if quality.method == "break" else settings.cameras_relative_std
+        return [known] * 3
+    if noise is None:
+        num_measurements = max(1.0, quality.num_points / settings.points_per_measurement)
+        std = max(quality.residual_median / num_measurements**0.5, settings.min_relative_std)
+        return [std if quality.trusted else std * settings.untrusted_factor] * 3
+    variance = noise.fit_variance(quality) + noise.drift_variance(advance)
+    return variance.sqrt().clamp(min=settings.min_relative_std).tolist()

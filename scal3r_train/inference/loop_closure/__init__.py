@@ -6,6 +6,8 @@ retrieval.py          candidates: pairs of frames that seem to show one place
 windows.py            which frames around a candidate are predicted together
 common_view.py        whether the two windows see the same surfaces
 edges.py              the relative pose that a joint prediction gives, and whether it is believed
+reach.py              what neighbours of this run reach: how well the ends of a loop must fit
+agreement.py          loops that vouch for each other where the chain has drifted too far to vouch for them
 pose_graph.py         the poses of all chunks that agree best with seams and loops
 unary_factors.py      what is known of single chunks: their scales, and where their cameras were
 normal_equations.py   the sparse system that the pose graph solves

@@ -19,7 +19,7 @@ import torch
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.alignment.chunk_scales import ChunkScales
-from scal3r_train.inference.alignment.seam import Seam
+from scal3r_train.inference.alignment.seam import Seam, SeamQuality
 from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.loop_closure.common_view import common_view_share
 from scal3r_train.inference.loop_closure.edges import LoopEdge, close_loops, make_loop_edge
@@ -86,6 +86,7 @@ def find_and_close_loops(
     candidates, windows, dropped = _candidates(run, descriptors)
     second_ends = _exchange(run, predictions, windows)
     edges: dict[int, LoopEdge] = {}
+    qualities = [seam.quality for seam in seams]
     with raise_on_all_ranks():
         own = [number for number, window in enumerate(windows) if window.first_chunk in run.chunks]
         for number in run.track(own):
@@ -93,11 +94,13 @@ def find_and_close_loops(
             prediction = _predict_loop(run, schedule, window)
             first = _end(run, predictions, window.first_chunk, window.first_frames)
             ends = {window.first_chunk: first, window.second_chunk: second_ends[number]}
-            edges[window.candidate] = _judge(run, window, prediction, ends)
+            edges[window.candidate] = _judge(run, window, prediction, ends, qualities)
     found = {candidate: edge for others in gather_to_all(edges) for candidate, edge in others.items()}
     order = sorted(found)
     closed, report = from_main(
-        lambda: close_loops(seams, [found[number] for number in order], run.recipe.pose_graph, scales)
+        lambda: close_loops(
+            seams, [found[number] for number in order], run.layout.ranges, run.recipe.pose_graph, scales
+        )
     )
     verdicts: dict[int, dict[str, Any]] = {
         number: edge.as_dict() for number, edge in zip(order, report.edges, strict=True)
@@ -158,11 +161,12 @@ def _judge(
     window: LoopWindows,
     prediction: ChunkPrediction,
     ends: Mapping[int, ChunkGeometry],
+    seams: Sequence[SeamQuality],
 ) -> LoopEdge:
     """Return the edge that a loop chunk gives, with its verdict; `ends` are the two chunks by number."""
     recipe = run.recipe
     loop = _thinned(ChunkGeometry.of(prediction, window.frames, recipe.points))
-    edge = make_loop_edge(ends, loop, recipe.alignment, recipe.pose_graph)
+    edge = make_loop_edge(ends, loop, seams, recipe.alignment, recipe.pose_graph)
     share = common_view_share(prediction, len(window.first_frames))
     least = recipe.loop_closure.min_common_view
     if edge.accepted and share < least:

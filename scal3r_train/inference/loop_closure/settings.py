@@ -147,11 +147,17 @@ class PoseGraphSettings(StrictModel):
 class LoopEdgeSettings(StrictModel):
     """When a loop edge is believed, and how loops are closed."""
 
-    min_inlier_share: float = Field(
-        0.6, ge=0, le=1, description="Least share of points that fit, at either end [share]"
+    end_quantile: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of comparable seams of the same run that stay within the limits for either end [share]",
     )
-    max_residual: float = Field(
-        0.05, gt=0, description="Largest median residual at either end, relative to the scene's scale [share]"
+    end_margin: float = Field(
+        1.5,
+        ge=1,
+        description="Factor by which an end may exceed their residual or fall short of their share of fitting "
+        "points [factor]",
     )
     max_scale_ratio: float = Field(
         2.0,
@@ -162,6 +168,15 @@ class LoopEdgeSettings(StrictModel):
         5.0,
         gt=0,
         description="Largest distance from the chain's relative pose, in those of chain and edge [standard deviations]",
+    )
+    max_doubt: float = Field(
+        0.4,
+        gt=0,
+        description="Largest drift, at that many standard deviations, that lets the chain vouch for a loop alone: of "
+        "translation over what the ends see, of rotation [rad], of log scale [share]",
+    )
+    min_agreeing: int = Field(
+        2, ge=0, description="Other loops that must agree with one for which the chain cannot vouch [loops]"
     )
     min_weight: float = Field(
         0.5, gt=0, lt=1, description="Weight in the optimum below which an edge counts as outvoted [weight]"

@@ -121,6 +121,7 @@ def _by_track(
         settings = run.recipe.pose_graph
         placed = place_on_track(
             placement.seams,
+            placement.layout.ranges,
             placement.scales,
             loops,
             enu_from_chunk,

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
-from scal3r_train.inference.alignment.chunk_scales import ChunkScales
+from scal3r_train.inference.alignment.chunk_scales import ChunkScales, with_estimated_scales
 from scal3r_train.inference.alignment.seam import Seam
-from scal3r_train.inference.alignment.seam_covariance import seam_covariances
+from scal3r_train.inference.alignment.seam_covariance import SeamErrors
 from scal3r_train.inference.alignment.settings import MetricSettings
-from scal3r_train.inference.loop_closure.edges import LoopEdge, pose_edges, scale_factors
+from scal3r_train.inference.loop_closure.edges import LoopEdge, edge_covariance, pose_edges, scale_factors
 from scal3r_train.inference.loop_closure.pose_graph import optimise_pose_graph
 from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 from scal3r_train.inference.loop_closure.unary_factors import PositionFactors
@@ -54,6 +54,7 @@ class TrackPlacement:
 
 def place_on_track(
     seams: Sequence[Seam],
+    ranges: Sequence[range],
     scales: ChunkScales | None,
     loops: Sequence[LoopEdge],
     start: Sequence[Sim3],
@@ -68,6 +69,7 @@ def place_on_track(
 
     Args:
         seams, loops: that hold the chunks together.
+        ranges: frames of all chunks.
         scales: of all chunks, if they were estimated together.
         start: track_from_chunk, in metres, as the scene in one piece lies on the track.
         cameras: of all chunks.
@@ -78,10 +80,9 @@ def place_on_track(
     """
     chunk, points = cameras.points(track.frame)
     positions = torch.from_numpy(track.position)
-    of_seams = seam_covariances(seams, settings.noise)
-    if scales is not None:
-        of_seams = scales.with_variances(of_seams, scales.estimate.seam_variances)
-    edges = pose_edges(seams, of_seams, loops, settings.noise)
+    errors = SeamErrors.of(seams, ranges, settings.noise)
+    of_loops = [edge_covariance(edge, errors, settings.noise) for edge in loops]
+    edges = pose_edges(seams, with_estimated_scales(errors.covariances, scales), loops, of_loops)
     common = scale_factors(scales)
     nodes = Sim3Batch.stack(start)
     misfit = positions - _placed(nodes, chunk, points)

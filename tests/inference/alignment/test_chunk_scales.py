@@ -26,6 +26,10 @@ QUALITY = SeamQuality("points", trusted=True, scale=1.0, num_points=20_000, resi
 MIDDLE = torch.tensor([1.0, 0.5, 6.0], dtype=torch.float64)
 
 
+RANGES = [range(4 * chunk, 4 * chunk + 8) for chunk in range(NUM)]
+FREE = LoopEdgeSettings(max_chain_deviation=1e3, max_doubt=1e3)
+
+
 def circle(
     chunk_std: float, seam_std: float, seed: int = 0, residual: float = 0.05
 ) -> tuple[list[Sim3], list[Seam]]:
@@ -104,13 +108,13 @@ def test_loops_are_closed_with_the_common_scale(accepted: bool) -> None:
     identity = Seam(Sim3.identity(), replace(QUALITY, residual_median=0.001))
     a_seam = Seam(end, replace(QUALITY, scale=float(end.scale), residual_median=0.001))
     loop = LoopEdge(0, NUM - 1, a_seam, identity, accepted=accepted, reason="")
-    found, report = close_loops(seams, [loop], LoopEdgeSettings(max_chain_deviation=1e3), scales)
+    found, report = close_loops(seams, [loop], RANGES, FREE, scales)
     assert report.num_accepted == accepted
     if not accepted:
         assert found is scales.first_from_chunk
         return
     assert worst(found, truth) < worst(scales.first_from_chunk, truth)
-    without, _ = close_loops(seams, [loop], LoopEdgeSettings(max_chain_deviation=1e3))
+    without, _ = close_loops(seams, [loop], RANGES, FREE)
     assert worst(found, truth) < worst(without, truth)
 
 

@@ -35,7 +35,7 @@ def ate_percent(game_loop: Drive, world_from_chunk: list) -> float:  # type: ign
 
 
 def test_loop_closure_brings_the_drive_home(game_loop: Drive) -> None:
-    world_from_chunk, report = close_loops(game_loop.seams, true_edges(game_loop), SETTINGS)
+    world_from_chunk, report = close_loops(game_loop.seams, true_edges(game_loop), game_loop.ranges, SETTINGS)
     assert [edge.accepted for edge in report.edges] == [True] * 3, [edge.reason for edge in report.edges]
     assert report.converged
     closed = ate_percent(game_loop, world_from_chunk)
@@ -44,9 +44,11 @@ def test_loop_closure_brings_the_drive_home(game_loop: Drive) -> None:
 
 
 def test_a_false_place_is_rejected_by_the_chain(game_loop: Drive) -> None:
-    planted = game_loop.loop_edge(*FALSE_PLACES, SETTINGS, false_place=True)
+    planted = game_loop.loop_edge(*FALSE_PLACES, SETTINGS, moved=game_loop.onto(*FALSE_PLACES))
     assert planted.accepted, "its own alignments are as good as any: the two windows look the same"
-    world_from_chunk, report = close_loops(game_loop.seams, [*true_edges(game_loop), planted], SETTINGS)
+    world_from_chunk, report = close_loops(
+        game_loop.seams, [*true_edges(game_loop), planted], game_loop.ranges, SETTINGS
+    )
     assert [edge.accepted for edge in report.edges] == [True, True, True, False]
     assert "from the chain of seams" in report.edges[3].reason
     assert ate_percent(game_loop, world_from_chunk) < 0.2
@@ -54,9 +56,13 @@ def test_a_false_place_is_rejected_by_the_chain(game_loop: Drive) -> None:
 
 def test_a_false_place_is_outvoted(game_loop: Drive) -> None:
     """The robust cost alone, without the chain's guard, gives it no weight."""
-    settings = SETTINGS.model_copy(update={"max_chain_deviation": 1e9, "max_scale_ratio": 1e9})
-    planted = game_loop.loop_edge(*FALSE_PLACES, settings, false_place=True)
-    world_from_chunk, report = close_loops(game_loop.seams, [*true_edges(game_loop), planted], settings)
+    settings = SETTINGS.model_copy(
+        update={"max_chain_deviation": 1e9, "max_scale_ratio": 1e9, "min_agreeing": 0}
+    )
+    planted = game_loop.loop_edge(*FALSE_PLACES, settings, moved=game_loop.onto(*FALSE_PLACES))
+    world_from_chunk, report = close_loops(
+        game_loop.seams, [*true_edges(game_loop), planted], game_loop.ranges, settings
+    )
     assert [edge.accepted for edge in report.edges] == [True, True, True, False]
     assert "outvoted" in report.edges[3].reason
     assert ate_percent(game_loop, world_from_chunk) < 0.2
