@@ -29,9 +29,7 @@ def main() -> None:
     edges = [whole.loop_edge(*pair, settings) for pair in pairs]
     edges.append(whole.loop_edge(*FALSE_PLACES, settings, moved=whole.onto(*FALSE_PLACES)))
     closed, report = close_loops(whole.seams, edges, whole.ranges, settings)
-    guard_off = settings.model_copy(
-        update={"max_chain_deviation": 1e9, "max_scale_ratio": 1e9, "min_agreeing": 0}
-    )
+    guard_off = settings.model_copy(update={"max_chain_deviation": 1e9, "max_scale_ratio": 1e9})
     outvoted, second_report = close_loops(whole.seams, edges, whole.ranges, guard_off)
     placements = {"without loops": chain(whole.seams), "with loops": closed, "chain guard off": outvoted}
     for name, placed in placements.items():

@@ -258,7 +258,7 @@ def _in_company(
         for place, edge in enumerate(edges)
         if edge.accepted
     ]
-    limit = settings.max_chain_deviation
+    limit = settings.graph.kernel_width
     agree, contradict = torch.zeros(2, len(loops), len(loops), dtype=torch.bool)
     for one in range(len(loops)):
         for two in range(one):

@@ -27,7 +27,7 @@ MIDDLE = torch.tensor([1.0, 0.5, 6.0], dtype=torch.float64)
 
 
 RANGES = [range(4 * chunk, 4 * chunk + 8) for chunk in range(NUM)]
-FREE = LoopEdgeSettings(max_chain_deviation=1e3, max_doubt=1e3)
+FREE = LoopEdgeSettings(max_chain_deviation=1e3, max_doubt=1e6)
 
 
 def circle(
