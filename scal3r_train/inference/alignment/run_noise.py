@@ -53,7 +53,7 @@ class RunNoise:
         known = [quality for quality in qualities if quality.wander is not None]
         if len(known) < LEAST_SEAMS:
             return None
-        wander = [quality.wander for quality in known]
+        wander = [quality.wander for quality in known if quality.wander is not None]
         squares = torch.tensor([one.apart for one in wander], dtype=torch.float64).square()  # [E, 3, 3]
         means, num = torch.minimum(squares, OUTLYING * squares.quantile(0.75, dim=0)).mean(dim=0), len(known)
         apart = torch.arange(1, PIECES, dtype=torch.float64)[:, None]
