@@ -30,7 +30,10 @@ from tests.inference.loop_closure.truth_chunks import Drive, Errors
 
 SETTINGS = LoopEdgeSettings()
 NO_CHECKS = LoopEdgeSettings(
-    max_scale_ratio=1e9, max_chain_deviation=1e9, min_agreeing=0, graph=PoseGraphSettings(robust=False)
+    max_scale_ratio=1e9,
+    max_chain_deviation=1e9,
+    min_agreeing=0,
+    graph=PoseGraphSettings(robust=False, kernel_width=1e9),
 )
 SCALES = {"least_scale": 0.3, "largest_scale": 3.0}
 CASES = [
