@@ -246,4 +246,5 @@ def _known_source(folder: Path) -> Any:
 
 def _making_data(folder: Path) -> AbstractContextManager[None]:
     """Let one process at a time make the data of a run's folder; the tasks of an array job wait for the first."""
-    return owned(lock_beside(folder / DATA_FOLDER), f"{folder / DATA_FOLDER}", waits=True)
+    # Beside the lock that the command which makes them has of the folder itself.
+    return owned(lock_beside(folder / f"{DATA_FOLDER}.making"), f"{folder / DATA_FOLDER}", waits=True)

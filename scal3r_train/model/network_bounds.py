@@ -55,7 +55,8 @@ def beyond_bounds(sizes: Mapping[str, Any]) -> str | None:
 
 def _is_within(value: Any, least: float, most: float) -> bool:
     is_number = isinstance(value, int | float if isinstance(least, float) else int)
-    return is_number and not isinstance(value, bool) and math.isfinite(value) and least <= value <= most
+    # Compared first: a whole number may be larger than any float.
+    return is_number and not isinstance(value, bool) and least <= value <= most and math.isfinite(value)
 
 
 def _kind(least: float) -> str:

@@ -29,8 +29,8 @@ from tests.data_tools.test_posed import lines as pose_lines
 
 PIXELS = np.asarray(picture())
 GREY = np.repeat(np.asarray(picture().convert("L"))[..., None], 3, 2)
-NFC = unicodedata.normalize("NFC", "café")
-NFD = unicodedata.normalize("NFD", "café")
+NFC = unicodedata.normalize("NFC", "caf\u00e9")
+NFD = unicodedata.normalize("NFD", "caf\u00e9")
 
 
 def _sixteen_bit(path: Path) -> None:
@@ -132,7 +132,7 @@ def test_matrices_that_are_none_count_as_no_pose(matrix: Any, tmp_path: Path) ->
 def test_cameras_that_are_none_are_refused(camera: str, tmp_path: Path) -> None:
     colmap(tmp_path / "model", 2)
     (tmp_path / "model/sparse/0/cameras.txt").write_text(f"1 PINHOLE {WIDTH} {HEIGHT} {camera}\n")
-    with pytest.raises(UserError, match="fx fy cx cy of .* must be finite and above 0"):
+    with pytest.raises(UserError, match=r"cameras\.txt: PINHOLE .* is no camera"):
         indexed("colmap", tmp_path / "model")
     drive = tmp_path / "kitti" / "sequences" / "04"
     (drive / "image_2").mkdir(parents=True)
@@ -284,7 +284,7 @@ def test_numbers_and_words() -> None:
     good = ("1", "-1.5", "+.5", "1.", "1e-3", "1D+02", "nan", "-Inf")
     assert [is_number(word) for word in good] == [True] * len(good)
     assert [as_number(word) for word in good[:6]] == [1, -1.5, 0.5, 1, 1e-3, 100]
-    assert not any(is_number(word) for word in ("1_0", "", "0x10", "1e", "٣", "1,5", "--1", "1 2"))
+    assert not any(is_number(word) for word in ("1_0", "", "0x10", "1e", "\u0663", "1,5", "--1", "1 2"))
     assert words_of(" 1,2;\t3 , 4 ;\n") == ["1", "2", "3", "4"]
 
 

@@ -423,7 +423,14 @@ def _run_full_model(golden: Golden, label: str, dtype: str) -> dict[str, Tensor]
     return {key: value for key, value in out.items() if key in golden.tensors}
 
 
-REFERENCE_ALIGNMENT = AlignmentSettings(confidence_floor=0, min_points=3, robust=REFERENCE_FIT)
+REFERENCE_ALIGNMENT = AlignmentSettings(
+    evidence="points",
+    all_pixels=False,
+    depth_noise=False,
+    confidence_floor=0,
+    min_points=3,
+    robust=REFERENCE_FIT,
+)
 
 
 def _reconstruct(golden: Golden, model: Scal3RModel) -> dict[str, Tensor]:

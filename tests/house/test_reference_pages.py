@@ -36,7 +36,7 @@ UNITS = {
     "step", "steps", "step plans", "validations", "checkpoints", "iterations", "rounds", "draws", "elements",
     "frame", "frames", "images", "sequences", "windows", "chunks", "pairs", "points", "directions", "drives", "laps",
     "black-outs", "ranks", "processes", "threads", "layer", "layers", "heads", "channels", "tokens",
-    "ranks: weight", "chunks: weight", "frames: weight",
+    "edges", "ranks: weight", "chunks: weight", "frames: weight",
 }  # fmt: skip
 SETTINGS: list[type[BaseModel]] = [
     *(cls for cls, _ in RECIPES.values()),

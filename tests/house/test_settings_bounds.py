@@ -17,13 +17,19 @@ from scal3r_train.config import StrictModel
 from scal3r_train.setting_types import Kind, item_kinds, kind_of_field, members
 
 # What programs write for themselves; scenes are checked where they are read.
-RESULTS = ("scal3r_eval.results", "scal3r_train.scene.scene")
+RESULTS = (
+    "scal3r_eval.results",
+    "scal3r_train.scene.scene",
+    "scal3r_train.scene.metric_scale",
+    "scal3r_train.training.checkpointing.manifest",
+)
 ANY_NUMBER = {
     ("scal3r_train.inference.input.settings", "intrinsics"),  # checked against the images' size
     ("scal3r_train.training.recipe", "tap_layers"),  # these three by network_bounds.py, as config.json's
     ("scal3r_train.training.recipe", "memory_layers"),
     ("scal3r_train.training.recipe", "dpt_channels"),
-    ("scal3r_data_tools.adapters.posed", "distortion"),
+    ("scal3r_data_tools.posed.options", "distortion"),
+    ("scal3r_train.inference.alignment.settings", "time_offset_s"),  # clocks differ either way
     ("scal3r_data_tools.adapters.co3d_v2", "min_viewpoint_quality"),  # a score of either sign
 }
 SKIPPED = ("__main__", "scal3r_auto")

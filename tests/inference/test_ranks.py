@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from scal3r_train.config import load_config
+from scal3r_train.data.index.index import write_index
+from scal3r_train.data.index.source import record_from_images
 from scal3r_train.inference.reconstruct import reconstruct
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.model.modeling_scal3r import Scal3RModel
@@ -83,11 +85,18 @@ def test_an_error_on_one_process_ends_all_with_one_line(
     """Only the second process reads the last image."""
     (tmp_path / "in").mkdir()
     for path in image_folder.iterdir():
-        content = path.read_bytes()
-        last = path.name == f"{NUM_FRAMES - 1:03d}.png"
-        (tmp_path / "in" / path.name).write_bytes(content[: len(content) // 2] if last else content)
+        (tmp_path / "in" / path.name).write_bytes(path.read_bytes())
+    write_index(tmp_path / "in" / "i.parquet", [record_from_images(tmp_path / "in")])
+    last = tmp_path / "in" / f"{NUM_FRAMES - 1:03d}.png"
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     settings = [*SETTINGS, *CHUNKS[5]]
-    command = ("-m", "scal3r_train.cli", "reconstruct", tmp_path / "in", tmp_path / "out")
+    command = (
+        "-m",
+        "scal3r_train.cli",
+        "reconstruct",
+        f"{tmp_path / 'in' / 'i.parquet'}#in",
+        tmp_path / "out",
+    )
     done = forks.run_ranks(2, *command, f"model.checkpoint={checkpoint}", *settings)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "scal3r: error:" in line]

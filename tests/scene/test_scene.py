@@ -152,5 +152,5 @@ def test_what_an_interrupted_run_left_is_cleared(tmp_path: Path) -> None:
     start_scene_folder(tmp_path / "scene")
     assert not (partial_folder(tmp_path / "scene") / "junk").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be written"):
         start_scene_folder(tmp_path / "file" / "scene")

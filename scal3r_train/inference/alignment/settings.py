@@ -11,6 +11,7 @@ from scal3r_train.config import StrictModel
 from scal3r_train.data.io.depth_codec import CODECS
 from scal3r_train.geometry.sim3_fit import RobustFitSettings
 
+FrameNumber = Annotated[int, Field(ge=0)]
 METRIC_SOURCES = ("gps", "distance", "camera_height", "depth", "poses")
 
 
@@ -20,7 +21,7 @@ class MetricSettings(StrictModel):
     gps: Path | None = Field(
         None, description="Track of the camera in latitude and longitude: CSV, GPX, NMEA, or rows of numbers."
     )
-    distance: tuple[int, int, Annotated[float, Field(gt=0)]] | None = Field(
+    distance: tuple[FrameNumber, FrameNumber, Annotated[float, Field(gt=0)]] | None = Field(
         None, description="Two frames of the scene, and how far apart the camera was in them [m]"
     )
     camera_height: float | None = Field(
@@ -59,8 +60,6 @@ class MetricSettings(StrictModel):
             raise ValueError(f"metric scale comes from exactly one of {', '.join(METRIC_SOURCES)}; {named}")
         if self.distance is not None and self.distance[0] == self.distance[1]:
             raise ValueError(f"distance is between two frames, not from {self.distance[0]} to itself")
-        if self.distance is not None and min(self.distance[:2]) < 0:
-            raise ValueError("frames of the scene count from 0")
         if self.depth_codec and (self.depth is None or self.depth_codec not in CODECS):
             raise ValueError(f"depth_codec goes with depth and is one of {', '.join(CODECS)}")
         return self

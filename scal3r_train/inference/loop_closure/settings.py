@@ -176,7 +176,7 @@ class LoopEdgeSettings(StrictModel):
         "translation over what the ends see, of rotation [rad], of log scale [share]",
     )
     min_agreeing: int = Field(
-        2, ge=0, description="Other loops that must agree with one for which the chain cannot vouch [loops]"
+        2, ge=0, description="Other loops that must agree with one for which the chain cannot vouch [edges]"
     )
     min_weight: float = Field(
         0.5, gt=0, lt=1, description="Weight in the optimum below which an edge counts as outvoted [weight]"

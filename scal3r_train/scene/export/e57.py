@@ -15,6 +15,7 @@ import numpy as np
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError
+from scal3r_train.scene.export.output import own_error
 from scal3r_train.scene.export.placed_points import PointPlace
 from scal3r_train.scene.export.source import ExportSource
 from scal3r_train.scene.ply import BLOCK_POINTS, CHANNELS, positions_of
@@ -38,7 +39,7 @@ def write_e57(source: ExportSource, path: Path) -> str:
         finally:
             file.close()
     except libe57.E57Exception as error:
-        raise OSError(f"{error}") from error
+        raise own_error(path, error) from error
     return f"{num_points} points in {place.words}"
 
 

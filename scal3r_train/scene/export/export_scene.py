@@ -98,7 +98,7 @@ def main(scene: Path, output: Path, format_name: str, options: Mapping[str, Any]
             )
     answer(f"{output}: {contents}")
     if form.advice:
-        answer(form.advice.format(output=shlex.quote(str(output))))
+        answer(*form.advice.format(output=shlex.quote(str(output))).splitlines())
     tell(*source.notes)
     return 0
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from scal3r_train import __version__
 from scal3r_train.config import UserError
+from scal3r_train.scene.export.output import own_error
 from scal3r_train.scene.export.placed_points import PointPlace
 from scal3r_train.scene.export.source import ExportSource
 from scal3r_train.scene.ply import colours_of, positions_of
@@ -52,7 +53,7 @@ def _write(source: ExportSource, path: Path, *, compress: bool) -> str:
                 writer.write_points(_record(laspy, writer.header, place, vertices))
                 num_points += len(vertices)
     except RuntimeError as error:  # of lazrs, which turns a full disk into its own
-        raise OSError(str(error)) from error
+        raise own_error(path, error) from error
     return f"{num_points} points in {place.words}, grid {place.step:g}"
 
 

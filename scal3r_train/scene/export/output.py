@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,20 @@ from scal3r_train.scene.folder import swap_into_place
 from scal3r_train.text_file import parse_json
 
 RECORD_NAME = "scal3r_export.json"  # in every folder that an export has written: what it is, and what it has
+PROBE_BYTES = 1 << 16
 ENTRIES_KEY, NUM_FILES_KEY = "entries", "num_files"
+
+
+def own_error(path: Path, error: Exception) -> OSError:
+    """Return what the operating system has against more bytes in a file, for libraries that keep it to themselves."""
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as own:
+        return own
+    return OSError(errno.EIO, str(error).strip().splitlines()[0], str(path))
 
 
 def refuse_output(output: Path, scene: Path, *, is_folder: bool, overwrite: bool) -> None:

@@ -278,7 +278,7 @@ def test_a_track_of_another_time_is_refused_with_both_times(drive: Drive, tmp_pa
         ({"gps": "a", "poses": "b"}, "gps and poses are given"),
         ({"distance": [3, 3, 1.0]}, "not from 3 to itself"),
         ({"distance": [3, 4, 0]}, "alignment.metric.distance"),
-        ({"distance": [3, -4, 2.0]}, "count from 0"),
+        ({"distance": [3, -4, 2.0]}, "at least 0"),
         ({"camera_height": 0}, "a number above 0"),
         ({"depth": "a", "depth_codec": "b"}, "depth_codec goes with depth and is one of"),
     ],
