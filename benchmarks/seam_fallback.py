@@ -19,7 +19,7 @@ import roma
 import torch
 from torch import Tensor
 
-from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.geometry.camera import invert_extrinsics, unproject
 from scal3r_train.geometry.sim3_fit import RobustFitSettings
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.alignment.seam import Seam, SeamQuality, align_chunks, chain
@@ -108,7 +108,8 @@ def _generator() -> torch.Generator:
 def _with_depth(chunk: ChunkGeometry, truth: Truth, depth: Tensor) -> Tensor:
     """Points [S, H, W, 3] of the chunk's cameras and depths [S, H, W] in its units."""
     cameras = invert_extrinsics(chunk.extrinsics)
-    points = (depth[..., None] * truth.rays) @ cameras[:, None, :, :3].transpose(-1, -2)
+    in_camera = unproject(depth, truth.intrinsics.expand(len(depth), 3, 3))
+    points = in_camera @ cameras[:, None, :, :3].transpose(-1, -2)
     return points + cameras[:, None, None, :, 3]
 
 

@@ -110,7 +110,8 @@ def _validation(weights: Path, folder: Path) -> dict[str, float]:
         trainer = Trainer(recipe, engine, build_model(recipe.model, stored), stored)
         assert trainer.validation is not None
         data = trainer.validation
-        values = validate(engine, trainer.groups, data.plan, data.dataset, recipe.validation.num_windows)
+        windows = recipe.validation.num_windows
+        values = validate(engine, trainer.groups, data.plan, data.dataset, windows, recipe.losses)
         engine.close()
     return values
 
