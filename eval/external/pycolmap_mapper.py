@@ -12,12 +12,12 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from pydantic import Field
 from scipy.spatial.transform import Rotation, Slerp
@@ -26,6 +26,8 @@ from scal3r_eval.external.command import ExternalSettings, known_intrinsics, run
 from scal3r_train.config import UserError, run_command
 from scal3r_train.data.io.frame_io import read_frame_image
 from scal3r_train.data.sequence import SequenceRecord
+from scal3r_train.geometry.camera import invert_extrinsics
+from scal3r_train.scene.export.bundle_adjustment import require_pycolmap
 
 
 class MapperSettings(ExternalSettings):
@@ -45,7 +47,7 @@ def mapped(
     Raises:
         UserError: pycolmap is not there, an image cannot be read, a frame has no intrinsics, or nothing was mapped.
     """
-    pycolmap = _pycolmap()
+    pycolmap = require_pycolmap("this method")
     chosen = list(range(0, len(frames), settings.stride))
     intrinsics = known_intrinsics(record, [frames[place] for place in chosen])
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +61,8 @@ def mapped(
     if len(found) < 2:
         raise UserError(f"COLMAP mapped {len(found)} of {len(chosen)} frames")
     places = np.array([place for place, _ in found])
-    world_from_cam = np.stack([_inverse(matrix) for _, matrix in found])
+    cam_from_world = torch.from_numpy(np.stack([matrix for _, matrix in found]))
+    world_from_cam = invert_extrinsics(cam_from_world).numpy()
     return between(places, world_from_cam, settings.stride)
 
 
@@ -126,18 +129,6 @@ def _write_images(folder: Path, record: SequenceRecord, frames: Sequence[int]) -
         names.append(f"{index:08d}.png")
         Image.fromarray(read_frame_image(record, index)).save(folder / names[-1], compress_level=1)
     return names
-
-
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    rotation = matrix[:, :3].T
-    return np.concatenate([rotation, -rotation @ matrix[:, 3:]], axis=1)
-
-
-def _pycolmap() -> ModuleType:
-    try:
-        return import_module("pycolmap")
-    except ImportError as error:
-        raise UserError(f"this method needs pycolmap: pip install pycolmap ({error})") from None
 
 
 if __name__ == "__main__":

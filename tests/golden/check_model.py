@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from scal3r_train.geometry.camera import invert_extrinsics
-from scal3r_train.geometry.sim3_fit import REFERENCE_FIT
 from scal3r_train.inference.alignment.neighbours import align_neighbours
 from scal3r_train.inference.alignment.placement import place_chunks
-from scal3r_train.inference.alignment.settings import AlignmentSettings
 from scal3r_train.inference.chunking import provider_chunk_of_frame
 from scal3r_train.inference.network.segment_schedule import predict_chunks
 from scal3r_train.model import fast_weight
@@ -25,6 +23,7 @@ from scal3r_train.model.fast_weight import FastWeights
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.patch_encoder import DinoPatchEncoder, EncoderBlock
 from scal3r_train.model.rope import TokenPositions, rotary_table, rotate, token_positions
+from tests.golden.check_pose_graph import ALIGNMENT
 from tests.golden.reader import Golden
 
 DTYPES = {"bf16": "bfloat16", "fp32": "working"}
@@ -423,16 +422,6 @@ def _run_full_model(golden: Golden, label: str, dtype: str) -> dict[str, Tensor]
     return {key: value for key, value in out.items() if key in golden.tensors}
 
 
-REFERENCE_ALIGNMENT = AlignmentSettings(
-    evidence="points",
-    all_pixels=False,
-    depth_noise=False,
-    confidence_floor=0,
-    min_points=3,
-    robust=REFERENCE_FIT,
-)
-
-
 def _reconstruct(golden: Golden, model: Scal3RModel) -> dict[str, Tensor]:
     """Cameras of all frames as reconstruction finds them: c2w with the chunk's scale, in chunk 0's coordinates."""
     frames = golden["in.frames_u8"].movedim(-1, 1)
@@ -440,7 +429,7 @@ def _reconstruct(golden: Golden, model: Scal3RModel) -> dict[str, Tensor]:
     providers = provider_chunk_of_frame(len(frames), ranges, golden.config["overlap_size"])
     images = {k: frames[chunk.start : chunk.stop] for k, chunk in enumerate(ranges)}
     predictions = predict_chunks(model, images)
-    seams = align_neighbours(predictions, {}, ranges, REFERENCE_ALIGNMENT, "depth")
+    seams = align_neighbours(predictions, {}, ranges, ALIGNMENT, "depth")
     worlds = place_chunks([seams[k] for k in sorted(seams)], torch.eye(3, 4))
     c2w, ixt = [], []
     for k, chunk in enumerate(ranges):

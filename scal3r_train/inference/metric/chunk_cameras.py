@@ -15,11 +15,10 @@ from torch import Tensor
 from scal3r_train.geometry.camera import invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.inference.chunking import Layout
+from scal3r_train.inference.metric.track_fit import STD_OF_MEDIAN
 from scal3r_train.inference.prediction import SavedPrediction
 from scal3r_train.inference.run import ReconstructionRun
 from scal3r_train.parallel.collectives import gather_to_all, raise_on_all_ranks
-
-STD_OF_MEDIAN = 1.4826
 
 
 @dataclass(frozen=True, eq=False)

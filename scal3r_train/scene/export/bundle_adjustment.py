@@ -42,12 +42,12 @@ class Matches:
     pixels: np.ndarray
 
 
-def require_pycolmap() -> ModuleType:
-    """Return pycolmap, which keeps its log to itself; UserError when it is not installed."""
+def require_pycolmap(what: str = "--refine") -> ModuleType:
+    """Return pycolmap, which keeps its log to itself; UserError naming what needs it when it is not installed."""
     try:
         import pycolmap  # noqa: PLC0415  optional
     except ImportError:
-        raise UserError("--refine needs pycolmap; run pip install 'scal3r_train[refine]'") from None
+        raise UserError(f"{what} needs pycolmap; run pip install 'scal3r_train[refine]'") from None
     pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     return pycolmap
 
