@@ -181,6 +181,12 @@ class SequenceBatch:
         """Images as the model takes them, [B, K, S, 3, H, W] float32 in 0..1."""
         return self.images.float() / 255
 
+    def fov(self) -> Tensor:
+        """Horizontal field of view of each chunk, [B, K] radians: of its frames' mean focal length; 1 of padding."""
+        focal = self.intrinsics[..., 0, 0].mean(-1)
+        angle = 2 * torch.atan(self.images.shape[-1] / 2 / focal.clamp(min=1e-6))
+        return torch.where(self.chunk_mask, angle, torch.ones_like(angle))
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SequenceBatch:
         """The same batch on another device; from pinned memory `non_blocking` does not wait for the copy."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))

@@ -1,8 +1,9 @@
 """Motion loss: the motion between neighbouring frames, and inverse depth, of an encoder that measures both.
 
     turn = |log(R R*^T)|, radians        translation = |t - t*| / |t*|        log depth = |log rho - log rho*|
-    fov = |f - f*|, radians
-R* and t* are as a camera of the predicted field of view would see them.
+    fov = |f - f*|, radians, the horizontal ones
+The encoder is given the true field of view (SequenceBatch.fov): a wrong one would make every turn and depth wrong, and
+they would learn to make up for it. Its own, which is used where none is given, learns from the last term alone.
 The first two are means over frames and levels of the encoder; the translation's error counts relative to the true
 length (at least MIN_LENGTH), so that slow and fast drives count alike. A cell's depth counts where its middle pixel has
 one. A chunk's first frame has no motion.
@@ -23,7 +24,6 @@ from scal3r_train.losses.targets import Targets
 from scal3r_train.losses.terms import WeightedTerm, cap, masked, masked_term, per_chunk, working_precision
 
 MIN_LENGTH = 0.005  # in scene units
-MAX_FOCAL_ERROR = 3.0  # as a factor; what is farther off is no camera yet
 
 
 class MotionLossSettings(StrictModel):
@@ -52,11 +52,11 @@ class MotionLossSettings(StrictModel):
 
 
 def motion_terms(
-    poses: Tensor, steps: Tensor, inverse_depth: Tensor, targets: Targets, settings: MotionLossSettings
+    fov: Tensor, steps: Tensor, inverse_depth: Tensor, targets: Targets, settings: MotionLossSettings
 ) -> dict[str, WeightedTerm]:
-    """Terms of poses [B, K, S, 9], prev_from_cur [B, K, S, L, 3, 4] and inverse depth [B, K, S, h, w]."""
+    """Terms of fields of view [B, K, S], prev_from_cur [B, K, S, L, 3, 4] and inverse depth [B, K, S, h, w]."""
     steps, inverse_depth = working_precision(steps), working_precision(inverse_depth)
-    truth = as_seen_with(true_steps(targets), poses.detach(), targets)[:, :, :, None]
+    truth = true_steps(targets)[:, :, :, None]
     image_hw = (targets.depth.shape[-2], targets.depth.shape[-1])
     moves = torch.arange(steps.shape[2], device=steps.device) > 0
     is_real = (per_chunk(targets.chunk_mask, steps[..., 0, 0]) & moves[:, None]).expand(steps.shape[:4])
@@ -73,8 +73,8 @@ def motion_terms(
     true_log_depth = torch.where(has_depth, depth, torch.ones_like(depth)).log()
     depth_error = masked(inverse_depth.log() + true_log_depth, has_depth).abs()
     turn_error = cap(_length(masked(turn, is_real[..., None])), settings.max_element_loss)
-    is_here = per_chunk(targets.chunk_mask, poses[..., FOV]).expand_as(poses[..., FOV])
-    fov_error = masked(working_precision(poses)[..., FOV] - targets.pose_encoding[..., FOV], is_here).abs()
+    is_here = per_chunk(targets.chunk_mask, fov).expand_as(fov)
+    fov_error = masked(working_precision(fov) - targets.pose_encoding[..., FOV][..., -1], is_here).abs()
     parts = (
         ("motion_turn", settings.turn_weight, turn_error, is_real),
         ("motion_translation", settings.translation_weight, cap(off, settings.max_element_loss), has_length),
@@ -97,27 +97,6 @@ def true_steps(targets: Targets) -> Tensor:
     extrinsics, _ = decode_pose(encoding, image_hw)
     before = torch.cat([extrinsics[:, :, :1], extrinsics[:, :, :-1]], dim=2)
     return compose_extrinsics(before, invert_extrinsics(extrinsics))
-
-
-def as_seen_with(steps: Tensor, poses: Tensor, targets: Targets) -> Tensor:
-    """Return the true steps [B, K, S, 3, 4] as a camera with the field of view of `poses` [B, K, S, 9] would see them.
-
-    Who takes the focal length to be s times too short sees all that lies across the view s times as large: turns about
-    its axes and steps along them, to first order. Without this the motion would teach depth and trust to make up for an
-    error that only the field of view's own term can mend.
-    """
-    import roma  # noqa: PLC0415
-
-    half = [
-        torch.where(x > 0, x, torch.ones_like(x)) / 2 for x in (poses[..., 8], targets.pose_encoding[..., 8])
-    ]
-    scale = (
-        (half[0].tan() / half[1].tan()).clamp(1 / MAX_FOCAL_ERROR, MAX_FOCAL_ERROR)[..., None].to(steps.dtype)
-    )
-    turn = roma.rotmat_to_rotvec(steps[..., :3])
-    turn = torch.cat([turn[..., :2] * scale, turn[..., 2:]], dim=-1)
-    step = torch.cat([steps[..., :2, 3] * scale, steps[..., 2:, 3]], dim=-1)
-    return torch.cat([roma.rotvec_to_rotmat(turn), step[..., None]], dim=-1)
 
 
 def _length(vectors: Tensor) -> Tensor:

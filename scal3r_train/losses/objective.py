@@ -118,10 +118,10 @@ def compute_terms(
                 settings.points,
             )
         if output.motion_steps is not None and settings.motion.weight > 0:
-            assert output.motion_poses is not None
+            assert output.motion_fov is not None
             assert output.inverse_depth is not None, "an encoder measures all three"
             terms |= motion_terms(
-                output.motion_poses, output.motion_steps, output.inverse_depth, targets, settings.motion
+                output.motion_fov, output.motion_steps, output.inverse_depth, targets, settings.motion
             )
         terms |= added_terms(output, targets, settings.added)
     if not terms:

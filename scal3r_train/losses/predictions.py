@@ -39,3 +39,7 @@ class Predictions(Protocol):
     @property
     def inverse_depth(self) -> Tensor | None:
         """[B, K, S, h, w]: the encoder's, in scene units."""
+
+    @property
+    def motion_fov(self) -> Tensor | None:
+        """[B, K, S]: the horizontal field of view that the encoder sees, in radians."""

@@ -223,7 +223,7 @@ class Aggregator(nn.Module):
                 f"image size {height}x{width} must be a multiple of the patch size {self.patch_size}"
             )
         images = normalize_images(batch.images.to(self.camera_token.dtype))
-        patches, motion = self._recomputed(self._encode, images)
+        patches, motion = self._recomputed(self._encode, images, batch.fov)
         patches = reference_first(patches, dim=2)
         num_sequences, num_chunks, num_frames = patches.shape[:3]
         reference, others = torch.cat([self.camera_token, self.register_token], dim=2)[0].to(patches.dtype)
@@ -234,10 +234,10 @@ class Aggregator(nn.Module):
         tokens = torch.cat([special, patches], dim=3)
         return ChunkBatch(tokens, positions, batch.sequences, batch.chunk_mask, motion)
 
-    def _encode(self, images: Tensor) -> tuple[Tensor, MotionEstimate | None]:
+    def _encode(self, images: Tensor, fov: Tensor | None) -> tuple[Tensor, MotionEstimate | None]:
         """Return the patch tokens [B, K, S, N, C] of normalised images, and the motion if the encoder measures it."""
         if isinstance(self.patch_embed, DirectPatchEncoder):
-            tokens, *motion = self.patch_embed(images)
+            tokens, *motion = self.patch_embed(images, fov)
             return tokens, MotionEstimate(*motion)
         return self._patch_tokens(images), None
 

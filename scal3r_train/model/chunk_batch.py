@@ -21,15 +21,18 @@ class MotionEstimate(NamedTuple):
     """The camera motion that a patch encoder measured, frames in temporal order.
 
     Attributes:
-        poses: [B, K, S, 9] pose encodings of cam_from_chunk, in a unit of the encoder's own.
+        poses: [B, K, S, 9] pose encodings of cam_from_chunk, in a unit of the encoder's own; their fields of view are
+            those it was given, if it was.
         steps: [B, K, S, L, 3, 4] prev_from_cur, each frame's motion to the one before, as each level of the encoder
             left it, coarse to fine; the identity for a chunk's first frame.
         inverse_depth: [B, K, S, h, w] in the poses' unit.
+        fov: [B, K, S] horizontal field of view that the encoder sees itself, in radians, equal for all of a chunk.
     """
 
     poses: Tensor
     steps: Tensor
     inverse_depth: Tensor
+    fov: Tensor
 
     def with_chunks_of(self, num_sequences: int) -> MotionEstimate:
         """Return fields [B * K, 1, ...], each chunk a sequence of its own, as [B, K, ...]."""
@@ -70,18 +73,23 @@ class ImageBatch:
         sequences: which sequence each row belongs to.
         places: for nested input, (sequence, chunk) of each of the K chunks of the single row; empty for tensor input.
         chunk_mask: [B, K] bool or None.
+        fov: [B, K] horizontal field of view in radians where it is known, else None.
     """
 
     images: Tensor
     sequences: tuple[int, ...]
     places: tuple[tuple[int, int], ...]
     chunk_mask: Tensor | None
+    fov: Tensor | None = None
 
     def one_row_per_chunk(self, first: int) -> ImageBatch:
         """Return the batch as if each chunk were a sequence of its own, [B * K, 1, ...], numbered from `first`."""
         images = rearrange(self.images, "b k ... -> (b k) 1 ...")
-        mask = None if self.chunk_mask is None else rearrange(self.chunk_mask, "b k -> (b k) 1")
-        return ImageBatch(images, tuple(range(first, first + len(images))), self.places, mask)
+        mask, fov = (
+            None if each is None else rearrange(each, "b k -> (b k) 1")
+            for each in (self.chunk_mask, self.fov)
+        )
+        return ImageBatch(images, tuple(range(first, first + len(images))), self.places, mask, fov)
 
 
 def reference_index(num_frames: int) -> int:
@@ -115,7 +123,10 @@ def in_temporal_order(x: Tensor, dim: int) -> Tensor:
 
 
 def batch_images(
-    images: Tensor | NestedChunks, chunk_mask: Tensor | None, chunks_per_pass: int | None = None
+    images: Tensor | NestedChunks,
+    chunk_mask: Tensor | None,
+    chunks_per_pass: int | None = None,
+    fov: Tensor | None = None,
 ) -> list[ImageBatch]:
     """Group the chunks of a call into batches of equal shape.
 
@@ -124,20 +135,29 @@ def batch_images(
             and W. A sequence whose chunks are all held by other processes is an empty list.
         chunk_mask: [B, K] bool, False for padding; only for tensor input (lists need no padding).
         chunks_per_pass: the most chunks of a sequence in one batch; None for all that are equal.
+        fov: [B, K] known horizontal fields of view; only for tensor input.
 
     Raises:
-        ValueError: the mask does not fit the images.
+        ValueError: the mask or the fields of view do not fit the images.
     """
     if isinstance(images, Tensor):
-        if chunk_mask is not None and chunk_mask.shape != images.shape[:2]:
-            raise ValueError(f"chunk_mask must be {list(images.shape[:2])}, got {list(chunk_mask.shape)}")
+        for name, given in (("chunk_mask", chunk_mask), ("fov", fov)):
+            if given is not None and given.shape != images.shape[:2]:
+                raise ValueError(f"{name} must be {list(images.shape[:2])}, got {list(given.shape)}")
         size = chunks_per_pass or images.shape[1]
         parts = images.split(size, dim=1)
-        masks = [None] * len(parts) if chunk_mask is None else chunk_mask.split(size, dim=1)
+        masks, fovs = (
+            [None] * len(parts) if each is None else each.split(size, dim=1) for each in (chunk_mask, fov)
+        )
         sequences = tuple(range(images.shape[0]))
-        return [ImageBatch(part, sequences, (), mask) for part, mask in zip(parts, masks, strict=True)]
+        return [
+            ImageBatch(part, sequences, (), mask, of_part)
+            for part, mask, of_part in zip(parts, masks, fovs, strict=True)
+        ]
     if chunk_mask is not None:
         raise ValueError("chunk_mask goes with tensor input; leave padding chunks out of a list")
+    if fov is not None:
+        raise ValueError("fov goes with tensor input")
     return [
         batch
         for sequence, chunks in enumerate(images)

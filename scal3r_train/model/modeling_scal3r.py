@@ -40,7 +40,7 @@ from scal3r_train.model.hub_files import describe_saved
 from scal3r_train.model.hub_upload import check_repo_id, push_folder
 from scal3r_train.model.motion_encoder import (
     INITIAL_LOG_FOCAL,
-    INITIAL_LOG_INVERSE_DEPTH,
+    INITIAL_LOG_PARALLAX,
     DirectPatchEncoder,
 )
 from scal3r_train.model.patch_encoder import INITIAL_SHARPNESS, CorrelationPatchEncoder, DinoPatchEncoder
@@ -70,8 +70,8 @@ class Scal3ROutput(ModelOutput):
             lists each chunk's is [T, S, 9].
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
         world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
-        motion_poses, motion_steps, inverse_depth: of an encoder that measures motion, see `MotionEstimate`; None for
-            nested lists.
+        motion_poses, motion_steps, inverse_depth, motion_fov: of an encoder that measures motion, see
+            `MotionEstimate`; None for nested lists.
         hidden_states: where asked for, num_layers + 1 times [B, K, S, P, C]: the tokens before the first layer and
             after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
             network has them, the reference first (chunk_batch.py: reference_first_order), for these are the tensors
@@ -90,6 +90,7 @@ class Scal3ROutput(ModelOutput):
     motion_poses: PerChunk | None = None
     motion_steps: PerChunk | None = None
     inverse_depth: PerChunk | None = None
+    motion_fov: PerChunk | None = None
     hidden_states: tuple[PerChunk, ...] | None = None
     attentions: tuple[PerChunk, ...] | None = None
     global_attentions: tuple[PerChunk, ...] | None = None
@@ -289,6 +290,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         pixel_values: Tensor | NestedChunks,
         chunk_mask: Tensor | None = None,
         heads: Sequence[str] | None = None,
+        fov: Tensor | None = None,
         *,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -302,6 +304,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 of [S, 3, H, W] chunks (empty when other processes hold all of them).
             chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
             heads: which of "camera", "depth", "points" to run; by default all that the model has.
+            fov: [B, K] horizontal fields of view in radians, where they are known; with tensor input only. An encoder
+                that measures motion uses them instead of its own estimate; others do not ask.
             output_hidden_states: whether to return the tokens of all layers; None: as the configuration says.
             output_attentions: whether to return the weights of all frame and global blocks, which then attend in plain
                 operations (`eager`), whatever the kernel is; None: as the configuration says.
@@ -314,7 +318,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         """
         wanted = self._wanted_heads(heads)
         images = checked_pixel_values(pixel_values)
-        batches = batch_images(images, chunk_mask, self.chunks_per_pass)
+        batches = batch_images(images, chunk_mask, self.chunks_per_pass, fov)
         num_sequences = len(images)
         dense = "depth" in wanted or "points" in wanted
         tap_layers = self.config.tap_layers if dense else self.config.tap_layers[-1:]
@@ -361,6 +365,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
             fields["motion_poses"] = torch.cat([motion.poses for motion in motions], dim=1)
             fields["motion_steps"] = torch.cat([motion.steps for motion in motions], dim=1)
             fields["inverse_depth"] = torch.cat([motion.inverse_depth for motion in motions], dim=1)
+            fields["motion_fov"] = torch.cat([motion.fov for motion in motions], dim=1)
         if output_hidden_states:
             fields["hidden_states"] = tuple(
                 unbatch([batch_taps[layer].layer_half for batch_taps in taps], batches, num_sequences)
@@ -490,7 +495,7 @@ def _init_motion_encoder(encoder: DirectPatchEncoder) -> None:
     *_, focal = encoder.focal
     assert isinstance(focal, nn.Linear)
     last = (
-        (encoder.log_inverse_depth, INITIAL_LOG_INVERSE_DEPTH),
+        (encoder.log_parallax, INITIAL_LOG_PARALLAX),
         (encoder.trust, 0.0),
         (focal, INITIAL_LOG_FOCAL),
     )

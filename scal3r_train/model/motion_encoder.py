@@ -1,10 +1,14 @@
 """A patch encoder that measures motion: inverse depth of each frame, and the camera motion that explains it.
 
-For small models trained from scratch. A small U-Net states an inverse depth for each cell of a frame and how far to
-trust it, and for each chunk a field of view; the rigid motion between neighbours then follows by direct alignment of
-the pictures, blurred ever less (geometry/direct_alignment.py), and its chain from the reference frame is where the
-camera head starts. No flow is estimated: on a road with little texture no cell knows its own, all together know the
-camera's.
+For small models trained from scratch. A small U-Net states for each cell of a frame how far it moves across the
+picture when the camera goes one unit aside, and how far to trust that; and for each chunk a field of view, which is
+used where the true one is not given. The rigid motion between neighbours then follows by direct alignment of the
+pictures, blurred ever less (geometry/direct_alignment.py), and its chain from the reference frame is where the camera
+head starts. No flow is estimated: on a road with little texture no cell knows its own, all together know the camera's.
+
+That sideways movement, focal length / depth, is what a picture shows of a road without its field of view: a line lies
+so many image heights below the horizon. Depth itself cannot be told from one picture of unknown field of view, and the
+motion of a camera whose field of view is wrong by a fifth is wrong by a fifth in every turn.
 
 Shapes: S frames in temporal order, A frames of all chunks, L blurs (coarse to fine), F channels, h w cells of the
 finest level, N patches, C hidden channels.
@@ -32,8 +36,8 @@ from scal3r_train.model.configuration_scal3r import Scal3RConfig
 
 INITIAL_LOG_FOCAL = -0.4  # of the focal length in image widths: 74 degrees across
 INITIAL_STEP = 0.035  # forward, in units of length, where the coarsest level starts
-INITIAL_LOG_INVERSE_DEPTH = 0.7  # half a unit away
-LOG_INVERSE_DEPTH_LIMIT = 8.0
+INITIAL_LOG_PARALLAX = 0.3  # half a unit away, in image widths a unit
+LOG_PARALLAX_LIMIT = 8.0
 BLURS = (4.0, 2.0, 1.0)  # of what is compared, in pixels, coarse to fine
 ROUNDS = (4, 3, 3)  # of alignment at each blur
 POSE_FEATURES = 13
@@ -88,7 +92,7 @@ class DirectPatchEncoder(nn.Module):
         )
         self.decode = nn.ModuleList(ResidualConv(width) for width in widths)
         self.trust = nn.Conv2d(widths[0], len(BLURS), 1)
-        self.log_inverse_depth = nn.Conv2d(widths[0], 1, 1)
+        self.log_parallax = nn.Conv2d(widths[0], 1, 1)
         self.focal = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.GELU(), nn.Linear(widths[-1], 1))
         pool = config.patch_size // self.stride
         self.pool = nn.Conv2d(widths[0] + CELL_FEATURES, dim, kernel_size=pool, stride=pool)
@@ -97,30 +101,33 @@ class DirectPatchEncoder(nn.Module):
         self.refine = nn.Conv2d(dim, dim, 3, padding=1)
         self.pose = nn.Sequential(nn.Linear(POSE_FEATURES, dim), nn.GELU(), nn.Linear(dim, dim))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, fov: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Encode normalised images, [..., S, 3, H, W] in temporal order, to tokens [..., S, N, C].
 
-        The other three are the fields of a `MotionEstimate`.
+        The other four are the fields of a `MotionEstimate`. `fov` [...] is each chunk's horizontal field of view in
+        radians, where it is known.
         """
         leading, num_frames = images.shape[:-3], images.shape[-4]
         flat = images.flatten(0, -4)
         features = self._features(flat)
         hidden = self._hidden(features)
         summary = hidden[-1].mean(dim=(-2, -1))
-        log_inverse_depth, log_focal = self.log_inverse_depth(hidden[0])[:, 0], self.focal(summary)
+        log_parallax, log_focal = self.log_parallax(hidden[0])[:, 0], self.focal(summary)
         trust = self.trust(hidden[0])
         with torch.autocast(images.device.type, enabled=False):
             dtype = torch.promote_types(images.dtype, torch.float32)
-            log_inverse_depth = (
-                LOG_INVERSE_DEPTH_LIMIT * (log_inverse_depth.to(dtype) / LOG_INVERSE_DEPTH_LIMIT).tanh()
-            )
-            inverse_depth = log_inverse_depth.exp()
-            of_chunk = log_focal.to(dtype).unflatten(0, (-1, num_frames)).mean(1, keepdim=True)
-            focal = images.shape[-1] * of_chunk.exp().expand(-1, num_frames, -1).flatten()
+            log_parallax = LOG_PARALLAX_LIMIT * (log_parallax.to(dtype) / LOG_PARALLAX_LIMIT).tanh()
+            of_chunk = log_focal.to(dtype).unflatten(0, (-1, num_frames)).mean(1).exp()
+            seen_fov = 2 * torch.atan(0.5 / of_chunk).expand(-1, num_frames)
             # The field of view learns from its own loss: alignment would bend it to make up for other errors.
-            fixed_focal = focal.detach()
+            used_fov = seen_fov[:, :1].detach() if fov is None else fov.to(dtype).reshape(-1, 1)
+            relative_focal = (0.5 / torch.tan(used_fov / 2)).expand(-1, num_frames).flatten()
+            inverse_depth = log_parallax.exp() / relative_focal[:, None, None]
+            focal = images.shape[-1] * relative_focal
             trust = trust.to(dtype).sigmoid()
-            steps, problem, seen = self._align(flat.to(dtype), inverse_depth, trust, fixed_focal, num_frames)
+            steps, problem, seen = self._align(flat.to(dtype), inverse_depth, trust, focal, num_frames)
             poses = self._poses(steps[-1], focal, (images.shape[-2], images.shape[-1]), num_frames)
             cells = _cell_features(problem, seen)
             per_frame = _pose_features(steps[-1], poses.flatten(0, 1))
@@ -130,7 +137,13 @@ class DirectPatchEncoder(nn.Module):
         tokens = x.flatten(2).mT.unflatten(0, leading)
         tokens = tokens + self.pose(per_frame.to(tokens.dtype)).unflatten(0, leading)[..., None, :]
         every_level = torch.stack(steps, dim=1).unflatten(0, leading)
-        return tokens, poses.reshape(*leading, -1), every_level, inverse_depth.unflatten(0, leading)
+        return (
+            tokens,
+            poses.reshape(*leading, -1),
+            every_level,
+            inverse_depth.unflatten(0, leading),
+            seen_fov.reshape(leading),
+        )
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Return the features of images [A, 3, H, W], fine to coarse."""

@@ -137,11 +137,15 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(
-        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+        self,
+        images: Tensor,
+        chunk_mask: Tensor | None,
+        heads: Sequence[str] | None = None,
+        fov: Tensor | None = None,
     ) -> Scal3ROutput:
         """Run the model in the recipe's precision; all ranks call this together, in training and evaluation.
 
-        `heads` are those to run, the same on all ranks; None: all.
+        `heads` are those to run, the same on all ranks; None: all. `fov` are the known fields of view (Scal3RModel).
         """
 
     @contextmanager

@@ -61,11 +61,15 @@ class ReplicatedEngine(TorchEngine):
         self._drop_gradients()
 
     def forward(
-        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+        self,
+        images: Tensor,
+        chunk_mask: Tensor | None,
+        heads: Sequence[str] | None = None,
+        fov: Tensor | None = None,
     ) -> Scal3ROutput:
         """Run the model in the recipe's precision."""
         with computing(self.process.device, reduced=self.is_reduced):
-            return self._called(images, chunk_mask, heads, **ONLY_PREDICTIONS)
+            return self._called(images, chunk_mask, heads, fov, **ONLY_PREDICTIONS)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:

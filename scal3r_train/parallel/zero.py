@@ -126,11 +126,15 @@ class ZeroEngine(Engine):
             self._zero._lazy_init_hp_params_optimizer_state()
 
     def forward(
-        self, images: Tensor, chunk_mask: Tensor | None, heads: Sequence[str] | None = None
+        self,
+        images: Tensor,
+        chunk_mask: Tensor | None,
+        heads: Sequence[str] | None = None,
+        fov: Tensor | None = None,
     ) -> Scal3ROutput:
         """Run the model; DeepSpeed's engine opens autocast."""
         with float32_products(self.process.device, reduced=self.is_reduced):
-            return self._zero_engine(images, chunk_mask, heads, **ONLY_PREDICTIONS)
+            return self._zero_engine(images, chunk_mask, heads, fov, **ONLY_PREDICTIONS)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:

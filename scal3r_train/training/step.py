@@ -150,7 +150,7 @@ def forward_loss(
     targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
     heads = engine.bare_model.heads_among(objective.heads)
     with profiler.memories(len(ranks)):
-        output = engine.forward(batch.float_images(), batch.chunk_mask, heads)
+        output = engine.forward(batch.float_images(), batch.chunk_mask, heads, batch.fov())
     profiler.saw_output(output, batch, chunks)
     terms = compute_terms(cast(Predictions, output), targets, objective)  # tensors in, tensors out
     sums = RankSums(process.world_size, total_over_world, over_group)

@@ -176,7 +176,7 @@ def validate(
             over_group = partial(total_over_group, group=group)
             chunks = real_chunks(batch)
             batch = batch.to(engine.process.device)
-            output = engine.forward(batch.float_images(), batch.chunk_mask, heads)
+            output = engine.forward(batch.float_images(), batch.chunk_mask, heads, batch.fov())
             rows += chunk_errors(output, batch, chunks)
             targets = build_targets(batch, objective.normalization, over_group, objective.min_valid_pixels)
             terms = compute_terms(cast(Predictions, output), targets, objective)

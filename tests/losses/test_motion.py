@@ -8,7 +8,7 @@ import torch
 
 from scal3r_train.config import UserError
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
-from scal3r_train.losses.motion import MotionLossSettings, as_seen_with, motion_terms, true_steps
+from scal3r_train.losses.motion import MotionLossSettings, motion_terms, true_steps
 from scal3r_train.losses.objective import ObjectiveSettings, compute_terms
 from scal3r_train.losses.targets import build_targets
 
@@ -26,10 +26,10 @@ def targets(batch):
 
 
 def perfect(targets):
-    """Poses, steps and inverse depth of a model that knows."""
+    """Fields of view, steps and inverse depth of a model that knows."""
     depth = targets.depth[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
     steps = true_steps(targets)[:, :, :, None].repeat(1, 1, 1, NUM_LEVELS, 1, 1)
-    return targets.pose_encoding.clone(), steps, 1 / torch.where(depth > 0, depth, 1.0)
+    return targets.pose_encoding[..., 8].clone(), steps, 1 / torch.where(depth > 0, depth, 1.0)
 
 
 def means(terms):
@@ -57,39 +57,46 @@ def test_true_steps_lead_to_the_frame_before(batch, targets):
 
 
 def test_known_errors_at_one_of_two_levels(targets):
-    poses, steps, inverse_depth = perfect(targets)
+    fov, steps, inverse_depth = perfect(targets)
     turn = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.02, 0.0], dtype=torch.float64))
     steps[:, :, :, 0, :, :3] = turn @ steps[:, :, :, 0, :, :3]
     steps[:, :, :, 1, :, 3] *= 1.5
-    found = means(motion_terms(poses, steps, 2 * inverse_depth, targets, MotionLossSettings()))
+    found = means(motion_terms(fov, steps, 2 * inverse_depth, targets, MotionLossSettings()))
     assert found["motion_turn"] == pytest.approx(0.01, rel=1e-3)
     assert found["motion_translation"] == pytest.approx(0.25)
     assert found["motion_log_depth"] == pytest.approx(torch.tensor(2.0).log().item())
 
 
 def test_a_wrong_field_of_view_costs_itself_alone(targets):
-    """A camera taken to be wider sees turns and steps across the view larger; they are no error of the motion."""
-    poses, steps, inverse_depth = perfect(targets)
-    poses[..., 8] = 2 * (1.3 * (poses[..., 8] / 2).tan()).atan()
-    steps = as_seen_with(true_steps(targets), poses, targets)[:, :, :, None].repeat(1, 1, 1, NUM_LEVELS, 1, 1)
-    torch.testing.assert_close(steps[:, :, 1:, 0, :2, 3], 1.3 * true_steps(targets)[:, :, 1:, :2, 3])
-    torch.testing.assert_close(steps[:, :, 1:, 0, 2, 3], true_steps(targets)[:, :, 1:, 2, 3])
-    found = means(motion_terms(poses, steps, inverse_depth, targets, MotionLossSettings()))
+    fov, steps, inverse_depth = perfect(targets)
+    found = means(motion_terms(fov + 0.1, steps, inverse_depth, targets, MotionLossSettings()))
+    assert found["motion_fov"] == pytest.approx(0.1)
     assert found["motion_turn"] == pytest.approx(0, abs=1e-7) and found["motion_translation"] == 0
-    assert found["motion_fov"] > 0.02
+
+
+def test_the_field_of_view_of_a_batch_is_that_of_its_cameras(batch):
+    """Of the frames' mean focal length; padding has some."""
+    mask = torch.ones_like(batch.chunk_mask)
+    mask[0, 1] = False
+    one_camera = replace(
+        batch, chunk_mask=mask, intrinsics=batch.intrinsics[:, :, :1].expand_as(batch.intrinsics)
+    )
+    targets = build_targets(one_camera, "data", lambda x: x, min_valid_pixels=1)
+    torch.testing.assert_close(one_camera.fov()[0, 0], targets.pose_encoding[0, 0, 0, 8])
+    assert one_camera.fov()[0, 1] == 1
 
 
 def test_errors_are_capped(targets):
-    poses, steps, inverse_depth = perfect(targets)
+    fov, steps, inverse_depth = perfect(targets)
     steps[..., 3] *= 1e6
-    terms = motion_terms(poses, steps, inverse_depth, targets, MotionLossSettings(max_element_loss=7))
+    terms = motion_terms(fov, steps, inverse_depth, targets, MotionLossSettings(max_element_loss=7))
     assert means(terms)["motion_translation"] == pytest.approx(7)
 
 
 def test_what_is_no_number_reaches_the_loss(targets):
     """The vote on finite losses must see it."""
-    poses, steps, inverse_depth = perfect(targets)
-    terms = motion_terms(poses, steps * torch.nan, inverse_depth, targets, MotionLossSettings())
+    fov, steps, inverse_depth = perfect(targets)
+    terms = motion_terms(fov, steps * torch.nan, inverse_depth, targets, MotionLossSettings())
     found = means(terms)
     assert all(found[name] != found[name] for name in ("motion_turn", "motion_translation"))
 

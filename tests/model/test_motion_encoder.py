@@ -36,8 +36,8 @@ def test_a_wall_that_moves_by_a_pixel_is_a_step_aside(monkeypatch):
     """A wall one unit away moves to the left by a pixel a frame: the camera goes to the right by 1 / focal."""
     monkeypatch.setattr(motion_encoder, "INITIAL_STEP", 0.0)
     built = encoder()
-    torch.nn.init.zeros_(built.log_inverse_depth.bias)
-    torch.nn.init.zeros_(built.log_inverse_depth.weight)
+    torch.nn.init.constant_(built.log_parallax.bias, INITIAL_LOG_FOCAL)
+    torch.nn.init.zeros_(built.log_parallax.weight)
     coarse = torch.rand(1, 3, 8, 14, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     wall = torch.nn.functional.interpolate(coarse, (HW[0], HW[1] + 12), mode="bicubic")[0]
     images = torch.stack([wall[..., i : i + HW[1]] for i in range(3)])
@@ -52,7 +52,7 @@ def test_a_wall_that_moves_by_a_pixel_is_a_step_aside(monkeypatch):
 def test_what_is_still_does_not_move(monkeypatch):
     monkeypatch.setattr(motion_encoder, "INITIAL_STEP", 0.0)
     built = encoder()
-    _, poses, _, _ = built(torch.rand(1, 3, *HW, dtype=torch.float64).expand(3, -1, -1, -1))
+    _, poses, *_ = built(torch.rand(1, 3, *HW, dtype=torch.float64).expand(3, -1, -1, -1))
     extrinsics, _ = decode_pose(poses, HW)
     torch.testing.assert_close(extrinsics, torch.eye(3, 4).double().expand_as(extrinsics), rtol=0, atol=1e-6)
 
@@ -65,6 +65,8 @@ def test_the_reference_is_at_the_origin_and_shapes_are_those_stated():
     assert estimate.poses.shape == (2, 3, 4, 9)
     assert estimate.steps.shape == (2, 3, 4, len(BLURS), 3, 4)
     assert estimate.inverse_depth.shape == (2, 3, 4, 16, 24)
+    assert estimate.fov.shape == (2, 3, 4)
+    torch.testing.assert_close(estimate.fov, estimate.poses[..., 8])
     identity = torch.tensor([0, 0, 0, 0, 0, 0, 1], dtype=torch.float64)
     torch.testing.assert_close(estimate.poses[:, :, 1, :7], identity.expand(2, 3, 7))
     still = torch.eye(3, 4, dtype=torch.float64)
@@ -90,11 +92,46 @@ def test_chunks_do_not_see_each_other():
 def test_the_field_of_view_does_not_learn_from_the_motion():
     """Alignment would bend it to make up for other errors; depth and trust do learn from it."""
     built = encoder()
-    _, _, steps, _ = built(torch.rand(3, 3, *HW, dtype=torch.float64))
+    _, _, steps, *_ = built(torch.rand(3, 3, *HW, dtype=torch.float64))
     steps.square().sum().backward()
     assert built.focal[-1].weight.grad is None
-    for learned in (built.log_inverse_depth, built.trust, built.stem):
+    for learned in (built.log_parallax, built.trust, built.stem):
         assert learned.weight.grad is not None and learned.weight.grad.abs().max() > 0
+
+
+def test_a_known_field_of_view_is_used_instead_of_its_own():
+    """What is seen sideways stays; depth follows from it by the focal length, and its own estimate is not touched."""
+    images = torch.rand(1, 2, 3, 3, *HW, dtype=torch.float64)
+    built = randomized(encoder())
+    own = MotionEstimate(*built(images)[1:])
+    same = MotionEstimate(*built(images, own.fov[..., 0])[1:])
+    for name in MotionEstimate._fields:
+        torch.testing.assert_close(getattr(same, name), getattr(own, name))
+    fov = torch.tensor([[0.7, 1.5]], dtype=torch.float64)
+    given = MotionEstimate(*built(images, fov)[1:])
+    torch.testing.assert_close(given.fov, own.fov)
+    torch.testing.assert_close(given.poses[..., 8], fov[..., None].expand(1, 2, 3))
+    focal = 0.5 / (torch.stack([own.fov[..., 0], fov]) / 2).tan()
+    expected = own.inverse_depth * (focal[0] / focal[1])[..., None, None, None]
+    torch.testing.assert_close(given.inverse_depth, expected)
+    assert not torch.allclose(given.steps, own.steps)
+
+
+def test_a_model_hands_the_field_of_view_on_whatever_the_passes():
+    images, fov = random_images(2, 3, 3), torch.tensor([[0.6, 0.9, 1.2], [1.0, 1.1, 1.4]])
+    model = tiny_model(patch_encoder="direct")
+    whole = model(images, fov=fov)
+    model.chunks_per_pass = 1
+    apart = model(images, fov=fov)
+    alone = tiny_model(patch_encoder="direct", memory_scope="chunk")(images, fov=fov)
+    for name in ("pose_encoding", "motion_poses"):
+        torch.testing.assert_close(apart[name], whole[name])
+    torch.testing.assert_close(alone.motion_poses, whole.motion_poses)
+    torch.testing.assert_close(whole.motion_poses[..., 8], fov[..., None].expand(2, 3, 3).to(whole.motion_poses))
+    with pytest.raises(ValueError, match=r"fov must be \[2, 3\]"):
+        model(images, fov=fov[:1])
+    with pytest.raises(ValueError, match="fov goes with tensor input"):
+        model([list(images[0])], fov=fov[:1])
 
 
 def test_a_blur_keeps_the_sum_and_adds_variances():
@@ -136,7 +173,7 @@ def test_without_heads_the_encoder_runs_alone():
     model.aggregator.frame_blocks[0].register_forward_hook(lambda *_: pytest.fail("a layer ran"))
     alone = model(images, heads=[])
     assert alone.pose_encoding is None and alone.depth is None
-    for name in ("motion_poses", "motion_steps", "inverse_depth"):
+    for name in ("motion_poses", "motion_steps", "inverse_depth", "motion_fov"):
         torch.testing.assert_close(alone[name], expected[name])
 
 
