@@ -135,7 +135,7 @@ def _reconstruct_owned(
         video = Video.choose(record, recipe.input, model.config)
         source_of_metres = open_metric_source(recipe.alignment.metric, video)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
-    chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
+    chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision, video.known_fov())
     run = ReconstructionRun(video, layout, recipe, stages, output, chunk_runner.device, model_sha256)
     with closing(video), _partial_scene(run):
         if process.is_main:

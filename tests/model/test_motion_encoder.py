@@ -127,7 +127,9 @@ def test_a_model_hands_the_field_of_view_on_whatever_the_passes():
     for name in ("pose_encoding", "motion_poses"):
         torch.testing.assert_close(apart[name], whole[name])
     torch.testing.assert_close(alone.motion_poses, whole.motion_poses)
-    torch.testing.assert_close(whole.motion_poses[..., 8], fov[..., None].expand(2, 3, 3).to(whole.motion_poses))
+    torch.testing.assert_close(
+        whole.motion_poses[..., 8], fov[..., None].expand(2, 3, 3).to(whole.motion_poses)
+    )
     with pytest.raises(ValueError, match=r"fov must be \[2, 3\]"):
         model(images, fov=fov[:1])
     with pytest.raises(ValueError, match="fov goes with tensor input"):

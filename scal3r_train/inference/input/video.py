@@ -9,6 +9,7 @@ Shapes: S frames, H W pixels.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from scal3r_train.scene.scene import SceneFrame
 
 BYTES_PER_GIB = 2**30
 MUCH_CUT = 0.25  # fraction of an image that falls away when it is cut to the common shape
+ZOOM = 0.01  # relative difference of focal lengths that one camera does not have
 
 
 class TakesImages(Protocol):
@@ -173,6 +175,19 @@ class Video:
         rows = [frame_camera(self.record, self.frame_indices[frame]).intrinsics for frame in frames]
         matrices = intrinsics_matrices(np.stack([row for row in rows if row is not None]))
         return self.pixel_map_of(frames).processed_intrinsics(matrices)
+
+    def known_fov(self) -> float | None:
+        """Return the horizontal field of view of `images` in radians, if the settings give it and all frames share it.
+
+        Frames whose focal lengths differ by more than 1 % share none: somebody zoomed.
+        """
+        intrinsics = self.known_intrinsics(range(self.num_frames))
+        if intrinsics is None:
+            return None
+        focal = intrinsics[:, 0, 0]
+        if focal.max() > focal.min() * (1 + ZOOM):
+            return None
+        return 2 * math.atan(self.image_hw[1] / 2 / focal.mean().item())
 
     def masks(self, frames: Sequence[int]) -> Tensor | None:
         """Return which pixels of `images` count, [S, H, W] bool, nearest values; None when no frame has a mask.

@@ -77,10 +77,15 @@ class ChunkRunner:
         precision: of encoder and attention.
         heads: the dense heads that run.
         segments: layers of every segment; all but the last end with a memory.
+        fov: horizontal field of view of the video in radians where it is known; only an encoder that measures motion
+            asks for it.
     """
 
-    def __init__(self, model: Scal3RModel, points: PointSource, precision: Precision) -> None:
+    def __init__(
+        self, model: Scal3RModel, points: PointSource, precision: Precision, fov: float | None = None
+    ) -> None:
         """Plan the segments; `points` "head" runs the point head too, `precision` is that of encoder and attention."""
+        self.fov = fov
         self.model = model
         self.config: Scal3RConfig = model.config
         self.precision = precision
@@ -115,7 +120,8 @@ class ChunkRunner:
         image_hw = images.shape[-2], images.shape[-1]
         floats = images.to(self._weight.device).to(self._weight.dtype) / MAX_UINT8
         with self._computing():
-            batch = self.model.aggregator.embed(ImageBatch(floats[None, None], (0,), (), None))
+            fov = None if self.fov is None else floats.new_full((1, 1), self.fov)
+            batch = self.model.aggregator.embed(ImageBatch(floats[None, None], (0,), (), None, fov))
         tensors = {"tokens": batch.tokens[0, 0]}
         if batch.motion is not None:
             tensors["poses"] = batch.motion.poses[0, 0]

@@ -158,9 +158,9 @@ class _Stream:
         self.folder = FrameFolder(folder)
         self._path, self._model, self._recipe, self._end_check = folder, model, recipe, end_check
         self._stages = Stages(visible=False)
-        chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
-        self._scene = IncrementalScene(output, recipe, model_sha256, self._stages, chunk_runner.device)
-        self._memory = OnlineMemory(chunk_runner, recipe.schedule.frames_per_pass)
+        self._chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision)
+        self._scene = IncrementalScene(output, recipe, model_sha256, self._stages, self._chunk_runner.device)
+        self._memory = OnlineMemory(self._chunk_runner, recipe.schedule.frames_per_pass)
         self._video: Video | None = None
 
     def run(self) -> StreamEnd:
@@ -172,6 +172,7 @@ class _Stream:
             num_new = self.folder.scan() if end is None or end.takes_rest else 0
             if num_new and self.folder.num_images > self._recipe.input.start:
                 self._video = Video.choose(self.folder.record(), self._recipe.input, self._model.config)
+                self._chunk_runner.fov = self._video.known_fov()
             elif not num_new and end is None and (end := self._idle_end()) is not None:
                 self.folder.close(leave_out_broken=end.error is None)
                 continue

@@ -1,5 +1,6 @@
 """Known cameras: as numbers, from the index, from COLMAP's files; lenses are undone as OpenCV and COLMAP say."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def test_cameras_of_the_index_with_its_pixel_centres(folder: Path) -> None:
     video = Video.choose(record, settings, MODEL)
     assert first_row(video.known_intrinsics(range(1))) == pytest.approx([63, 66.5, 28.7, 20.3])
     assert Video.choose(record, InputSettings(), MODEL).known_intrinsics(range(1)) is None
+
+
+def test_the_field_of_view_is_that_of_the_processed_images_unless_somebody_zooms(folder: Path) -> None:
+    assert choose(folder, intrinsics=(90.0, 95.0, 41.0, 29.0)).known_fov() == pytest.approx(
+        2 * math.atan(40 / 90)
+    )
+    assert choose(folder).known_fov() is None
+    rows = np.tile([90.0, 95, 40.5, 28.5], (3, 1))
+    rows[2, 0] = 92
+    record = replace(open_source(folder), intrinsics=rows)
+    assert Video.choose(record, InputSettings(intrinsics="from_index"), MODEL).known_fov() is None
 
 
 def colmap(path: Path, model: str, parameters: list[float], hw: tuple[int, int] = HW) -> pycolmap.Camera:
