@@ -160,6 +160,48 @@ def compare(problem: AlignmentProblem, rays: Tensor, maps: Tensor, motion: Tenso
     )
 
 
+def focal_evidence(problem: AlignmentProblem, seen: Comparison, motion: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what each pair of views says of its focal length: information and pull, [A] each.
+
+    Half the squared differences, in units of their variance, as a function of the change d of log focal length are
+    information d^2 / 2 - pull d to second order, where the motion follows the change and what cells move sideways for
+    a step aside, focal / depth, stays. The sum over the pairs of one camera has its minimum at pull / information.
+
+    Args:
+        problem: the views.
+        seen: how they compare under `motion`.
+        motion: [A, 3, 4] prev_from_cur that aligns them.
+    """
+    with torch.no_grad():
+        squared = seen.difference.square().sum(1)
+        weight = seen.weight / (1 + squared / (2 * _mean(squared, seen.weight) + TINY))
+        variance = (weight * squared).sum(-1) / (seen.difference.shape[1] * weight.sum(-1) + TINY) + TINY
+    difference = seen.difference - _mean(seen.difference, weight[:, None])
+    # Rays and inverse depth go as 1 / focal, and so does all of the point but the turned axis.
+    depth = problem.inverse_depth.flatten(1)
+    point = (
+        problem.rays() @ motion[:, :, :2].mT
+        + motion[:, None, :, 2]
+        + depth[..., None] * motion[:, None, :, 3]
+    )
+    change = motion[:, None, :, 2] - point
+    by_focal = seen.moved + (change[..., :2] - seen.moved * change[..., 2:]) / point[..., 2:].clamp(min=MIN_Z)
+    jacobian = torch.cat([_ray_jacobian(seen.moved, seen.inverse_depth), by_focal[..., None]], dim=-1)
+    along_x, along_y = seen.gradient
+    rows = along_x[..., None] * jacobian[:, None, :, 0] + along_y[..., None] * jacobian[:, None, :, 1]
+    rows, residual = rows.flatten(1, 2), difference.flatten(1)
+    weighted = rows * (weight[:, None].expand_as(difference).flatten(1) / variance[:, None])[..., None]
+    normal, right = weighted.mT @ rows, weighted.mT @ residual[..., None]
+    of_motion, cross = normal[:, :6, :6], normal[:, :6, 6:]
+    alone = torch.diag_embed(of_motion.diagonal(dim1=-2, dim2=-1))
+    identity = torch.eye(6, dtype=rows.dtype, device=rows.device)
+    damped = of_motion + RELATIVE_DAMPING * alone + DAMPING * identity
+    followed = torch.linalg.solve(damped, torch.cat([cross, right[:, :6]], dim=-1))
+    information = normal[:, 6, 6] - (cross[..., 0] * followed[..., 0]).sum(-1)
+    pull = (cross[..., 0] * followed[..., 1]).sum(-1) - right[:, 6, 0]
+    return information, pull
+
+
 def chain_from_reference(prev_from_cur: Tensor, reference: int) -> Tensor:
     """Return cam_from_reference [..., S, 3, 4] from the motion to the frame before, [..., S, 3, 4].
 

@@ -1,9 +1,11 @@
 """Motion loss: the motion between neighbouring frames, and inverse depth, of an encoder that measures both.
 
     turn = |log(R R*^T)|, radians        translation = |t - t*| / |t*|        log depth = |log rho - log rho*|
-    fov = |f - f*|, radians, the horizontal ones
+    fov = |f - f*|, radians, the horizontal ones      focal = |pull / (information + FOCAL_PRIOR)|
 The encoder is given the true field of view (SequenceBatch.fov): a wrong one would make every turn and depth wrong, and
-they would learn to make up for it. Its own, which is used where none is given, learns from the last term alone.
+they would learn to make up for it. Its own, which is used where none is given, learns from the fov term alone. The
+focal term is how far the pictures of a chunk would move the true focal length, if they could: depth and trust learn not
+to bend it, so that a video of an unknown camera calibrates itself (inference/network/calibration.py).
 The first two are means over frames and levels of the encoder; the translation's error counts relative to the true
 length (at least MIN_LENGTH), so that slow and fast drives count alike. A cell's depth counts where its middle pixel has
 one. A chunk's first frame has no motion.
@@ -24,6 +26,7 @@ from scal3r_train.losses.targets import Targets
 from scal3r_train.losses.terms import WeightedTerm, cap, masked, masked_term, per_chunk, working_precision
 
 MIN_LENGTH = 0.005  # in scene units
+FOCAL_PRIOR = 100.0  # information of a chunk that tells little, 1 / 0.1^2
 
 
 class MotionLossSettings(StrictModel):
@@ -41,20 +44,38 @@ class MotionLossSettings(StrictModel):
     fov_weight: float = Field(
         default=0.3, ge=0, description="factor of the error of the fields of view, per radian [factor]"
     )
+    focal_weight: float = Field(
+        default=0.0, ge=0, description="factor of the pull on the log of the true focal length [factor]"
+    )
     log_depth_weight: float = Field(
         default=1.0, ge=0, description="factor of the error of log inverse depth [factor]"
     )
     max_element_loss: float = Field(
         default=3.0,
         gt=0,
-        description="cap of one frame's relative translation error, and of one turn's in radians [-]",
+        description="cap of one frame's relative translation error, of one turn's in radians, and of the pull on a "
+        "chunk's log focal length [-]",
     )
 
 
 def motion_terms(
-    fov: Tensor, steps: Tensor, inverse_depth: Tensor, targets: Targets, settings: MotionLossSettings
+    fov: Tensor,
+    steps: Tensor,
+    inverse_depth: Tensor,
+    focal_evidence: Tensor,
+    targets: Targets,
+    settings: MotionLossSettings,
 ) -> dict[str, WeightedTerm]:
-    """Terms of fields of view [B, K, S], prev_from_cur [B, K, S, L, 3, 4] and inverse depth [B, K, S, h, w]."""
+    """Return the terms of what an encoder measures, the fields of a `MotionEstimate` (model/chunk_batch.py).
+
+    Args:
+        fov: [B, K, S].
+        steps: [B, K, S, L, 3, 4] prev_from_cur.
+        inverse_depth: [B, K, S, h, w].
+        focal_evidence: [B, K, 2].
+        targets: the truth.
+        settings: weights and caps.
+    """
     steps, inverse_depth = working_precision(steps), working_precision(inverse_depth)
     truth = true_steps(targets)[:, :, :, None]
     image_hw = (targets.depth.shape[-2], targets.depth.shape[-1])
@@ -75,10 +96,14 @@ def motion_terms(
     turn_error = cap(_length(masked(turn, is_real[..., None])), settings.max_element_loss)
     is_here = per_chunk(targets.chunk_mask, fov).expand_as(fov)
     fov_error = masked(working_precision(fov) - targets.pose_encoding[..., FOV][..., -1], is_here).abs()
+    information, pull = working_precision(focal_evidence).unbind(-1)
+    is_real_chunk = targets.chunk_mask[..., None]
+    focal_error = masked((pull / (information + FOCAL_PRIOR))[..., None], is_real_chunk).abs()
     parts = (
         ("motion_turn", settings.turn_weight, turn_error, is_real),
         ("motion_translation", settings.translation_weight, cap(off, settings.max_element_loss), has_length),
         ("motion_fov", settings.fov_weight, fov_error, is_here),
+        ("motion_focal", settings.focal_weight, cap(focal_error, settings.max_element_loss), is_real_chunk),
         ("motion_log_depth", settings.log_depth_weight, depth_error, has_depth),
     )
     return {

@@ -118,10 +118,16 @@ def compute_terms(
                 settings.points,
             )
         if output.motion_steps is not None and settings.motion.weight > 0:
-            assert output.motion_fov is not None
-            assert output.inverse_depth is not None, "an encoder measures all three"
+            assert output.motion_fov is not None, "an encoder measures all of them"
+            assert output.inverse_depth is not None
+            assert output.focal_evidence is not None
             terms |= motion_terms(
-                output.motion_fov, output.motion_steps, output.inverse_depth, targets, settings.motion
+                output.motion_fov,
+                output.motion_steps,
+                output.inverse_depth,
+                output.focal_evidence,
+                targets,
+                settings.motion,
             )
         terms |= added_terms(output, targets, settings.added)
     if not terms:

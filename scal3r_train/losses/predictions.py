@@ -43,3 +43,7 @@ class Predictions(Protocol):
     @property
     def motion_fov(self) -> Tensor | None:
         """[B, K, S]: the horizontal field of view that the encoder sees, in radians."""
+
+    @property
+    def focal_evidence(self) -> Tensor | None:
+        """[B, K, 2]: information and pull on the log of the focal length that the encoder was given."""

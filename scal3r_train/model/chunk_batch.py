@@ -27,12 +27,15 @@ class MotionEstimate(NamedTuple):
             left it, coarse to fine; the identity for a chunk's first frame.
         inverse_depth: [B, K, S, h, w] in the poses' unit.
         fov: [B, K, S] horizontal field of view that the encoder sees itself, in radians, equal for all of a chunk.
+        focal_evidence: [B, K, 2] information and pull on the log of the focal length that was used, of all
+            neighbours of a chunk (geometry/direct_alignment.py).
     """
 
     poses: Tensor
     steps: Tensor
     inverse_depth: Tensor
     fov: Tensor
+    focal_evidence: Tensor
 
     def with_chunks_of(self, num_sequences: int) -> MotionEstimate:
         """Return fields [B * K, 1, ...], each chunk a sequence of its own, as [B, K, ...]."""

@@ -70,7 +70,7 @@ class Scal3ROutput(ModelOutput):
             lists each chunk's is [T, S, 9].
         depth, depth_conf: [B, K, S, H, W] z-depth and its confidence (>= 1).
         world_points, world_points_conf: [B, K, S, H, W, 3] points in chunk coordinates and [B, K, S, H, W].
-        motion_poses, motion_steps, inverse_depth, motion_fov: of an encoder that measures motion, see
+        motion_poses, motion_steps, inverse_depth, motion_fov, focal_evidence: of an encoder that measures motion, see
             `MotionEstimate`; None for nested lists.
         hidden_states: where asked for, num_layers + 1 times [B, K, S, P, C]: the tokens before the first layer and
             after each, its memory read; camera token and registers first, then patches row by row. Frames are as the
@@ -91,6 +91,7 @@ class Scal3ROutput(ModelOutput):
     motion_steps: PerChunk | None = None
     inverse_depth: PerChunk | None = None
     motion_fov: PerChunk | None = None
+    focal_evidence: PerChunk | None = None
     hidden_states: tuple[PerChunk, ...] | None = None
     attentions: tuple[PerChunk, ...] | None = None
     global_attentions: tuple[PerChunk, ...] | None = None
@@ -366,6 +367,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
             fields["motion_steps"] = torch.cat([motion.steps for motion in motions], dim=1)
             fields["inverse_depth"] = torch.cat([motion.inverse_depth for motion in motions], dim=1)
             fields["motion_fov"] = torch.cat([motion.fov for motion in motions], dim=1)
+            fields["focal_evidence"] = torch.cat([motion.focal_evidence for motion in motions], dim=1)
         if output_hidden_states:
             fields["hidden_states"] = tuple(
                 unbatch([batch_taps[layer].layer_half for batch_taps in taps], batches, num_sequences)

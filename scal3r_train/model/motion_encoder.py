@@ -30,6 +30,7 @@ from scal3r_train.geometry.direct_alignment import (
     align,
     chain_from_reference,
     compare,
+    focal_evidence,
 )
 from scal3r_train.model.chunk_batch import reference_index
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
@@ -103,10 +104,10 @@ class DirectPatchEncoder(nn.Module):
 
     def forward(
         self, images: Tensor, fov: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Encode normalised images, [..., S, 3, H, W] in temporal order, to tokens [..., S, N, C].
 
-        The other four are the fields of a `MotionEstimate`. `fov` [...] is each chunk's horizontal field of view in
+        The other five are the fields of a `MotionEstimate`. `fov` [...] is each chunk's horizontal field of view in
         radians, where it is known.
         """
         leading, num_frames = images.shape[:-3], images.shape[-4]
@@ -130,6 +131,8 @@ class DirectPatchEncoder(nn.Module):
             steps, problem, seen = self._align(flat.to(dtype), inverse_depth, trust, focal, num_frames)
             poses = self._poses(steps[-1], focal, (images.shape[-2], images.shape[-1]), num_frames)
             cells = _cell_features(problem, seen)
+            evidence = torch.stack(focal_evidence(problem, seen, steps[-1]), dim=-1)
+            evidence = evidence.unflatten(0, (-1, num_frames))[:, 1:].sum(1)
             per_frame = _pose_features(steps[-1], poses.flatten(0, 1))
         x = torch.cat([hidden[0], cells.to(hidden[0].dtype)], dim=1)
         x = F.gelu(self.pool(x) + self.pool_coarse(hidden[-1]))
@@ -143,6 +146,7 @@ class DirectPatchEncoder(nn.Module):
             every_level,
             inverse_depth.unflatten(0, leading),
             seen_fov.reshape(leading),
+            evidence.reshape(*leading[:-1], 2),
         )
 
     def _features(self, images: Tensor) -> list[Tensor]:

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics, pixel_centres
-from scal3r_train.geometry.direct_alignment import AlignmentProblem, align, chain_from_reference, compare
+from scal3r_train.geometry.direct_alignment import (
+    AlignmentProblem,
+    align,
+    chain_from_reference,
+    compare,
+    focal_evidence,
+)
 
 HW, STRIDE, FOCAL = (60, 90), 3, 60.0
 NORMAL = (
@@ -165,3 +171,18 @@ def test_chain_from_reference_undoes_the_steps(reference):
     steps[0] = torch.nan  # the first frame has none before it
     expected = compose_extrinsics(cam_from_world, invert_extrinsics(cam_from_world[reference]))
     torch.testing.assert_close(chain_from_reference(steps, reference), expected)
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.2])
+def test_the_pictures_pull_a_wrong_focal_length_to_the_true_one(factor):
+    """What cells move sideways for a step aside, focal / depth, is known; depth and motion follow the focal length."""
+    parallax, focal = problem().inverse_depth * FOCAL, factor * FOCAL
+    for _ in range(8):
+        wrong = replace(problem(), inverse_depth=parallax / focal, focal=torch.full((1,), focal).double())
+        found = align(wrong, START, 8)
+        seen = compare(wrong, wrong.rays(), wrong.previous_with_gradient(), found)
+        information, pull = focal_evidence(wrong, seen, found)
+        assert information > 0
+        focal *= (pull / information).exp().item()
+    assert focal == pytest.approx(FOCAL, rel=0.01)
+    assert turn_error_deg(found) < 0.02

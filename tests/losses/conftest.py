@@ -24,7 +24,7 @@ class Output:
     depth_conf: Tensor | None
     world_points: Tensor | None
     world_points_conf: Tensor | None
-    motion_poses = motion_steps = inverse_depth = motion_fov = None
+    motion_poses = motion_steps = inverse_depth = motion_fov = focal_evidence = None
 
     def with_gradient(self) -> "Output":
         """The same output as leaves of a graph."""

@@ -26,10 +26,11 @@ def targets(batch):
 
 
 def perfect(targets):
-    """Fields of view, steps and inverse depth of a model that knows."""
+    """Fields of view, steps, inverse depth and focal evidence of a model that knows."""
     depth = targets.depth[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
     steps = true_steps(targets)[:, :, :, None].repeat(1, 1, 1, NUM_LEVELS, 1, 1)
-    return targets.pose_encoding[..., 8].clone(), steps, 1 / torch.where(depth > 0, depth, 1.0)
+    evidence = torch.zeros(*targets.chunk_mask.shape, 2, dtype=steps.dtype)
+    return targets.pose_encoding[..., 8].clone(), steps, 1 / torch.where(depth > 0, depth, 1.0), evidence
 
 
 def means(terms):
@@ -42,6 +43,7 @@ def test_zero_at_the_truth(targets):
         "motion_turn": pytest.approx(0, abs=1e-7),
         "motion_translation": 0.0,
         "motion_fov": 0.0,
+        "motion_focal": 0.0,
         "motion_log_depth": pytest.approx(0, abs=1e-12),
     }
 
@@ -57,21 +59,28 @@ def test_true_steps_lead_to_the_frame_before(batch, targets):
 
 
 def test_known_errors_at_one_of_two_levels(targets):
-    fov, steps, inverse_depth = perfect(targets)
+    fov, steps, inverse_depth, evidence = perfect(targets)
     turn = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.02, 0.0], dtype=torch.float64))
     steps[:, :, :, 0, :, :3] = turn @ steps[:, :, :, 0, :, :3]
     steps[:, :, :, 1, :, 3] *= 1.5
-    found = means(motion_terms(fov, steps, 2 * inverse_depth, targets, MotionLossSettings()))
+    found = means(motion_terms(fov, steps, 2 * inverse_depth, evidence, targets, MotionLossSettings()))
     assert found["motion_turn"] == pytest.approx(0.01, rel=1e-3)
     assert found["motion_translation"] == pytest.approx(0.25)
     assert found["motion_log_depth"] == pytest.approx(torch.tensor(2.0).log().item())
 
 
 def test_a_wrong_field_of_view_costs_itself_alone(targets):
-    fov, steps, inverse_depth = perfect(targets)
-    found = means(motion_terms(fov + 0.1, steps, inverse_depth, targets, MotionLossSettings()))
+    fov, steps, inverse_depth, evidence = perfect(targets)
+    found = means(motion_terms(fov + 0.1, steps, inverse_depth, evidence, targets, MotionLossSettings()))
     assert found["motion_fov"] == pytest.approx(0.1)
     assert found["motion_turn"] == pytest.approx(0, abs=1e-7) and found["motion_translation"] == 0
+
+
+def test_the_pull_on_the_focal_length_counts_as_the_change_it_asks_for(targets):
+    fov, steps, inverse_depth, evidence = perfect(targets)
+    evidence[..., 0], evidence[..., 1] = 900, -50
+    found = means(motion_terms(fov, steps, inverse_depth, evidence, targets, MotionLossSettings()))
+    assert found["motion_focal"] == pytest.approx(0.05)
 
 
 def test_the_field_of_view_of_a_batch_is_that_of_its_cameras(batch):
@@ -87,16 +96,16 @@ def test_the_field_of_view_of_a_batch_is_that_of_its_cameras(batch):
 
 
 def test_errors_are_capped(targets):
-    fov, steps, inverse_depth = perfect(targets)
+    fov, steps, inverse_depth, evidence = perfect(targets)
     steps[..., 3] *= 1e6
-    terms = motion_terms(fov, steps, inverse_depth, targets, MotionLossSettings(max_element_loss=7))
+    terms = motion_terms(fov, steps, inverse_depth, evidence, targets, MotionLossSettings(max_element_loss=7))
     assert means(terms)["motion_translation"] == pytest.approx(7)
 
 
 def test_what_is_no_number_reaches_the_loss(targets):
     """The vote on finite losses must see it."""
-    fov, steps, inverse_depth = perfect(targets)
-    terms = motion_terms(fov, steps * torch.nan, inverse_depth, targets, MotionLossSettings())
+    fov, steps, inverse_depth, evidence = perfect(targets)
+    terms = motion_terms(fov, steps * torch.nan, inverse_depth, evidence, targets, MotionLossSettings())
     found = means(terms)
     assert all(found[name] != found[name] for name in ("motion_turn", "motion_translation"))
 

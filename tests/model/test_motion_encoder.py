@@ -105,6 +105,7 @@ def test_a_known_field_of_view_is_used_instead_of_its_own():
     built = randomized(encoder())
     own = MotionEstimate(*built(images)[1:])
     same = MotionEstimate(*built(images, own.fov[..., 0])[1:])
+    assert own.focal_evidence.shape == (1, 2, 2) and (own.focal_evidence[..., 0] > 0).all()
     for name in MotionEstimate._fields:
         torch.testing.assert_close(getattr(same, name), getattr(own, name))
     fov = torch.tensor([[0.7, 1.5]], dtype=torch.float64)
