@@ -24,6 +24,7 @@ from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.loop_closure.loops import ClosedLoops, find_and_close_loops, wants_loops
 from scal3r_train.inference.metric.measure import InMetres, to_metres
 from scal3r_train.inference.metric.sources import MetricSource, open_metric_source, source_sha256
+from scal3r_train.inference.network.calibration import field_of_view
 from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.progress import Stages
 from scal3r_train.inference.publish import publish_scene, scene_info
@@ -135,7 +136,7 @@ def _reconstruct_owned(
         video = Video.choose(record, recipe.input, model.config)
         source_of_metres = open_metric_source(recipe.alignment.metric, video)
         layout = Layout.plan(video.num_frames, recipe.schedule, process.world_size)
-    chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision, video.known_fov())
+    chunk_runner = ChunkRunner(model, recipe.points, recipe.model.precision, field_of_view(model, video))
     run = ReconstructionRun(video, layout, recipe, stages, output, chunk_runner.device, model_sha256)
     with closing(video), _partial_scene(run):
         if process.is_main:

@@ -19,6 +19,7 @@ from scal3r_train.config import EXIT_USER_ERROR, UserError, load_config
 from scal3r_train.inference.alignment.seam import Seam
 from scal3r_train.inference.chunking import chunk_ranges
 from scal3r_train.inference.input.video import Video
+from scal3r_train.inference.network.calibration import field_of_view
 from scal3r_train.inference.network.chunk_runner import ChunkRunner
 from scal3r_train.inference.network.online_memory import OnlineMemory
 from scal3r_train.inference.progress import Stages
@@ -172,7 +173,6 @@ class _Stream:
             num_new = self.folder.scan() if end is None or end.takes_rest else 0
             if num_new and self.folder.num_images > self._recipe.input.start:
                 self._video = Video.choose(self.folder.record(), self._recipe.input, self._model.config)
-                self._chunk_runner.fov = self._video.known_fov()
             elif not num_new and end is None and (end := self._idle_end()) is not None:
                 self.folder.close(leave_out_broken=end.error is None)
                 continue
@@ -223,6 +223,8 @@ class _Stream:
         self.folder.fix_order(self._video.frame_indices[frames.stop - 1] + 1)
         with self._stages.stage("read"):
             images = self._video.images(frames)
+        if number == 0:
+            self._chunk_runner.fov = field_of_view(self._model, self._video)
         with self._stages.stage("predict"):
             prediction = self._memory.predict(images)
         prediction = with_what_is_known(prediction, number, self._video, frames)
