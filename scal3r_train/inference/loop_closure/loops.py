@@ -83,7 +83,7 @@ def find_and_close_loops(
     Raises:
         UserError: on all processes, when a descriptor or a camera on any of them is not finite.
     """
-    candidates, windows, dropped = _candidates(run, descriptors)
+    candidates, windows, dropped = _candidates(run, descriptors, spliced=schedule.measures_motion)
     second_ends = _exchange(run, predictions, windows)
     edges: dict[int, LoopEdge] = {}
     qualities = [seam.quality for seam in seams]
@@ -112,7 +112,7 @@ def find_and_close_loops(
 
 
 def _candidates(
-    run: ReconstructionRun, descriptors: FrameDescriptors
+    run: ReconstructionRun, descriptors: FrameDescriptors, *, spliced: bool
 ) -> tuple[tuple[LoopCandidate, ...], list[LoopWindows], list[DroppedPair]]:
     """Return the candidates, the loop chunks that test them, and those that need none."""
     settings, ranges = run.recipe.loop_closure, run.layout.ranges
@@ -122,7 +122,7 @@ def _candidates(
     ordered = torch.cat([everyone[chunk].float() for chunk in range(len(ranges))])
     candidates = from_main(lambda: find_loop_candidates(ordered, settings)).candidates
     pairs = [(candidate.later, candidate.earlier) for candidate in candidates]
-    windows, dropped = plan_loop_windows(pairs, ranges, settings.window_size)
+    windows, dropped = plan_loop_windows(pairs, ranges, settings.window_size, spliced=spliced)
     return candidates, windows, dropped
 
 

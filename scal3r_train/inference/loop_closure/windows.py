@@ -1,7 +1,9 @@
 """Which frames are predicted together to test a loop candidate: a loop chunk (docs/numerics.md#loop-windows).
 
-A loop chunk holds a window of frames around each end of the candidate, cut from one chunk each, so that every frame of
-it can be compared with a chunk that holds it too.
+A loop chunk holds a window of frames at each end of the candidate, cut from one chunk each, so that every frame of it
+can be compared with a chunk that holds it too. Windows lie around the candidate's frames; or, for a network that
+measures the motion between neighbours, the first ends and the second begins with them, so that the two most alike
+frames are neighbours and the whole reads as one drive.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ def plan_loop_windows(
     window_size: int,
     *,
     allow_shared_frames: bool = False,
+    spliced: bool = False,
 ) -> tuple[list[LoopWindows], list[DroppedPair]]:
     """Return the loop chunks that test the pairs, in their order, and the pairs that need none.
 
@@ -57,15 +60,19 @@ def plan_loop_windows(
         window_size: frames of a window; a chunk that is shorter gives all of its frames.
         allow_shared_frames: test pairs of chunks that share frames, as the reference release does. Their seam joins
             them already, and their windows may hold a frame twice.
+        spliced: the first windows end, and the second begin, with the candidate's frames.
     """
     planned: list[LoopWindows] = []
     dropped: list[DroppedPair] = []
     of_chunks: dict[tuple[int, int], list[LoopWindows]] = defaultdict(list)
     for number, (first, second) in enumerate(pairs):
-        a, c = last_chunk_with(first, ranges), last_chunk_with(second, ranges)
-        windows = LoopWindows(
-            number, a, _window(first, ranges[a], window_size), c, _window(second, ranges[c], window_size)
-        )
+        a = first_chunk_with(first, ranges) if spliced else last_chunk_with(first, ranges)
+        c = last_chunk_with(second, ranges)
+        if spliced:
+            ends = _window_up_to(first, ranges[a], window_size), _window_from(second, ranges[c], window_size)
+        else:
+            ends = _window(first, ranges[a], window_size), _window(second, ranges[c], window_size)
+        windows = LoopWindows(number, a, ends[0], c, ends[1])
         earlier = of_chunks[min(a, c), max(a, c)]
         if a == c:
             dropped.append(DroppedPair(number, f"both frames lie in chunk {a}"))
@@ -87,6 +94,21 @@ def loops_are_possible(ranges: Sequence[range]) -> bool:
 def last_chunk_with(frame: int, ranges: Sequence[range]) -> int:
     """Return the last chunk that starts at or before a frame."""
     return bisect_right(ranges, frame, key=lambda chunk: chunk.start) - 1
+
+
+def first_chunk_with(frame: int, ranges: Sequence[range]) -> int:
+    """Return the first chunk that ends after a frame."""
+    return bisect_right(ranges, frame, key=lambda chunk: chunk.stop)
+
+
+def _window_up_to(frame: int, chunk: range, size: int) -> range:
+    """Return at most `size` frames of the chunk, the last of them `frame`."""
+    return range(max(chunk.start, frame + 1 - size), frame + 1)
+
+
+def _window_from(frame: int, chunk: range, size: int) -> range:
+    """Return at most `size` frames of the chunk, the first of them `frame`."""
+    return range(frame, min(chunk.stop, frame + size))
 
 
 def _window(frame: int, chunk: range, size: int) -> range:

@@ -21,6 +21,23 @@ def test_a_window_lies_around_its_frame_and_within_its_chunk() -> None:
     assert planned[0].frames == [*range(90, 110), *range(265, 285)]
 
 
+@pytest.mark.parametrize(("size", "overlap"), [(60, 30), (16, 4), (6, 5), (5, 1)])
+def test_spliced_windows_meet_at_the_pair_and_lie_in_one_chunk_each(size: int, overlap: int) -> None:
+    ranges = chunk_ranges(120, size, overlap)
+    pairs = [(first, second) for first in range(70, 120, 7) for second in range(0, 20, 3)]
+    planned, _ = plan_loop_windows(pairs, ranges, 8, spliced=True)
+    assert planned
+    for windows in planned:
+        first, second = pairs[windows.candidate]
+        assert windows.first_frames[-1] == first and windows.second_frames[0] == second
+        for chunk, frames in (
+            (windows.first_chunk, windows.first_frames),
+            (windows.second_chunk, windows.second_frames),
+        ):
+            assert set(frames) <= set(ranges[chunk])
+            assert min(8, overlap) <= len(frames) <= 8 or frames.stop == 120
+
+
 def test_dropped_pairs_say_why() -> None:
     pairs = [(100, 275), (105, 105), (95, 125), (277, 103), (275, 12)]
     planned, dropped = plan_loop_windows(pairs, RANGES, 20)
