@@ -40,7 +40,7 @@ def recipe_of(index_path: Path, name: str, output: Path, checkpoint: Path) -> Ev
             "align": "sim3",
             "reconstruction": "recipes/reconstruct/small.yaml",
             "image_hw": [84, 144],
-            "chunk_size": 16,
+            "chunk_size": 12,
             "overlap": 4,
         },
         "methods": {key.replace(" ", "_"): value for key, value in METHODS.items()},

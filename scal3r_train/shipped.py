@@ -33,11 +33,17 @@ def find_recipe(given: str | Path) -> Path:
 def shipped_recipe(name: str | Path) -> Path | None:
     """Return the file of a shipped recipe, None without one of this name.
 
-    `debug/cpu`, `debug/cpu.yaml` and `recipes/debug/cpu.yaml` name the same file.
+    `debug/cpu`, `debug/cpu.yaml` and `recipes/debug/cpu.yaml` name the same file, and so does `cpu` as long as no other
+    recipe is called so.
     """
     path = _shipped(name, RECIPES)
     choices = [] if path is None else [path, path.with_name(path.name + RECIPE_SUFFIX)]
-    return next((choice for choice in choices if choice.is_file()), None)
+    found = next((choice for choice in choices if choice.is_file()), None)
+    if found is None and len(Path(name).parts) == 1:
+        wanted = f"{str(name).removesuffix(RECIPE_SUFFIX)}{RECIPE_SUFFIX}"
+        alike = [file for file in shipped_folder(RECIPES).rglob(f"*{RECIPE_SUFFIX}") if file.name == wanted]
+        return alike[0] if len(alike) == 1 else None
+    return found
 
 
 def find_checkpoint(given: str | Path) -> Path:

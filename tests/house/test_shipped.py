@@ -31,6 +31,12 @@ def test_a_recipe_is_found_by_its_name(name: str) -> None:
     assert load_mapping(name) == load_mapping(RECIPES / "debug" / "cpu.yaml")
 
 
+def test_a_bare_name_is_enough_where_one_recipe_has_it() -> None:
+    assert find_recipe("small") == RECIPES / "reconstruct" / "small.yaml"
+    assert find_recipe("no_gcm") == Path("no_gcm")  # of an ablation and of the study
+    assert find_recipe("*") == Path("*")
+
+
 def test_a_file_wins_over_a_name_and_a_folder_does_not(tmp_path: Path) -> None:
     (tmp_path / "debug" / "cpu").mkdir(parents=True)
     assert find_recipe("debug/cpu") == RECIPES / "debug" / "cpu.yaml"
