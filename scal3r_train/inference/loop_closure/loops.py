@@ -139,9 +139,10 @@ def _exchange(
 def _end(
     run: ReconstructionRun, predictions: Mapping[int, SavedPrediction], chunk: int, window: LoopWindows
 ) -> ChunkGeometry:
-    """Return what alignment needs of the frames that a chunk shares with a loop chunk; all pixels by the release's rules.
+    """Return what alignment needs of the frames that a chunk shares with a loop chunk.
 
-    Where the two chunks of a loop share frames, these are more than the chunk's window.
+    Where the two chunks of a loop share frames, these are more than the chunk's window. By the release's rules all
+    pixels, else fewer.
     """
     of_chunk = run.layout.ranges[chunk]
     shared = [frame for frame in window.frames if frame in of_chunk]
