@@ -57,18 +57,9 @@ class PlainScene:
 
 
 def plain_release(
-    model: Scal3RModel,
-    images: torch.Tensor,
-    size: int,
-    overlap: int,
-    *,
-    loops: bool,
-    loops_write: bool = True,
+    model: Scal3RModel, images: torch.Tensor, size: int, overlap: int, *, loops: bool
 ) -> PlainScene:
-    """Return what the release makes of images [S, 3, H, W] uint8, in chunks of `size` that share `overlap`.
-
-    With loops_write=False loop chunks are predicted in a pass of their own, and the chunks without them.
-    """
+    """Return what the release makes of images [S, 3, H, W] uint8, in chunks of `size` that share `overlap`."""
     num = len(images)
     count = max(1, math.ceil((num - overlap) / (size - overlap)))
     starts = [k * (size - overlap) for k in range(count)]
@@ -79,16 +70,14 @@ def plain_release(
         a, c = (max(k for k in range(count) if starts[k] <= frame) for frame in pair)
         if a != c:
             windows.append((a, c, window(pair[0], frames[a]) + window(pair[1], frames[c])))
-    everything = [*frames, *(both for _, _, both in windows)]
-    predicted = predict(model, images, everything)
-    chunks = predicted[:count] if loops_write else predict(model, images, frames)
+    chunks = predict(model, images, [*frames, *(both for _, _, both in windows)])
     seams = [align(chunks[k], chunks[k + 1]) for k in range(count - 1)]
     world = [np.eye(4)]
     for seam in seams:
         world.append(world[-1] @ seam)
     if windows:
         edges = []
-        for (a, c, _), loop in zip(windows, predicted[count:], strict=True):
+        for (a, c, _), loop in zip(windows, chunks[count:], strict=True):
             edges.append((a, c, align(chunks[c], loop) @ np.linalg.inv(align(chunks[a], loop))))
         world = pose_graph(world, seams, edges)
     c2w, intrinsics, depth = [], [], []

@@ -53,7 +53,7 @@ def sixteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("dtype", "loops"), [("working", False), ("working", True), ("bfloat16", True)])
+@pytest.mark.parametrize(("dtype", "loops"), [("working", False), ("working", True), ("bfloat16", False)])
 def test_the_plain_rules_give_the_same_scene(dtype: str, loops: bool, sixteen: Path, tmp_path: Path) -> None:
     model = make_tiny_model(newton_schulz_dtype=dtype)
     recipe = official(f"loop_closure.enabled={str(loops).lower()}", "export.save_depth=true")
@@ -74,9 +74,10 @@ def test_the_plain_rules_give_the_same_scene(dtype: str, loops: bool, sixteen: P
     np.testing.assert_allclose(depth, expected.depth, rtol=tolerance, atol=0)
     focal = expected.intrinsics[:, 0, 0] * IMAGE_HW[1] / 42
     np.testing.assert_allclose(scene.intrinsics[:, 0, 0], focal, rtol=tolerance, atol=0)
-    if loops and dtype == "working":
-        silent = plain_release(model, video.images(range(16)), SIZE, OVERLAP, loops=True, loops_write=False)
-        assert np.abs(silent.depth / expected.depth - 1).max() > 100 * tolerance, "loop chunks write nothing"
+    if loops:
+        without = plain_release(model, video.images(range(16)), SIZE, OVERLAP, loops=False)
+        changed = np.abs(without.intrinsics[:, 0, 0] / expected.intrinsics[:, 0, 0] - 1).max()
+        assert changed > 10 * tolerance, "loop chunks write nothing that matters"
 
 
 def test_seams_have_the_rounds_of_the_release() -> None:
