@@ -53,12 +53,23 @@ def sixteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("dtype", "loops"), [("working", False), ("working", True), ("bfloat16", False)])
-def test_the_plain_rules_give_the_same_scene(dtype: str, loops: bool, sixteen: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "loops", "size", "overlap"),
+    [
+        ("working", False, SIZE, OVERLAP),
+        ("working", True, SIZE, OVERLAP),
+        pytest.param("working", True, 14, 4, id="a loop of chunks that share frames"),
+        ("bfloat16", False, SIZE, OVERLAP),
+    ],
+)
+def test_the_plain_rules_give_the_same_scene(
+    dtype: str, loops: bool, size: int, overlap: int, sixteen: Path, tmp_path: Path
+) -> None:
     model = make_tiny_model(newton_schulz_dtype=dtype)
-    recipe = official(f"loop_closure.enabled={str(loops).lower()}", "export.save_depth=true")
+    chunks = [f"schedule.chunk_size={size}", f"schedule.overlap={overlap}"]
+    recipe = official(*chunks, f"loop_closure.enabled={str(loops).lower()}", "export.save_depth=true")
     video = Video.choose(record_from_images(sixteen), recipe.input, model.config)
-    expected = plain_release(model, video.images(range(16)), SIZE, OVERLAP, loops=loops)
+    expected = plain_release(model, video.images(range(16)), size, overlap, loops=loops)
     scene = reconstruct(sixteen, model, recipe, tmp_path / "scene")
     assert scene is not None
     assert [tuple(loop["frames"]) for loop in scene.info.loops if loop["accepted"]] == expected.loops
@@ -75,7 +86,7 @@ def test_the_plain_rules_give_the_same_scene(dtype: str, loops: bool, sixteen: P
     focal = expected.intrinsics[:, 0, 0] * IMAGE_HW[1] / 42
     np.testing.assert_allclose(scene.intrinsics[:, 0, 0], focal, rtol=tolerance, atol=0)
     if loops:
-        without = plain_release(model, video.images(range(16)), SIZE, OVERLAP, loops=False)
+        without = plain_release(model, video.images(range(16)), size, overlap, loops=False)
         changed = np.abs(without.intrinsics[:, 0, 0] / expected.intrinsics[:, 0, 0] - 1).max()
         assert changed > 10 * tolerance, "loop chunks write nothing that matters"
 
