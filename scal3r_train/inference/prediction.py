@@ -8,7 +8,7 @@ Shapes: S frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -83,7 +83,7 @@ class ChunkPrediction:
         return points, self.depth_conf
 
 
-def refuse_non_finite(prediction: ChunkPrediction, number: int, frames: range) -> None:
+def refuse_non_finite(prediction: ChunkPrediction, number: int, frames: Sequence[int]) -> None:
     """Raise a UserError that names the first frame and field of chunk `number` holding NaN or infinity."""
     for field, values in vars(prediction).items():
         if values is None:

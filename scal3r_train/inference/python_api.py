@@ -25,7 +25,7 @@ from scal3r_train.scene.scene import Scene, load_scene
 from scal3r_train.text_file import parse_json
 
 SOURCE = "reconstruct()"
-LOADED_WITH_THE_MODEL = ("checkpoint", "memory", "attention", "compile")
+LOADED_WITH_THE_MODEL = ("checkpoint", "memory", "newton_schulz_dtype", "attention", "compile")
 
 
 def reconstruct(

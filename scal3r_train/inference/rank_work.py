@@ -6,7 +6,7 @@ Shapes: S frames, H W pixels.
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from scal3r_train.inference.alignment.placed_frames import PlacedFrames
 from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.loop_closure.frame_descriptors import FrameDescriptors
-from scal3r_train.inference.loop_closure.loops import wants_loops
+from scal3r_train.inference.loop_closure.loop_plan import LoopPlan, loop_predictions, wants_loops
 from scal3r_train.inference.network.chunk_runner import ChunkRunner, state_bytes
 from scal3r_train.inference.network.segment_schedule import SegmentSchedule
 from scal3r_train.inference.network.state_store import StatePlan, free_memory, open_store, plan_states
@@ -70,31 +70,44 @@ class RankResult:
         )
 
 
-def plan_chunk_states(run: ReconstructionRun, chunk_runner: ChunkRunner) -> StatePlan:
-    """Return where all processes keep the states of their chunks: the same on each, for the tightest of them."""
+def plan_chunk_states(
+    run: ReconstructionRun, chunk_runner: ChunkRunner, written: LoopPlan | None = None
+) -> StatePlan:
+    """Return where all processes keep the states of their chunks: the same on each, for the tightest of them.
+
+    With `written` loop chunks are among these.
+    """
     launched, processes = launched_sizes(), len(run.layout.assignment)
     local = launched.local_world_size if launched else processes  # started by a test: all on this machine
     free = gather_to_all(free_memory(run.device, run.folder, local, processes))
     size = state_bytes(
         chunk_runner.config,
         chunk_runner.heads,
-        max(map(len, run.layout.ranges)),
+        max(*map(len, run.layout.ranges), 0 if written is None else written.most_frames),
         chunk_runner.grid(run.video.image_hw),
         chunk_runner.state_dtype.itemsize,
     )
     tightest = min(free, key=lambda one: (min(one.device, one.host), one.disk))
-    most_chunks = max(map(len, run.layout.assignment))
+    most_chunks = max(
+        len(own) + (0 if written is None else len(written.of_chunks(own))) for own in run.layout.assignment
+    )
     settings = run.recipe.schedule
     return plan_states(settings.state, most_chunks, size, tightest, settings.state_limit_gib)
 
 
 def predict_chunks_of_rank(
-    run: ReconstructionRun, chunk_runner: ChunkRunner, plan: StatePlan
-) -> tuple[PredictionFolder, SegmentSchedule, FrameDescriptors]:
+    run: ReconstructionRun,
+    chunk_runner: ChunkRunner,
+    descriptors: FrameDescriptors,
+    plan: StatePlan,
+    written: LoopPlan | None = None,
+) -> tuple[PredictionFolder, SegmentSchedule]:
     """Return the predictions of this process's chunks, remembering those of all processes.
 
     They lie in the run's work folder, as do the memories, the states of a disk store and the frames' descriptors. What
     an earlier run has left there is not computed again. The schedule holds the memories, for those who only read them.
+    Descriptors are made in passing, unless loop chunks are planned already (`written`): these then run after the
+    chunks, and write to the memories as they do; `loop_predictions` has what they predict.
 
     Raises:
         UserError: on all processes, when a prediction on any of them is not finite.
@@ -102,27 +115,39 @@ def predict_chunks_of_rank(
     connect_memories(chunk_runner.model, world_group())
     video, layout, chunks, folder = run.video, run.layout, run.chunks, run.work_folder
     predictions = PredictionFolder(folder / "predictions")
+    of_loops = None if written is None else loop_predictions(run)
+    num_chunks = len(layout.ranges)  # from here on numbers are those of loop chunks
+    windows = [] if written is None else written.windows
 
     def images(chunk: int) -> Tensor:
+        if chunk >= num_chunks:
+            window = windows[chunk - num_chunks]
+            return torch.cat([video.images(window.first_frames), video.images(window.second_frames)])
         found = video.images(layout.ranges[chunk])
         if chunk + 1 in chunks:
             video.prefetch(layout.ranges[chunk + 1])
         return found
 
     store = open_store(plan.store, run.device, folder / "states")
-    descriptors = FrameDescriptors(run, chunk_runner)
     schedule = SegmentSchedule(chunk_runner, images, store, run.recipe.schedule.frames_per_pass, folder)
 
     def keep(number: int, prediction: ChunkPrediction) -> None:
-        predictions.save(number, with_what_is_known(prediction, number, video, layout.ranges[number]))
+        if of_loops is not None and number >= num_chunks:
+            frames = windows[number - num_chunks].frames
+            of_loops.save(number - num_chunks, with_what_is_known(prediction, number, video, frames))
+        else:
+            predictions.save(number, with_what_is_known(prediction, number, video, layout.ranges[number]))
 
-    describe = descriptors.describe if wants_loops(run.recipe, layout) else None
-    schedule.run(chunks, keep, run.track, describe, predictions, run.stages.expect_loops)
-    return predictions, schedule, descriptors
+    describe = descriptors.describe if written is None and wants_loops(run.recipe, layout) else None
+    done = {*predictions, *(num_chunks + loop for loop in of_loops or ())}
+    loops = [] if written is None else [num_chunks + loop for loop in written.of_chunks(chunks)]
+    everything = [*chunks, *loops]
+    schedule.run(everything, keep, run.track, describe, done, run.stages.expect_loops)
+    return predictions, schedule
 
 
 def with_what_is_known(
-    prediction: ChunkPrediction, number: int, video: Video, frames: range
+    prediction: ChunkPrediction, number: int, video: Video, frames: Sequence[int]
 ) -> ChunkPrediction:
     """Return the prediction of chunk `number` with the user's cameras and masks; UserError when it is not finite."""
     refuse_non_finite(prediction, number, frames)

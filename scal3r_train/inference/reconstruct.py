@@ -21,7 +21,9 @@ from scal3r_train.data.index.source import open_source
 from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.input.video import Video
-from scal3r_train.inference.loop_closure.loops import ClosedLoops, find_and_close_loops, wants_loops
+from scal3r_train.inference.loop_closure.frame_descriptors import FrameDescriptors
+from scal3r_train.inference.loop_closure.loop_plan import plan_loops, wants_loops, writes_loops
+from scal3r_train.inference.loop_closure.loops import ClosedLoops, find_and_close_loops
 from scal3r_train.inference.metric.measure import InMetres, to_metres
 from scal3r_train.inference.metric.sources import MetricSource, open_metric_source, source_sha256
 from scal3r_train.inference.network.calibration import field_of_view
@@ -150,11 +152,15 @@ def _run_stages(
 ) -> None:
     """Predict, align, close loops, find metres, place and write; every process calls this."""
     process = current_process()
-    plan = plan_chunk_states(run, chunk_runner)
+    descriptors, written = FrameDescriptors(run, chunk_runner), None
+    if writes_loops(run.recipe, run.layout):
+        with run.stages.stage("loops"):
+            written = plan_loops(run, descriptors)
+    plan = plan_chunk_states(run, chunk_runner, written)
     if process.is_main:
         tell(*run.video.notes, plan.line())
     with run.stages.stage("predict"):
-        predictions, schedule, descriptors = predict_chunks_of_rank(run, chunk_runner, plan)
+        predictions, schedule = predict_chunks_of_rank(run, chunk_runner, descriptors, plan, written)
     with run.stages.stage("align"):
         after = overlap_after(run, predictions)
         placement = join_chunks(run, predictions, after)
@@ -162,7 +168,7 @@ def _run_stages(
     if wants_loops(run.recipe, run.layout):
         with run.stages.stage("loops"):
             closed = find_and_close_loops(
-                run, schedule, descriptors, predictions, placement.seams, placement.scales
+                run, schedule, descriptors, predictions, placement.seams, placement.scales, written
             )
         placement = placement.moved(closed.first_from_chunk)
     metric: InMetres | None = None

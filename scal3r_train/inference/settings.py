@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scal3r_train.config import StrictModel
 from scal3r_train.inference.alignment.settings import AlignmentSettings, FusionSettings
@@ -62,3 +62,13 @@ class ReconstructionRecipe(StrictModel):
         gt=0,
         description="How long a process waits for the slowest of the others before the run ends [min]",
     )
+
+    @model_validator(mode="after")
+    def _loops_and_scales_fit_together(self) -> ReconstructionRecipe:
+        of_release = self.loop_closure.enabled and self.loop_closure.rules == "release"
+        if of_release and self.alignment.common_scale.enabled:
+            raise ValueError(
+                "loop_closure.rules = release knows no scale that chunks have in common; "
+                "set alignment.common_scale.enabled = false"
+            )
+        return self

@@ -18,6 +18,7 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
 
 MemoryUse = Literal["sequence", "chunk", "off"]
+IterationDtype = Literal["working", "bfloat16"]
 MEMORY_WEIGHTS = "aggregator.memory_units."
 
 
@@ -39,6 +40,11 @@ class LoadedModelSettings(StrictModel):
         description="What chunks learn of each other: of the whole video, each of itself alone, or without memories; "
         "null: as trained.",
     )
+    newton_schulz_dtype: IterationDtype | None = Field(
+        None,
+        description="Dtype of the memories' orthogonalisation: working, that of the memories; bfloat16, as in the "
+        "release; null: as the checkpoint's config.json says.",
+    )
     attention: AttentionName = Field(
         "sdpa", description="Kernel of attention, by transformers' name; flash kernels need their package."
     )
@@ -58,10 +64,16 @@ def load_config(folder: Path) -> Scal3RConfig:
         raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
 
 
-def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse | None = None) -> Scal3RModel:
+def load_model(
+    checkpoint: Path | None,
+    device: torch.device,
+    memory: MemoryUse | None = None,
+    newton_schulz_dtype: IterationDtype | None = None,
+) -> Scal3RModel:
     """Return the checkpoint's model on `device`, in evaluation mode and without gradients.
 
-    `memory` changes how its memories are used (`LoadedModelSettings.memory`); with "off" their weights are left out.
+    `memory` and `newton_schulz_dtype` change how its memories are used (`LoadedModelSettings`); with `memory` "off"
+    their weights are left out.
 
     Raises:
         UserError: no folder is given, it does not exist, or it does not hold exactly this model's weights in
@@ -76,7 +88,7 @@ def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse 
                 output_loading_info=True,
                 use_safetensors=True,
                 local_files_only=True,
-                **_memory_config(memory),
+                **_memory_config(memory, newton_schulz_dtype),
             )
     except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
         raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
@@ -97,7 +109,7 @@ def load_model(checkpoint: Path | None, device: torch.device, memory: MemoryUse 
 
 def load_model_as_set(settings: LoadedModelSettings, device: torch.device) -> Scal3RModel:
     """Return the model of a recipe's section, ready to predict; UserError as `load_model` and `use_kernels`."""
-    model = load_model(settings.checkpoint, device, settings.memory)
+    model = load_model(settings.checkpoint, device, settings.memory, settings.newton_schulz_dtype)
     use_kernels(model, settings.attention, compile_blocks=settings.compile)
     return model
 
@@ -107,11 +119,14 @@ def checkpoint_sha256(checkpoint: Path | None) -> str:
     return folder_sha256(checkpoint_folder(checkpoint))
 
 
-def _memory_config(memory: MemoryUse | None) -> dict[str, Any]:
+def _memory_config(memory: MemoryUse | None, newton_schulz_dtype: IterationDtype | None) -> dict[str, Any]:
     """Return the changes to a checkpoint's configuration."""
-    if memory is None:
-        return {}
-    return {"memory_layers": []} if memory == "off" else {"memory_scope": memory}
+    changes: dict[str, Any] = {}
+    if memory is not None:
+        changes = {"memory_layers": []} if memory == "off" else {"memory_scope": memory}
+    if newton_schulz_dtype is not None:
+        changes["newton_schulz_dtype"] = newton_schulz_dtype
+    return changes
 
 
 def _first_line(error: Exception) -> str:

@@ -1,33 +1,30 @@
 """Goldens of the Sim(3) pose graph, and of everything from decoded outputs to final poses, as the reference does it.
 
-The reference leaves all nodes free and weights all edges alike; relative poses at the optimum do not depend on the
-gauge, so node 0 is fixed here.
+The settings of seams are those of recipes/reconstruct/official.yaml, which claims to follow the reference. The
+reference leaves all nodes free and weights all edges alike; relative poses at the optimum do not depend on the gauge,
+so node 0 is fixed here.
 """
 
 import torch
 from torch import Tensor
 
+from scal3r_train.config import load_config
 from scal3r_train.geometry.camera import invert_extrinsics, world_points_from_depth
 from scal3r_train.geometry.pose_encoding import decode_pose
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
-from scal3r_train.geometry.sim3_fit import REFERENCE_FIT
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.alignment.seam import align_chunks, chain
-from scal3r_train.inference.alignment.settings import AlignmentSettings
 from scal3r_train.inference.chunking import provider_chunk_of_frame
 from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, optimise_pose_graph, residuals
+from scal3r_train.inference.loop_closure.release_rules import close_unjudged, unjudged_edge
 from scal3r_train.inference.loop_closure.settings import PoseGraphSettings
+from scal3r_train.inference.settings import ReconstructionRecipe
+from tests.conftest import PROJECT_ROOT
 from tests.golden.reader import Golden
 
 SETTINGS = PoseGraphSettings(robust=False)
-ALIGNMENT = AlignmentSettings(
-    evidence="points",
-    all_pixels=False,
-    depth_noise=False,
-    confidence_floor=0,
-    min_points=3,
-    robust=REFERENCE_FIT,
-)
+OFFICIAL = load_config(ReconstructionRecipe, PROJECT_ROOT / "recipes/reconstruct/official.yaml", [])
+ALIGNMENT = OFFICIAL.alignment
 Loop = tuple[int, int, Sim3]  # a, c, c_from_a
 
 
@@ -59,18 +56,21 @@ def check_post_process(golden: Golden) -> dict[str, Tensor]:
     blocks = [_Block(golden, number) for number in range(len(config["blocks"]))]
     chunks = [block.geometry for block in blocks]
     seams = [align_chunks(chunks[k], chunks[k + 1], ALIGNMENT) for k in range(len(ranges) - 1)]
-    loops = []
+    edges, loops = [], []
     for (a, _, c, _), loop in zip(config["loops"], chunks[len(ranges) :], strict=True):
-        a_from_loop = align_chunks(chunks[a], loop, ALIGNMENT).earlier_from_later
-        c_from_loop = align_chunks(chunks[c], loop, ALIGNMENT).earlier_from_later
-        loops.append((a, c, c_from_loop @ a_from_loop.inverse()))
+        edge = unjudged_edge({a: chunks[a], c: chunks[c]}, loop, ALIGNMENT)
+        edges.append(edge)
+        loops.append(edge.a_from_c.inverse() if a == edge.a else edge.a_from_c)
     sequential = [seam.earlier_from_later for seam in seams]
-    optimum = optimise_pose_graph(_chained(sequential), _edges(sequential, loops), SETTINGS)
-    assert optimum.converged
+    closed, report = close_unjudged(
+        seams, edges, [first for first, *_ in config["loops"]], OFFICIAL.pose_graph.graph
+    )
+    assert report.converged
+    assert report.num_accepted == len(loops) > 0
     result: dict[str, Tensor] = {}
     providers = provider_chunk_of_frame(config["n_frames"], ranges, config["overlap_size"])
     rows = [blocks[k].frames.index(frame) for frame, k in enumerate(providers)]
-    placed_by_name = {"noloop": chain(seams), "loop": _from_first(optimum.nodes.unstack())}
+    placed_by_name = {"noloop": chain(seams), "loop": _from_first(closed)}
     for name, world_from_chunk in placed_by_name.items():
         result[f"out.{name}.c2w"] = torch.stack(
             [
@@ -83,7 +83,7 @@ def check_post_process(golden: Golden) -> dict[str, Tensor]:
     result["out.noloop.depth"] = torch.stack(
         [blocks[k].depth[row].flatten() for k, row in zip(providers, rows, strict=True)]
     )
-    for name, sim3s in {"seq": sequential, "loop": [sim3 for _, _, sim3 in loops]}.items():
+    for name, sim3s in {"seq": sequential, "loop": loops}.items():
         result[f"mid.{name}.s"] = torch.stack([sim3.scale for sim3 in sim3s])
         result[f"mid.{name}.R"] = torch.stack([sim3.rotation for sim3 in sim3s])
         result[f"mid.{name}.t"] = torch.stack([sim3.translation for sim3 in sim3s])

@@ -9,7 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from scal3r_train.config import UserError
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
-from scal3r_train.model.load_model import checkpoint_sha256, load_model
+from scal3r_train.model.load_model import (
+    LoadedModelSettings,
+    checkpoint_sha256,
+    load_model,
+    load_model_as_set,
+)
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 
 CPU = torch.device("cpu")
@@ -129,3 +134,12 @@ def test_without_memories_other_foreign_tensors_are_still_refused(damaged: Path)
     save_file(tensors, damaged / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="1 unexpected tensors, such as stranger"):
         load_model(damaged, CPU, "off")
+
+
+def test_the_memories_can_be_orthogonalised_in_the_release_s_dtype(checkpoint: Path) -> None:
+    """As networks that are built that way; without a word, as config.json says."""
+    for asked, expected in ((None, "working"), ("working", "working"), ("bfloat16", "bfloat16")):
+        loaded = load_model_as_set(LoadedModelSettings(checkpoint=checkpoint, newton_schulz_dtype=asked), CPU)
+        units = loaded.aggregator.memory_units.values()
+        assert {unit.newton_schulz_dtype for unit in units} == {expected}
+        assert loaded.config.newton_schulz_dtype == expected

@@ -20,7 +20,8 @@ class ChunkGeometry:
     Frames that no neighbour shares may be left out.
 
     Attributes:
-        frame_indices: S distinct numbers in the video, in any order that the tensors share.
+        frame_indices: S numbers in the video, in any order that the tensors share; distinct, but for a loop chunk
+            whose two windows share frames.
         world_points: [S, H, W, 3].
         confidence: [S, H, W] > 0.
         valid: [S, H, W] bool.
@@ -35,7 +36,7 @@ class ChunkGeometry:
 
     def __post_init__(self) -> None:
         num_frames, height, width, _ = self.world_points.shape
-        assert len(set(self.frame_indices)) == len(self.frame_indices) == num_frames
+        assert len(self.frame_indices) == num_frames
         assert self.confidence.shape == self.valid.shape == (num_frames, height, width)
         assert self.extrinsics.shape == (num_frames, 3, 4)
 
@@ -47,6 +48,10 @@ class ChunkGeometry:
 
 
 def shared_frames(earlier: ChunkGeometry, later: ChunkGeometry) -> list[tuple[int, int]]:
-    """Return positions (in `earlier`, in `later`) of the P frames that both hold, in the later chunk's order."""
+    """Return positions (in `earlier`, in `later`) of the P frames that both hold, in the later chunk's order.
+
+    The frames of `earlier` are distinct; one that `later` holds twice is paired twice.
+    """
+    assert len(set(earlier.frame_indices)) == len(earlier.frame_indices)
     position = {frame: index for index, frame in enumerate(earlier.frame_indices)}
     return [(position[frame], i) for i, frame in enumerate(later.frame_indices) if frame in position]

@@ -1,7 +1,8 @@
 """Where all chunks lie in the world, and which chunk decides which frames.
 
-World: the camera of frame 0 (OpenCV axes) in the units of chunk 0. The reference release uses chunk 0's middle
-frame; a user who opens a trajectory expects it to start at the origin.
+World: the camera of frame 0 (OpenCV axes) in the units of chunk 0, for a user who opens a trajectory expects it to
+start at the origin. With `alignment.world: first_chunk` the coordinates of chunk 0, which lie near the camera of its
+middle frame, as in the reference release.
 
 Shapes: S frames.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from scal3r_train.geometry.sim3 import Sim3
@@ -67,6 +69,8 @@ class Placement:
         Arguments as in `place_chunks` and the attributes; `recipe` says how scales are estimated.
         """
         scales = ChunkScales.of(seams, recipe.alignment, recipe.pose_graph.noise)
+        if recipe.alignment.world == "first_chunk":
+            first_extrinsics = torch.eye(3, 4, dtype=torch.float64)
         placement = Placement(layout, place_chunks(seams, first_extrinsics), seams, median_depth, scales)
         return placement if scales is None else placement.moved(scales.first_from_chunk)
 

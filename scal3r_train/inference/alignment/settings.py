@@ -171,6 +171,11 @@ class AlignmentSettings(StrictModel):
         description="beyond it points and cameras are not averaged: points are believed if they are trusted "
         "[standard deviations]",
     )
+    world: Literal["first_camera", "first_chunk"] = Field(
+        "first_camera",
+        description="the scene's coordinates: those of the camera of the first frame, or those in which the network "
+        "predicts chunk 0, near the camera of its middle frame (the release)",
+    )
     robust: RobustFitSettings = RobustFitSettings()
     common_scale: CommonScaleSettings = CommonScaleSettings()
     metric: MetricSettings | None = Field(

@@ -96,6 +96,11 @@ class FrameDescriptors:
             self._save(chunk, self._from_images(self._layout.provided[chunk]))
         return load_file(self._path(chunk))["descriptors"]
 
+    @property
+    def measures_motion(self) -> bool:
+        """Whether the network measures the motion between neighbouring frames, so that their order matters."""
+        return self._runner.config.has_motion
+
     @torch.no_grad()
     def _from_images(self, frames: range) -> Tensor:
         if self._describe_images is None:

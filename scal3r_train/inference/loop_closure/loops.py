@@ -2,8 +2,11 @@
 
 A loop chunk only reads the memories: it is predicted after them, so a candidate that turns out to be false has
 changed nothing, and a video's frames are written to the memory as often with loop closure as without. Each candidate
-is tested by the process that holds the chunk of its later frame; the other chunk's window travels there, thinned to
-the pixels that alignment needs.
+is tested by the process that holds the chunk of its first frame (the later one); the other chunk's window travels
+there, thinned to the pixels that alignment needs.
+
+With `loop_closure.rules: release` loop chunks are planned first (loop_plan.py) and predicted with all others, to whose
+memories they write; here they only become edges (release_rules.py).
 
 Shapes: S frames, H W pixels.
 """
@@ -20,21 +23,21 @@ from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.alignment.chunk_scales import ChunkScales
 from scal3r_train.inference.alignment.seam import Seam, SeamQuality
-from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.loop_closure.common_view import common_view_share
-from scal3r_train.inference.loop_closure.edges import LoopEdge, close_loops, make_loop_edge
-from scal3r_train.inference.loop_closure.frame_descriptors import FrameDescriptors
-from scal3r_train.inference.loop_closure.retrieval import LoopCandidate, find_loop_candidates
-from scal3r_train.inference.loop_closure.windows import (
-    DroppedPair,
-    LoopWindows,
-    loops_are_possible,
-    plan_loop_windows,
+from scal3r_train.inference.loop_closure.edges import (
+    LoopClosureReport,
+    LoopEdge,
+    close_loops,
+    make_loop_edge,
 )
+from scal3r_train.inference.loop_closure.frame_descriptors import FrameDescriptors
+from scal3r_train.inference.loop_closure.loop_plan import LoopPlan, loop_predictions, plan_loops
+from scal3r_train.inference.loop_closure.release_rules import close_unjudged, unjudged_edge
+from scal3r_train.inference.loop_closure.retrieval import LoopCandidate
+from scal3r_train.inference.loop_closure.windows import LoopWindows
 from scal3r_train.inference.network.segment_schedule import SegmentSchedule
 from scal3r_train.inference.prediction import ChunkPrediction, SavedPrediction
 from scal3r_train.inference.run import ReconstructionRun
-from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.parallel.collectives import from_main, gather_to_all, raise_on_all_ranks
 
 PIXELS_PER_FRAME = 4096
@@ -57,11 +60,6 @@ class ClosedLoops:
     accepted: tuple[LoopEdge, ...] = ()
 
 
-def wants_loops(recipe: ReconstructionRecipe, layout: Layout) -> bool:
-    """Whether loops are looked for, and there can be one."""
-    return recipe.loop_closure.enabled and loops_are_possible(layout.ranges)
-
-
 def find_and_close_loops(
     run: ReconstructionRun,
     schedule: SegmentSchedule,
@@ -69,6 +67,7 @@ def find_and_close_loops(
     predictions: Mapping[int, SavedPrediction],
     seams: Sequence[Seam],
     scales: ChunkScales | None,
+    written: LoopPlan | None,
 ) -> ClosedLoops:
     """Find, test and close loops; every process must call this, and all get the same answer.
 
@@ -79,51 +78,48 @@ def find_and_close_loops(
         predictions: of this process's chunks.
         seams: of all chunks.
         scales: of all chunks, if they were estimated together.
+        written: the plan whose loop chunks are predicted already, because they wrote; None: none is.
 
     Raises:
         UserError: on all processes, when a descriptor or a camera on any of them is not finite.
     """
-    candidates, windows, dropped = _candidates(run, descriptors, spliced=schedule.measures_motion)
-    second_ends = _exchange(run, predictions, windows)
+    plan = plan_loops(run, descriptors) if written is None else written
+    windows, second_ends = plan.windows, _exchange(run, predictions, plan.windows)
     edges: dict[int, LoopEdge] = {}
     qualities = [seam.quality for seam in seams]
     with raise_on_all_ranks():
-        own = [number for number, window in enumerate(windows) if window.first_chunk in run.chunks]
-        for number in run.track(own):
+        for number in run.track(plan.of_chunks(run.chunks)):
             window = windows[number]
-            prediction = _predict_loop(run, schedule, window)
-            first = _end(run, predictions, window.first_chunk, window.first_frames)
+            first = _end(run, predictions, window.first_chunk, window)
             ends = {window.first_chunk: first, window.second_chunk: second_ends[number]}
-            edges[window.candidate] = _judge(run, window, prediction, ends, qualities)
+            if written is None:
+                edge = _judge(run, window, _predict_loop(run, schedule, window), ends, qualities)
+            else:
+                prediction = loop_predictions(run)[number].frames(slice(None))
+                loop = ChunkGeometry.of(prediction, window.frames, run.recipe.points)
+                edge = unjudged_edge(ends, loop, run.recipe.alignment)
+            edges[window.candidate] = edge
     found = {candidate: edge for others in gather_to_all(edges) for candidate, edge in others.items()}
     order = sorted(found)
-    closed, report = from_main(
-        lambda: close_loops(
-            seams, [found[number] for number in order], run.layout.ranges, run.recipe.pose_graph, scales
-        )
-    )
+    ordered = [found[number] for number in order]
+    settings = run.recipe.pose_graph
+
+    def close() -> tuple[list[Sim3], LoopClosureReport]:
+        if written is None:
+            return close_loops(seams, ordered, run.layout.ranges, settings, scales)
+        firsts = {window.candidate: window.first_chunk for window in windows}
+        return close_unjudged(seams, ordered, [firsts[number] for number in order], settings.graph)
+
+    closed, report = from_main(close)
     verdicts: dict[int, dict[str, Any]] = {
         number: edge.as_dict() for number, edge in zip(order, report.edges, strict=True)
     }
-    verdicts |= {pair.candidate: {"accepted": False, "reason": pair.reason} for pair in dropped}
-    loops = tuple({**_candidate_dict(candidates[number]), **verdicts[number]} for number in sorted(verdicts))
+    verdicts |= {pair.candidate: {"accepted": False, "reason": pair.reason} for pair in plan.dropped}
+    loops = tuple(
+        {**_candidate_dict(plan.candidates[number]), **verdicts[number]} for number in sorted(verdicts)
+    )
     accepted = tuple(edge for edge in report.edges if edge.accepted)
     return ClosedLoops(closed, loops, report.as_dict() if accepted else None, accepted)
-
-
-def _candidates(
-    run: ReconstructionRun, descriptors: FrameDescriptors, *, spliced: bool
-) -> tuple[tuple[LoopCandidate, ...], list[LoopWindows], list[DroppedPair]]:
-    """Return the candidates, the loop chunks that test them, and those that need none."""
-    settings, ranges = run.recipe.loop_closure, run.layout.ranges
-    with raise_on_all_ranks():
-        own = {chunk: descriptors.of(chunk).half() for chunk in run.chunks}
-    everyone = {chunk: part for parts in gather_to_all(own) for chunk, part in parts.items()}
-    ordered = torch.cat([everyone[chunk].float() for chunk in range(len(ranges))])
-    candidates = from_main(lambda: find_loop_candidates(ordered, settings)).candidates
-    pairs = [(candidate.later, candidate.earlier) for candidate in candidates]
-    windows, dropped = plan_loop_windows(pairs, ranges, settings.window_size, spliced=spliced)
-    return candidates, windows, dropped
 
 
 def _exchange(
@@ -132,7 +128,7 @@ def _exchange(
     """Return the second end of every loop chunk that some process tests, by its place in `windows`."""
     with raise_on_all_ranks():
         own = {
-            number: _end(run, predictions, window.second_chunk, window.second_frames)
+            number: _end(run, predictions, window.second_chunk, window)
             for number, window in enumerate(windows)
             if window.second_chunk in run.chunks
         }
@@ -141,12 +137,19 @@ def _exchange(
 
 
 def _end(
-    run: ReconstructionRun, predictions: Mapping[int, SavedPrediction], chunk: int, frames: range
+    run: ReconstructionRun, predictions: Mapping[int, SavedPrediction], chunk: int, window: LoopWindows
 ) -> ChunkGeometry:
-    """Return what alignment needs of some frames of a chunk."""
-    start = run.layout.ranges[chunk].start
-    part = predictions[chunk].frames(slice(frames.start - start, frames.stop - start))
-    return _thinned(ChunkGeometry.of(part, frames, run.recipe.points))
+    """Return what alignment needs of the frames that a chunk shares with a loop chunk.
+
+    Where the two chunks of a loop share frames, these are more than the chunk's window. By the release's rules all
+    pixels, else fewer.
+    """
+    of_chunk = run.layout.ranges[chunk]
+    shared = [frame for frame in window.frames if frame in of_chunk]
+    frames = range(min(shared), max(shared) + 1)
+    part = predictions[chunk].frames(slice(frames.start - of_chunk.start, frames.stop - of_chunk.start))
+    geometry = ChunkGeometry.of(part, frames, run.recipe.points)
+    return geometry if run.recipe.loop_closure.rules == "release" else _thinned(geometry)
 
 
 def _predict_loop(run: ReconstructionRun, schedule: SegmentSchedule, window: LoopWindows) -> ChunkPrediction:

@@ -20,6 +20,11 @@ class LoopSettings(StrictModel):
     """Whether and how places seen again are looked for."""
 
     enabled: bool = Field(True, description="Look for loops; a video of one chunk has none.")
+    rules: Literal["checked", "release"] = Field(
+        "checked",
+        description="checked: loop chunks only read the memories, and a loop has to prove itself; release: they write "
+        "too, pairs of chunks that share frames as well, and all loops are closed with the weight of a seam.",
+    )
     descriptor: DescriptorKind = Field(
         "tokens",
         description="What frames are compared by: the model's own patch tokens (free), a SALAD network (needs "

@@ -64,11 +64,6 @@ class SegmentSchedule:
         """How many frames pass together now."""
         return self._backoff.frames_per_pass
 
-    @property
-    def measures_motion(self) -> bool:
-        """Whether the network measures the motion between neighbouring frames, so that their order matters."""
-        return self._runner.config.has_motion
-
     def run(
         self,
         chunks: Sequence[int],
