@@ -23,7 +23,7 @@ from scal3r_eval.study.chunk_errors import (
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition, predict_chunks
 from scal3r_eval.study.scoring import STITCHING, stitch
 from scal3r_eval.study.settings import load_study
-from scal3r_eval.study.towns import HeldOutTown, mean_distance_m
+from scal3r_eval.study.held_out import HeldOutSequence, mean_distance_m
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.data.synthetic.settings import TownSettings
@@ -290,10 +290,10 @@ def test_frozen_memories_answer_with_the_weights_they_were_trained_with(
     torch.testing.assert_close(poses(predict_chunks(model, IMAGES, AS_TRAINED)), trained)
 
 
-def town_of(world_from_cam: Tensor) -> HeldOutTown:
+def town_of(world_from_cam: Tensor) -> HeldOutSequence:
     ranges = chunk_ranges(len(world_from_cam), 8, 4)
     images = torch.zeros(len(world_from_cam), 3, 24, 36)
-    return HeldOutTown(
+    return HeldOutSequence(
         "town", ranges, ["clear"] * len(ranges), images, world_from_cam, motion_of(world_from_cam), 1.0
     )
 
