@@ -24,6 +24,9 @@ from scal3r_train.data.sequence import SequenceRecord
 from scal3r_train.data.synthetic.settings import read_blackouts
 from scal3r_train.geometry.camera import fov_from_intrinsics
 from scal3r_train.inference.chunking import ScheduleSettings
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.recipe import load_training_recipe
 from tests.conftest import PROJECT_ROOT
 from tests.eval.drives_on_disk import STEP, write_drives
 from tests.forking import ForkServer
@@ -327,14 +330,11 @@ def test_a_study_of_drives_goes_on_where_it_was(study: tuple[Path, list[str]]) -
 
 def test_black_pictures_give_finite_gradients() -> None:
     """A chunk without any light aligns nothing; that must not spoil the others."""
-    from scal3r_train.model.configuration_scal3r import Scal3RConfig
-    from scal3r_train.model.modeling_scal3r import Scal3RModel
-    from scal3r_train.recipe import load_training_recipe
-
     torch.manual_seed(0)
     network = load_training_recipe(RECIPES / "circuits_full.yaml").model.network
+    assert network is not None
     small = {"hidden_size": 16, "num_heads": 2, "direct_channels": 4, "camera_heads": 2}
-    model = Scal3RModel(Scal3RConfig(**{**network, **small}))
+    model = Scal3RModel(Scal3RConfig(**network.model_dump() | small))
     images = torch.rand(1, 2, 4, 3, 24, 48)
     images[0, 1] = 0
     output = model(images)
