@@ -55,7 +55,7 @@ def operations(recipe: TrainingRecipe, config: Scal3RConfig) -> float:
 
 @cache
 def _of_chunk(network: str, images_shape: tuple[int, ...], *, is_encoder: bool) -> int:
-    """Return the operations of one chunk through the network of a config.json; kept, for it takes up to half a minute."""
+    """Return the operations of one chunk through the network of a config.json; kept, for they take half a minute."""
     config = Scal3RConfig(**json.loads(network))
     return encoder_flops(config, images_shape) if is_encoder else counted_flops(config, images_shape)
 
