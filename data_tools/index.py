@@ -119,8 +119,13 @@ def in_unit(record: SequenceRecord, unit: float) -> SequenceRecord:
     poses = record.cam_from_world
     if poses is not None:
         poses = np.concatenate([poses[:, :, :3], poses[:, :, 3:] / unit], axis=2)
-    scaled = {"depth_scale": record.depth_scale / unit, "max_depth": record.max_depth / unit}
-    return replace(record, cam_from_world=poses, is_metric=False, **scaled)
+    return replace(
+        record,
+        cam_from_world=poses,
+        is_metric=False,
+        depth_scale=record.depth_scale / unit,
+        max_depth=record.max_depth / unit,
+    )
 
 
 def _is_known(record: SequenceRecord, roots: dict[tuple[str, str], Path]) -> bool:

@@ -72,7 +72,7 @@ def make_training(settings: DriveSettings, folder: Path) -> int:
     def sequences() -> Iterator[tuple[SequenceRecord, dict[int, str]]]:
         for record in _checked(index, rows):
             rng = _generator(settings, record.sequence_id)
-            hidden = {}
+            hidden: dict[int, str] = {}
             for part in _blackouts(rng, settings, record.num_frames):
                 kind = "fog" if rng.random() < settings.fog_share else "black"
                 hidden |= dict.fromkeys(range(part.start, part.stop), kind)
@@ -124,7 +124,12 @@ def make_held_out(settings: DriveSettings, folder: Path, chunks: int, num_frames
                     hidden = {} if kind == "clear" else dict.fromkeys(frames, kind)
                     yield replace(window, sequence_id=name), hidden
 
-    wanted = {"split": "held out", "chunks": chunks, "num_frames": num_frames, "windows": windows}
+    wanted: dict[str, str | int] = {
+        "split": "held out",
+        "chunks": chunks,
+        "num_frames": num_frames,
+        "windows": windows,
+    }
     _make(settings, folder, wanted, sequences())
     return total
 
