@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 
 from scal3r_data_tools.beside import Unused
@@ -43,6 +44,12 @@ class IndexSettings(StrictModel):
         ge=0,
         le=1000,
         description="covisible frames listed per frame of unordered sequences; 0: none [frames]",
+    )
+    unit: float = Field(
+        1.0,
+        gt=0,
+        description="what one unit of the index is long: 33 in metres lets a camera 1.65 m above a road be 0.05 "
+        "above it, so that sets with another unit can be trained on together [scene units]",
     )
 
 
@@ -80,6 +87,7 @@ def main(
             record = without_turned(given)
             check_rotations(record, source)
             check_numbers(record, source)
+            record = in_unit(record, settings.unit)
             unused.look(record, ledger)
             ledger.forget_names()
             num_unsaid = record.num_missing - (ledger.num(FRAME, IMAGE) - num_said)
@@ -102,6 +110,22 @@ def main(
         f"{counts['with_depth']} with depth; {f'left out: {left_out}' if left_out else 'nothing left out'}"
     )
     return 0
+
+
+def in_unit(record: SequenceRecord, unit: float) -> SequenceRecord:
+    """Return the sequence with `unit` of its scene units as the one unit of length; it is then no longer metric."""
+    if unit == 1:
+        return record
+    poses = record.cam_from_world
+    if poses is not None:
+        poses = np.concatenate([poses[:, :, :3], poses[:, :, 3:] / unit], axis=2)
+    return replace(
+        record,
+        cam_from_world=poses,
+        is_metric=False,
+        depth_scale=record.depth_scale / unit,
+        max_depth=record.max_depth / unit,
+    )
 
 
 def _is_known(record: SequenceRecord, roots: dict[tuple[str, str], Path]) -> bool:

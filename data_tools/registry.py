@@ -133,7 +133,7 @@ ADAPTERS: dict[str, Adapter] = {
     "spatialbench": Adapter(spatialbench.index, spatialbench.Options),
     "tartanair": Adapter(tartanair.index, tartanair.Options),
     "taskonomy": Adapter(taskonomy.index, taskonomy.Options),
-    "towns": Adapter(towns.index),
+    "towns": Adapter(towns.index, towns.Options),
     "tum": Adapter(tum.index, tum.Options),
     "vbr": Adapter(vbr.index, vbr.Options),
     "vggt_omega": Adapter(vggt_omega.index, vggt_omega.Options),

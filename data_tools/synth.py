@@ -45,7 +45,7 @@ def main(output: str | os.PathLike[str], overrides: Sequence[str] = ()) -> int:
         raise UserError(f"{output} holds something else already; remove it or name another folder")
     with claimed(output, "folder", is_folder=True), whole_folder(output) as folder:
         _write_all(folder, settings)
-        write_index(folder / INDEX_FILE, towns.index(folder))
+        write_index(folder / INDEX_FILE, towns.index(folder, towns.Options()))
         (folder / SETTINGS_FILE).write_text(dump_yaml(towns_settings), encoding="utf-8")
     return 0
 

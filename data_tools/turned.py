@@ -7,8 +7,7 @@ have to be read.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,12 +42,7 @@ def without_turned(record: SequenceRecord) -> SequenceRecord:
         raise UserError(
             f"{record.root}: all {record.num_frames} images are to be turned by EXIF against their poses"
         )
-    changes: dict[str, Any] = {
-        field.name: _rows(getattr(record, field.name), kept, record.num_frames)
-        for field in fields(record)
-        if field.name not in ("covisible", "num_missing")
-    }
-    return replace(record, **changes, covisible=None, num_missing=record.num_missing + len(turned))
+    return replace(record.of_frames(kept), num_missing=record.num_missing + len(turned))
 
 
 def _is_turned(record: SequenceRecord, frame: int) -> bool:
@@ -57,12 +51,3 @@ def _is_turned(record: SequenceRecord, frame: int) -> bool:
         return path.is_file() and read_image_header(path).is_turned
     except DamagedImageError:  # `scal3r data check` finds those
         return False
-
-
-def _rows(value: object, kept: np.ndarray, num_frames: int) -> object:
-    """The rows of a field that has one for each frame; any other as it is."""
-    if isinstance(value, np.ndarray) and len(value) == num_frames:
-        return value[kept]
-    if isinstance(value, tuple) and len(value) == num_frames:
-        return tuple(value[place] for place in kept)
-    return value

@@ -114,15 +114,7 @@ def _with_frames(sequence: EvalSequence, protocol: PointProtocol) -> SequenceRec
     """Return the record of the frames whose depth is used."""
     record, frames = sequence.record, list(sequence.frame_indices[:: protocol.truth_stride])
     limits = [limit for limit in (record.max_depth, protocol.max_depth) if limit]
-    arrays = {
-        name: None if (values := vars(record)[name]) is None else values[frames]
-        for name in ("intrinsics", "distortion", "cam_from_world", "timestamp", "image_size")
-    }
-    names = {
-        name: tuple(vars(record)[name][frame] for frame in frames) if vars(record)[name] else ()
-        for name in ("image", "depth", "mask", "sky_mask")
-    }
-    return replace(record, **arrays, **names, covisible=None, max_depth=min(limits, default=0.0))
+    return replace(record.of_frames(frames), max_depth=min(limits, default=0.0))
 
 
 def _identity(sequence: EvalSequence, protocol: PointProtocol) -> dict[str, Any]:

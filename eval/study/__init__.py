@@ -2,11 +2,12 @@
 
 __main__.py      `python -m scal3r_eval.study RECIPE`: all stages
 settings.py      its recipe, and where it keeps what
-prepare.py       makes towns and trains
-towns.py         held-out towns: pictures, truth, hidden chunks
+prepare.py       makes sequences and trains
+drives.py        drives of an index, such as circuits, with hidden pictures
+held_out.py      held-out sequences: pictures, truth, hidden chunks
 predict.py       predictions with a shared, separate or frozen memory
 chunk_errors.py  errors of single chunks, and guesses that bound them
-scoring.py       scores of all models on all towns
+scoring.py       scores of all models on all held-out sequences
 summary.py       results.json and results.md
 compare.py       whether two studies agree
 """

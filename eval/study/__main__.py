@@ -1,4 +1,4 @@
-"""Run a study: `python -m scal3r_eval.study RECIPE [key=value ...]` makes towns, trains, scores, writes tables."""
+"""Run a study: `python -m scal3r_eval.study RECIPE [key=value ...]` makes sequences, trains, scores, writes tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from scal3r_eval.code_identity import CODE_VERSION
-from scal3r_eval.study.prepare import check_runs, make_towns, study_chunking, train_all
+from scal3r_eval.study.prepare import check_runs, make_sequences, study_reading, train_all
 from scal3r_eval.study.scoring import score_all
-from scal3r_eval.study.settings import StudyRecipe, load_study, run_folder, scores_file
+from scal3r_eval.study.settings import StudyRecipe, load_study, results_name, run_folder, scores_file
 from scal3r_eval.study.summary import results_page, summarize
 from scal3r_train.config import UserError, run_command, write_text_atomically
 from scal3r_train.notes import answer, new_console
@@ -43,29 +43,30 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(recipe: StudyRecipe) -> None:
-    chunking = study_chunking(recipe)
+    reading = study_reading(recipe)
     check_runs(recipe)
     console = new_console(stderr=True)
     for title, stage in (
-        ("1/4 towns", lambda: make_towns(recipe, chunking, console.print)),
+        ("1/4 sequences", lambda: make_sequences(recipe, reading, console.print)),
         ("2/4 training", lambda: train_all(recipe, console.print)),
-        ("3/4 scoring", lambda: score_all(recipe, chunking, console.print)),
+        ("3/4 scoring", lambda: score_all(recipe, reading, console.print)),
     ):
         console.rule(title)
         stage()
     console.rule("4/4 results")
-    results = {
-        "format_version": FORMAT_VERSION,
-        "code_version": CODE_VERSION,
-        "hardware": _hardware(),
-        "seconds": _seconds(recipe),
-        "recipe": recipe.model_dump(mode="json"),
-        "results": summarize(recipe),
-    }
-    page = results_page(results)
-    write_text_atomically(recipe.output_dir / f"{recipe.results}.json", json.dumps(results, indent=1) + "\n")
-    write_text_atomically(recipe.output_dir / f"{recipe.results}.md", page)
-    answer(*page.splitlines())
+    for kind in recipe.kinds:
+        results = {
+            "format_version": FORMAT_VERSION,
+            "code_version": CODE_VERSION,
+            "hardware": _hardware(),
+            "seconds": _seconds(recipe),
+            "recipe": recipe.model_dump(mode="json"),
+            "results": summarize(recipe, kind),
+        }
+        page, name = results_page(results), results_name(recipe, kind)
+        write_text_atomically(recipe.output_dir / f"{name}.json", json.dumps(results, indent=1) + "\n")
+        write_text_atomically(recipe.output_dir / f"{name}.md", page)
+        answer(*page.splitlines())
 
 
 def _hardware() -> dict[str, Any]:

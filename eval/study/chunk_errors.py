@@ -6,7 +6,7 @@ fitted, for a chunk nor for a sequence, or a model that answers one length for a
 
 Two guesses without a network bound what a memory can be of use for. `prior_motion` answers what is best on average
 over the training towns, the most that a chunk alone can do: like a network, it answers in the sequence's unit of
-training (`HeldOutTown.unit_m`) and does not know how many metres that is. `copied_motion` answers the mean of the
+training (`HeldOutSequence.unit_m`) and does not know how many metres that is. `copied_motion` answers the mean of the
 sequence's own clear chunks, taken from the truth: about the most that a memory can hand over. Both answer for every
 chunk, also those that see something.
 Shapes: K chunks, S frames of a chunk.

@@ -1,4 +1,4 @@
-"""Towns and trainings of a study, by the commands that a user has. What is complete is not made again."""
+"""Sequences and trainings of a study, by the commands that a user has. What is complete is not made again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from scal3r_eval.study.settings import REFERENCE, StudyRecipe, held_out_folder, run_folder, towns_folder
-from scal3r_eval.study.towns import chunking_of
+from scal3r_eval.study.drives import DriveSettings, make_held_out, make_training
+from scal3r_eval.study.held_out import Reading, reading_of
+from scal3r_eval.study.settings import (
+    REFERENCE,
+    StudyRecipe,
+    frames_of,
+    held_out_folder,
+    run_folder,
+    training_folder,
+)
 from scal3r_eval.subprocesses import run_logged, run_shown
 from scal3r_train.config import UserError, dump_yaml, load_config, write_text_atomically
 from scal3r_train.data.synthetic.settings import TownSettings
@@ -21,11 +29,30 @@ TOWNS_FILE = (
 )
 
 
-def make_towns(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> None:
-    """Write the training towns and all held-out towns."""
-    wanted = {towns_folder(recipe): recipe.towns}
+def make_sequences(recipe: StudyRecipe, reading: Reading, say: Say) -> None:
+    """Write the training sequences and all held-out ones."""
+    if recipe.towns is not None:
+        _make_towns(recipe, recipe.towns, reading.schedule, say)
+    if recipe.drives is not None:
+        _make_drives(recipe, recipe.drives, reading.schedule, say)
+
+
+def _make_drives(recipe: StudyRecipe, drives: DriveSettings, schedule: ScheduleSettings, say: Say) -> None:
+    folder = training_folder(recipe)
+    say(f"{folder}: {make_training(drives, folder)} drives")
     for chunks in recipe.lengths:
-        settings = recipe.held_out_towns(chunks, chunking.chunk_size, chunking.overlap)
+        folder, num_frames = (
+            held_out_folder(recipe, chunks),
+            frames_of(chunks, schedule.chunk_size, schedule.overlap),
+        )
+        windows = make_held_out(drives, folder, chunks, num_frames, recipe.sequences_of(chunks))
+        say(f"{folder}: {windows} windows of {num_frames} frames, clear, with fog and in black")
+
+
+def _make_towns(recipe: StudyRecipe, towns: TownSettings, schedule: ScheduleSettings, say: Say) -> None:
+    wanted = {training_folder(recipe): towns}
+    for chunks in recipe.lengths:
+        settings = recipe.held_out_towns(chunks, schedule.chunk_size, schedule.overlap)
         wanted[held_out_folder(recipe, chunks)] = settings
     for folder, settings in wanted.items():
         made_with = folder / TOWNS_FILE
@@ -75,7 +102,7 @@ def _training_arguments(recipe: StudyRecipe, variant: str, seed: int) -> list[st
         f"seed={seed}",
         f"name=study_{variant}_{seed}",
         f"output_dir={run_folder(recipe, variant, seed)}",
-        f"data.sources.0.index={towns_folder(recipe) / 'index.parquet'}",
+        f"data.sources.0.index={training_folder(recipe) / 'index.parquet'}",
         f"optim.num_steps={recipe.num_steps}",
     ]
 
@@ -85,11 +112,13 @@ def _overrides(settings: TownSettings) -> Sequence[str]:
     return [f"{name}={'null' if value is None else value}" for name, value in values.items()]
 
 
-def study_chunking(recipe: StudyRecipe) -> ScheduleSettings:
-    """Return how all variants cut sequences; UserError when they differ."""
-    found = {name: chunking_of(load_training_recipe(path)) for name, path in recipe.variants.items()}
+def study_reading(recipe: StudyRecipe) -> Reading:
+    """Return how all variants read sequences; UserError when they differ."""
+    found = {name: reading_of(load_training_recipe(path)) for name, path in recipe.variants.items()}
     reference = found[REFERENCE]
-    for name, chunking in found.items():
-        if chunking != reference:
-            raise UserError(f"{recipe.variants[name]} cuts other chunks than {recipe.variants[REFERENCE]}")
+    for name, reading in found.items():
+        if reading != reference:
+            raise UserError(
+                f"{recipe.variants[name]} has other chunks, images or units than {recipe.variants[REFERENCE]}"
+            )
     return reference

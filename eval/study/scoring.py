@@ -1,7 +1,4 @@
-"""Scores of all trained models of a study on all held-out towns; a model that has been scored is not scored again.
-
-What one trained model scores on one held-out town under one condition.
-"""
+"""Scores of all trained models of a study on all held-out sequences; a model that is scored is not scored again."""
 
 from __future__ import annotations
 
@@ -25,24 +22,26 @@ from scal3r_eval.study.chunk_errors import (
     motion_errors,
     prior_motion,
 )
+from scal3r_eval.study.held_out import HeldOutSequence, Reading, load_motion, load_sequences
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition, predict_chunks
 from scal3r_eval.study.settings import (
     REFERENCE,
     StudyRecipe,
+    TestTime,
     held_out_folder,
     memory_condition,
     run_folder,
     scores_file,
-    towns_folder,
+    training_folder,
 )
-from scal3r_eval.study.towns import HeldOutTown, load_towns
 from scal3r_train.config import write_text_atomically
+from scal3r_train.data.index.index import load_index
 from scal3r_train.geometry.camera import fov_from_intrinsics
 from scal3r_train.inference.alignment.neighbours import align_neighbours
 from scal3r_train.inference.alignment.placed_frames import PlacedFrames
 from scal3r_train.inference.alignment.placement import Placement
 from scal3r_train.inference.alignment.settings import AlignmentSettings
-from scal3r_train.inference.chunking import Layout, ScheduleSettings
+from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.metrics.trajectory import score_trajectory
@@ -56,17 +55,19 @@ STITCHING: dict[str, dict[str, Any]] = {
     "ate_sim3": {"common_scale": {"enabled": False}},
     "ate_se3": {"mode": "se3"},
 }
+TEST_TIME: dict[TestTime, Condition] = {"frozen": FROZEN, "gcs_off": GCS_OFF}
+CHUNKS_PER_PASS = 64  # bounds the memory that a long sequence takes, not its result
 Scores = dict[str, float | None]
 Say = Callable[[str], None]
 
 
-def score_chunks(model: Scal3RModel, town: HeldOutTown, condition: Condition) -> Scores:
-    """Return `motion_errors` of the town's chunks."""
-    return _chunk_scores(predict_chunks(model, town.chunk_images, condition), town)
+def score_chunks(model: Scal3RModel, sequence: HeldOutSequence, condition: Condition) -> Scores:
+    """Return `motion_errors` of the sequence's chunks."""
+    return _chunk_scores(predict_chunks(model, sequence.chunk_images, condition), sequence)
 
 
-def score_town(
-    model: Scal3RModel, town: HeldOutTown, condition: Condition, recipe: ReconstructionRecipe
+def score_sequence(
+    model: Scal3RModel, sequence: HeldOutSequence, condition: Condition, recipe: ReconstructionRecipe
 ) -> Scores:
     """Return `motion_errors` and the errors of the stitched path.
 
@@ -74,20 +75,20 @@ def score_town(
     length, stitched by the seams of the recipe, by similarities that each have a scale of their own, and by rigid
     motions (which keep every chunk's own scale).
     """
-    predictions = predict_chunks(model, town.chunk_images, condition)
-    scores = _chunk_scores(predictions, town)
+    predictions = predict_chunks(model, sequence.chunk_images, condition)
+    scores = _chunk_scores(predictions, sequence)
     for name, changes in STITCHING.items():
         alignment = AlignmentSettings(**recipe.alignment.model_dump() | changes)
-        stitched = stitch(predictions, town, recipe.model_copy(update={"alignment": alignment}))
-        scores[f"{name}_percent"] = score_trajectory(stitched, town.world_from_cam, "sim3").ate_percent
+        stitched = stitch(predictions, sequence, recipe.model_copy(update={"alignment": alignment}))
+        scores[f"{name}_percent"] = score_trajectory(stitched, sequence.world_from_cam, "sim3").ate_percent
     return scores
 
 
 def stitch(
-    predictions: list[ChunkPrediction], town: HeldOutTown, recipe: ReconstructionRecipe
+    predictions: list[ChunkPrediction], sequence: HeldOutSequence, recipe: ReconstructionRecipe
 ) -> torch.Tensor:
     """Return world_from_cam [F, 3, 4] of all frames as `scal3r reconstruct` would place them, without loops."""
-    layout = Layout.plan(len(town.images), recipe.schedule, 1)
+    layout = Layout.plan(len(sequence.images), recipe.schedule, 1)
     by_number = dict(enumerate(predictions))
     found = align_neighbours(by_number, {}, layout.ranges, recipe.alignment, recipe.points)
     seams = [found[number] for number in range(len(predictions) - 1)]
@@ -98,28 +99,28 @@ def stitch(
     return torch.cat([part.world_from_cam for part in placed])
 
 
-def _chunk_scores(predictions: list[ChunkPrediction], town: HeldOutTown) -> Scores:
+def _chunk_scores(predictions: list[ChunkPrediction], sequence: HeldOutSequence) -> Scores:
     extrinsics = torch.stack([prediction.extrinsics for prediction in predictions])
     intrinsics = torch.stack([prediction.intrinsics for prediction in predictions])
-    image_hw = town.images.shape[-2], town.images.shape[-1]
+    image_hw = sequence.images.shape[-2], sequence.images.shape[-1]
     fov_w = fov_from_intrinsics(intrinsics, image_hw)[..., 1]
-    return motion_errors(chunk_motion(extrinsics, fov_w, town.unit_m), town.motion, town.views)
+    return motion_errors(chunk_motion(extrinsics, fov_w, sequence.unit_m), sequence.motion, sequence.views)
 
 
-def score_all(recipe: StudyRecipe, chunking: ScheduleSettings, say: Say) -> None:
-    """Score every trained model, and the guesses, on the held-out towns; `jobs` models at a time."""
-    _score_guesses(recipe, chunking)
+def score_all(recipe: StudyRecipe, reading: Reading, say: Say) -> None:
+    """Score every trained model, and the guesses, on the held-out sequences; `jobs` models at a time."""
+    _score_guesses(recipe, reading)
     wanted = [(variant, seed) for seed in recipe.seeds for variant in recipe.variants]
     if recipe.jobs == 1 or len(wanted) == 1:
         for run in wanted:
-            say(_score_run(recipe, chunking, *run))
+            say(_score_run(recipe, reading, *run))
         return
     with ProcessPoolExecutor(recipe.jobs, mp_context=get_context("spawn")) as pool:
-        for job in [pool.submit(_score_run, recipe, chunking, *run) for run in wanted]:
+        for job in [pool.submit(_score_run, recipe, reading, *run) for run in wanted]:
             say(job.result())
 
 
-def _score_run(recipe: StudyRecipe, chunking: ScheduleSettings, variant: str, seed: int) -> str:
+def _score_run(recipe: StudyRecipe, reading: Reading, variant: str, seed: int) -> str:
     """Score one trained model unless that is done, and return a line about it."""
     if recipe.jobs > 1:
         torch.set_num_threads(1)
@@ -133,54 +134,53 @@ def _score_run(recipe: StudyRecipe, chunking: ScheduleSettings, variant: str, se
         return f"{path}: complete"
     started = time.perf_counter()
     model = load_model(checkpoint, local_device())
-    reconstruction = ReconstructionRecipe(schedule=chunking, alignment=recipe.alignment)
+    model.chunks_per_pass = CHUNKS_PER_PASS
+    reconstruction = ReconstructionRecipe(schedule=reading.schedule, alignment=recipe.alignment)
     longest = recipe.lengths[-1]
     conditions: dict[str, dict[str, Scores]] = {}
     for chunks in recipe.lengths:
-        towns = list(load_towns(held_out_folder(recipe, chunks), chunking))
-        for name, condition in _conditions(variant).items():
-            scores = {town.name: score_town(model, town, condition, reconstruction) for town in towns}
-            conditions.setdefault(name, {}).update(scores)
-        if chunks == longest and variant == REFERENCE:
-            for size in recipe.chunks_in_memory:
-                condition = Condition(chunks_in_memory=size)
-                found = {town.name: score_chunks(model, town, condition) for town in towns}
-                conditions[memory_condition(size)] = found
+        for sequence in load_sequences(held_out_folder(recipe, chunks), reading):
+            for name, condition in _conditions(recipe, variant).items():
+                scores = score_sequence(model, sequence, condition, reconstruction)
+                conditions.setdefault(name, {})[sequence.name] = scores
+            if chunks == longest and variant == REFERENCE and recipe.is_swept(sequence.name):
+                for size in recipe.chunks_in_memory:
+                    scores = score_chunks(model, sequence, Condition(chunks_in_memory=size))
+                    conditions.setdefault(memory_condition(size), {})[sequence.name] = scores
     seconds = time.perf_counter() - started
     _write_scores(path, identity, conditions, seconds)
     return f"{path}: scored, {seconds:.0f} s"
 
 
-def _conditions(variant: str) -> dict[str, Condition]:
-    if variant != REFERENCE:
-        return {"as_trained": AS_TRAINED}
-    return {"as_trained": AS_TRAINED, "frozen": FROZEN, "gcs_off": GCS_OFF}
+def _conditions(recipe: StudyRecipe, variant: str) -> dict[str, Condition]:
+    others = recipe.at_test_time if variant == REFERENCE else ()
+    return {"as_trained": AS_TRAINED} | {name: TEST_TIME[name] for name in others}
 
 
-def _score_guesses(recipe: StudyRecipe, chunking: ScheduleSettings) -> None:
+def _score_guesses(recipe: StudyRecipe, reading: Reading) -> None:
     """Score what needs no network."""
     path = scores_file(recipe, "guesses")
     identity = {"code_sha256": STUDY_SHA256, "study": _scored_settings(recipe)}
     if _is_done(path, identity):
         return
     started = time.perf_counter()
-    training = _training_motion(recipe, chunking)
+    training = _training_motion(recipe, reading)
     conditions: dict[str, dict[str, Scores]] = {"prior": {}, "copy": {}}
     for chunks in recipe.lengths:
-        for town in load_towns(held_out_folder(recipe, chunks), chunking):
-            for name, scores in _guessed(town, training).items():
-                conditions[name][town.name] = scores
+        for sequence in load_sequences(held_out_folder(recipe, chunks), reading):
+            for name, scores in _guessed(sequence, training).items():
+                conditions[name][sequence.name] = scores
     _write_scores(path, identity, conditions, time.perf_counter() - started)
 
 
-def _guessed(town: HeldOutTown, training: ChunkMotion) -> dict[str, Scores]:
+def _guessed(sequence: HeldOutSequence, training: ChunkMotion) -> dict[str, Scores]:
     guesses = {
-        "prior": prior_motion(training, len(town.views), town.unit_m),
-        "copy": copied_motion(town.motion, town.views),
+        "prior": prior_motion(training, len(sequence.views), sequence.unit_m),
+        "copy": copied_motion(sequence.motion, sequence.views),
     }
     found = {}
     for name, guess in guesses.items():
-        scores = motion_errors(guess or town.motion, town.motion, town.views)
+        scores = motion_errors(guess or sequence.motion, sequence.motion, sequence.views)
         known = {
             key: value for key, value in scores.items() if key.startswith("hidden_") and guess is not None
         }
@@ -188,10 +188,10 @@ def _guessed(town: HeldOutTown, training: ChunkMotion) -> dict[str, Scores]:
     return found
 
 
-def _training_motion(recipe: StudyRecipe, chunking: ScheduleSettings) -> ChunkMotion:
-    """Return the true motion of all chunks of the training towns, each in units of its own town."""
-    towns = load_towns(towns_folder(recipe), chunking)
-    parts = [town.motion.scaled(1 / town.unit_m) for town in towns]
+def _training_motion(recipe: StudyRecipe, reading: Reading) -> ChunkMotion:
+    """Return the true motion of all chunks of the training sequences, in the units that training asks for."""
+    index = load_index(training_folder(recipe) / "index.parquet")
+    parts = [load_motion(index[row], reading) for row in range(len(index))]
     return ChunkMotion(
         yaw_deg=np.concatenate([part.yaw_deg for part in parts]),
         shift=np.concatenate([part.shift for part in parts]),
@@ -216,5 +216,13 @@ def _write_scores(
 
 def _scored_settings(recipe: StudyRecipe) -> dict[str, Any]:
     """Return the settings that scores depend on, beside the checkpoint."""
-    wanted = {"towns", "held_out_seed", "held_out", "chunks_in_memory", "alignment"}
+    wanted = {
+        "towns",
+        "drives",
+        "held_out_seed",
+        "held_out",
+        "at_test_time",
+        "chunks_in_memory",
+        "alignment",
+    }
     return json.loads(recipe.model_dump_json(include=wanted))

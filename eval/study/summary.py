@@ -6,7 +6,7 @@ A method is a variant as it was trained ("no_gcs"), the reference under another 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ TITLES = {
 }
 METRICS = tuple(TITLES)
 GUESSES = ("prior", "copy")
-FROZEN_METHOD, GCS_OFF_METHOD = f"{REFERENCE}, frozen", f"{REFERENCE}, gcs_off"
 
 Table = dict[str, dict[str, Any]]
 Scored = list[dict[str, dict[str, float | None]]]  # one entry a seed: scores by sequence
@@ -42,27 +41,51 @@ SWEPT = (*HIDDEN[:3], "clear_yaw_deg", "clear_shift_percent")
 BY_LENGTH = ("hidden_yaw_deg", "hidden_shift_percent", *PATHS)
 
 
-def summarize(recipe: StudyRecipe) -> dict[str, Any]:
-    """Return means, differences from the reference, errors by number of chunks and by chunks in memory."""
+def summarize(recipe: StudyRecipe, kind: str | None = None) -> dict[str, Any]:
+    """Return means, differences from the reference, errors by number of chunks and by chunks in memory.
+
+    kind: of the sequences, one of `recipe.kinds`.
+    """
     methods = read_methods(recipe)
-    draw = recipe.bootstrap
-    names = sorted(methods[REFERENCE][0])
+    names = sorted(name for name in methods[REFERENCE][0] if recipe.kind_of(name) == kind)
     by_length = {
-        chunks: [name for name in names if name.startswith(_town_prefix(recipe, chunks))]
+        chunks: Sample(recipe, [name for name in names if name.startswith(recipe.length_prefix(chunks))])
         for chunks in recipe.lengths
     }
-    assert sum(map(len, by_length.values())) == len(names)
+    assert sum(len(part.names) for part in by_length.values()) == len(names)
+    together = Sample(recipe, names)
+    longest = by_length[recipe.lengths[-1]]
     return {
+        "kind": kind,
         "num_sequences": len(names),
+        "num_groups": len(set(together.groups)),
         "seeds": list(recipe.seeds),
-        "means": means(methods, names, draw),
-        "differences": differences(methods, names, draw),
-        "by_length": {str(chunks): means(methods, part, draw) for chunks, part in by_length.items()},
+        "means": means(methods, together),
+        "differences": differences(methods, together),
+        "by_length": {str(chunks): means(methods, part) for chunks, part in by_length.items()},
         "by_length_differences": {
-            str(chunks): differences(methods, part, draw) for chunks, part in by_length.items()
+            str(chunks): differences(methods, part) for chunks, part in by_length.items()
         },
-        "by_memory": _by_memory(recipe, by_length[recipe.lengths[-1]]),
+        "by_memory": _by_memory(recipe, longest) if all(map(recipe.is_swept, longest.names)) else {},
     }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sequences that are averaged over."""
+
+    recipe: StudyRecipe
+    names: Sequence[str]
+
+    @property
+    def draw(self) -> BootstrapSettings:
+        """How intervals are drawn."""
+        return self.recipe.bootstrap
+
+    @property
+    def groups(self) -> list[str]:
+        """What each sequence is drawn together with."""
+        return [self.recipe.group_of(name) for name in self.names]
 
 
 def read_methods(recipe: StudyRecipe) -> dict[str, Scored]:
@@ -71,20 +94,23 @@ def read_methods(recipe: StudyRecipe) -> dict[str, Scored]:
     methods: dict[str, Scored] = {name: [guesses[name]] for name in GUESSES}
     for variant in recipe.variants:
         methods[variant] = _seeds(recipe, variant, "as_trained")
-    methods[FROZEN_METHOD] = _seeds(recipe, REFERENCE, "frozen")
-    methods[GCS_OFF_METHOD] = _seeds(recipe, REFERENCE, "gcs_off")
+    for condition in recipe.at_test_time:
+        methods[f"{REFERENCE}, {condition}"] = _seeds(recipe, REFERENCE, condition)
     return methods
 
 
-def means(methods: Mapping[str, Scored], names: Sequence[str], draw: BootstrapSettings) -> Table:
-    """Return method -> metric -> interval of the mean over seeds and the named sequences."""
+def means(methods: Mapping[str, Scored], sample: Sample) -> Table:
+    """Return method -> metric -> interval of the mean over seeds and the sample's sequences."""
     return {
-        method: {metric: _plain(mean_interval(values(scored, names, metric), draw)) for metric in METRICS}
+        method: {
+            metric: _plain(mean_interval(values(scored, sample.names, metric), sample.draw, sample.groups))
+            for metric in METRICS
+        }
         for method, scored in methods.items()
     }
 
 
-def differences(methods: Mapping[str, Scored], names: Sequence[str], draw: BootstrapSettings) -> Table:
+def differences(methods: Mapping[str, Scored], sample: Sample) -> Table:
     """Return method -> metric -> interval of the mean of method - reference, paired by seed and sequence."""
     found: Table = {}
     for method, scored in methods.items():
@@ -92,9 +118,9 @@ def differences(methods: Mapping[str, Scored], names: Sequence[str], draw: Boots
             continue
         found[method] = {}
         for metric in METRICS:
-            reference = values(methods[REFERENCE], names, metric)
-            other = np.broadcast_to(values(scored, names, metric), reference.shape)
-            found[method][metric] = _plain(paired_difference(other, reference, draw))
+            reference = values(methods[REFERENCE], sample.names, metric)
+            other = np.broadcast_to(values(scored, sample.names, metric), reference.shape)
+            found[method][metric] = _plain(paired_difference(other, reference, sample.draw, sample.groups))
     return found
 
 
@@ -104,12 +130,12 @@ def values(scored: Scored, names: Sequence[str], metric: str) -> np.ndarray:
     return np.array([[np.nan if value is None else value for value in row] for row in rows])
 
 
-def _by_memory(recipe: StudyRecipe, names: Sequence[str]) -> Table:
+def _by_memory(recipe: StudyRecipe, sample: Sample) -> Table:
     methods = {
         str(size): _seeds(recipe, REFERENCE, memory_condition(size))
         for size in sorted(recipe.chunks_in_memory)
     }
-    return means(methods, names, recipe.bootstrap)
+    return means(methods, sample)
 
 
 def _seeds(recipe: StudyRecipe, variant: str, condition: str) -> Scored:
@@ -120,11 +146,6 @@ def _read(recipe: StudyRecipe, name: str) -> dict[str, Any]:
     return parse_json(scores_file(recipe, name).read_text(encoding="utf-8"))["conditions"]
 
 
-def _town_prefix(recipe: StudyRecipe, chunks: int) -> str:
-    """Return how the names of the held-out towns of so many chunks begin (`scal3r data synth` names them)."""
-    return f"town_{recipe.held_out_seed + chunks:03d}_"
-
-
 def _plain(interval: Interval | None) -> dict[str, float] | None:
     return None if interval is None else asdict(interval)
 
@@ -133,30 +154,45 @@ def results_page(results: Mapping[str, Any]) -> str:
     """Return the page."""
     numbers = results["results"]
     level = round(100 * results["recipe"]["bootstrap"]["level"])
+    what, drawn = "held-out towns", "sequences"
+    if numbers["kind"] is not None:
+        what = f"windows of {numbers['num_groups']} held-out drives, hidden pictures: {numbers['kind']}"
+        drawn = "drives"
     blocks = [
         "# Memory study",
-        f"{numbers['num_sequences']} held-out towns, seeds {', '.join(map(str, numbers['seeds']))}, "
-        f"{results['recipe']['num_steps']} steps. Mean [{level} % interval over seeds and sequences]. "
+        f"{numbers['num_sequences']} {what}, seeds {', '.join(map(str, numbers['seeds']))}, "
+        f"{results['recipe']['num_steps']} steps. Mean [{level} % interval over seeds and {drawn}]. "
         "docs/study.md says what the columns are.",
         _run_line(results),
-        "## Chunks that show nothing",
-        means_table(numbers["means"], HIDDEN, "method"),
+        *_section("## Chunks that show nothing", means_table(numbers["means"], HIDDEN, "method")),
         "## Chunks that show everything, and the whole path",
         means_table(numbers["means"], CLEAR, "method"),
         means_table(numbers["means"], PATHS, "method"),
-        f"## Differences from {REFERENCE}, paired (above 0: worse than {REFERENCE}; bold: 0 is outside the interval)",
-        means_table(numbers["differences"], HIDDEN, "method", marks=True),
-        means_table(numbers["differences"], CLEAR, "method", marks=True),
-        means_table(numbers["differences"], PATHS, "method", marks=True),
+        *_section(
+            f"## Differences from {REFERENCE}, paired (above 0: worse than {REFERENCE}; bold: 0 is outside the "
+            "interval)",
+            *(
+                means_table(numbers["differences"], metrics, "method", marks=True)
+                for metrics in (HIDDEN, CLEAR, PATHS)
+            ),
+        ),
         "## By length of the sequence",
         *(
             f"{chunks} chunks\n\n{means_table(table, BY_LENGTH, 'method')}"
             for chunks, table in numbers["by_length"].items()
         ),
-        f"## Longest sequences, {REFERENCE}, by chunks that share a memory",
-        means_table(numbers["by_memory"], SWEPT, "chunks in memory"),
+        *_section(
+            f"## Longest sequences, {REFERENCE}, by chunks that share a memory",
+            means_table(numbers["by_memory"], SWEPT, "chunks in memory"),
+        ),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _section(title: str, *tables: str) -> list[str]:
+    """Return a title and those of its tables that have rows; nothing when none has any."""
+    full = [table for table in tables if table.count("\n") > 1]
+    return [title, *full] if full else []
 
 
 def means_table(

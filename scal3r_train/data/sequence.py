@@ -9,9 +9,10 @@ Shapes: B sequences, K chunks, S frames, H W pixels. Cameras are OpenCV (x right
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,6 +112,18 @@ class SequenceRecord:
     def num_frames(self) -> int:
         """S, the number of frames."""
         return len(self.image)
+
+    def of_frames(self, frames: Sequence[int]) -> SequenceRecord:
+        """Return the sequence of these frames alone, in their order; which of them see the same is forgotten."""
+        kept = list(frames)
+        changes: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray):
+                changes[name] = value[kept]
+            elif isinstance(value, tuple) and value:
+                changes[name] = tuple(value[frame] for frame in kept)
+        return replace(self, **changes | {"covisible": None})
 
     def upright_hw(self, frame: int) -> tuple[int, int]:
         """Height and width of a frame once it stands upright."""

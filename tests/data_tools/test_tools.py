@@ -191,3 +191,25 @@ def test_index_refuses_what_it_does_not_know(tmp_path: Path, towns: Path) -> Non
 def test_towns_can_be_indexed_again(towns: Path, tmp_path: Path) -> None:
     assert index.main("towns", towns, tmp_path / "x.parquet") == 0
     assert load_index(tmp_path / "x.parquet").sequence_ids == ["town_000_00000", "town_000_00001"]
+
+
+@pytest.mark.parametrize(("option", "height"), [("unit=33", None), ("camera_height=0.05", 0.05)])
+def test_an_index_may_have_another_unit_of_length(
+    towns: Path, tmp_path: Path, record: SequenceRecord, option: str, height: float | None
+) -> None:
+    """Depth and camera centres shrink alike; the pictures' geometry stays."""
+    assert index.main("towns", towns, tmp_path / "other.parquet", [option]) == 0
+    other = load_index(tmp_path / "other.parquet").find(record.sequence_id)
+    metres, units = (read_frames(one, range(24), (28, 42)) for one in (record, other))
+    assert metres.extrinsics is not None and units.extrinsics is not None
+    assert metres.depth is not None and units.depth is not None
+    centres, scaled = (
+        -(frames[:, :, :3].mT @ frames[:, :, 3:])[..., 0] for frames in (metres.extrinsics, units.extrinsics)
+    )
+    unit = 33.0 if height is None else float(centres[:, 2].mean()) / height
+    torch.testing.assert_close(scaled * unit, centres)
+    torch.testing.assert_close(units.depth * unit, metres.depth, atol=1e-3, rtol=1e-5)
+    if height is not None:
+        assert float(scaled[:, 2].mean()) == pytest.approx(height), "the ground of a town is z = 0"
+    assert torch.equal(metres.extrinsics[..., :3], units.extrinsics[..., :3])
+    assert not other.is_metric

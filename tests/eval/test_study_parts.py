@@ -20,10 +20,10 @@ from scal3r_eval.study.chunk_errors import (
     motion_errors,
     prior_motion,
 )
+from scal3r_eval.study.held_out import HeldOutSequence, mean_distance_m
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition, predict_chunks
 from scal3r_eval.study.scoring import STITCHING, stitch
 from scal3r_eval.study.settings import load_study
-from scal3r_eval.study.towns import HeldOutTown, mean_distance_m
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceBatch
 from scal3r_train.data.synthetic.settings import TownSettings
@@ -290,10 +290,10 @@ def test_frozen_memories_answer_with_the_weights_they_were_trained_with(
     torch.testing.assert_close(poses(predict_chunks(model, IMAGES, AS_TRAINED)), trained)
 
 
-def town_of(world_from_cam: Tensor) -> HeldOutTown:
+def town_of(world_from_cam: Tensor) -> HeldOutSequence:
     ranges = chunk_ranges(len(world_from_cam), 8, 4)
     images = torch.zeros(len(world_from_cam), 3, 24, 36)
-    return HeldOutTown(
+    return HeldOutSequence(
         "town", ranges, ["clear"] * len(ranges), images, world_from_cam, motion_of(world_from_cam), 1.0
     )
 
@@ -338,7 +338,7 @@ def test_perfect_cameras_are_stitched_without_error_and_rigid_seams_keep_scales(
         assert percent > 3 if most is None else percent < most, (way, percent)
 
 
-@pytest.mark.parametrize("name", ["memory", "smoke", "widths"])
+@pytest.mark.parametrize("name", ["memory", "smoke", "widths", "circuits", "circuits_smoke"])
 def test_study_recipes_are_valid_and_open_with_their_command(name: str) -> None:
     path = PROJECT_ROOT / "recipes" / "study" / f"{name}.yaml"
     recipe = load_study(path, ["jobs=1"])
@@ -354,12 +354,14 @@ def test_study_recipes_are_valid_and_open_with_their_command(name: str) -> None:
         ("no_gcm", {"memory_layers": []}),
         ("width_1", {"memory_expansion": 1}),
         ("width_4", {"memory_expansion": 4}),
+        ("circuits_no_gcs", {"memory_scope": "chunk"}),
+        ("circuits_no_gcm", {"memory_layers": []}),
     ],
 )
 def test_variants_are_equal_but_for_the_memory(name: str, change: dict[str, Any]) -> None:
     full, other = (
         load_training_recipe(PROJECT_ROOT / "recipes" / "study" / f"{one}.yaml").model_dump(mode="json")
-        for one in ("full", name)
+        for one in ("circuits_full" if name.startswith("circuits") else "full", name)
     )
     network = full["model"]["network"]
     assert other["model"]["network"] == network | change != network
@@ -367,8 +369,9 @@ def test_variants_are_equal_but_for_the_memory(name: str, change: dict[str, Any]
     assert other | same == full
 
 
-def test_training_sees_at_most_eight_chunks() -> None:
-    curriculum = load_training_recipe(PROJECT_ROOT / "recipes" / "study" / "full.yaml").curriculum
+@pytest.mark.parametrize("name", ["full", "circuits_full"])
+def test_training_sees_at_most_eight_chunks(name: str) -> None:
+    curriculum = load_training_recipe(PROJECT_ROOT / "recipes" / "study" / f"{name}.yaml").curriculum
     assert max(curriculum.chunks_per_rank) * max(curriculum.group_size) == 8
 
 

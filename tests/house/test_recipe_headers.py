@@ -8,6 +8,8 @@ import pytest
 
 from scal3r_eval.recipe import load_any_recipe
 from scal3r_train.data.sampling.plan import plan_step
+from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.convert_checkpoint import build_on_meta
 from scal3r_train.planning import report
 from scal3r_train.recipe import TrainingRecipe, load_training_recipe
 from tests.conftest import PROJECT_ROOT
@@ -15,7 +17,7 @@ from tests.house.recipe_header import commands_of, header_of, launches_of
 from tests.house.test_recipes import RECIPES, relative
 
 TRAINING = [path for path in RECIPES if isinstance(load_any_recipe(path), TrainingRecipe)]
-FOLDERS = {"paper", "finetune", "debug", "ablation"}
+FOLDERS = {"paper", "finetune", "debug", "ablation", "base"}
 STEPS = 40
 
 
@@ -110,6 +112,25 @@ def test_ablations_are_equal_but_for_the_ablated_part(name: str, change: dict[st
     )
     differing = {key: other[key] for key in full if full[key] != other[key]}
     assert differing == change | {"name": f"ablation_{name}", "output_dir": f"runs/ablation/{name}"}
+
+
+def test_the_base_recipes_are_one_training_of_the_stated_size() -> None:
+    recipes = [load_training_recipe(PROJECT_ROOT / f"recipes/base/stage_{stage}.yaml") for stage in range(3)]
+    network = recipes[0].model.network
+    assert network is not None
+    model = build_on_meta(Scal3RConfig(**network.model_dump()))
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert round(millions) == 61
+    for stage, recipe in enumerate(recipes):
+        header = header_of(PROJECT_ROOT / f"recipes/base/stage_{stage}.yaml")
+        assert f"{millions:.0f} M parameters" in header[0]
+        assert recipe.losses.normalization == "data"
+        assert recipe.parallel.precision == "bf16"
+        assert recipe.curriculum.resolution == recipe.validation.curriculum.resolution
+        if stage:
+            assert recipe.model.network is None
+            assert recipe.model.checkpoint == f"{recipes[stage - 1].output_dir}/model_ema"
+    assert [max(k for k, w in r.curriculum.chunks_per_rank.items() if w) for r in recipes] == [1, 3, 64]
 
 
 def test_the_papers_numbers() -> None:

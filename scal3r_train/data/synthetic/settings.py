@@ -79,14 +79,21 @@ class TownSettings(StrictModel):
 
 def draw_blackouts(rng: np.random.Generator, settings: TownSettings) -> np.ndarray:
     """Return [S] bool: in a share of the sequences, one interval in each of `blackouts` equal parts; never frame 0."""
-    num = settings.num_frames
-    bounds = np.linspace(0, num, settings.blackouts + 1).astype(int)
-    is_hidden = np.zeros(num, bool)
-    for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
-        length = max(1, min(settings.blackout_frames, (stop - first) // 2))
-        start = int(rng.integers(max(first, 1), stop - length + 1))
-        is_hidden[start : start + length] = True
+    is_hidden = np.zeros(settings.num_frames, bool)
+    for part in draw_intervals(rng, settings.num_frames, settings.blackouts, settings.blackout_frames):
+        is_hidden[part] = True
     return is_hidden & (rng.random() < settings.blackout_share)
+
+
+def draw_intervals(rng: np.random.Generator, num_frames: int, number: int, length: int) -> list[slice]:
+    """Return `number` runs of frames, one in each of as many equal parts and at most half of it; never frame 0."""
+    bounds = np.linspace(0, num_frames, number + 1).astype(int)
+    found = []
+    for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        fitting = max(1, min(length, (stop - first) // 2))
+        start = int(rng.integers(max(first, 1), stop - fitting + 1))
+        found.append(slice(start, start + fitting))
+    return found
 
 
 def write_blackouts(folder: Path, is_hidden: np.ndarray) -> None:
