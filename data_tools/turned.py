@@ -37,8 +37,8 @@ def without_turned(record: SequenceRecord) -> SequenceRecord:
         return record
     turned = [frame for frame in range(record.num_frames) if _is_turned(record, frame)]
     note_turned(record.root, [record.image[frame] for frame in turned])
-    kept = np.setdiff1d(np.arange(record.num_frames), turned)
-    if not len(kept):
+    kept = np.setdiff1d(np.arange(record.num_frames), turned).tolist()
+    if not kept:
         raise UserError(
             f"{record.root}: all {record.num_frames} images are to be turned by EXIF against their poses"
         )

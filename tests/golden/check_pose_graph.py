@@ -19,11 +19,10 @@ from scal3r_train.inference.loop_closure.pose_graph import PoseEdges, optimise_p
 from scal3r_train.inference.loop_closure.release_rules import close_unjudged, unjudged_edge
 from scal3r_train.inference.loop_closure.settings import PoseGraphSettings
 from scal3r_train.inference.settings import ReconstructionRecipe
-from tests.conftest import PROJECT_ROOT
 from tests.golden.reader import Golden
 
 SETTINGS = PoseGraphSettings(robust=False)
-OFFICIAL = load_config(ReconstructionRecipe, PROJECT_ROOT / "recipes/reconstruct/official.yaml", [])
+OFFICIAL = load_config(ReconstructionRecipe, "reconstruct/official", [])
 ALIGNMENT = OFFICIAL.alignment
 Loop = tuple[int, int, Sim3]  # a, c, c_from_a
 
