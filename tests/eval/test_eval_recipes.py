@@ -34,7 +34,15 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_all_benchmarks_are_there() -> None:
-    assert set(NAMES) == {*PUBLISHED, "synthetic", "game_loop", "seven_scenes", "vbr", "spatialbench", "circuits"}
+    assert set(NAMES) == {
+        *PUBLISHED,
+        "synthetic",
+        "game_loop",
+        "seven_scenes",
+        "vbr",
+        "spatialbench",
+        "circuits",
+    }
 
 
 def test_its_header_states_command_hardware_hours_and_numbers(path: Path) -> None:
@@ -66,7 +74,9 @@ def test_its_methods_reconstruct_by_the_protocol(path: Path) -> None:
     assert [run.method for run in ours[:3]] == ["scal3r", "no_gcs", "no_gcm"]
     found = [reconstruction_recipe(run, recipe) for run in ours]
     assert [one.model.memory for one in found[:3]] == [None, "chunk", "off"]
-    assert [run.method for run in ours[3:]] == (["no_loops", "unknown_camera"] if path.stem == "circuits" else [])
+    assert [run.method for run in ours[3:]] == (
+        ["no_loops", "unknown_camera"] if path.stem == "circuits" else []
+    )
     for one in found:
         assert one.schedule.chunk_size == recipe.protocol.chunk_size
         assert one.schedule.overlap == recipe.protocol.overlap

@@ -6,9 +6,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from scal3r_train import cli
-from scal3r_train.config import UserError, load_mapping
+from scal3r_train.config import UserError, load_config, load_mapping
 from scal3r_train.data.index.source import open_source
 from scal3r_train.data.known_cameras import with_cameras
+from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.metrics.trajectory_io import read_trajectory
 from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
 from scal3r_train.recipe import load_training_recipe
@@ -120,3 +121,14 @@ def test_the_shipped_card_is_of_the_shipped_weights() -> None:
     assert {result.metric_type for result in card.data.eval_results} >= {"rotation_deg", "abs_rel"}
     assert load_training_recipe(folder / "recipe.yaml").name == "scal3r_tiny"
     assert str(PROJECT_ROOT) not in card.content
+
+
+def test_the_model_of_roads_is_small_and_its_card_names_its_weights_and_licences() -> None:
+    folder = find_checkpoint("scal3r-small")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 25e6
+    card = ModelCard.load(folder / "README.md")
+    assert f"`{folder_sha256(folder)}`" in card.text
+    assert card.data.license == "other" and "Free Art License" in card.text
+    assert load_training_recipe(folder / "recipe.yaml").name == "small_stage_2"
+    assert "/root/" not in card.content + (folder / "recipe.yaml").read_text()
+    assert load_config(ReconstructionRecipe, "small", []).model.checkpoint == Path("scal3r-small")

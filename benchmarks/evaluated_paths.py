@@ -1,0 +1,59 @@
+"""A picture of the paths of an evaluation, seen from above: the truth, and methods after their alignment to it.
+
+    python -m benchmarks.evaluated_paths runs/eval/circuits paths.png scal3r opencv_odometry
+
+The first argument is where `scal3r eval` wrote; then the picture and the methods to draw. One panel a sequence, with
+each method's ATE in percent of the path.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from scal3r_train.metrics.trajectory_io import read_trajectory
+
+mpl.use("Agg")
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+
+
+def ground_plane(positions: np.ndarray) -> np.ndarray:
+    """Return the two axes [2, 3] along which a path [S, 3] extends most."""
+    return np.linalg.svd(positions - positions.mean(0), full_matrices=False)[2][:2]
+
+
+def main(arguments: list[str]) -> None:
+    """Draw and save."""
+    from matplotlib import pyplot as plt  # after the backend is chosen
+
+    folder, picture, methods = Path(arguments[0]), Path(arguments[1]), arguments[2:]
+    truths = sorted((folder / "truth").glob("*.tum"))
+    figure, axes = plt.subplots(1, len(truths), figsize=(3.6 * len(truths), 3.9), squeeze=False)
+    for axis, path in zip(axes[0], truths, strict=True):
+        true = read_trajectory(path).world_from_cam[:, :, 3].numpy()
+        plane = ground_plane(true)
+        lines = [("truth", true, "black", 2.5)]
+        for method, colour in zip(methods, COLOURS, strict=False):
+            place = folder / method / path.stem
+            scores = json.loads((place / "scores.json").read_text(encoding="utf-8"))
+            name = f"{method} {scores['metrics']['ate_percent']:.2f} %"
+            lines.append(
+                (name, read_trajectory(place / "aligned.tum").world_from_cam[:, :, 3].numpy(), colour, 1.2)
+            )
+        for name, positions, colour, width in lines:
+            x, y = ((positions - true.mean(0)) @ plane.T).T
+            axis.plot(x, y, color=colour, linewidth=width, label=name, alpha=0.4 if name == "truth" else 1)
+        axis.set_title(f"{path.stem.split('__')[0]}, {len(true):,} frames", fontsize=10)
+        axis.set_aspect("equal", "datalim")
+        axis.set_axis_off()
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=8, frameon=False)
+    figure.tight_layout()
+    figure.savefig(picture, dpi=110)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
