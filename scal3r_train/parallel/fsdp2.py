@@ -84,7 +84,7 @@ class Fsdp2Engine(TorchEngine):
     ) -> Scal3ROutput:
         """Run the model in the recipe's precision."""
         with computing(self.process.device, reduced=self.is_reduced):
-            output = self.bare_model(images, chunk_mask, heads, fov, **ONLY_PREDICTIONS)
+            output = self.bare_model(images, chunk_mask, heads, fov=fov, **ONLY_PREDICTIONS)
         if not torch.is_grad_enabled():  # no backward will come to give up what this forward has gathered
             for module in self.bare_model.modules():
                 if isinstance(module, FSDPModule):

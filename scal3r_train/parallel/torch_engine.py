@@ -69,7 +69,7 @@ class ReplicatedEngine(TorchEngine):
     ) -> Scal3ROutput:
         """Run the model in the recipe's precision."""
         with computing(self.process.device, reduced=self.is_reduced):
-            return self._called(images, chunk_mask, heads, fov, **ONLY_PREDICTIONS)
+            return self._called(images, chunk_mask, heads, fov=fov, **ONLY_PREDICTIONS)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:

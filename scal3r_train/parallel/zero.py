@@ -134,7 +134,7 @@ class ZeroEngine(Engine):
     ) -> Scal3ROutput:
         """Run the model; DeepSpeed's engine opens autocast."""
         with float32_products(self.process.device, reduced=self.is_reduced):
-            return self._zero_engine(images, chunk_mask, heads, fov, **ONLY_PREDICTIONS)
+            return self._zero_engine(images, chunk_mask, heads, fov=fov, **ONLY_PREDICTIONS)
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
