@@ -100,10 +100,7 @@ def align(problem: AlignmentProblem, start: Tensor, num_rounds: int) -> Tensor:
 def _improved(problem: AlignmentProblem, rays: Tensor, maps: Tensor, motion: Tensor) -> Tensor:
     """Return prev_from_cur after one round of Gauss-Newton."""
     seen = compare(problem, rays, maps, motion)
-    with torch.no_grad():
-        squared = seen.difference.square().sum(1)
-        robust = 1 / (1 + squared / (2 * _mean(squared, seen.weight) + TINY))
-    weight = seen.weight * robust
+    weight = seen.weight * _robust(seen)
     weight = weight / (weight.sum(-1, keepdim=True) + TINY)
     difference = seen.difference - _mean(seen.difference, weight[:, None])
     jacobian = _ray_jacobian(seen.moved, seen.inverse_depth)
@@ -118,9 +115,7 @@ def _improved(problem: AlignmentProblem, rays: Tensor, maps: Tensor, motion: Ten
     weighted = (jacobian * weight[..., None, None]).flatten(1, 2).mT
     normal = weighted @ pushed.flatten(1, 2)
     right = weighted @ pull.flatten(1, 2)[..., None]
-    alone = torch.diag_embed(normal.diagonal(dim1=-2, dim2=-1))
-    identity = torch.eye(6, dtype=rays.dtype, device=rays.device)
-    small = -torch.linalg.solve(normal + RELATIVE_DAMPING * alone + DAMPING * identity, right)[..., 0]
+    small = -torch.linalg.solve(_damped(normal), right)[..., 0]
     return compose_extrinsics(_motion(_limited(small)), motion)
 
 
@@ -174,7 +169,7 @@ def focal_evidence(problem: AlignmentProblem, seen: Comparison, motion: Tensor) 
     """
     with torch.no_grad():
         squared = seen.difference.square().sum(1)
-        weight = seen.weight / (1 + squared / (2 * _mean(squared, seen.weight) + TINY))
+        weight = seen.weight * _robust(seen)
         variance = (weight * squared).sum(-1) / (seen.difference.shape[1] * weight.sum(-1) + TINY) + TINY
     difference = seen.difference - _mean(seen.difference, weight[:, None])
     # Rays and inverse depth go as 1 / focal, and so does all of the point but the turned axis.
@@ -193,10 +188,7 @@ def focal_evidence(problem: AlignmentProblem, seen: Comparison, motion: Tensor) 
     weighted = rows * (weight[:, None].expand_as(difference).flatten(1) / variance[:, None])[..., None]
     normal, right = weighted.mT @ rows, weighted.mT @ residual[..., None]
     of_motion, cross = normal[:, :6, :6], normal[:, :6, 6:]
-    alone = torch.diag_embed(of_motion.diagonal(dim1=-2, dim2=-1))
-    identity = torch.eye(6, dtype=rows.dtype, device=rows.device)
-    damped = of_motion + RELATIVE_DAMPING * alone + DAMPING * identity
-    followed = torch.linalg.solve(damped, torch.cat([cross, right[:, :6]], dim=-1))
+    followed = torch.linalg.solve(_damped(of_motion), torch.cat([cross, right[:, :6]], dim=-1))
     information = normal[:, 6, 6] - (cross[..., 0] * followed[..., 0]).sum(-1)
     pull = (cross[..., 0] * followed[..., 1]).sum(-1) - right[:, 6, 0]
     return information, pull
@@ -219,6 +211,20 @@ def chain_from_reference(prev_from_cur: Tensor, reference: int) -> Tensor:
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean over the last axis, kept."""
     return (weight * values).sum(-1, keepdim=True) / (weight.sum(-1, keepdim=True) + TINY)
+
+
+@torch.no_grad()
+def _robust(seen: Comparison) -> Tensor:
+    """Return [A, N], how much less a cell counts with a large difference (Cauchy, relative to the mean square)."""
+    squared = seen.difference.square().sum(1)
+    return 1 / (1 + squared / (2 * _mean(squared, seen.weight) + TINY))
+
+
+def _damped(normal: Tensor) -> Tensor:
+    """Return the normal matrices [A, 6, 6], damped as RELATIVE_DAMPING and DAMPING say."""
+    alone = torch.diag_embed(normal.diagonal(dim1=-2, dim2=-1))
+    identity = torch.eye(6, dtype=normal.dtype, device=normal.device)
+    return normal + RELATIVE_DAMPING * alone + DAMPING * identity
 
 
 def _ray_jacobian(rays: Tensor, inverse_depth: Tensor) -> Tensor:
