@@ -134,8 +134,12 @@ def align_chunks(earlier: ChunkGeometry, later: ChunkGeometry, settings: Alignme
         cameras_shift=cameras.shift,
     )
     if points is None:
-        reason = f"only {len(shared)} shared pixels are valid" if settings.evidence != "cameras" else None
-        return _without_points(earlier, later, cameras, settings, replace(quality, reason=reason))
+        if settings.evidence == "cameras":
+            seam = _without_points(earlier, later, cameras, settings, quality)
+            known = scene_scale > 0 and seam.quality.method == "cameras"
+            return _compared(seam, shared, earlier, later, settings) if known else seam
+        quality = replace(quality, reason=f"only {len(shared)} shared pixels are valid")
+        return _without_points(earlier, later, cameras, settings, quality)
     if settings.evidence == "both" and points.noise > settings.max_points_noise:
         reason = f"shared pixels differ by {points.noise:.0%} of their depth, more than {settings.max_points_noise:.0%}"
         return _without_points(
@@ -292,6 +296,20 @@ def _with_points(
         quality = replace(quality, disagreement=apart)
     log_scale_std = None if scale is not None else float(covariance[6, 6].sqrt())
     return Seam(sim3, replace(quality, scale=sim3.scale.item(), log_scale_std=log_scale_std), covariance)
+
+
+def _compared(
+    seam: Seam,
+    shared: Correspondences,
+    earlier: ChunkGeometry,
+    later: ChunkGeometry,
+    settings: AlignmentSettings,
+) -> Seam:
+    """A seam that owes nothing to points, with how well they fit it in its quality."""
+    rows = [pair[0] for pair in shared_frames(earlier, later)]
+    fits = _residuals(seam.earlier_from_later, shared, settings)
+    turn = turn_deg(earlier.extrinsics[rows])
+    return replace(seam, quality=replace(seam.quality, num_frames=len(rows), turn_deg=turn, **fits))
 
 
 def _with_overlap(

@@ -7,6 +7,10 @@ of the number of measurements, and as neighbouring pixels err together, a point 
 chunk's origin, which may lie far from the points, the same errors move by the adjoint. Tangent vectors are (tau, phi,
 sigma) in the later chunk's frame.
 
+A seam by cameras shows how well the frames of an overlap agree, but not how well the motion along a chunk was measured:
+two chunks that read the same pairs of frames err alike. That is what odometry drifts by, a rotation for each frame and
+a share of the distance, known from drives with truth (`SeamNoiseSettings.odometry_*`).
+
 Shapes: E seams.
 """
 
@@ -15,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,55 +31,71 @@ from scal3r_train.inference.alignment.seam import Seam
 from scal3r_train.inference.alignment.settings import SeamNoiseSettings
 
 
+class Advance(NamedTuple):
+    """How far a chunk moves on from the one before it: frames, and distance in the earlier chunk's units."""
+
+    frames: float = 0.0
+    distance: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class SeamErrors:
     """How far the seams of a run can be wrong, as the run shows it.
 
     Attributes:
         noise: measured; None with too few seams.
-        advance: by how many frames chunks usually follow one another.
+        advance: by which chunks usually follow one another.
         covariances: [E, 7, 7] of the seams, with the drift of the chunks that they join.
     """
 
     noise: RunNoise | None
-    advance: float
+    advance: Advance
     covariances: Tensor
 
     @staticmethod
     def of(seams: Sequence[Seam], ranges: Sequence[range], settings: SeamNoiseSettings) -> SeamErrors:
         """Return the errors of all E seams of a run; ranges: frames of its E + 1 chunks."""
         noise = RunNoise.measured([seam.quality for seam in seams])
-        advances = [float(later.start - earlier.start) for earlier, later in pairwise(ranges)]
+        advances = [
+            Advance(float(later.start - earlier.start), float(seam.earlier_from_later.translation.norm()))
+            for (earlier, later), seam in zip(pairwise(ranges), seams, strict=True)
+        ]
         covariances = seam_covariances(seams, settings, noise, advances)
-        return SeamErrors(noise, float(torch.tensor(advances).median()), covariances)
+        usual = torch.tensor([[one.frames, one.distance] for one in advances]).median(dim=0).values
+        return SeamErrors(noise, Advance(*usual.tolist()), covariances)
 
 
 def seam_covariances(
     seams: Sequence[Seam],
     settings: SeamNoiseSettings,
     noise: RunNoise | None = None,
-    advances: Sequence[float] | None = None,
+    advances: Sequence[Advance] | None = None,
 ) -> Tensor:
     """Covariances [E, 7, 7] of at least one seam, for earlier_from_later @ Exp(error).
 
     A seam without points has no spread of its own: it takes the median of the others', or 1. One by cameras that
-    measured their own noise has that covariance, and on top the least error, of the scale the usual one of cameras: the
-    cameras of one network err together, which they do not show.
+    measured their own noise has that covariance, and on top what odometry drifts by along the chunk; of the scale,
+    unless it is given, the usual error of cameras.
 
     Args:
         seams: E of them.
         settings: of what cannot be measured.
         noise: measured in this run; None: the model of `settings` for all.
-        advances: of each seam, over how many frames the chunk that it joins drifts on; None: it does not.
+        advances: of each seam, how far the chunk that it joins drifts on; None: it does not.
     """
     known = [seam.quality.spread / seam.quality.scale for seam in seams if seam.quality.spread is not None]
     usual_spread = float(torch.tensor(known).median()) if known else 1.0
     later_from_earlier = Sim3Batch.stack([seam.earlier_from_later for seam in seams]).inverse()
     stds, middles = [], []
-    for seam, advance in zip(seams, advances or [0.0] * len(seams), strict=True):
-        spread = usual_spread if seam.quality.spread is None else seam.quality.spread / seam.quality.scale
-        translation, rotation, scale = _relative_stds(seam, settings, noise, advance)
-        stds.append([translation * spread] * 3 + [rotation] * 3 + [scale])
+    for seam, advance in zip(seams, advances or [Advance()] * len(seams), strict=True):
+        scale = seam.quality.scale
+        spread = usual_spread if seam.quality.spread is None else seam.quality.spread / scale
+        if _is_measured(seam):
+            stds.append(_odometry_stds(seam, settings, advance, spread))
+            middles.append(seam.earlier_from_later.translation.tolist())
+            continue
+        translation, rotation, of_scale = _relative_stds(seam, settings, noise, advance.frames)
+        stds.append([translation * spread] * 3 + [rotation] * 3 + [of_scale])
         middles.append(seam.quality.centre or seam.earlier_from_later.translation.tolist())
     middle = torch.tensor(middles, dtype=torch.float64)
     moved = (later_from_earlier.rotation @ middle[..., None])[..., 0]
@@ -94,13 +115,21 @@ def _is_measured(seam: Seam) -> bool:
     return seam.quality.method == "cameras" and seam.covariance is not None
 
 
+def _odometry_stds(seam: Seam, settings: SeamNoiseSettings, advance: Advance, spread: float) -> list[float]:
+    """Errors [7] at the later chunk's origin that the cameras of an overlap do not show."""
+    least = settings.min_relative_std
+    distance = advance.distance / seam.quality.scale
+    translation = max(settings.odometry_translation_std * distance, least * spread)
+    rotation = max(settings.odometry_rotation_std * advance.frames, least)
+    scale = least if seam.quality.log_scale_std is None else settings.cameras_relative_std
+    return [translation] * 3 + [rotation] * 3 + [scale]
+
+
 def _relative_stds(
     seam: Seam, settings: SeamNoiseSettings, noise: RunNoise | None, advance: float
 ) -> list[float]:
     """Errors of one component of translation (over the points' spread), of rotation, and of log scale."""
     quality = seam.quality
-    if _is_measured(seam):
-        return [settings.min_relative_std] * 2 + [settings.cameras_relative_std]
     if quality.residual_median is None:
         known = settings.break_relative_std if quality.method == "break" else settings.cameras_relative_std
         return [known] * 3

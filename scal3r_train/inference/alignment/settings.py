@@ -104,7 +104,8 @@ class AlignmentSettings(StrictModel):
     evidence: Literal["both", "points", "cameras"] = Field(
         "both",
         description="what joins two chunks: shared pixels and the cameras of shared frames, each with the noise it "
-        "shows, so that nonsense in one is outvoted by the other; or one of them alone",
+        "shows, so that nonsense in one is outvoted by the other; or one of them alone (shared pixels still say how "
+        "well cameras fit, and so judge loops)",
     )
     locked_scale: float = Field(
         1.0, gt=0, description="scale of every seam in mode sim3_scale_locked [factor]"
@@ -201,6 +202,15 @@ class SeamNoiseSettings(StrictModel):
     )
     cameras_relative_std: float = Field(
         0.1, gt=0, description="Error of a seam joined by cameras that do not show their own [share]"
+    )
+    odometry_rotation_std: float = Field(
+        5e-4,
+        ge=0,
+        description="By how much the cameras of a chunk turn wrongly along it, for each frame, where they join chunks "
+        "[rad]",
+    )
+    odometry_translation_std: float = Field(
+        0.05, ge=0, description="Error of the distance that they travel, where they join chunks [share]"
     )
     break_relative_std: float = Field(3.0, gt=0, description="Error where the trajectory is torn [share]")
 

@@ -22,7 +22,7 @@ from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.alignment.chunk_scales import ChunkScales, with_estimated_scales
 from scal3r_train.inference.alignment.seam import Seam, SeamQuality, align_chunks, chain
-from scal3r_train.inference.alignment.seam_covariance import SeamErrors, seam_covariances
+from scal3r_train.inference.alignment.seam_covariance import Advance, SeamErrors, seam_covariances
 from scal3r_train.inference.alignment.settings import AlignmentSettings, SeamNoiseSettings
 from scal3r_train.inference.loop_closure.agreement import (
     Chain,
@@ -197,8 +197,8 @@ def close_loops(
 
 def _fault(quality: SeamQuality, reach: Reach | None) -> str | None:
     """What is wrong with one alignment of a loop chunk."""
-    if quality.method != "points" or quality.inlier_share is None or quality.residual_median is None:
-        return f"only {quality.num_points} shared pixels are valid"
+    if quality.method == "break" or quality.inlier_share is None or quality.residual_median is None:
+        return quality.reason or f"only {quality.num_points} shared pixels are valid"
     if reach is None:
         return "no neighbours are joined by points: nothing shows how well points should fit"
     if quality.inlier_share < reach.inlier_share:
@@ -215,9 +215,9 @@ def edge_covariance(edge: LoopEdge, errors: SeamErrors, settings: SeamNoiseSetti
 
     They are moved from the loop chunk's frame to c's. A loop chunk drifts as a chunk does along its usual advance.
     """
-    both = seam_covariances([edge.a_seam, edge.c_seam], settings, errors.noise, [0.0, errors.advance]).sum(
-        dim=0
-    )
+    both = seam_covariances(
+        [edge.a_seam, edge.c_seam], settings, errors.noise, [Advance(), errors.advance]
+    ).sum(dim=0)
     moved = sim3_tangent.adjoint(Sim3Batch.stack([edge.c_seam.earlier_from_later]))[0]
     return moved @ both @ moved.T
 
