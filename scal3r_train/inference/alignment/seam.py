@@ -47,18 +47,19 @@ class SeamQuality:
     """How well a seam holds: plain values, as `scene.json` keeps them.
 
     Residuals are relative to the scene's scale, the median distance of the earlier chunk's points from their middle;
-    None unless points were used.
+    None unless points were used, or compared with cameras that `evidence: cameras` joined.
 
     Attributes:
         method: `points` (shared pixels, with or without the cameras), `cameras` (the poses of shared frames, because
-            too few pixels were valid or because they are nonsense), or `break` (the trajectory is torn here, and the
-            later chunk merely placed where the earlier one ends).
+            they alone were asked, too few pixels were valid or these are nonsense), or `break` (the trajectory is torn
+            here, and the later chunk merely placed where the earlier one ends).
         trusted: whether enough points fit.
         scale: of the later chunk, in units of the earlier one.
-        num_points: shared pixels used.
+        num_points: shared pixels used or compared.
         residual_rms, residual_median: of all of them.
         inlier_share: how many of them fit, in [0, 1].
-        spread, centre: that scale and that middle, in the earlier chunk's units and coordinates; of cameras the middle.
+        spread, centre: that scale and that middle, in the earlier chunk's units and coordinates; without residuals the
+            middle of the shared cameras.
         with_cameras: whether cameras were weighed in.
         points_noise: median residual of the points under their own fit, relative to depth.
         cameras_turn_deg: median difference of the rotations of one frame under the cameras' own fit.

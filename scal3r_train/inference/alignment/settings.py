@@ -204,13 +204,13 @@ class SeamNoiseSettings(StrictModel):
         0.1, gt=0, description="Error of a seam joined by cameras that do not show their own [share]"
     )
     odometry_rotation_std: float = Field(
-        5e-4,
+        7e-4,
         ge=0,
         description="By how much the cameras of a chunk turn wrongly along it, for each frame, where they join chunks "
         "[rad]",
     )
     odometry_translation_std: float = Field(
-        0.05, ge=0, description="Error of the distance that they travel, where they join chunks [share]"
+        0.1, ge=0, description="Error of the distance that they travel, where they join chunks [share]"
     )
     break_relative_std: float = Field(3.0, gt=0, description="Error where the trajectory is torn [share]")
 

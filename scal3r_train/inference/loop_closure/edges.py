@@ -200,7 +200,7 @@ def _fault(quality: SeamQuality, reach: Reach | None) -> str | None:
     if quality.method == "break" or quality.inlier_share is None or quality.residual_median is None:
         return quality.reason or f"only {quality.num_points} shared pixels are valid"
     if reach is None:
-        return "no neighbours are joined by points: nothing shows how well points should fit"
+        return "no neighbours share points: nothing shows how well points should fit"
     if quality.inlier_share < reach.inlier_share:
         return (
             f"{quality.inlier_share:.0%} of the points fit, where neighbours reach {reach.inlier_share:.0%}"

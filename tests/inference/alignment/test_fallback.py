@@ -18,6 +18,8 @@ from scal3r_train.inference.alignment.chunk_geometry import ChunkGeometry
 from scal3r_train.inference.alignment.point_noise import NoiseCurve
 from scal3r_train.inference.alignment.seam import align_chunks
 from scal3r_train.inference.alignment.settings import AlignmentSettings
+from scal3r_train.inference.loop_closure.edges import make_loop_edge
+from scal3r_train.inference.loop_closure.settings import LoopEdgeSettings
 from tests.geometry.test_sim3 import assert_same, random_sim3
 
 FRAMES, HEIGHT, WIDTH = 8, 18, 24
@@ -233,3 +235,37 @@ def test_all_pixels_give_what_few_cannot() -> None:
             squares += error(align_chunks(earlier, later, settings).earlier_from_later, true, later) ** 2
         errors.append(squares**0.5)
     assert errors[1] < 0.6 * errors[0]
+
+
+def test_cameras_alone_join_and_points_only_say_how_well() -> None:
+    earlier, later, true = drive_pair()
+    by_cameras = AlignmentSettings(evidence="cameras")
+    seam = align_chunks(earlier, later, by_cameras)
+    spoilt = align_chunks(earlier, random_points(later), by_cameras)
+    assert_same(seam.earlier_from_later, spoilt.earlier_from_later)
+    assert error(seam.earlier_from_later, true, later) < 0.02
+    points = earlier.world_points.reshape(-1, 3)
+    apart = (points - seam.earlier_from_later.apply(later.world_points.reshape(-1, 3))).norm(dim=1)
+    size = (points - points.median(dim=0).values).norm(dim=1).median()
+    assert seam.quality.residual_median == pytest.approx(float(apart.median() / size))
+    assert seam.quality.inlier_share == pytest.approx(float((apart / size <= 0.05).double().mean()))
+    assert (seam.quality.method, seam.quality.trusted, seam.quality.num_frames) == ("cameras", True, FRAMES)
+    assert (spoilt.quality.method, spoilt.quality.trusted) == ("cameras", False)
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_loop_whose_ends_are_joined_by_cameras_is_judged_by_points(*, spoilt: bool) -> None:
+    by_cameras = AlignmentSettings(evidence="cameras")
+    pairs = [drive_pair(seed=seed)[:2] for seed in range(4)]
+    seams = [align_chunks(earlier, later, by_cameras).quality for earlier, later in pairs]
+    (a, at_a), (c, at_c) = pairs[:2]
+    at_c = random_points(at_c) if spoilt else at_c
+    both = {
+        name: torch.cat([getattr(at_a, name), getattr(at_c, name)])
+        for name in ("world_points", "confidence", "valid", "extrinsics")
+    }
+    loop = ChunkGeometry([*range(FRAMES), *range(100, 100 + FRAMES)], **both)
+    ends = {0: a, 5: replace(c, frame_indices=range(100, 100 + FRAMES))}
+    edge = make_loop_edge(ends, loop, seams, by_cameras, LoopEdgeSettings())
+    assert edge.accepted is not spoilt, edge.reason
+    assert ("at chunk 5" in edge.reason) is spoilt
