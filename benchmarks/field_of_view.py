@@ -18,9 +18,9 @@ import torch
 from scal3r_train.data.index.index import load_index
 from scal3r_train.inference.input.settings import InputSettings
 from scal3r_train.inference.input.video import Video
-from scal3r_train.inference.network.calibration import calibrate, calibration_windows
-from scal3r_train.inference.network.chunk_runner import MAX_UINT8
+from scal3r_train.inference.network.calibration import calibrate, windows_of
 from scal3r_train.model.load_model import load_model
+from scal3r_train.model.motion_encoder import DirectPatchEncoder
 
 
 def focal_error(fov: float, truth: float) -> float:
@@ -31,6 +31,8 @@ def focal_error(fov: float, truth: float) -> float:
 def main(arguments: list[str]) -> None:
     """Print one row for each sequence."""
     model = load_model(Path(arguments[0]), torch.device("cpu"))
+    encoder = model.aggregator.patch_embed
+    assert isinstance(encoder, DirectPatchEncoder), type(encoder)
     index = load_index(Path(arguments[1]))
     size = model.config.image_size
     print("| sequence | true | own | calibrated | own, focal % | calibrated, focal % |\n|" + " --- |" * 6)
@@ -40,10 +42,10 @@ def main(arguments: list[str]) -> None:
         video = Video.choose(record, settings, model.config)
         truth = video.known_fov()
         assert truth is not None
-        windows = [video.images(window) for window in calibration_windows(video.num_frames)]
+        images = windows_of(video, model)
         with torch.no_grad():
-            own = model(torch.stack(windows)[None] / MAX_UINT8, heads=[]).motion_fov.median().item()
-        found = calibrate(model, windows)
+            own = encoder.look(images).fov.median().item()
+        found = calibrate(encoder, images)
         video.close()
         degrees = " | ".join(f"{math.degrees(angle):.1f}" for angle in (truth, own, found))
         errors = " | ".join(f"{focal_error(angle, truth):+.1f}" for angle in (own, found))

@@ -2,12 +2,12 @@
 
     python -m benchmarks.odometry_drift EVAL_OUTPUT METHOD [--step 8]
 
-EVAL_OUTPUT is where `scal3r eval` wrote, METHOD one of its methods without closed loops. For ways of 1, 4, 16, 64, 256
-steps of so many frames (chunks of 12 frames that share 4 follow one another by 8) it prints the rms of a component of
-the rotation's error in degrees and of the translation's error in percent of a step, and each again over the root of the
-number of steps, per frame in radians and as a share: what `pose_graph.noise.odometry_rotation_std` and
-`odometry_translation_std` stand for if steps err independently. Where these grow with the way, steps err alike. Of the
-longer ways the translation's error is mostly that of the rotations before it, which the pose graph adds by itself.
+EVAL_OUTPUT is where `scal3r eval` wrote, METHOD one of its methods without closed loops. For ways of 1, 4, 16, 64 and
+256 steps (chunks of 12 frames that share 4 follow one another by 8) it prints the rms of a component of the rotation's
+error in degrees and of the translation's error in percent of a step, then both over the root of the number of steps,
+the first for each frame, the second as a share: what `pose_graph.noise.odometry_turn_std_deg` and
+`odometry_distance_std` are if steps err independently. Where these grow with the way, steps err alike. On longer ways
+the translation's error is mostly that of the rotations before it, which the pose graph adds by itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("method")
     parser.add_argument("--step", type=int, default=8, help="frames")
     arguments = parser.parse_args()
-    print(f"{'sequence':24} {'steps':>5} {'deg':>7} {'% step':>8} {'rad/frame/root':>14} {'share/root':>10}")
+    print(f"{'sequence':24} {'steps':>5} {'deg':>7} {'% step':>8} {'deg/frame/root':>14} {'share/root':>10}")
     for path in sorted((arguments.output / "truth").glob("*.tum")):
         true = read_trajectory(path).world_from_cam
         found = read_trajectory(
@@ -51,10 +51,10 @@ def main() -> None:
                 break
             ways = [relative(each, steps * arguments.step) for each in (true, found)]
             error = sim3_tangent.log(ways[0].inverse() @ ways[1]).square().mean(dim=0)
-            turn, shift = error[3:6].mean().sqrt(), error[:3].mean().sqrt() / distance
+            turn, shift = torch.rad2deg(error[3:6].mean().sqrt()), error[:3].mean().sqrt() / distance
             print(
-                f"{path.stem:24} {steps:5d} {torch.rad2deg(turn):7.3f} {100 * shift:8.1f} "
-                f"{turn / steps**0.5 / arguments.step:14.1e} {shift / steps**0.5:10.3f}"
+                f"{path.stem:24} {steps:5d} {turn:7.3f} {100 * shift:8.1f} "
+                f"{turn / steps**0.5 / arguments.step:14.3f} {shift / steps**0.5:10.3f}"
             )
 
 

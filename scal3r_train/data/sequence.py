@@ -20,6 +20,7 @@ from torch import Tensor
 
 from scal3r_train.config import UserError
 from scal3r_train.data.camera.resize import PixelMap
+from scal3r_train.geometry.camera import fov_from_focal
 from scal3r_train.notes import is_text
 
 
@@ -197,7 +198,7 @@ class SequenceBatch:
     def fov(self) -> Tensor:
         """Horizontal field of view of each chunk, [B, K] radians: of its frames' mean focal length; 1 of padding."""
         focal = self.intrinsics[..., 0, 0].mean(-1)
-        angle = 2 * torch.atan(self.images.shape[-1] / 2 / focal.clamp(min=1e-6))
+        angle = fov_from_focal(focal.clamp(min=1e-6), self.images.shape[-1])
         return torch.where(self.chunk_mask, angle, torch.ones_like(angle))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SequenceBatch:

@@ -70,9 +70,19 @@ def intrinsics_from_fov(fov_hw: Tensor, image_hw: tuple[int, int]) -> Tensor:
 def fov_from_intrinsics(intrinsics: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """Opening angles (vertical, horizontal) [..., 2] in radians, as if the principal point were centred."""
     height, width = image_hw
-    fov_h = 2 * torch.atan((height / 2) / intrinsics[..., 1, 1])
-    fov_w = 2 * torch.atan((width / 2) / intrinsics[..., 0, 0])
-    return torch.stack([fov_h, fov_w], dim=-1)
+    return torch.stack(
+        [fov_from_focal(intrinsics[..., 1, 1], height), fov_from_focal(intrinsics[..., 0, 0], width)], dim=-1
+    )
+
+
+def fov_from_focal(focal: Tensor, side: float = 1.0) -> Tensor:
+    """Opening angle [...] in radians across a side of the image, from the focal length [...] in the side's unit."""
+    return 2 * torch.atan((side / 2) / focal)
+
+
+def focal_from_fov(fov: Tensor, side: float = 1.0) -> Tensor:
+    """Focal length [...] in the unit of the image's side, from the opening angle [...] across it in radians."""
+    return (side / 2) / torch.tan(fov / 2)
 
 
 def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:

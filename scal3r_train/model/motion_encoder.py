@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scal3r_train.geometry.camera import pixel_centres
+from scal3r_train.geometry.camera import focal_from_fov, fov_from_focal, pixel_centres
 from scal3r_train.geometry.direct_alignment import (
     AlignmentProblem,
     Comparison,
@@ -60,6 +61,43 @@ class ResidualConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Refine x, [A, channels, h, w]."""
         return x + self.conv2(F.gelu(self.norm(self.conv1(x))))
+
+
+class Sight(NamedTuple):
+    """What pictures show, whatever their field of view is.
+
+    Attributes:
+        images: [A, 3, H, W] in float32 or finer.
+        hidden: features by level, fine to coarse, [A, F, h, w] and coarser.
+        log_parallax: [A, h, w] log of focal length in image widths / depth.
+        trust: [A, L, h, w] in (0, 1) for each blur.
+        fov: [chunks, S] horizontal field of view that the pictures seem to have, in radians, equal for all of a chunk.
+    """
+
+    images: Tensor
+    hidden: list[Tensor]
+    log_parallax: Tensor
+    trust: Tensor
+    fov: Tensor
+
+
+class Measured(NamedTuple):
+    """The motion that explains what pictures show, for one field of view.
+
+    Attributes:
+        steps: prev_from_cur [A, 3, 4] after each blur, coarse to fine.
+        inverse_depth: [A, h, w].
+        focal: [A] in pixels.
+        problem, comparison: of the last alignment.
+        focal_evidence: [chunks, 2] information and pull on the log focal length.
+    """
+
+    steps: list[Tensor]
+    inverse_depth: Tensor
+    focal: Tensor
+    problem: AlignmentProblem
+    comparison: Comparison
+    focal_evidence: Tensor
 
 
 class DirectPatchEncoder(nn.Module):
@@ -111,28 +149,13 @@ class DirectPatchEncoder(nn.Module):
         radians, where it is known.
         """
         leading, num_frames = images.shape[:-3], images.shape[-4]
-        flat = images.flatten(0, -4)
-        features = self._features(flat)
-        hidden = self._hidden(features)
-        summary = hidden[-1].mean(dim=(-2, -1))
-        log_parallax, log_focal = self.log_parallax(hidden[0])[:, 0], self.focal(summary)
-        trust = self.trust(hidden[0])
+        sight = self.look(images)
+        # The field of view learns from its own loss: alignment would bend it to make up for other errors.
+        measured = self.measure(sight, sight.fov[:, 0].detach() if fov is None else fov)
+        steps, hidden = measured.steps, sight.hidden
         with torch.autocast(images.device.type, enabled=False):
-            dtype = torch.promote_types(images.dtype, torch.float32)
-            log_parallax = LOG_PARALLAX_LIMIT * (log_parallax.to(dtype) / LOG_PARALLAX_LIMIT).tanh()
-            of_chunk = log_focal.to(dtype).unflatten(0, (-1, num_frames)).mean(1).exp()
-            seen_fov = 2 * torch.atan(0.5 / of_chunk).expand(-1, num_frames)
-            # The field of view learns from its own loss: alignment would bend it to make up for other errors.
-            used_fov = seen_fov[:, :1].detach() if fov is None else fov.to(dtype).reshape(-1, 1)
-            relative_focal = (0.5 / torch.tan(used_fov / 2)).expand(-1, num_frames).flatten()
-            inverse_depth = log_parallax.exp() / relative_focal[:, None, None]
-            focal = images.shape[-1] * relative_focal
-            trust = trust.to(dtype).sigmoid()
-            steps, problem, seen = self._align(flat.to(dtype), inverse_depth, trust, focal, num_frames)
-            poses = self._poses(steps[-1], focal, (images.shape[-2], images.shape[-1]), num_frames)
-            cells = _cell_features(problem, seen)
-            evidence = torch.stack(focal_evidence(problem, seen, steps[-1]), dim=-1)
-            evidence = evidence.unflatten(0, (-1, num_frames))[:, 1:].sum(1)
+            poses = self._poses(steps[-1], measured.focal, (images.shape[-2], images.shape[-1]), num_frames)
+            cells = _cell_features(measured.problem, measured.comparison)
             per_frame = _pose_features(steps[-1], poses.flatten(0, 1))
         x = torch.cat([hidden[0], cells.to(hidden[0].dtype)], dim=1)
         x = F.gelu(self.pool(x) + self.pool_coarse(hidden[-1]))
@@ -144,10 +167,36 @@ class DirectPatchEncoder(nn.Module):
             tokens,
             poses.reshape(*leading, -1),
             every_level,
-            inverse_depth.unflatten(0, leading),
-            seen_fov.reshape(leading),
-            evidence.reshape(*leading[:-1], 2),
+            measured.inverse_depth.unflatten(0, leading),
+            sight.fov.reshape(leading),
+            measured.focal_evidence.reshape(*leading[:-1], 2),
         )
+
+    def look(self, images: Tensor) -> Sight:
+        """Return what normalised images, [..., S, 3, H, W] in temporal order, show."""
+        num_frames, flat = images.shape[-4], images.flatten(0, -4)
+        hidden = self._hidden(self._features(flat))
+        log_parallax, trust = self.log_parallax(hidden[0])[:, 0], self.trust(hidden[0])
+        log_focal = self.focal(hidden[-1].mean(dim=(-2, -1)))
+        with torch.autocast(images.device.type, enabled=False):
+            dtype = torch.promote_types(images.dtype, torch.float32)
+            log_parallax = LOG_PARALLAX_LIMIT * (log_parallax.to(dtype) / LOG_PARALLAX_LIMIT).tanh()
+            of_chunk = log_focal.to(dtype).unflatten(0, (-1, num_frames)).mean(1).exp()
+            fov = fov_from_focal(of_chunk).expand(-1, num_frames)
+            return Sight(flat.to(dtype), hidden, log_parallax, trust.to(dtype).sigmoid(), fov)
+
+    def measure(self, sight: Sight, fov: Tensor) -> Measured:
+        """Return the motion for the horizontal field of view [...] of each chunk, in radians."""
+        num_frames = sight.fov.shape[1]
+        with torch.autocast(sight.images.device.type, enabled=False):
+            used_fov = fov.to(sight.images.dtype).reshape(-1, 1)
+            relative_focal = focal_from_fov(used_fov).expand(-1, num_frames).flatten()
+            inverse_depth = sight.log_parallax.exp() / relative_focal[:, None, None]
+            focal = sight.images.shape[-1] * relative_focal
+            steps, problem, seen = self._align(sight.images, inverse_depth, sight.trust, focal, num_frames)
+            evidence = torch.stack(focal_evidence(problem, seen, steps[-1]), dim=-1)
+            of_chunks = evidence.unflatten(0, (-1, num_frames))[:, 1:].sum(1)
+            return Measured(steps, inverse_depth, focal, problem, seen, of_chunks)
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Return the features of images [A, 3, H, W], fine to coarse."""
@@ -205,7 +254,7 @@ class DirectPatchEncoder(nn.Module):
         chain = chain_from_reference(previous.unflatten(0, (-1, num_frames)), reference_index(num_frames))
         quaternion = roma.rotmat_to_unitquat(chain[..., :3])
         quaternion = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
-        fov = 2 * torch.atan(torch.stack([image_hw[0] / 2 / focal, image_hw[1] / 2 / focal], dim=-1))
+        fov = torch.stack([fov_from_focal(focal, side) for side in image_hw], dim=-1)
         return torch.cat([chain[..., 3], quaternion, fov.unflatten(0, (-1, num_frames))], dim=-1)
 
 

@@ -16,6 +16,7 @@ Shapes: E seams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -86,7 +87,8 @@ def seam_covariances(
     known = [seam.quality.spread / seam.quality.scale for seam in seams if seam.quality.spread is not None]
     usual_spread = float(torch.tensor(known).median()) if known else 1.0
     later_from_earlier = Sim3Batch.stack([seam.earlier_from_later for seam in seams]).inverse()
-    stds, middles = [], []
+    stds: list[list[float]] = []
+    middles: list[Sequence[float]] = []
     for seam, advance in zip(seams, advances or [Advance()] * len(seams), strict=True):
         scale = seam.quality.scale
         spread = usual_spread if seam.quality.spread is None else seam.quality.spread / scale
@@ -119,8 +121,8 @@ def _odometry_stds(seam: Seam, settings: SeamNoiseSettings, advance: Advance, sp
     """Errors [7] at the later chunk's origin that the cameras of an overlap do not show."""
     least = settings.min_relative_std
     distance = advance.distance / seam.quality.scale
-    translation = max(settings.odometry_translation_std * distance, least * spread)
-    rotation = max(settings.odometry_rotation_std * advance.frames, least)
+    translation = max(settings.odometry_distance_std * distance, least * spread)
+    rotation = max(math.radians(settings.odometry_turn_std_deg) * advance.frames, least)
     scale = least if seam.quality.log_scale_std is None else settings.cameras_relative_std
     return [translation] * 3 + [rotation] * 3 + [scale]
 

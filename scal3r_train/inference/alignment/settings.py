@@ -203,13 +203,12 @@ class SeamNoiseSettings(StrictModel):
     cameras_relative_std: float = Field(
         0.1, gt=0, description="Error of a seam joined by cameras that do not show their own [share]"
     )
-    odometry_rotation_std: float = Field(
-        7e-4,
+    odometry_turn_std_deg: float = Field(
+        0.04,
         ge=0,
-        description="By how much the cameras of a chunk turn wrongly along it, for each frame, where they join chunks "
-        "[rad]",
+        description="By how much the cameras of a chunk turn wrongly along it, where they join chunks [deg/frame]",
     )
-    odometry_translation_std: float = Field(
+    odometry_distance_std: float = Field(
         0.1, ge=0, description="Error of the distance that they travel, where they join chunks [share]"
     )
     break_relative_std: float = Field(3.0, gt=0, description="Error where the trajectory is torn [share]")

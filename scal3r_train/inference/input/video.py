@@ -9,7 +9,6 @@ Shapes: S frames, H W pixels.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,7 +23,7 @@ from scal3r_train.data.io.frame_files import video_frame
 from scal3r_train.data.io.frame_io import frame_camera, read_frame_image
 from scal3r_train.data.known_cameras import with_cameras
 from scal3r_train.data.sequence import SequenceRecord
-from scal3r_train.geometry.camera import intrinsics_matrices
+from scal3r_train.geometry.camera import fov_from_focal, intrinsics_matrices
 from scal3r_train.inference.input.image_cache import ImageCache
 from scal3r_train.inference.input.image_times import has_times, with_times
 from scal3r_train.inference.input.masks import Masks
@@ -187,7 +186,7 @@ class Video:
         focal = intrinsics[:, 0, 0]
         if focal.max() > focal.min() * (1 + ZOOM):
             return None
-        return 2 * math.atan(self.image_hw[1] / 2 / focal.mean().item())
+        return fov_from_focal(focal.mean(), self.image_hw[1]).item()
 
     def masks(self, frames: Sequence[int]) -> Tensor | None:
         """Return which pixels of `images` count, [S, H, W] bool, nearest values; None when no frame has a mask.

@@ -1,9 +1,9 @@
 """The field of view of a video whose camera is unknown, from the pictures themselves.
 
-For a network whose encoder measures motion. Some windows of the video pass the encoder with one focal length for all;
-each says how it would change it (geometry/direct_alignment.py: focal_evidence), and the sum over windows moves it,
-until it stays. What turns tell is far more than what a single picture does; a video that never turns keeps near the
-network's own estimate.
+For a network whose encoder measures motion. Some windows of the video are looked at once; then their motion is measured
+with one focal length for all, each says how it would change it (geometry/direct_alignment.py: focal_evidence), and the
+sum over windows moves it, until it stays. What turns tell is far more than what a single picture does; a video that
+never turns keeps near the network's own estimate.
 
 Shapes: W windows, S frames of one, H W pixels.
 """
@@ -11,14 +11,16 @@ Shapes: W windows, S frames of one, H W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from scal3r_train.geometry.camera import focal_from_fov, fov_from_focal
 from scal3r_train.inference.input.video import Video
 from scal3r_train.inference.network.chunk_runner import MAX_UINT8
+from scal3r_train.model.aggregator import normalize_images
 from scal3r_train.model.modeling_scal3r import Scal3RModel
+from scal3r_train.model.motion_encoder import DirectPatchEncoder
 from scal3r_train.notes import tell
 from scal3r_train.parallel.collectives import from_main
 from scal3r_train.parallel.process import current_process
@@ -43,10 +45,11 @@ def field_of_view(model: Scal3RModel, video: Video) -> float | None:
     known = video.known_fov()
     if known is not None:
         return known
-    windows = calibration_windows(video.num_frames)
-    found = from_main(lambda: calibrate(model, [video.images(window) for window in windows]))
+    encoder = model.aggregator.patch_embed
+    assert isinstance(encoder, DirectPatchEncoder), type(encoder)
+    found = from_main(lambda: calibrate(encoder, windows_of(video, model)))
     if current_process().is_main:
-        num_frames = sum(map(len, windows))
+        num_frames = sum(map(len, calibration_windows(video.num_frames)))
         tell(f"field of view {math.degrees(found):.1f} degrees, calibrated from {num_frames} frames")
     return found
 
@@ -60,30 +63,29 @@ def calibration_windows(num_frames: int) -> list[range]:
     return [range(start, start + size) for start in starts]
 
 
+def windows_of(video: Video, model: Scal3RModel) -> Tensor:
+    """Return the pictures by which a video is calibrated, as the model's encoder takes them, [W, S, 3, H, W].
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    windows = [video.images(window) for window in calibration_windows(video.num_frames)]
+    return normalize_images(torch.stack(windows).to(model.device, model.dtype) / MAX_UINT8)
+
+
 @torch.no_grad()
-def calibrate(model: Scal3RModel, windows: Sequence[Tensor]) -> float:
-    """Return the horizontal field of view in radians that suits all windows, W times [S, 3, H, W] uint8."""
-    device, dtype = model.device, model.dtype
-    images = torch.stack([window.to(device).to(dtype) / MAX_UINT8 for window in windows])[None]
-    own = _log_focal(model(images, heads=[], return_dict=True).motion_fov[..., 0].double().median().item())
+def calibrate(encoder: DirectPatchEncoder, images: Tensor) -> float:
+    """Return the horizontal field of view in radians that suits all windows, normalised [W, S, 3, H, W]."""
+    sight = encoder.look(images)
+    own = focal_from_fov(sight.fov[:, 0].double().median()).log()
     log_focal = own
     for _ in range(MAX_ROUNDS):
-        fov = images.new_full(images.shape[:2], _fov(log_focal))
-        evidence = model(images, heads=[], fov=fov, return_dict=True).focal_evidence
-        information, pull = evidence.double().flatten(0, -2).sum(0).tolist()
+        fov = fov_from_focal(log_focal.exp()).to(sight.fov.dtype).expand(len(images))
+        information, pull = encoder.measure(sight, fov).focal_evidence.double().sum(0)
         change = (pull + OWN_INFORMATION * (own - log_focal)) / (information + OWN_INFORMATION)
-        if not math.isfinite(change):  # pictures of which nothing can be read, as black ones
-            return _fov(own)
-        log_focal += max(-MAX_CHANGE, min(MAX_CHANGE, change))
-        if abs(change) < SMALL_CHANGE:
+        if not change.isfinite():  # pictures of which nothing can be read, as black ones
+            return fov_from_focal(own.exp()).item()
+        log_focal = log_focal + change.clamp(-MAX_CHANGE, MAX_CHANGE)
+        if change.abs() < SMALL_CHANGE:
             break
-    return _fov(log_focal)
-
-
-def _log_focal(fov: float) -> float:
-    """Return the log of the focal length in image widths."""
-    return -math.log(2 * math.tan(fov / 2))
-
-
-def _fov(log_focal: float) -> float:
-    return 2 * math.atan(0.5 * math.exp(-log_focal))
+    return fov_from_focal(log_focal.exp()).item()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from scal3r_train.inference.alignment.seam_covariance import Advance, SeamErrors
 from scal3r_train.inference.alignment.settings import SeamNoiseSettings
 from scal3r_train.inference.loop_closure.agreement import Chain
 
-SETTINGS = SeamNoiseSettings(odometry_rotation_std=1e-3, odometry_translation_std=0.05)
+SETTINGS = SeamNoiseSettings(odometry_turn_std_deg=math.degrees(1e-3), odometry_distance_std=0.05)
 STEP = 3.0
 
 

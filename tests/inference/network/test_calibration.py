@@ -13,31 +13,30 @@ from scal3r_train.inference.network.calibration import (
     calibrate,
     calibration_windows,
 )
+from scal3r_train.model.aggregator import normalize_images
 from tests.model.tiny import tiny_model
 
 
 class Pulls:
-    """A network whose pictures pull to a focal length; its own field of view is 1 radian."""
-
-    device, dtype = torch.device("cpu"), torch.float32
+    """An encoder whose pictures pull to a focal length; its own field of view is 1 radian."""
 
     def __init__(self, true_fov: float, information: float) -> None:
         self.true_log_focal = -math.log(2 * math.tan(true_fov / 2))
         self.information = information
 
-    def __call__(self, images, heads, fov=None, *, return_dict):
-        num_windows = images.shape[1]
-        own = torch.ones(1, num_windows, images.shape[2])
-        used = own[..., 0] if fov is None else fov
-        log_focal = -(2 * (used.double() / 2).tan()).log()
-        information = torch.full_like(log_focal, self.information / num_windows)
+    def look(self, images):
+        return SimpleNamespace(fov=torch.ones(images.shape[:2]))
+
+    def measure(self, sight, fov):
+        log_focal = -(2 * (fov.double() / 2).tan()).log()
+        information = torch.full_like(log_focal, self.information / len(fov))
         pull = information * (self.true_log_focal - log_focal)
-        return SimpleNamespace(motion_fov=own, focal_evidence=torch.stack([information, pull], dim=-1))
+        return SimpleNamespace(focal_evidence=torch.stack([information, pull], dim=-1))
 
 
 @pytest.mark.parametrize("true_fov", [0.6, 1.5])
 def test_evidence_and_own_estimate_are_weighed(true_fov):
-    windows = [torch.zeros(3, 3, 8, 12, dtype=torch.uint8)] * 4
+    windows = torch.zeros(4, 3, 3, 8, 12)
     sure = calibrate(Pulls(true_fov, 1e9), windows)
     assert sure == pytest.approx(true_fov, rel=1e-3)
     unsure = calibrate(Pulls(true_fov, 3 * OWN_INFORMATION), windows)
@@ -55,9 +54,16 @@ def test_windows_are_spread_and_lie_within_the_video():
     assert calibration_windows(4819)[-1].stop == 4819
 
 
-def test_a_network_calibrates_within_what_cameras_have():
+@torch.no_grad()
+def test_an_encoder_calibrates_to_where_the_whole_model_has_no_pull_left():
     model = tiny_model(dtype=torch.float32, patch_encoder="direct").eval()
-    windows = torch.randint(
-        0, 256, (2, 4, 3, 8, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    images = torch.rand(2, 4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    found = calibrate(model.aggregator.patch_embed, normalize_images(images))
+    assert 0.05 < found < 3.1
+    output = model(images[None], heads=[], fov=torch.full((1, 2), found), return_dict=True)
+    information, pull = output.focal_evidence.double().flatten(0, -2).sum(0).tolist()
+    own, used = (
+        (0.5 / (fov / 2).tan()).log() for fov in (output.motion_fov.double().median(), torch.tensor(found))
     )
-    assert 0.05 < calibrate(model, list(windows)) < 3.1
+    left = (pull + OWN_INFORMATION * float(own - used)) / (information + OWN_INFORMATION)
+    assert abs(left) < 2e-3
