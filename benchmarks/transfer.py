@@ -1,9 +1,9 @@
-"""What scal3r-small does on the real samples, which are nothing like a rendered race circuit.
+"""What scal3r-small does on the samples that its own renderer did not make: real videos, and a circuit drawn by others.
 
     python -m benchmarks.transfer ../shared/data runs/transfer [CHECKPOINT]
 
 Each sample is indexed by its own adapter and evaluated with `scal3r eval` beside the baselines, with the known camera
-and with an unknown one: KITTI 04, the 7-Scenes kitchen, TUM fr2_desk, fox. Printed is a table for each; the whole
+and with an unknown one: KITTI 04, the 7-Scenes kitchen, TUM fr2_desk, fox, game_loop. Printed is a table for each; the whole
 reports lie in the folder.
 """
 
@@ -53,8 +53,6 @@ def main(arguments: list[str]) -> None:
     data, output = Path(arguments[0]).resolve(), Path(arguments[1])
     checkpoint = Path(arguments[2] if len(arguments) > 2 else "assets/scal3r-small")
     for name, sample in SAMPLES.items():
-        if name == "game_loop":  # a circuit, one of the test set
-            continue
         folder = output / name.replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         source = data / (sample.posed_source if sample.adapter == "nerfstudio" else sample.own_source)
