@@ -3,8 +3,8 @@
     python -m benchmarks.transfer ../shared/data runs/transfer [CHECKPOINT]
 
 Each sample is indexed by its own adapter and evaluated with `scal3r eval` beside the baselines, with the known camera
-and with an unknown one: KITTI 04, the 7-Scenes kitchen, TUM fr2_desk, fox, game_loop. Printed is a table for each; the whole
-reports lie in the folder.
+and with an unknown one: KITTI 04, the 7-Scenes kitchen, TUM fr2_desk, fox, game_loop. Printed is a table for each; the
+whole reports lie in the folder.
 """
 
 from __future__ import annotations
