@@ -307,18 +307,18 @@ def _compared(
     settings: AlignmentSettings,
 ) -> Seam:
     """A seam that owes nothing to points, with how well they fit it in its quality."""
-    rows = [pair[0] for pair in shared_frames(earlier, later)]
     fits = _residuals(seam.earlier_from_later, shared, settings)
-    turn = turn_deg(earlier.extrinsics[rows])
-    return replace(seam, quality=replace(seam.quality, num_frames=len(rows), turn_deg=turn, **fits))
+    return _with_overlap(replace(seam, quality=replace(seam.quality, **fits)), None, shared, earlier, later)
 
 
 def _with_overlap(
-    seam: Seam, points: PointFit, shared: Correspondences, earlier: ChunkGeometry, later: ChunkGeometry
+    seam: Seam, points: PointFit | None, shared: Correspondences, earlier: ChunkGeometry, later: ChunkGeometry
 ) -> Seam:
-    """The seam with what its overlap is like in its quality: how long, how much it turns, how its parts agree."""
+    """The seam with what its overlap is like in its quality: how long it is, how much it turns, how its parts agree."""
     rows = [pair[0] for pair in shared_frames(earlier, later)]
-    wander = seam_wander(seam.earlier_from_later, shared.earlier, shared.later, points.weights, len(rows))
+    wander = None
+    if points is not None:
+        wander = seam_wander(seam.earlier_from_later, shared.earlier, shared.later, points.weights, len(rows))
     turn = turn_deg(earlier.extrinsics[rows])
     return replace(seam, quality=replace(seam.quality, num_frames=len(rows), turn_deg=turn, wander=wander))
 
