@@ -40,6 +40,7 @@ from scal3r_train.geometry.camera import fov_from_intrinsics
 from scal3r_train.inference.alignment.neighbours import align_neighbours
 from scal3r_train.inference.alignment.placed_frames import PlacedFrames
 from scal3r_train.inference.alignment.placement import Placement
+from scal3r_train.inference.alignment.seam import Seam
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 from scal3r_train.inference.chunking import Layout
 from scal3r_train.inference.prediction import ChunkPrediction
@@ -77,25 +78,36 @@ def score_sequence(
     """
     predictions = predict_chunks(model, sequence.chunk_images, condition)
     scores = _chunk_scores(predictions, sequence)
+    layout = Layout.plan(len(sequence.images), recipe.schedule, 1)
+    seams: dict[str, list[Seam]] = {}  # of each mode; a common scale is found after them
     for name, changes in STITCHING.items():
         alignment = AlignmentSettings(**recipe.alignment.model_dump() | changes)
-        stitched = stitch(predictions, sequence, recipe.model_copy(update={"alignment": alignment}))
+        changed = recipe.model_copy(update={"alignment": alignment})
+        if alignment.mode not in seams:
+            seams[alignment.mode] = find_seams(predictions, layout, changed)
+        stitched = stitch(predictions, layout, seams[alignment.mode], changed)
         scores[f"{name}_percent"] = score_trajectory(stitched, sequence.world_from_cam, "sim3").ate_percent
     return scores
 
 
-def stitch(
-    predictions: list[ChunkPrediction], sequence: HeldOutSequence, recipe: ReconstructionRecipe
-) -> torch.Tensor:
-    """Return world_from_cam [F, 3, 4] of all frames as `scal3r reconstruct` would place them, without loops."""
-    layout = Layout.plan(len(sequence.images), recipe.schedule, 1)
+def find_seams(
+    predictions: list[ChunkPrediction], layout: Layout, recipe: ReconstructionRecipe
+) -> list[Seam]:
+    """Return the seam between every chunk and the next."""
     by_number = dict(enumerate(predictions))
     found = align_neighbours(by_number, {}, layout.ranges, recipe.alignment, recipe.points)
-    seams = [found[number] for number in range(len(predictions) - 1)]
+    return [found[number] for number in range(len(predictions) - 1)]
+
+
+def stitch(
+    predictions: list[ChunkPrediction], layout: Layout, seams: list[Seam], recipe: ReconstructionRecipe
+) -> torch.Tensor:
+    """Return world_from_cam [F, 3, 4] of all frames as `scal3r reconstruct` would place them, without loops."""
     placement = Placement.along_seams(layout, seams, predictions[0].extrinsics[0], math.nan, recipe)
     placed: list[PlacedFrames] = []
-    for number, prediction in by_number.items():
-        placed += placement.decided_frames(number, prediction, by_number.get(number + 1), recipe)
+    for number, prediction in enumerate(predictions):
+        later = predictions[number + 1] if number + 1 < len(predictions) else None
+        placed += placement.decided_frames(number, prediction, later, recipe)
     return torch.cat([part.world_from_cam for part in placed])
 
 

@@ -297,12 +297,21 @@ def _pose_features(previous: Tensor, poses: Tensor) -> Tensor:
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     """Return maps [A, c, h, w] blurred by a Gaussian of `sigma` cells, borders continued."""
+    rows, columns = (_blur_matrix(side, sigma, maps) for side in maps.shape[-2:])
+    return rows @ (maps @ columns.mT)
+
+
+def _blur_matrix(side: int, sigma: float, like: Tensor) -> Tensor:
+    """Return [side, side] that blurs a column of cells.
+
+    Mostly zeros, but a product of matrices is many times faster on a CPU than a convolution of single channels.
+    """
     radius = math.ceil(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(maps.shape[1], 1, 1, -1)
-    rows = F.conv2d(F.pad(maps, (radius, radius, 0, 0), mode="replicate"), kernel, groups=maps.shape[1])
-    return F.conv2d(F.pad(rows, (0, 0, radius, radius), mode="replicate"), kernel.mT, groups=maps.shape[1])
+    offsets = torch.arange(-radius, radius + 1, device=like.device)
+    kernel = torch.exp(-(offsets.to(like.dtype) ** 2) / (2 * sigma**2))
+    seen = torch.arange(side, device=like.device)[:, None] + offsets
+    matrix = like.new_zeros(side, side)
+    return matrix.scatter_add_(1, seen.clamp(0, side - 1), (kernel / kernel.sum()).expand(side, -1))
 
 
 def previous_frame(maps: Tensor, num_frames: int) -> Tensor:

@@ -20,9 +20,9 @@ from scal3r_eval.study.chunk_errors import (
     motion_errors,
     prior_motion,
 )
-from scal3r_eval.study.held_out import HeldOutSequence, mean_distance_m
+from scal3r_eval.study.held_out import mean_distance_m
 from scal3r_eval.study.predict import AS_TRAINED, FROZEN, GCS_OFF, Condition, predict_chunks
-from scal3r_eval.study.scoring import STITCHING, stitch
+from scal3r_eval.study.scoring import STITCHING, find_seams, stitch
 from scal3r_eval.study.settings import load_study
 from scal3r_train.config import UserError
 from scal3r_train.data.sequence import SequenceBatch
@@ -31,7 +31,7 @@ from scal3r_train.data.synthetic.town import render_town
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.geometry.sim3 import Sim3
 from scal3r_train.inference.alignment.settings import AlignmentSettings
-from scal3r_train.inference.chunking import ScheduleSettings, chunk_ranges
+from scal3r_train.inference.chunking import Layout, ScheduleSettings, chunk_ranges
 from scal3r_train.inference.prediction import ChunkPrediction
 from scal3r_train.inference.settings import ReconstructionRecipe
 from scal3r_train.losses.targets import build_targets
@@ -290,14 +290,6 @@ def test_frozen_memories_answer_with_the_weights_they_were_trained_with(
     torch.testing.assert_close(poses(predict_chunks(model, IMAGES, AS_TRAINED)), trained)
 
 
-def town_of(world_from_cam: Tensor) -> HeldOutSequence:
-    ranges = chunk_ranges(len(world_from_cam), 8, 4)
-    images = torch.zeros(len(world_from_cam), 3, 24, 36)
-    return HeldOutSequence(
-        "town", ranges, ["clear"] * len(ranges), images, world_from_cam, motion_of(world_from_cam), 1.0
-    )
-
-
 def perfect(world_from_cam: Tensor, scales: list[float]) -> list[ChunkPrediction]:
     """True cameras relative to each chunk's middle frame, in units of the chunk's own."""
     ranges, extrinsics = chunks_of(world_from_cam)
@@ -331,7 +323,9 @@ def test_perfect_cameras_are_stitched_without_error_and_rigid_seams_keep_scales(
         ("ate_sim3", unequal, 1e-6),
         ("ate_se3", unequal, None),
     ):
-        stitched = stitch(perfect(path, scales), town_of(truth), recipe_of(way))
+        predictions, recipe = perfect(path, scales), recipe_of(way)
+        layout = Layout.plan(len(truth), recipe.schedule, 1)
+        stitched = stitch(predictions, layout, find_seams(predictions, layout, recipe), recipe)
         assert stitched.shape == truth.shape
         percent = score_trajectory(stitched, truth, "sim3").ate_percent
         assert percent is not None

@@ -1,7 +1,10 @@
 """The encoder that aligns neighbours directly: what it hands on, and that a known motion comes out."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 from scal3r_train.geometry.pose_encoding import decode_pose
@@ -145,6 +148,17 @@ def test_a_blur_keeps_the_sum_and_adds_variances():
     assert twice[0, 1].sum().item() == pytest.approx(1)
     for offsets in (rows, columns):
         assert (twice[0, 0] * offsets**2).sum().item() == pytest.approx(2.5**2, rel=0.05)
+
+
+@pytest.mark.parametrize("sigma", [0.8, 3.5])
+def test_a_blur_is_two_convolutions_with_borders_continued(sigma):
+    maps = torch.rand(2, 3, 9, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    radius = math.ceil(3 * sigma)  # more than the height
+    kernel = torch.exp(-(torch.arange(-radius, radius + 1.0).double() ** 2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum())[None, None, None]
+    padded = F.pad(maps.flatten(0, 1)[:, None], (radius,) * 4, mode="replicate")
+    expected = F.conv2d(F.conv2d(padded, kernel), kernel.mT).unflatten(0, (2, 3))[:, :, 0]
+    torch.testing.assert_close(gaussian_blur(maps, sigma), expected)
 
 
 def test_previous_frame_stays_within_the_chunk():
