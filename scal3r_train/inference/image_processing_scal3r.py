@@ -37,9 +37,9 @@ from scal3r_train.model.configuration_scal3r import PROCESSOR_AUTO_MAP, Scal3RCo
 from scal3r_train.model.modeling_scal3r import Scal3ROutput
 
 MAX_UINT8 = 255
-# Keys of a recipe's `input` section that choose frames. The others say what is known of them, and are for whole runs.
-FRAME_KEYS = (
-    "image_hw", "start", "stop", "start_s", "stop_s", "fps", "stride", "max_frames", "timestamps",
+# Keys of a recipe's `input` section: which frames, and their cameras. Masks are for whole runs.
+INPUT_KEYS = (
+    "image_hw", "start", "stop", "start_s", "stop_s", "fps", "stride", "max_frames", "timestamps", "intrinsics",
 )  # fmt: skip
 SOURCE = "image processor"
 
@@ -56,6 +56,7 @@ class InputFrames:
         pixel_map: processed_xy = input_xy * scale + offset of every frame: the resize and the crop.
         chunks: frames of every chunk, of 0..N.
         schedule: how they were cut.
+        intrinsics: [N, 3, 3] float64 known cameras in pixels of the processed images, or None.
     """
 
     frame_indices: np.ndarray
@@ -65,6 +66,7 @@ class InputFrames:
     pixel_map: PixelMap
     chunks: tuple[range, ...]
     schedule: ScheduleSettings
+    intrinsics: Tensor | None
 
     @property
     def original_hw(self) -> np.ndarray:
@@ -195,13 +197,14 @@ class Scal3RImageProcessor(BaseImageProcessor):
             images: a folder, a video, INDEX.parquet#sequence_id, one image or a list: paths, PIL images, arrays or
                 tensors, [H, W, 3] or [3, H, W], uint8 or floating point in [0, 1], in temporal order.
             return_tensors: "pt"; "np" for arrays.
-            options: other values of the processor's settings for this call; which frames, as the keys of a recipe's
-                `input` section have it (docs/input.md): `stride`, `fps`, `start`, `stop`, `start_s`, `stop_s`,
-                `max_frames`, `timestamps`, `image_hw`.
+            options: other values of the processor's settings for this call; which frames, and their cameras, as the
+                keys of a recipe's `input` section have it (docs/input.md): `stride`, `fps`, `start`, `stop`,
+                `start_s`, `stop_s`, `max_frames`, `timestamps`, `image_hw`, `intrinsics`.
 
         Returns:
             `pixel_values` [K, S, 3, H, W] float32 in [0, 1], or, where the last chunk is shorter, a list of one list of
-            chunks [S, 3, H, W], which the model takes as well; `frames` beside it.
+            chunks [S, 3, H, W], which the model takes as well; with known cameras that share a field of view `fov`, a
+            number of radians, which a model that measures motion starts from; `frames` beside it.
 
         Raises:
             UserError: images or options cannot be used; one line.
@@ -210,21 +213,22 @@ class Scal3RImageProcessor(BaseImageProcessor):
             raise UserError(f"return_tensors = {return_tensors!r}; it should be 'pt' or 'np'")
         resize, schedule = self._resize(options), self._schedule(options)
         chosen = {key: value for key, value in options.items() if key not in OWN_KEYS}
-        if unknown := sorted(set(chosen) - set(FRAME_KEYS)):
+        if unknown := sorted(set(chosen) - set(INPUT_KEYS)):
             raise UserError(
-                f"{SOURCE}: unknown option '{unknown[0]}'; known are {', '.join((*OWN_KEYS, *FRAME_KEYS))}"
+                f"{SOURCE}: unknown option '{unknown[0]}'; known are {', '.join((*OWN_KEYS, *INPUT_KEYS))}"
             )
         settings = validate_mapping(InputSettings, {**chosen, "resize": resize.model_dump()}, SOURCE)
         sizes = _Sizes(resize.size, resize.multiple)
         with closing(Video.choose(sequence_of(images), settings, sizes)) as video:
             layout = Layout.plan(video.num_frames, schedule, num_processes=1)
             pixels = video.images(range(video.num_frames)).float() / MAX_UINT8
-            frames = _frames_of(video, layout, schedule)
+            frames, fov = _frames_of(video, layout, schedule), video.known_fov()
         parts = [pixels[chunk.start : chunk.stop] for chunk in layout.ranges]
         values: Any = torch.stack(parts) if len(set(map(len, parts))) == 1 else [parts]
         if return_tensors == "np":
             values = values.numpy() if isinstance(values, Tensor) else [[part.numpy() for part in parts]]
-        return Scal3RInputs({"pixel_values": values}, frames)
+        known = {} if fov is None else {"fov": fov}
+        return Scal3RInputs({"pixel_values": values, **known}, frames)
 
     def post_process(
         self, outputs: Scal3ROutput, inputs: Scal3RInputs, points: PointSource = "depth"
@@ -319,6 +323,7 @@ def _frames_of(video: Video, layout: Layout, schedule: ScheduleSettings) -> Inpu
         pixel_map=video.pixel_map_of(everything),
         chunks=layout.ranges,
         schedule=schedule,
+        intrinsics=video.known_intrinsics(everything),
     )
 
 
@@ -351,8 +356,10 @@ def _predictions(
                 "those of the same call"
             )
         extrinsics, intrinsics = decode_pose(encoding.double(), frames.image_hw)
-        predictions[number] = ChunkPrediction(extrinsics, intrinsics, *(each.float() for each in maps))
-        refuse_non_finite(predictions[number], number, chunk)
+        prediction = ChunkPrediction(extrinsics, intrinsics, *(each.float() for each in maps))
+        refuse_non_finite(prediction, number, chunk)
+        known = None if frames.intrinsics is None else frames.intrinsics[chunk.start : chunk.stop]
+        predictions[number] = prediction.with_known(known, None)
     return predictions
 
 

@@ -129,7 +129,7 @@ def batch_images(
     images: Tensor | NestedChunks,
     chunk_mask: Tensor | None,
     chunks_per_pass: int | None = None,
-    fov: Tensor | None = None,
+    fov: Tensor | float | None = None,
 ) -> list[ImageBatch]:
     """Group the chunks of a call into batches of equal shape.
 
@@ -138,12 +138,14 @@ def batch_images(
             and W. A sequence whose chunks are all held by other processes is an empty list.
         chunk_mask: [B, K] bool, False for padding; only for tensor input (lists need no padding).
         chunks_per_pass: the most chunks of a sequence in one batch; None for all that are equal.
-        fov: [B, K] known horizontal fields of view; only for tensor input.
+        fov: known horizontal field of view of all chunks; or [B, K] of each, only for tensor input.
 
     Raises:
         ValueError: the mask or the fields of view do not fit the images.
     """
     if isinstance(images, Tensor):
+        if isinstance(fov, float):
+            fov = torch.full(images.shape[:2], fov, device=images.device)
         for name, given in (("chunk_mask", chunk_mask), ("fov", fov)):
             if given is not None and given.shape != images.shape[:2]:
                 raise ValueError(f"{name} must be {list(images.shape[:2])}, got {list(given.shape)}")
@@ -159,16 +161,18 @@ def batch_images(
         ]
     if chunk_mask is not None:
         raise ValueError("chunk_mask goes with tensor input; leave padding chunks out of a list")
-    if fov is not None:
-        raise ValueError("fov goes with tensor input")
+    if isinstance(fov, Tensor):
+        raise ValueError("fov of every chunk goes with tensor input; a list takes one number for all chunks")
     return [
         batch
         for sequence, chunks in enumerate(images)
-        for batch in _batch_sequence(sequence, chunks, chunks_per_pass)
+        for batch in _batch_sequence(sequence, chunks, chunks_per_pass, fov)
     ]
 
 
-def _batch_sequence(sequence: int, chunks: Sequence[Tensor], chunks_per_pass: int | None) -> list[ImageBatch]:
+def _batch_sequence(
+    sequence: int, chunks: Sequence[Tensor], chunks_per_pass: int | None, fov: float | None
+) -> list[ImageBatch]:
     places_by_shape: dict[torch.Size, list[int]] = {}
     for place, chunk in enumerate(chunks):
         places_by_shape.setdefault(chunk.shape, []).append(place)
@@ -178,6 +182,7 @@ def _batch_sequence(sequence: int, chunks: Sequence[Tensor], chunks_per_pass: in
             sequences=(sequence,),
             places=tuple((sequence, place) for place in places),
             chunk_mask=None,
+            fov=None if fov is None else torch.full((1, len(places)), fov, device=chunks[0].device),
         )
         for equal in places_by_shape.values()
         for places in _runs(equal, chunks_per_pass or len(equal))

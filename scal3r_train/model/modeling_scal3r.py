@@ -291,7 +291,7 @@ class Scal3RModel(Scal3RPreTrainedModel):
         pixel_values: Tensor | NestedChunks,
         chunk_mask: Tensor | None = None,
         heads: Sequence[str] | None = None,
-        fov: Tensor | None = None,
+        fov: Tensor | float | None = None,
         *,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -305,8 +305,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
                 of [S, 3, H, W] chunks (empty when other processes hold all of them).
             chunk_mask: [B, K] bool, False for padding chunks, which write nothing to the memory.
             heads: which of "camera", "depth", "points" to run; by default all that the model has.
-            fov: [B, K] horizontal fields of view in radians, where they are known; with tensor input only. An encoder
-                that measures motion uses them instead of its own estimate; others do not ask.
+            fov: horizontal field of view of all chunks in radians, where it is known; or [B, K] of each, with tensor
+                input only. An encoder that measures motion uses it instead of its own estimate; others do not ask.
             output_hidden_states: whether to return the tokens of all layers; None: as the configuration says.
             output_attentions: whether to return the weights of all frame and global blocks, which then attend in plain
                 operations (`eager`), whatever the kernel is; None: as the configuration says.

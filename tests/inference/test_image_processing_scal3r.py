@@ -212,6 +212,29 @@ def test_stitched_chunks_are_the_scene_of_a_reconstruction(
         np.testing.assert_allclose(depth, read_depth(folder, frame), rtol=1e-3)
 
 
+def test_known_cameras_are_those_of_a_reconstruction(
+    tiny_model: Scal3RModel, image_folder: Path, tmp_path: Path
+) -> None:
+    known = (70.0, 72.0, 44.0, 30.0)
+    inputs = PROCESSOR(image_folder, intrinsics=known)
+    assert inputs["fov"] == pytest.approx(2 * np.arctan(90 / 2 / 70))  # the width is scaled, not cut
+    with torch.no_grad():
+        outputs = tiny_model(**inputs.to("cpu"))
+    whole = PROCESSOR.stitch(outputs, inputs)
+    overrides = [*SETTINGS, "loop_closure.enabled=false", "input.intrinsics=70 72 44 30"]
+    scene = reconstruct(
+        image_folder, tiny_model, load_config(ReconstructionRecipe, None, overrides), tmp_path / "scene"
+    )
+    assert scene is not None
+    np.testing.assert_allclose(whole.intrinsics, scene.intrinsics)
+    np.testing.assert_allclose(whole.world_from_cam, scene.world_from_cam, atol=1e-4)
+    np.testing.assert_allclose(
+        whole.intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]], np.tile(known, (NUM_FRAMES, 1))
+    )
+    with pytest.raises(UserError, match="intrinsics"):
+        PROCESSOR(image_folder, intrinsics="nowhere.txt")
+
+
 def test_one_chunk_stitches_to_itself(tiny_model: Scal3RModel, image_folder: Path) -> None:
     inputs = PROCESSOR(image_folder, max_frames=3)
     with torch.no_grad():

@@ -136,8 +136,18 @@ def test_a_model_hands_the_field_of_view_on_whatever_the_passes():
     )
     with pytest.raises(ValueError, match=r"fov must be \[2, 3\]"):
         model(images, fov=fov[:1])
-    with pytest.raises(ValueError, match="fov goes with tensor input"):
+    with pytest.raises(ValueError, match="a list takes one number"):
         model([list(images[0])], fov=fov[:1])
+
+
+def test_one_field_of_view_for_all_chunks_of_a_tensor_or_a_list():
+    images, model = random_images(1, 3, 3), tiny_model(patch_encoder="direct")
+    whole = model(images, fov=torch.full((1, 3), 1.1))
+    poses = whole.pose_encoding
+    torch.testing.assert_close(model(images, fov=1.1).pose_encoding, poses)
+    (of_list,) = model([list(images[0])], fov=1.1).pose_encoding
+    torch.testing.assert_close(torch.stack(of_list), poses[0])
+    assert (model(images).pose_encoding - poses).abs().max() > 1e-3
 
 
 def test_a_blur_keeps_the_sum_and_adds_variances():
