@@ -15,7 +15,7 @@ from scal3r_eval.study.settings import StudyRecipe, load_study
 from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
 from scal3r_train.data.camera.resize import ResizeRule, Side
 from scal3r_train.metrics.trajectory import MIN_POSES, AlignMode
-from scal3r_train.model.load_model import MemoryUse
+from scal3r_train.model.configuration_scal3r import MemoryUse
 from scal3r_train.recipe import load_recipe
 
 if TYPE_CHECKING:

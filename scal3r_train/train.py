@@ -16,7 +16,7 @@ from scal3r_train.config import UserError, run_command
 from scal3r_train.model.adapted_weights import AdaptedWeights
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import use_kernels
-from scal3r_train.model.load_model import load_config
+from scal3r_train.model.load_model import MEMORY_WEIGHTS, load_config
 from scal3r_train.model.lora import add_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.stored_weights import StoredWeights
@@ -74,10 +74,10 @@ def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = 
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
     else:
-        config = load_config(weights.folder)
+        config = load_config(weights.folder, settings.memory)
         with without_storage():
             model = Scal3RModel(config)
-        weights.require_fit(model)
+        weights.require_fit(model, unused=MEMORY_WEIGHTS if settings.memory == "off" else None)
         if settings.lora is not None:
             with without_storage():
                 add_adapters(model, settings.lora)

@@ -24,7 +24,16 @@ PROCESSOR_FILE = "preprocessor_config.json"
 PROCESSOR_NAME = "Scal3RImageProcessor"
 PROCESSOR_AUTO_MAP = {"AutoImageProcessor": f"{AUTO_FILE.stem}.{PROCESSOR_NAME}"}
 
+# How a checkpoint's memories are used: as `memory_scope` has it, or not at all.
+MemoryUse = Literal["sequence", "chunk", "off"]
 OWN_PATCH_ENCODERS = ("dinov2", "conv", "correlation", "direct")
+
+
+def changes_of_memory(memory: MemoryUse | None) -> dict[str, Any]:
+    """Return the keys of a configuration that use its memories so; none: as it says."""
+    if memory is None:
+        return {}
+    return {"memory_layers": []} if memory == "off" else {"memory_scope": memory}
 
 
 class Scal3RConfig(PreTrainedConfig):

@@ -12,12 +12,11 @@ from pydantic import Field
 from transformers.utils import logging
 
 from scal3r_train.config import StrictModel, UserError
-from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.configuration_scal3r import MemoryUse, Scal3RConfig, changes_of_memory
 from scal3r_train.model.kernels import AttentionName, use_kernels
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
 
-MemoryUse = Literal["sequence", "chunk", "off"]
 IterationDtype = Literal["working", "bfloat16"]
 MEMORY_WEIGHTS = "aggregator.memory_units."
 
@@ -51,15 +50,15 @@ class LoadedModelSettings(StrictModel):
     compile: bool = Field(False, description="torch.compile each block; worth its minutes for long videos.")
 
 
-def load_config(folder: Path) -> Scal3RConfig:
-    """Return the sizes of a checkpoint's network.
+def load_config(folder: Path, memory: MemoryUse | None = None) -> Scal3RConfig:
+    """Return the sizes of a checkpoint's network, with its memories used as `memory` says (`LoadedModelSettings`).
 
     Raises:
         UserError: its config.json is damaged or of another model.
     """
     try:
         with _quiet_transformers():
-            return Scal3RConfig.from_pretrained(folder, local_files_only=True)
+            return Scal3RConfig.from_pretrained(folder, local_files_only=True, **changes_of_memory(memory))
     except Exception as error:  # whatever is wrong with the file, transformers names it
         raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
 
@@ -88,7 +87,8 @@ def load_model(
                 output_loading_info=True,
                 use_safetensors=True,
                 local_files_only=True,
-                **_memory_config(memory, newton_schulz_dtype),
+                **changes_of_memory(memory),
+                **({} if newton_schulz_dtype is None else {"newton_schulz_dtype": newton_schulz_dtype}),
             )
     except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
         raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
@@ -117,16 +117,6 @@ def load_model_as_set(settings: LoadedModelSettings, device: torch.device) -> Sc
 def checkpoint_sha256(checkpoint: Path | None) -> str:
     """Return one hash over a checkpoint's configuration and weights; names the model in what it predicts."""
     return folder_sha256(checkpoint_folder(checkpoint))
-
-
-def _memory_config(memory: MemoryUse | None, newton_schulz_dtype: IterationDtype | None) -> dict[str, Any]:
-    """Return the changes to a checkpoint's configuration."""
-    changes: dict[str, Any] = {}
-    if memory is not None:
-        changes = {"memory_layers": []} if memory == "off" else {"memory_scope": memory}
-    if newton_schulz_dtype is not None:
-        changes["newton_schulz_dtype"] = newton_schulz_dtype
-    return changes
 
 
 def _first_line(error: Exception) -> str:

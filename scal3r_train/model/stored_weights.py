@@ -39,8 +39,8 @@ class StoredWeights:
                 raise UserError(f"checkpoint {path} cannot be read: {error}; copy or save it again") from None
             self._file_of |= dict.fromkeys(file.keys(), file)
 
-    def require_fit(self, model: nn.Module) -> None:
-        """Check that the files hold exactly the model's parameters.
+    def require_fit(self, model: nn.Module, unused: str | None = None) -> None:
+        """Check that the files hold exactly the model's parameters, and maybe others whose names start with `unused`.
 
         Raises:
             UserError: the first parameter that is missing, surplus, or of another shape.
@@ -48,6 +48,8 @@ class StoredWeights:
         expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         missing = sorted(expected.keys() - self._file_of.keys())
         unexpected = sorted(self._file_of.keys() - expected.keys())
+        if unused is not None:
+            unexpected = [name for name in unexpected if not name.startswith(unused)]
         mismatched = sorted(
             name for name in expected.keys() & self._file_of.keys() if self._shape(name) != expected[name]
         )

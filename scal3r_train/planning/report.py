@@ -12,7 +12,7 @@ from rich.table import Table
 from scal3r_train.config import UserError
 from scal3r_train.data.sampling.plan import Source, StepPlan, plan_step
 from scal3r_train.data.sampling.sources import DataSettings, index_exists, open_sources
-from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.configuration_scal3r import Scal3RConfig, changes_of_memory
 from scal3r_train.notes import new_console
 from scal3r_train.planning.stages import run_stages
 from scal3r_train.recipe import load_training_recipe
@@ -176,4 +176,4 @@ def _network_of(settings: TrainedModelSettings) -> Scal3RConfig:
         raise UserError(
             f"model.checkpoint {settings.checkpoint} holds no config.json; give a save_pretrained folder"
         )
-    return Scal3RConfig.from_pretrained(folder)
+    return Scal3RConfig.from_pretrained(folder, **changes_of_memory(settings.memory))

@@ -18,7 +18,7 @@ from scal3r_train.data.sampling.curriculum import CurriculumSettings
 from scal3r_train.data.sampling.sources import DataSettings
 from scal3r_train.losses.objective import ObjectiveSettings
 from scal3r_train.model.activation_checkpointing import CheckpointingMode
-from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.configuration_scal3r import MemoryUse, Scal3RConfig
 from scal3r_train.model.kernels import AttentionName
 from scal3r_train.model.lora import LoraSettings
 from scal3r_train.model.network_bounds import BOUNDS
@@ -62,6 +62,11 @@ class TrainedModelSettings(StrictModel):
     network: NetworkSettings | None = Field(
         default=None, description="sizes of a network to initialise; null: that of checkpoint"
     )  # type: ignore[valid-type]
+    memory: MemoryUse | None = Field(
+        default=None,
+        description="what chunks learn of each other from here on: of the whole sequence, each of itself alone, or "
+        "without memories; null: as the checkpoint or the network says",
+    )
     activation_checkpointing: CheckpointingMode = Field(
         default="none",
         description="what backward recomputes: nothing, each block, or everything between two memories",
@@ -92,9 +97,15 @@ class TrainedModelSettings(StrictModel):
         if (self.checkpoint is None) == (self.network is None):
             raise ValueError("give either checkpoint or network")
         if self.network is not None:
+            if self.memory is not None:
+                raise ValueError(
+                    "memory changes a checkpoint; of a network set network.memory_scope or network.memory_layers"
+                )
             config = Scal3RConfig(**self.network.model_dump())
             if self.train not in ("all", "patch_encoder") and not config.memory_layers:
                 raise ValueError(f"train {self.train} needs memories, and network.memory_layers is empty")
+        if self.memory == "off" and self.train not in ("all", "patch_encoder"):
+            raise ValueError(f"train {self.train} needs memories, and memory is off")
         if self.train == "all" and self.frozen_dtype != "fp32":
             raise ValueError(
                 f"frozen_dtype {self.frozen_dtype} has nothing to act on: train all freezes nothing"

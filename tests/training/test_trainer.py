@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from scal3r_train.config import UserError
 from scal3r_train.data.dataset import plan_data
@@ -65,6 +66,27 @@ def test_a_loaded_model_can_be_trained(tmp_path: Path) -> None:
     assert any(vars(module).get("gradient_checkpointing") for module in again.modules())
     assert not any(vars(module).get("gradient_checkpointing") for module in model.modules())
     assert all(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_training_goes_on_from_a_checkpoint_with_other_memories(tmp_path: Path) -> None:
+    folder = str(tmp_path / "model")
+    build_model(TrainedModelSettings.model_validate({"network": tiny.NETWORK})).save_pretrained(folder)
+    of = {
+        memory: tiny.loaded(TrainedModelSettings.model_validate({"checkpoint": folder, "memory": memory}))
+        for memory in (None, "chunk", "off")
+    }
+    assert [model.config.memory_scope for model in of.values()] == ["sequence", "chunk", "sequence"]
+    whole, without = of[None].state_dict(), of["off"].state_dict()
+    assert not of["off"].config.memory_layers and whole.keys() == of["chunk"].state_dict().keys()
+    memories = {name for name in whole if name.startswith("aggregator.memory_units.")}
+    assert memories and without.keys() == whole.keys() - memories
+    assert all(torch.equal(value, whole[name]) for name, value in without.items())
+    for settings, message in (
+        ({"network": tiny.NETWORK, "memory": "off"}, "memory changes a checkpoint"),
+        ({"checkpoint": folder, "memory": "off", "train": "memories"}, "needs memories, and memory is off"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TrainedModelSettings.model_validate(settings)
 
 
 def test_resolution_is_checked_against_a_checkpoint_too(towns: Path, tmp_path: Path) -> None:

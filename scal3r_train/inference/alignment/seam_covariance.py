@@ -76,7 +76,7 @@ def seam_covariances(
 
     A seam without points has no spread of its own: it takes the median of the others', or 1. One by cameras that
     measured their own noise has that covariance, and on top what odometry drifts by along the chunk; of the scale,
-    unless it is given, the usual error of cameras.
+    unless it is given, the usual error of cameras, about the middle of those that the chunks share.
 
     Args:
         seams: E of them.
@@ -110,6 +110,11 @@ def seam_covariances(
         if _is_measured(seam):
             assert seam.covariance is not None
             covariances[place] += seam.covariance
+            with_scale = seam.covariance[:, 6] / seam.covariance[6, 6]
+            std = settings.cameras_relative_std
+            if seam.quality.log_scale_std is None:  # given
+                std = settings.min_relative_std
+            covariances[place] += std**2 * torch.outer(with_scale, with_scale)
     return covariances
 
 
@@ -118,13 +123,12 @@ def _is_measured(seam: Seam) -> bool:
 
 
 def _odometry_stds(seam: Seam, settings: SeamNoiseSettings, advance: Advance, spread: float) -> list[float]:
-    """Errors [7] at the later chunk's origin that the cameras of an overlap do not show."""
+    """Errors [7] of place and rotation at the later chunk's origin that the cameras of an overlap do not show."""
     least = settings.min_relative_std
     distance = advance.distance / seam.quality.scale
     translation = max(settings.odometry_distance_std * distance, least * spread)
     rotation = max(math.radians(settings.odometry_turn_std_deg) * advance.frames, least)
-    scale = least if seam.quality.log_scale_std is None else settings.cameras_relative_std
-    return [translation] * 3 + [rotation] * 3 + [scale]
+    return [translation] * 3 + [rotation] * 3 + [0.0]
 
 
 def _relative_stds(
@@ -132,7 +136,7 @@ def _relative_stds(
 ) -> list[float]:
     """Errors of one component of translation (over the points' spread), of rotation, and of log scale."""
     quality = seam.quality
-    if quality.residual_median is None:
+    if quality.method == "cameras" or quality.residual_median is None:
         known = settings.break_relative_std if quality.method == "break" else settings.cameras_relative_std
         return [known] * 3
     if noise is None:

@@ -18,7 +18,7 @@ from scal3r_train.geometry import sim3_tangent
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.geometry.sim3_fit import fit_umeyama
 from scal3r_train.inference.alignment.seam import Seam, chain
-from scal3r_train.inference.alignment.seam_covariance import seam_covariances
+from scal3r_train.inference.alignment.seam_covariance import SeamErrors
 from scal3r_train.inference.alignment.settings import SeamNoiseSettings
 from scal3r_train.inference.metric.chunk_cameras import ChunkCameras
 
@@ -35,7 +35,8 @@ def drift_of_distance(
     at = np.concatenate([np.array(frames), whole]).astype(np.float64)
     chunk, points = cameras.points(at)
     found = cameras.placed(at, chain(seams))
-    scale, rotation, translation = (values[chunk] for values in _drawn_chains(seams, noise))
+    covariances = SeamErrors.of(seams, cameras.layout.ranges, noise).covariances if seams else None
+    scale, rotation, translation = (values[chunk] for values in _drawn_chains(seams, covariances))
     centres = scale[..., None] * (rotation @ points[:, None, :, None])[..., 0] + translation  # [F, D, 3]
     distance = (found[0] - found[1]).norm()
     logs = []
@@ -45,12 +46,12 @@ def drift_of_distance(
     return float(torch.stack(logs).square().mean().sqrt())
 
 
-def _drawn_chains(seams: Sequence[Seam], noise: SeamNoiseSettings) -> tuple[Tensor, Tensor, Tensor]:
+def _drawn_chains(seams: Sequence[Seam], covariances: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Scales [K, D], rotations [K, D, 3, 3] and translations [K, D, 3] of all chunks, the first of which stays."""
     place = Sim3Batch.stack([Sim3.identity()] * NUM_DRAWS)
     drawn = [place]
-    if seams:
-        roots = torch.linalg.cholesky(seam_covariances(seams, noise))
+    if covariances is not None:
+        roots = torch.linalg.cholesky(covariances)
         generator = torch.Generator().manual_seed(0)
         errors = torch.randn(len(seams), NUM_DRAWS, 7, generator=generator, dtype=torch.float64)
         errors = (roots[:, None] @ errors[..., None])[..., 0]
