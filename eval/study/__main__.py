@@ -15,7 +15,14 @@ import torch
 from scal3r_eval.code_identity import CODE_VERSION
 from scal3r_eval.study.prepare import check_runs, make_sequences, study_reading, train_all
 from scal3r_eval.study.scoring import score_all
-from scal3r_eval.study.settings import StudyRecipe, load_study, results_name, run_folder, scores_file
+from scal3r_eval.study.settings import (
+    COMPLETE,
+    StudyRecipe,
+    load_study,
+    results_name,
+    run_folder,
+    scores_file,
+)
 from scal3r_eval.study.summary import results_page, summarize
 from scal3r_train.config import UserError, run_command, write_text_atomically
 from scal3r_train.notes import answer, new_console
@@ -80,7 +87,7 @@ def _hardware() -> dict[str, Any]:
 def _seconds(recipe: StudyRecipe) -> dict[str, float]:
     """Return how long the jobs took, added up, whenever they ran."""
     runs = [(variant, seed) for variant in recipe.variants for seed in recipe.seeds]
-    trained = [run_folder(recipe, *run) / "seconds.json" for run in runs]
+    trained = [run_folder(recipe, *run) / COMPLETE for run in runs]
     scored = [scores_file(recipe, f"{variant}_{seed}") for variant, seed in runs]
     return {
         name: sum(parse_json(path.read_text(encoding="utf-8"))["seconds"] for path in paths if path.is_file())

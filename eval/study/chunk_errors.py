@@ -24,6 +24,7 @@ from torch import Tensor
 from scal3r_train.geometry.camera import compose_extrinsics, invert_extrinsics
 
 View = Literal["clear", "partly", "hidden"]
+OF_LENGTH = ("length_percent", "shift_percent")  # errors that are shares of the true length
 
 
 @dataclass(frozen=True)
@@ -79,24 +80,28 @@ def chunk_views(is_hidden: np.ndarray, ranges: list[range]) -> list[View]:
 def motion_errors(estimate: ChunkMotion, truth: ChunkMotion, views: list[View]) -> dict[str, float | None]:
     """Return the means over a sequence's hidden and clear chunks; None where there is no such chunk.
 
+    Chunks in which the camera stands still count for yaw and field of view alone.
+
     `<view>_yaw_deg`: |yaw error|. `<view>_length_percent`: |log(length / true length)| in percent.
     `<view>_shift_percent`: distance between the last camera's places over the chunk's true path length.
     `<view>_fov_deg`. `scale_spread_percent`: standard deviation of log(length / true length) over clear chunks.
     """
     kinds = np.array(views)
-    log_ratio = np.log(np.maximum(estimate.length, 1e-12) / truth.length)
+    is_moving = truth.length > 0
+    length = np.where(is_moving, truth.length, 1.0)
+    log_ratio = np.log(np.maximum(estimate.length, 1e-12) / length)
     errors = {
         "yaw_deg": np.abs(_wrapped_deg(estimate.yaw_deg - truth.yaw_deg)),
         "length_percent": 100 * np.abs(log_ratio),
-        "shift_percent": 100 * np.linalg.norm(estimate.shift - truth.shift, axis=-1) / truth.length,
+        "shift_percent": 100 * np.linalg.norm(estimate.shift - truth.shift, axis=-1) / length,
         "fov_deg": np.abs(estimate.fov_deg - truth.fov_deg),
     }
     found: dict[str, float | None] = {}
     for view in ("hidden", "clear"):
-        chosen = kinds == view
         for name, values in errors.items():
+            chosen = (kinds == view) & (is_moving if name in OF_LENGTH else True)
             found[f"{view}_{name}"] = float(values[chosen].mean()) if chosen.any() else None
-    is_clear = kinds == "clear"
+    is_clear = (kinds == "clear") & is_moving
     found["scale_spread_percent"] = float(100 * log_ratio[is_clear].std()) if is_clear.sum() >= 2 else None
     return found
 

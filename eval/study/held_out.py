@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,6 +45,11 @@ class Reading:
     schedule: ScheduleSettings
     image_hw: tuple[int, int]
     normalization: Literal["sequence", "data"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        schedule = self.schedule.model_dump(mode="json")
+        return {"schedule": schedule, "image_hw": [*self.image_hw], "normalization": self.normalization}
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from scal3r_eval.study.drives import DriveSettings, make_held_out, make_training
 from scal3r_eval.study.held_out import Reading, reading_of
 from scal3r_eval.study.settings import (
+    COMPLETE,
     REFERENCE,
     StudyRecipe,
     frames_of,
     held_out_folder,
+    index_sha256,
     run_folder,
     training_folder,
 )
@@ -22,6 +24,7 @@ from scal3r_train.config import UserError, dump_yaml, load_config, write_text_at
 from scal3r_train.data.synthetic.settings import TownSettings
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.recipe import load_training_recipe
+from scal3r_train.text_file import parse_json
 
 Say = Callable[[str], None]
 TOWNS_FILE = (
@@ -77,8 +80,27 @@ def check_runs(recipe: StudyRecipe) -> None:
                 )
 
 
+def _check_data(recipe: StudyRecipe) -> None:
+    """Raise UserError when a complete training saw other sequences than those that are there now."""
+    for variant in recipe.variants:
+        for seed in recipe.seeds:
+            folder = run_folder(recipe, variant, seed)
+            if not (folder / COMPLETE).is_file():
+                continue
+            trained_on = parse_json((folder / COMPLETE).read_text(encoding="utf-8")).get("index_sha256")
+            if trained_on not in (None, index_sha256(training_folder(recipe))):
+                raise UserError(
+                    f"{folder} was trained on other sequences; remove it, or name another output_dir"
+                )
+
+
 def train_all(recipe: StudyRecipe, say: Say) -> None:
-    """Train every variant with every seed, `jobs` at a time."""
+    """Train every variant with every seed, `jobs` at a time.
+
+    Raises:
+        UserError: a training that is complete saw other sequences.
+    """
+    _check_data(recipe)
     wanted = [(variant, seed) for seed in recipe.seeds for variant in recipe.variants]
 
     def train(run: tuple[str, int]) -> None:
@@ -88,7 +110,8 @@ def train_all(recipe: StudyRecipe, say: Say) -> None:
         started = time.perf_counter()
         run_logged(folder.with_suffix(".log"), "scal3r_train.train", *_training_arguments(recipe, *run))
         seconds = time.perf_counter() - started
-        write_text_atomically(folder / "seconds.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
+        done = {"seconds": round(seconds, 1), "index_sha256": index_sha256(training_folder(recipe))}
+        write_text_atomically(folder / COMPLETE, json.dumps(done) + "\n")
         say(f"{folder}: trained, {seconds:.0f} s")
 
     with ThreadPoolExecutor(recipe.jobs) as pool:

@@ -29,6 +29,7 @@ from scal3r_eval.study.settings import (
     StudyRecipe,
     TestTime,
     held_out_folder,
+    index_sha256,
     memory_condition,
     run_folder,
     scores_file,
@@ -140,7 +141,7 @@ def _score_run(recipe: StudyRecipe, reading: Reading, variant: str, seed: int) -
     identity = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint),
         "code_sha256": STUDY_SHA256,
-        "study": _scored_settings(recipe),
+        **_data_identity(recipe, reading),
     }
     if _is_done(path, identity):
         return f"{path}: complete"
@@ -172,7 +173,7 @@ def _conditions(recipe: StudyRecipe, variant: str) -> dict[str, Condition]:
 def _score_guesses(recipe: StudyRecipe, reading: Reading) -> None:
     """Score what needs no network."""
     path = scores_file(recipe, "guesses")
-    identity = {"code_sha256": STUDY_SHA256, "study": _scored_settings(recipe)}
+    identity = {"code_sha256": STUDY_SHA256, **_data_identity(recipe, reading)}
     if _is_done(path, identity):
         return
     started = time.perf_counter()
@@ -224,6 +225,16 @@ def _write_scores(
 ) -> None:
     document = {**identity, "seconds": round(seconds, 1), "conditions": conditions}
     write_text_atomically(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _data_identity(recipe: StudyRecipe, reading: Reading) -> dict[str, Any]:
+    """Return what scores depend on beside checkpoint and code: settings, and the sequences that were made by them."""
+    folders = [training_folder(recipe), *(held_out_folder(recipe, chunks) for chunks in recipe.lengths)]
+    return {
+        "study": _scored_settings(recipe),
+        "reading": reading.as_dict(),
+        "indexes": {folder.name: index_sha256(folder) for folder in folders},
+    }
 
 
 def _scored_settings(recipe: StudyRecipe) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from pydantic import Field, PositiveInt, model_validator
 from scal3r_eval.bootstrap import BootstrapSettings
 from scal3r_eval.study import drives
 from scal3r_eval.study.drives import DriveSettings
-from scal3r_train.config import StrictModel, UserError, load_mapping, validate_mapping
+from scal3r_train.config import StrictModel, UserError, files_sha256, load_mapping, validate_mapping
 from scal3r_train.data.synthetic.settings import TownSettings
 from scal3r_train.inference.alignment.settings import AlignmentSettings
 
 REFERENCE = "full"
+COMPLETE = "seconds.json"  # in the folder of a complete training: how long it took, and the sequences it saw
 TestTime = Literal["frozen", "gcs_off"]
 
 
@@ -164,6 +165,11 @@ def training_folder(recipe: StudyRecipe) -> Path:
 def held_out_folder(recipe: StudyRecipe, chunks: int) -> Path:
     """Return where the held-out sequences of so many chunks are."""
     return recipe.output_dir / f"held_out_{chunks:03d}"
+
+
+def index_sha256(folder: Path) -> str:
+    """Return the hash of the index of a folder of sequences."""
+    return files_sha256([folder / "index.parquet"])
 
 
 def run_folder(recipe: StudyRecipe, variant: str, seed: int) -> Path:

@@ -79,6 +79,9 @@ def load_model(
             safetensors files.
     """
     folder = checkpoint_folder(checkpoint)
+    changes = changes_of_memory(memory)
+    if newton_schulz_dtype is not None:
+        changes["newton_schulz_dtype"] = newton_schulz_dtype
     loaded: Any  # transformers annotates the model alone
     try:
         with _quiet_transformers():
@@ -87,8 +90,7 @@ def load_model(
                 output_loading_info=True,
                 use_safetensors=True,
                 local_files_only=True,
-                **changes_of_memory(memory),
-                **({} if newton_schulz_dtype is None else {"newton_schulz_dtype": newton_schulz_dtype}),
+                **changes,
             )
     except Exception as error:  # whatever is wrong with the files, transformers and safetensors name it
         raise UserError(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error

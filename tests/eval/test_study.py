@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
 from scal3r_eval import subprocesses
@@ -112,3 +113,25 @@ def test_what_is_complete_is_not_repeated_and_what_is_missing_is_made(study: lis
 def test_another_study_in_the_same_folder_is_refused(study: list[str]) -> None:
     with pytest.raises(UserError, match="full_0 was trained with other settings"):
         main([*study, "num_steps=3"])
+
+
+def test_a_training_on_other_sequences_is_not_taken_for_complete(study: list[str]) -> None:
+    done = output(study) / "runs" / "no_gcm_0" / "seconds.json"
+    before = done.read_text()
+    other = {**json.loads(before), "index_sha256": 64 * "0"}
+    done.write_text(json.dumps(other))
+    with pytest.raises(UserError, match="no_gcm_0 was trained on other sequences; remove it"):
+        main(study)
+    done.write_text(before)
+
+
+def test_scores_of_other_sequences_are_not_taken_for_complete(study: list[str]) -> None:
+    """An index that is made again, in place: nothing else says so."""
+    folder = output(study)
+    index, guesses = folder / "held_out_005" / "index.parquet", folder / "scores" / "guesses.json"
+    before = json.loads(guesses.read_text())
+    pq.write_table(pq.read_table(index), index, compression="none")
+    assert main(study) == 0
+    after = json.loads(guesses.read_text())
+    assert after["conditions"] == before["conditions"] and after["indexes"] != before["indexes"]
+    assert after["reading"]["schedule"]["chunk_size"] == 8

@@ -1,6 +1,8 @@
 """The memory study: errors of chunks, intervals, conditions and stitching against closed forms and plain references."""
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,16 @@ def test_scale_spread_is_the_standard_deviation_of_log_lengths() -> None:
     estimate = ChunkMotion(truth.yaw_deg, truth.shift, truth.length * factors, truth.fov_deg)
     errors = motion_errors(estimate, truth, ["clear", "clear", "clear", "hidden"])
     assert errors["scale_spread_percent"] == pytest.approx(100 * math.sqrt(0.02 / 3))
+
+
+def test_a_camera_that_stands_still_has_no_length_to_err_from() -> None:
+    truth = motion_of(circle(12))
+    still = replace(truth, length=truth.length * [1.0, 0.0], shift=truth.shift * [[1.0], [0.0]])
+    errors = motion_errors(truth, still, ["clear", "hidden"])
+    assert (errors["clear_length_percent"], errors["clear_shift_percent"]) == (0.0, 0.0)
+    assert errors["hidden_length_percent"] is None and errors["hidden_shift_percent"] is None
+    assert errors["hidden_yaw_deg"] == 0 and errors["scale_spread_percent"] is None
+    json.dumps(errors, allow_nan=False)
 
 
 def test_guesses_are_the_median_of_training_and_the_mean_of_what_is_seen() -> None:
