@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from scal3r_train.geometry import sim3_tangent
@@ -41,10 +42,14 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{'sequence':24} {'steps':>5} {'deg':>7} {'% step':>8} {'deg/frame/root':>14} {'share/root':>10}")
     for path in sorted((arguments.output / "truth").glob("*.tum")):
-        true = read_trajectory(path).world_from_cam
-        found = read_trajectory(
-            arguments.output / arguments.method / path.stem / "aligned.tum"
-        ).world_from_cam
+        truth = read_trajectory(path)
+        placed = read_trajectory(arguments.output / arguments.method / path.stem / "aligned.tum")
+        if not np.array_equal(truth.timestamps, placed.timestamps):
+            print(f"{path.stem:24} left out: truth and {arguments.method} have other frames")
+            continue
+        true, found = truth.world_from_cam, placed.world_from_cam
+        if len(true) <= arguments.step:
+            continue
         distance = relative(true, arguments.step).translation.norm(dim=1).median()
         for steps in STEPS:
             if steps * arguments.step >= len(true):

@@ -55,8 +55,7 @@ def main(arguments: list[str]) -> None:
     for name, sample in SAMPLES.items():
         folder = output / name.replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
-        source = data / (sample.posed_source if sample.adapter == "nerfstudio" else sample.own_source)
-        assert index.main(sample.adapter, source, folder / "index.parquet", []) == 0
+        assert index.main(sample.adapter, data / sample.own_source, folder / "index.parquet", []) == 0
         results = evaluate(recipe_of(folder / "index.parquet", name, folder / "eval", checkpoint))
         assert results is not None
         print(f"{name}\n{plain(summary_table(results))}\n", flush=True)

@@ -71,4 +71,8 @@ class ReconstructionRecipe(StrictModel):
                 "loop_closure.rules = release knows no scale that chunks have in common; "
                 "set alignment.common_scale.enabled = false"
             )
+        if of_release and self.alignment.evidence == "cameras":
+            raise ValueError(
+                "loop_closure.rules = release joins loops by shared pixels; set alignment.evidence to points or both"
+            )
         return self

@@ -5,6 +5,7 @@ Shapes: B sequences, K chunks, S frames, P tokens of a frame (special first), C 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -143,6 +144,10 @@ def batch_images(
     Raises:
         ValueError: the mask or the fields of view do not fit the images.
     """
+    if fov is not None and not (isinstance(fov, Tensor) and fov.ndim):
+        fov = float(fov)
+        if not 0 < fov < math.pi:
+            raise ValueError(f"fov must be between 0 and pi radians, got {fov:g}")
     if isinstance(images, Tensor):
         if isinstance(fov, float):
             fov = torch.full(images.shape[:2], fov, device=images.device)

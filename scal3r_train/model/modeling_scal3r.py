@@ -314,8 +314,8 @@ class Scal3RModel(Scal3RPreTrainedModel):
 
         Raises:
             ValueError: wrong shapes, sides that are no multiple of the patch size, a head the model lacks, images that
-                are integers or, on the CPU, far outside of [0, 1]; attentions together with activation checkpointing,
-                unless the kernel is `eager`.
+                are integers or, on the CPU, far outside of [0, 1]; one field of view outside of 0 to pi; attentions
+                together with activation checkpointing, unless the kernel is `eager`.
         """
         wanted = self._wanted_heads(heads)
         images = checked_pixel_values(pixel_values)

@@ -23,6 +23,7 @@ from scal3r_train.model.configuration_scal3r import PROCESSOR_FILE, Scal3RConfig
 from scal3r_train.model.modeling_scal3r import Scal3RModel, Scal3ROutput
 from scal3r_train.scene.scene import Scene, read_depth
 from tests.inference.conftest import IMAGE_HW, NUM_FRAMES
+from tests.model.tiny import tiny_model as motion_model
 
 SETTINGS = ["schedule.chunk_size=4", "schedule.overlap=2", "input.resize.size=42", "export.report=false"]
 PROCESSOR = Scal3RImageProcessor(image_size=42, patch_size=14, chunk_size=4, overlap=2)
@@ -212,27 +213,32 @@ def test_stitched_chunks_are_the_scene_of_a_reconstruction(
         np.testing.assert_allclose(depth, read_depth(folder, frame), rtol=1e-3)
 
 
-def test_known_cameras_are_those_of_a_reconstruction(
-    tiny_model: Scal3RModel, image_folder: Path, tmp_path: Path
-) -> None:
+def test_known_cameras_are_those_of_a_reconstruction(image_folder: Path, tmp_path: Path) -> None:
+    """Of a model that measures motion: it needs to know their field of view, also with a last chunk that is short."""
+    model = motion_model(
+        dtype=torch.float32, patch_encoder="direct", direct_stride=3, patch_size=6, image_size=48
+    )
     known = (70.0, 72.0, 44.0, 30.0)
-    inputs = PROCESSOR(image_folder, intrinsics=known)
-    assert inputs["fov"] == pytest.approx(2 * np.arctan(90 / 2 / 70))  # the width is scaled, not cut
-    with torch.no_grad():
-        outputs = tiny_model(**inputs.to("cpu"))
-    whole = PROCESSOR.stitch(outputs, inputs)
-    overrides = [*SETTINGS, "loop_closure.enabled=false", "input.intrinsics=70 72 44 30"]
-    scene = reconstruct(
-        image_folder, tiny_model, load_config(ReconstructionRecipe, None, overrides), tmp_path / "scene"
-    )
+    processor = Scal3RImageProcessor(image_size=48, patch_size=6, chunk_size=4, overlap=2)
+    found = []
+    for options in ({"intrinsics": known}, {}):
+        inputs = processor(image_folder, **options)
+        with torch.no_grad():
+            found.append(processor.stitch(model(**inputs.to("cpu")), inputs))
+    whole, unknown = found
+    assert processor(image_folder, intrinsics=known)["fov"] == pytest.approx(2 * np.arctan(90 / 2 / 70))
+    sizes = ["input.resize.size=48", "input.resize.multiple=6"]
+    overrides = [*SETTINGS[:2], *sizes, "loop_closure.enabled=false", "input.intrinsics=70 72 44 30"]
+    recipe = load_config(ReconstructionRecipe, None, overrides)
+    scene = reconstruct(image_folder, model, recipe, tmp_path / "scene")
     assert scene is not None
-    np.testing.assert_allclose(whole.intrinsics, scene.intrinsics)
     np.testing.assert_allclose(whole.world_from_cam, scene.world_from_cam, atol=1e-4)
-    np.testing.assert_allclose(
-        whole.intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]], np.tile(known, (NUM_FRAMES, 1))
-    )
+    assert np.abs(unknown.world_from_cam - whole.world_from_cam).max() > 0.1
+    entries = whole.intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]]
+    np.testing.assert_allclose(entries, np.tile(known, (NUM_FRAMES, 1)))
+    np.testing.assert_allclose(whole.intrinsics, scene.intrinsics)
     with pytest.raises(UserError, match="intrinsics"):
-        PROCESSOR(image_folder, intrinsics="nowhere.txt")
+        processor(image_folder, intrinsics="nowhere.txt")
 
 
 def test_one_chunk_stitches_to_itself(tiny_model: Scal3RModel, image_folder: Path) -> None:

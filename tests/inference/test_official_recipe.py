@@ -139,3 +139,9 @@ def test_unjudged_loops_and_common_scales_exclude_each_other() -> None:
     with pytest.raises(UserError, match=r"set alignment.common_scale.enabled = false"):
         official("alignment.common_scale.enabled=true")
     assert official("alignment.common_scale.enabled=true", "loop_closure.enabled=false")
+
+
+def test_unjudged_loops_need_shared_pixels() -> None:
+    with pytest.raises(UserError, match=r"set alignment.evidence to points or both"):
+        official("alignment.evidence=cameras")
+    assert official("alignment.evidence=cameras", "loop_closure.enabled=false")

@@ -148,6 +148,10 @@ def test_one_field_of_view_for_all_chunks_of_a_tensor_or_a_list():
     (of_list,) = model([list(images[0])], fov=1.1).pose_encoding
     torch.testing.assert_close(torch.stack(of_list), poses[0])
     assert (model(images).pose_encoding - poses).abs().max() > 1e-3
+    whole_number, also = (model(images, fov=one).pose_encoding for one in (1, torch.tensor(1.0)))
+    assert torch.equal(whole_number, also)
+    with pytest.raises(ValueError, match="between 0 and pi radians, got 70"):
+        model(images, fov=70)
 
 
 def test_a_blur_keeps_the_sum_and_adds_variances():
