@@ -21,9 +21,11 @@ mpl.use("Agg")
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
 
 
-def ground_plane(positions: np.ndarray) -> np.ndarray:
-    """Return the two axes [2, 3] along which a path [S, 3] extends most."""
-    return np.linalg.svd(positions - positions.mean(0), full_matrices=False)[2][:2]
+def ground_plane(world_from_cam: np.ndarray) -> np.ndarray:
+    """Return the two axes [2, 3] along which the path of cameras [S, 3, 4] extends most, as seen from above them."""
+    positions, up = world_from_cam[:, :, 3], -world_from_cam[:, :, 1].mean(0)
+    axes = np.linalg.svd(positions - positions.mean(0), full_matrices=False)[2][:2]
+    return axes if np.cross(*axes) @ up > 0 else axes * [[1], [-1]]
 
 
 def main(arguments: list[str]) -> None:
@@ -34,8 +36,8 @@ def main(arguments: list[str]) -> None:
     truths = sorted((folder / "truth").glob("*.tum"))
     figure, axes = plt.subplots(1, len(truths), figsize=(3.6 * len(truths), 3.9), squeeze=False)
     for axis, path in zip(axes[0], truths, strict=True):
-        true = read_trajectory(path).world_from_cam[:, :, 3].numpy()
-        plane = ground_plane(true)
+        cameras = read_trajectory(path).world_from_cam.numpy()
+        true, plane = cameras[:, :, 3], ground_plane(cameras)
         lines = [("truth", true, "black", 2.5)]
         for method, colour in zip(methods, COLOURS, strict=False):
             place = folder / method / path.stem

@@ -26,6 +26,7 @@ TAGS = (
 )
 METRIC_PREFIX = "val/"
 FOLDER = "path/to/this/folder"
+RECONSTRUCT = "scal3r reconstruct VIDEO OUT"
 
 
 class CardData(Protocol):
@@ -114,6 +115,7 @@ class CardFacts:
         training: None when nothing is known of it.
         remarks: paragraphs of its own, in Markdown.
         is_adapters: whether the folder holds what was trained alone, to be used with `started_from`.
+        motion_hw: size of the images of a model that measures motion; None for others.
     """
 
     name: str
@@ -127,6 +129,7 @@ class CardFacts:
     training: TrainingFacts | None = None
     remarks: Sequence[str] = field(default_factory=tuple)
     is_adapters: bool = False
+    motion_hw: tuple[int, int] | None = None
 
 
 def model_card(facts: CardFacts, repo_id: str | None = None) -> str:
@@ -134,13 +137,25 @@ def model_card(facts: CardFacts, repo_id: str | None = None) -> str:
     sections = [_head(facts), _summary(facts)]
     if facts.training is not None:
         sections += [_data(facts.training), _training(facts, facts.training), _metrics(facts, facts.training)]
-    loading = ADAPTERS_LOADING if facts.is_adapters else _loading(repo_id)
-    return "\n".join([*sections, _limitations(facts), loading])
+    loading = ADAPTERS_LOADING if facts.is_adapters else _loading(facts.motion_hw)
+    card = "\n".join([*sections, _limitations(facts), loading])
+    return card if repo_id is None else at_home(card, repo_id)
 
 
 def at_home(card: str, repo_id: str) -> str:
     """Return a card whose section on loading is that for the place where it is published; the rest stays."""
-    return card.replace(_loading(None), _loading(repo_id)).replace(FOLDER, repo_id)
+    folder = slug(repo_id.split("/")[-1])
+    card = card.replace(f"\n{RECONSTRUCT}", f"\nhf download {repo_id} --local-dir {folder} && {RECONSTRUCT}")
+    return card.replace(f"model.checkpoint={FOLDER}", f"model.checkpoint={folder}").replace(FOLDER, repo_id)
+
+
+def reconstruct_command(folder: str, motion_hw: tuple[int, int] | None) -> str:
+    """Return the command that reconstructs a video with the weights in `folder`.
+
+    A model that measures motion needs the size `motion_hw` of its images, and the seams of the recipe `small`.
+    """
+    own = "" if motion_hw is None else f" small input.image_hw=[{motion_hw[0]},{motion_hw[1]}]"
+    return f"{RECONSTRUCT}{own} model.checkpoint={folder}"
 
 
 def slug(text: str) -> str:
@@ -282,11 +297,16 @@ def _limitations(facts: CardFacts) -> str:
     return "\n".join(["## Limitations", "", *(f"- {line}" for line in lines), ""])
 
 
-def _loading(repo_id: str | None) -> str:
-    """Return how to load the weights from the hub, or from a folder when they are not published yet."""
-    place = repo_id or FOLDER
-    fetch = "" if repo_id is None else f"hf download {repo_id} --local-dir {slug(repo_id.split('/')[-1])} && "
-    folder = FOLDER if repo_id is None else slug(repo_id.split("/")[-1])
+def _loading(motion_hw: tuple[int, int] | None) -> str:
+    """Return how to load the weights from a folder."""
+    motion = (
+        ""
+        if motion_hw is None
+        else """
+In Python a model that measures motion takes the field of view that each chunk seems to show; give `fov=RADIANS` where
+the camera is known. The command calibrates the whole video.
+"""
+    )
     return f"""## Loading
 
 With the package scal3r_train installed (its wheel, or a checkout):
@@ -295,18 +315,18 @@ With the package scal3r_train installed (its wheel, or a checkout):
 import torch
 from scal3r_train import Scal3RModel
 
-model = Scal3RModel.from_pretrained("{place}").eval()
+model = Scal3RModel.from_pretrained("{FOLDER}").eval()
 with torch.no_grad():
     output = model(pixel_values)  # [sequences, chunks, frames, 3, height, width], RGB in [0, 1]
 ```
 
-`AutoModel.from_pretrained("{place}", trust_remote_code=True)` of transformers loads it too: the code that it runs,
+`AutoModel.from_pretrained("{FOLDER}", trust_remote_code=True)` of transformers loads it too: the code that it runs,
 `scal3r_auto.py`, is a few lines that import the installed scal3r_train. Whole videos:
 
 ```
-{fetch}scal3r reconstruct VIDEO OUT model.checkpoint={folder}
+{reconstruct_command(FOLDER, motion_hw)}
 ```
-"""
+{motion}"""
 
 
 ADAPTERS_LOADING = f"""## Loading

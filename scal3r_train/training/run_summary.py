@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scal3r_train.data.dataset import PlannedData, short_names
+from scal3r_train.model.hub_card import reconstruct_command
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.shown_progress import spoken
 from scal3r_train.training.best_so_far import BestSoFar
+from scal3r_train.training.checkpointing.run_card import motion_hw
 from scal3r_train.training.monitoring.flop_count import step_work
 from scal3r_train.training.monitoring.sinks import METRICS_FILE, PICTURES_FOLDER
 from scal3r_train.training.monitoring.step_trace import FOLDER as TRACE_FOLDER
@@ -89,8 +91,15 @@ class RunEnd:
     reason: str = ""
 
 
-def end_rows(recipe: TrainingRecipe, checkpoint: Path, end: RunEnd) -> Rows:
-    """Return the rows of the table with which a run that is complete ends; `checkpoint` is its last one."""
+def end_rows(recipe: TrainingRecipe, checkpoint: Path, end: RunEnd, *, has_motion: bool = False) -> Rows:
+    """Return the rows of the table with which a run that is complete ends.
+
+    Args:
+        recipe: of the run.
+        checkpoint: its last one.
+        end: how it ended.
+        has_motion: whether its model measures motion.
+    """
     folder = Path(recipe.output_dir)
     now = "" if end.num_steps_now == end.step else f", {end.num_steps_now:,} of them since this start"
     pace = f" ({end.seconds / end.num_steps_now:.3g} s a step)" if end.num_steps_now else ""
@@ -107,7 +116,8 @@ def end_rows(recipe: TrainingRecipe, checkpoint: Path, end: RunEnd) -> Rows:
         if (folder / name).is_dir():
             rows.append((text, str(folder / name)))
     shown = folder / ("model_best" if "model_best" in models else "model")
-    rows.append(("next", f"scal3r reconstruct VIDEO OUT model.checkpoint={shown}"))
+    command = reconstruct_command(str(shown), motion_hw(recipe) if has_motion else None)
+    rows.append(("next", command))
     rows.append(("next", f"scal3r eval eval/synthetic checkpoint={shown}"))
     return rows
 

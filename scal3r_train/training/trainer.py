@@ -142,7 +142,9 @@ class Trainer:
             end = RunEnd(
                 progress.step, progress.step - first_step, seconds, progress.num_skipped, self.best, ended
             )
-            self._say(as_table(end_rows(recipe, self.checkpoints.of_step(progress.step), end)).rstrip("\n"))
+            has_motion = self.engine.bare_model.config.has_motion
+            rows = end_rows(recipe, self.checkpoints.of_step(progress.step), end, has_motion=has_motion)
+            self._say(as_table(rows).rstrip("\n"))
         return reason
 
     def _train(

@@ -9,7 +9,14 @@ import pytest
 from huggingface_hub import ModelCard
 
 from scal3r_train.data.index.index import DatasetSummary
-from scal3r_train.model.hub_card import CardFacts, TrainingFacts, ValidationFacts, model_card
+from scal3r_train.model.hub_card import (
+    FOLDER,
+    CardFacts,
+    TrainingFacts,
+    ValidationFacts,
+    at_home,
+    model_card,
+)
 
 VALIDATION = ValidationFacts(
     data=["kitti | raw"],
@@ -131,3 +138,13 @@ def test_weights_of_which_nothing_is_known() -> None:
     for title in ("## Training", "## Validation", "Trained on images"):
         assert title not in text
     assert 'from_pretrained("me/x")' in text
+    assert "\nhf download me/x --local-dir x && scal3r reconstruct VIDEO OUT model.checkpoint=x\n" in text
+    assert FOLDER not in text
+
+
+def test_a_model_that_measures_motion_is_reconstructed_at_its_size_by_its_recipe() -> None:
+    card = model_card(replace(FACTS, motion_hw=(84, 144)))
+    own = "scal3r reconstruct VIDEO OUT small input.image_hw=[84,144] model.checkpoint="
+    assert f"\n{own}{FOLDER}\n" in card and "give `fov=RADIANS`" in card
+    assert f"\nhf download me/x --local-dir x && {own}x\n" in at_home(card, "me/x")
+    assert "RADIANS" not in model_card(FACTS)

@@ -8,6 +8,7 @@ from typing import Any
 from scal3r_train.config import dump_yaml
 from scal3r_train.data.index.index import load_index
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
+from scal3r_train.model.hub_card import reconstruct_command
 from scal3r_train.planning.predicted_peak import predicted_peak
 from scal3r_train.recipe import load_training_recipe
 from scal3r_train.training.best_so_far import BestSoFar
@@ -133,6 +134,15 @@ def test_the_best_validation_is_marked() -> None:
 def ended(recipe: TrainingRecipe, checkpoint: Path, **changes: Any) -> dict[str, list[str]]:
     end = replace(RunEnd(60, 60, 130.0, 0, BestSoFar("val/loss")), **changes)
     return rows_of(as_table(end_rows(recipe, checkpoint, end)).splitlines())
+
+
+def test_the_end_of_a_run_of_a_model_that_measures_motion(towns: Path, tmp_path: Path) -> None:
+    recipe = tiny.recipe(towns, tmp_path, {})
+    end = RunEnd(60, 60, 130.0, 0, BestSoFar("val/loss"))
+    size = recipe.curriculum.every_stage()[-1].resolution[0]
+    rows = end_rows(recipe, tmp_path / "step_00000060", end, has_motion=True)
+    assert ("next", reconstruct_command(str(tmp_path / "model"), (size.height, size.width))) in rows
+    assert any(f" small input.image_hw=[{size.height},{size.width}] " in row[1] for row in rows)
 
 
 def test_the_end_of_other_runs(towns: Path, tmp_path: Path) -> None:

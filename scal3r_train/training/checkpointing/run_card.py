@@ -58,6 +58,7 @@ class CardWriter:
         """
         self._recipe = recipe
         self._engine = engine
+        self._measures_motion = model.config.has_motion
         self._num_parameters = sum(
             parameter.numel() for name, parameter in model.named_parameters() if not is_adapter(name)
         )
@@ -134,7 +135,14 @@ class CardWriter:
             base_model=recipe.checkpoint.base_model or _from_hub_cache(started_from),
             recipe_file=RECIPE_NAME,
             training=training,
+            motion_hw=motion_hw(recipe) if self._measures_motion else None,
         )
+
+
+def motion_hw(recipe: TrainingRecipe) -> tuple[int, int]:
+    """Return the largest size of images that a run ends with."""
+    sizes = recipe.curriculum.every_stage()[-1].resolution
+    return max(((size.height, size.width) for size in sizes), key=lambda hw: hw[0] * hw[1])
 
 
 def _sequences(index: SequenceIndex) -> list[tuple[str, str]]:
