@@ -20,7 +20,7 @@ from scal3r_eval.study.settings import (
     training_folder,
 )
 from scal3r_eval.subprocesses import run_logged, run_shown
-from scal3r_train.config import UserError, dump_yaml, load_config, write_text_atomically
+from scal3r_train.config import UserError, load_config, write_text_atomically
 from scal3r_train.data.synthetic.settings import TownSettings
 from scal3r_train.inference.chunking import ScheduleSettings
 from scal3r_train.recipe import load_training_recipe
@@ -71,10 +71,9 @@ def check_runs(recipe: StudyRecipe) -> None:
     for variant in recipe.variants:
         for seed in recipe.seeds:
             path, *overrides = _training_arguments(recipe, variant, seed)
-            resolved = dump_yaml(load_training_recipe(path, overrides))
-            folder = run_folder(recipe, variant, seed)
-            before = folder / "recipe.yaml"
-            if before.is_file() and before.read_text(encoding="utf-8") != resolved:
+            wanted, folder = load_training_recipe(path, overrides), run_folder(recipe, variant, seed)
+            before = folder / "recipe.yaml"  # of an older version it lacks keys, which had their defaults
+            if before.is_file() and load_training_recipe(before) != wanted:
                 raise UserError(
                     f"{folder} was trained with other settings; remove it, or name another output_dir"
                 )

@@ -135,3 +135,13 @@ def test_scores_of_other_sequences_are_not_taken_for_complete(study: list[str]) 
     after = json.loads(guesses.read_text())
     assert after["conditions"] == before["conditions"] and after["indexes"] != before["indexes"]
     assert after["reading"]["schedule"]["chunk_size"] == 8
+
+
+def test_runs_of_a_version_that_had_fewer_keys_are_taken(study: list[str]) -> None:
+    recipe = output(study) / "runs" / "full_0" / "recipe.yaml"
+    before = recipe.read_text()
+    fewer = before.replace("  memory: null\n", "")
+    assert fewer != before
+    recipe.write_text(fewer)
+    assert main(study) == 0
+    recipe.write_text(before)
