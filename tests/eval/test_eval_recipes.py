@@ -24,6 +24,10 @@ from tests.house.recipe_header import header_of
 RECIPES = sorted((PROJECT_ROOT / "recipes" / "eval").glob("*.yaml"))
 NAMES = [path.stem for path in RECIPES]
 THRESHOLDS = {"eth3d": 0.25, "vkitti2": 1.0, "oxford_spires": 4.0}
+MORE_METHODS = {
+    "circuits": ["no_loops", "unknown_camera"],
+    "circuits_ablation": ["trained_no_gcs", "trained_no_gcm"],
+}
 PUBLISHED = ("eth3d", "kitti", "oxford_spires", "scannet_pp", "tum", "vkitti2", "waymo")
 
 
@@ -42,6 +46,7 @@ def test_all_benchmarks_are_there() -> None:
         "vbr",
         "spatialbench",
         "circuits",
+        "circuits_ablation",
     }
 
 
@@ -74,9 +79,7 @@ def test_its_methods_reconstruct_by_the_protocol(path: Path) -> None:
     assert [run.method for run in ours[:3]] == ["scal3r", "no_gcs", "no_gcm"]
     found = [reconstruction_recipe(run, recipe) for run in ours]
     assert [one.model.memory for one in found[:3]] == [None, "chunk", "off"]
-    assert [run.method for run in ours[3:]] == (
-        ["no_loops", "unknown_camera"] if path.stem == "circuits" else []
-    )
+    assert [run.method for run in ours[3:]] == MORE_METHODS.get(path.stem, [])
     for one in found:
         assert one.schedule.chunk_size == recipe.protocol.chunk_size
         assert one.schedule.overlap == recipe.protocol.overlap
