@@ -151,6 +151,12 @@ class TrainingRecipe(StrictModel):
         """What the run is called."""
         return self.name or Path(self.output_dir).resolve().name or "run"
 
+    @property
+    def final_image_hw(self) -> tuple[int, int]:
+        """Largest height and width of images that the run ends with."""
+        sizes = self.curriculum.every_stage()[-1].resolution
+        return max(((size.height, size.width) for size in sizes), key=lambda hw: hw[0] * hw[1])
+
     @model_validator(mode="after")
     def _check(self) -> TrainingRecipe:
         if self.checkpoint.best is not None and self.validation.every == 0:

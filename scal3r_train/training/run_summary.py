@@ -12,7 +12,6 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.shown_progress import spoken
 from scal3r_train.training.best_so_far import BestSoFar
-from scal3r_train.training.checkpointing.run_card import motion_hw
 from scal3r_train.training.monitoring.flop_count import step_work
 from scal3r_train.training.monitoring.sinks import METRICS_FILE, PICTURES_FOLDER
 from scal3r_train.training.monitoring.step_trace import FOLDER as TRACE_FOLDER
@@ -116,7 +115,7 @@ def end_rows(recipe: TrainingRecipe, checkpoint: Path, end: RunEnd, *, has_motio
         if (folder / name).is_dir():
             rows.append((text, str(folder / name)))
     shown = folder / ("model_best" if "model_best" in models else "model")
-    command = reconstruct_command(str(shown), motion_hw(recipe) if has_motion else None)
+    command = reconstruct_command(str(shown), recipe.final_image_hw if has_motion else None)
     rows.append(("next", command))
     rows.append(("next", f"scal3r eval eval/synthetic checkpoint={shown}"))
     return rows

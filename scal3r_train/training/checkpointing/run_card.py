@@ -135,14 +135,8 @@ class CardWriter:
             base_model=recipe.checkpoint.base_model or _from_hub_cache(started_from),
             recipe_file=RECIPE_NAME,
             training=training,
-            motion_hw=motion_hw(recipe) if self._measures_motion else None,
+            motion_hw=recipe.final_image_hw if self._measures_motion else None,
         )
-
-
-def motion_hw(recipe: TrainingRecipe) -> tuple[int, int]:
-    """Return the largest size of images that a run ends with."""
-    sizes = recipe.curriculum.every_stage()[-1].resolution
-    return max(((size.height, size.width) for size in sizes), key=lambda hw: hw[0] * hw[1])
 
 
 def _sequences(index: SequenceIndex) -> list[tuple[str, str]]:
