@@ -81,13 +81,14 @@ def check_runs(recipe: StudyRecipe) -> None:
 
 def _check_data(recipe: StudyRecipe) -> None:
     """Raise UserError when a complete training saw other sequences than those that are there now."""
+    here = index_sha256(training_folder(recipe))
     for variant in recipe.variants:
         for seed in recipe.seeds:
             folder = run_folder(recipe, variant, seed)
             if not (folder / COMPLETE).is_file():
                 continue
             trained_on = parse_json((folder / COMPLETE).read_text(encoding="utf-8")).get("index_sha256")
-            if trained_on not in (None, index_sha256(training_folder(recipe))):
+            if trained_on not in (None, here):
                 raise UserError(
                     f"{folder} was trained on other sequences; remove it, or name another output_dir"
                 )

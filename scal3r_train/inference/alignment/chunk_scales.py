@@ -22,7 +22,7 @@ from scal3r_train.geometry import sim3_tangent
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.inference.alignment.scale_spread import ScaleEstimate, estimate_scales
 from scal3r_train.inference.alignment.seam import Seam
-from scal3r_train.inference.alignment.seam_covariance import seam_covariances
+from scal3r_train.inference.alignment.seam_covariance import scale_gain, seam_covariances
 from scal3r_train.inference.alignment.settings import AlignmentSettings, SeamNoiseSettings
 
 
@@ -73,7 +73,7 @@ class ChunkScales:
 
         What of the other errors follows from those of scale goes along.
         """
-        gain = _gain(covariances)
+        gain = scale_gain(covariances)
         change = torch.from_numpy(variances) - covariances[:, 6, 6]
         return covariances + change[:, None, None] * gain[:, :, None] * gain[:, None, :]
 
@@ -112,13 +112,8 @@ def chain_with_scales(seams: Sequence[Seam], covariances: Tensor, log_scales: np
     return first_from_chunk
 
 
-def _gain(covariances: Tensor) -> Tensor:
-    """How all seven errors of a seam follow that of its log-scale, [K - 1, 7]: a change of scale about its middle."""
-    return covariances[:, :, 6] / covariances[:, 6:, 6]
-
-
 def _rescaled(seams: Sequence[Seam], covariances: Tensor, log_ratios: np.ndarray) -> list[Sim3]:
     """earlier_from_later of every seam with another log-ratio, the rest as its covariance says."""
     measured = Sim3Batch.stack([seam.earlier_from_later for seam in seams])
     change = torch.from_numpy(np.asarray(log_ratios)) - measured.scale.log()
-    return (measured @ sim3_tangent.exp(_gain(covariances) * change[:, None])).unstack()
+    return (measured @ sim3_tangent.exp(scale_gain(covariances) * change[:, None])).unstack()

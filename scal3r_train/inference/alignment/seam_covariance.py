@@ -110,12 +110,17 @@ def seam_covariances(
         if _is_measured(seam):
             assert seam.covariance is not None
             covariances[place] += seam.covariance
-            with_scale = seam.covariance[:, 6] / seam.covariance[6, 6]
+            with_scale = scale_gain(seam.covariance)
             std = settings.cameras_relative_std
             if seam.quality.log_scale_std is None:  # given
                 std = settings.min_relative_std
             covariances[place] += std**2 * torch.outer(with_scale, with_scale)
     return covariances
+
+
+def scale_gain(covariances: Tensor) -> Tensor:
+    """How all seven errors of seams follow that of their log-scale, [..., 7]: a change of scale about its middle."""
+    return covariances[..., 6] / covariances[..., 6, 6, None]
 
 
 def _is_measured(seam: Seam) -> bool:
