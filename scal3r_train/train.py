@@ -16,7 +16,7 @@ from scal3r_train.config import UserError, run_command
 from scal3r_train.model.adapted_weights import AdaptedWeights
 from scal3r_train.model.configuration_scal3r import Scal3RConfig
 from scal3r_train.model.kernels import use_kernels
-from scal3r_train.model.load_model import MEMORY_WEIGHTS, load_config
+from scal3r_train.model.load_model import MEMORY_WEIGHTS, PATCH_ENCODER_WEIGHTS, load_config
 from scal3r_train.model.lora import add_adapters
 from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.stored_weights import StoredWeights
@@ -59,12 +59,13 @@ def stored_weights(settings: TrainedModelSettings) -> StoredWeights | None:
 def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = None) -> Scal3RModel:
     """Return the model a recipe asks for, partly frozen, with its adapters.
 
-    Without `weights` it is initialised from the current random state. With them it has no storage: each process will
-    read what it is to hold.
+    Without `weights` it is initialised from the current random state, maybe with another model's encoder. With them it
+    has no storage: each process will read what it is to hold.
 
     Raises:
-        UserError: the checkpoint does not hold exactly the model's weights, lacks the part that is to be trained, or
-            the attention cannot be used here; adapters without a checkpoint or without peft.
+        UserError: the checkpoint does not hold exactly the model's weights, or lacks the part that is to be trained;
+            the encoder has other sizes; the attention cannot be used here; adapters without a checkpoint or without
+            peft.
     """
     if weights is None:
         if settings.lora is not None:
@@ -73,6 +74,8 @@ def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = 
             )
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
+        if settings.encoder is not None:
+            StoredWeights(Path(settings.encoder)).fill(model, PATCH_ENCODER_WEIGHTS)
     else:
         config = load_config(weights.folder, settings.memory)
         with without_storage():

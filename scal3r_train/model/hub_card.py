@@ -110,7 +110,8 @@ class CardFacts:
         checkpoint_sha256: of the folder's configuration and weights.
         code_version: of scal3r_train that trained it; None when that is not known.
         started_from: name of the weights that training went on from, None when it began from scratch.
-        base_model: these on the hub, as OWNER/NAME; None when they are not there.
+        encoder_of: name of the weights whose patch encoder a new network began with, None without.
+        base_model: what it went on from on the hub, as OWNER/NAME; None when they are not there.
         recipe_file: name of the resolved recipe beside the card, None without.
         training: None when nothing is known of it.
         remarks: paragraphs of its own, in Markdown.
@@ -124,6 +125,7 @@ class CardFacts:
     checkpoint_sha256: str
     code_version: str | None = None
     started_from: str | None = None
+    encoder_of: str | None = None
     base_model: str | None = None
     recipe_file: str | None = None
     training: TrainingFacts | None = None
@@ -205,6 +207,9 @@ def _results(training: TrainingFacts | None) -> list[EvalResult]:
 def _summary(facts: CardFacts) -> str:
     if facts.started_from:
         origin = f" It went on from `{facts.base_model or _cell(facts.started_from)}`."
+    elif facts.encoder_of:
+        encoder = f"its patch encoder, which began as that of `{_cell(facts.encoder_of)}`"
+        origin = f" It was trained from scratch, but for {encoder}."
     else:
         origin = " It was trained from scratch." if facts.training else ""
     paragraphs = "".join(f"\n{remark}\n" for remark in facts.remarks)
@@ -265,7 +270,7 @@ def _metrics(facts: CardFacts, training: TrainingFacts) -> str:
     of = f"{validation.num_sequences:,} sequences of {_cell(', '.join(validation.data))}"
     if validation.is_held_out:
         what = f"On held-out windows: of {of}, none of which this run trained on."
-        if facts.started_from:
+        if facts.started_from or facts.encoder_of:
             what += " The weights that it went on from may have seen them."
     else:
         what = (

@@ -19,6 +19,7 @@ from scal3r_train.model.weight_files import checkpoint_folder, folder_sha256
 
 IterationDtype = Literal["working", "bfloat16"]
 MEMORY_WEIGHTS = "aggregator.memory_units."
+PATCH_ENCODER_WEIGHTS = "aggregator.patch_embed."
 
 
 class LoadedModelSettings(StrictModel):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -45,20 +46,40 @@ class StoredWeights:
         Raises:
             UserError: the first parameter that is missing, surplus, or of another shape.
         """
-        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        missing = sorted(expected.keys() - self._file_of.keys())
-        unexpected = sorted(self._file_of.keys() - expected.keys())
-        if unused is not None:
-            unexpected = [name for name in unexpected if not name.startswith(unused)]
+        stored = [name for name in self._file_of if unused is None or not name.startswith(unused)]
+        if differences := self._differences(model.state_dict(), stored):
+            raise UserError(
+                f"checkpoint {self.folder} does not fit its config.json: {differences}; convert or save it again"
+            )
+
+    @torch.no_grad()
+    def fill(self, model: nn.Module, part: str) -> None:
+        """Copy the parameters whose names start with `part` into a model that may differ in all others.
+
+        Raises:
+            UserError: the first such parameter that the files or the model lack, or that has another shape.
+        """
+        wanted = {name: value for name, value in model.state_dict().items() if name.startswith(part)}
+        stored = [name for name in self._file_of if name.startswith(part)]
+        if differences := self._differences(wanted, stored):
+            raise UserError(
+                f"{part}* of checkpoint {self.folder} does not fit the new network: {differences}; give the network "
+                "the sizes in that folder's config.json"
+            )
+        for name, value in wanted.items():
+            value.copy_(self._file_of[name].get_tensor(name))
+
+    def _differences(self, expected: Mapping[str, Tensor], stored: Collection[str]) -> str:
+        """Say how the names and shapes of the stored tensors differ from the expected ones; empty where they agree."""
+        missing = sorted(expected.keys() - set(stored))
+        unexpected = sorted(set(stored) - expected.keys())
         mismatched = sorted(
-            name for name in expected.keys() & self._file_of.keys() if self._shape(name) != expected[name]
+            name for name in expected.keys() & set(stored) if self._shape(name) != tuple(expected[name].shape)
         )
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("mismatched", mismatched)):
             if names:
-                raise UserError(
-                    f"checkpoint {self.folder} does not fit its config.json: {len(names)} {kind} tensors, "
-                    f"such as {names[0]}; convert or save it again"
-                )
+                return f"{len(names)} {kind} tensors, such as {names[0]}"
+        return ""
 
     def read_into(self, name: str, start: int, target: Tensor) -> None:
         """Copy elements from `start` on of the flattened parameter into `target`, [n], in its dtype and device."""

@@ -54,7 +54,7 @@ def checkpoint_folder(checkpoint: Path | None) -> Path:
     if checkpoint.is_file():
         raise UserError(f"checkpoint {checkpoint} is a file; turn it into a folder with `scal3r convert`")
     if not checkpoint.is_dir():
-        raise UserError(f"checkpoint folder {checkpoint} does not exist; check model.checkpoint")
+        raise UserError(f"checkpoint folder {checkpoint} does not exist; check the path")
     if (checkpoint / ADAPTER_CONFIG_NAME).is_file():
         raise UserError(
             f"checkpoint folder {checkpoint} holds adapters alone; merge them with "

@@ -62,6 +62,10 @@ class TrainedModelSettings(StrictModel):
     network: NetworkSettings | None = Field(
         default=None, description="sizes of a network to initialise; null: that of checkpoint"
     )  # type: ignore[valid-type]
+    encoder: str | None = Field(
+        default=None,
+        description="save_pretrained folder whose patch encoder a new network begins with; null: a random one",
+    )
     memory: MemoryUse | None = Field(
         default=None,
         description="what chunks learn of each other from here on: of the whole sequence, each of itself alone, or "
@@ -96,6 +100,8 @@ class TrainedModelSettings(StrictModel):
     def _check(self) -> TrainedModelSettings:
         if (self.checkpoint is None) == (self.network is None):
             raise ValueError("give either checkpoint or network")
+        if self.checkpoint is not None and self.encoder is not None:
+            raise ValueError("encoder is for a new network; checkpoint brings its own: give one of the two")
         if self.network is not None:
             if self.memory is not None:
                 raise ValueError(

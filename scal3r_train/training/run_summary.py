@@ -40,7 +40,9 @@ class ModelSize:
 def start_rows(recipe: TrainingRecipe, engine: Engine, size: ModelSize, data: PlannedData) -> Rows:
     """Return the rows of the table with which a run begins."""
     process, config = engine.process, engine.bare_model.config
-    origin = "from random weights" if recipe.model.checkpoint is None else f"from {recipe.model.checkpoint}"
+    origin = f"from {recipe.model.checkpoint or 'random weights'}"
+    if recipe.model.encoder is not None:
+        origin += f", encoder of {recipe.model.encoder}"
     network = f"{config.num_layers} layers of {config.hidden_size}, {len(config.memory_layers)} memories"
     device = f"{process.device.type}, {recipe.parallel.precision}"
     ranks = f"{process.world_size} rank{'s' if process.world_size > 1 else ''}"

@@ -120,6 +120,8 @@ def test_what_is_missing_is_said() -> None:
     ):
         assert part in text, part
     assert ModelCard(text).data.eval_results is None
+    text = model_card(replace(facts, started_from=None, encoder_of="vggt"))
+    assert "trained from scratch, but for its patch encoder, which began as that of `vggt`" in text
 
 
 def test_windows_that_were_trained_on_are_not_called_held_out() -> None:

@@ -260,7 +260,7 @@ def test_adapters_are_merged_by_convert(
     config["base_model_name_or_path"] = str(tmp_path / "gone")
     (adapters / "adapter_config.json").write_text(json.dumps(config))
     assert cli.main(["convert", str(adapters), str(tmp_path / "again")]) == 2
-    assert "gone does not exist; check model.checkpoint; --base FOLDER names it" in capsys.readouterr().err
+    assert "gone does not exist; check the path; --base FOLDER names it" in capsys.readouterr().err
     assert cli.main(["convert", str(adapters), str(tmp_path / "again"), "--base", str(base)]) == 0
     assert not (tmp_path / "again.partial").exists()
     other = tmp_path / "other"

@@ -89,6 +89,33 @@ def test_training_goes_on_from_a_checkpoint_with_other_memories(tmp_path: Path) 
             TrainedModelSettings.model_validate(settings)
 
 
+def test_a_new_network_begins_with_the_encoder_of_another(tmp_path: Path) -> None:
+    folder = str(tmp_path / "model")
+    build_model(TrainedModelSettings.model_validate({"network": tiny.NETWORK})).save_pretrained(folder)
+    stored = tiny.loaded(TrainedModelSettings(checkpoint=folder)).state_dict()
+    other = tiny.NETWORK | {"memory_layers": [], "mlp_ratio": 1.0}
+    model = build_model(TrainedModelSettings.model_validate({"network": other, "encoder": folder}))
+    equal = {
+        name
+        for name, value in model.state_dict().items()
+        if value.shape == stored[name].shape and torch.equal(value, stored[name])
+    }
+    encoder = {name for name in stored if name.startswith("aggregator.patch_embed.")}
+    assert encoder and encoder <= equal
+    assert "aggregator.camera_token" in stored and "aggregator.camera_token" not in equal
+    wider = TrainedModelSettings.model_validate(
+        {"network": tiny.NETWORK | {"hidden_size": 48}, "encoder": folder}
+    )
+    with pytest.raises(UserError, match="does not fit the new network: [0-9]+ mismatched tensors, such as "):
+        build_model(wider)
+    with pytest.raises(ValueError, match="encoder is for a new network"):
+        TrainedModelSettings.model_validate({"checkpoint": folder, "encoder": folder})
+    with pytest.raises(UserError, match="folder .*absent does not exist"):
+        build_model(
+            TrainedModelSettings.model_validate({"network": other, "encoder": str(tmp_path / "absent")})
+        )
+
+
 def test_resolution_is_checked_against_a_checkpoint_too(towns: Path, tmp_path: Path) -> None:
     resolution = [{"height": 30, "width": 42}]
     changes = {"model": {"checkpoint": "x"}, "curriculum.resolution": resolution}

@@ -111,7 +111,7 @@ class CardWriter:
         recipe, process = self._recipe, self._engine.process
         stages = recipe.curriculum.every_stage()
         device = torch.cuda.get_device_name(process.device) if process.device.type == "cuda" else "CPU"
-        started_from = recipe.model.checkpoint
+        started_from, encoder = recipe.model.checkpoint, recipe.model.encoder
         training = TrainingFacts(
             data=summarize(self._indexes),
             hub_data=[found[1] for index in self._indexes if (found := HUB_DATA.match(index.path))],
@@ -132,6 +132,7 @@ class CardWriter:
             code_version=__version__,
             checkpoint_sha256="",
             started_from=None if started_from is None else name_of_weights(Path(started_from)),
+            encoder_of=None if encoder is None else name_of_weights(Path(encoder)),
             base_model=recipe.checkpoint.base_model or _from_hub_cache(started_from),
             recipe_file=RECIPE_NAME,
             training=training,
