@@ -85,10 +85,9 @@ def _hardware() -> dict[str, Any]:
 
 
 def _seconds(recipe: StudyRecipe) -> dict[str, float]:
-    """Return how long the jobs took, added up, whenever they ran."""
-    runs = [(variant, seed) for variant in recipe.variants for seed in recipe.seeds]
-    trained = [run_folder(recipe, *run) / COMPLETE for run in runs]
-    scored = [scores_file(recipe, f"{variant}_{seed}") for variant, seed in runs]
+    """Return how long the jobs took, added up, whenever they ran; of a resumed training the last start counts alone."""
+    trained = [run_folder(recipe, *run) / COMPLETE for run in recipe.runs]
+    scored = [scores_file(recipe, f"{variant}_{seed}") for variant, seed in recipe.runs]
     return {
         name: sum(parse_json(path.read_text(encoding="utf-8"))["seconds"] for path in paths if path.is_file())
         for name, paths in (("training", trained), ("scoring", scored))

@@ -68,30 +68,26 @@ def _make_towns(recipe: StudyRecipe, towns: TownSettings, schedule: ScheduleSett
 
 def check_runs(recipe: StudyRecipe) -> None:
     """Raise UserError when a training cannot be, or when its folder holds one with other settings."""
-    for variant in recipe.variants:
-        for seed in recipe.seeds:
-            path, *overrides = _training_arguments(recipe, variant, seed)
-            wanted, folder = load_training_recipe(path, overrides), run_folder(recipe, variant, seed)
-            before = folder / "recipe.yaml"  # of an older version it lacks keys, which had their defaults
-            if before.is_file() and load_training_recipe(before) != wanted:
-                raise UserError(
-                    f"{folder} was trained with other settings; remove it, or name another output_dir"
-                )
+    for run in recipe.runs:
+        path, *overrides = _training_arguments(recipe, *run)
+        wanted, folder = load_training_recipe(path, overrides), run_folder(recipe, *run)
+        before = folder / "recipe.yaml"  # of an older version it lacks keys, which had their defaults
+        if before.is_file() and load_training_recipe(before) != wanted:
+            raise UserError(
+                f"{folder} was trained with other settings; remove it, or name another output_dir"
+            )
 
 
 def _check_data(recipe: StudyRecipe) -> None:
     """Raise UserError when a complete training saw other sequences than those that are there now."""
     here = index_sha256(training_folder(recipe))
-    for variant in recipe.variants:
-        for seed in recipe.seeds:
-            folder = run_folder(recipe, variant, seed)
-            if not (folder / COMPLETE).is_file():
-                continue
-            trained_on = parse_json((folder / COMPLETE).read_text(encoding="utf-8")).get("index_sha256")
-            if trained_on not in (None, here):
-                raise UserError(
-                    f"{folder} was trained on other sequences; remove it, or name another output_dir"
-                )
+    for run in recipe.runs:
+        folder = run_folder(recipe, *run)
+        if not (folder / COMPLETE).is_file():
+            continue
+        trained_on = parse_json((folder / COMPLETE).read_text(encoding="utf-8")).get("index_sha256")
+        if trained_on not in (None, here):
+            raise UserError(f"{folder} was trained on other sequences; remove it, or name another output_dir")
 
 
 def train_all(recipe: StudyRecipe, say: Say) -> None:
@@ -101,7 +97,6 @@ def train_all(recipe: StudyRecipe, say: Say) -> None:
         UserError: a training that is complete saw other sequences.
     """
     _check_data(recipe)
-    wanted = [(variant, seed) for seed in recipe.seeds for variant in recipe.variants]
 
     def train(run: tuple[str, int]) -> None:
         folder = run_folder(recipe, *run)
@@ -115,7 +110,7 @@ def train_all(recipe: StudyRecipe, say: Say) -> None:
         say(f"{folder}: trained, {seconds:.0f} s")
 
     with ThreadPoolExecutor(recipe.jobs) as pool:
-        list(pool.map(train, wanted))
+        list(pool.map(train, recipe.runs))
 
 
 def _training_arguments(recipe: StudyRecipe, variant: str, seed: int) -> list[str]:

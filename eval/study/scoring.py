@@ -123,13 +123,12 @@ def _chunk_scores(predictions: list[ChunkPrediction], sequence: HeldOutSequence)
 def score_all(recipe: StudyRecipe, reading: Reading, say: Say) -> None:
     """Score every trained model, and the guesses, on the held-out sequences; `jobs` models at a time."""
     _score_guesses(recipe, reading)
-    wanted = [(variant, seed) for seed in recipe.seeds for variant in recipe.variants]
-    if recipe.jobs == 1 or len(wanted) == 1:
-        for run in wanted:
+    if recipe.jobs == 1 or len(recipe.runs) == 1:
+        for run in recipe.runs:
             say(_score_run(recipe, reading, *run))
         return
     with ProcessPoolExecutor(recipe.jobs, mp_context=get_context("spawn")) as pool:
-        for job in [pool.submit(_score_run, recipe, reading, *run) for run in wanted]:
+        for job in [pool.submit(_score_run, recipe, reading, *run) for run in recipe.runs]:
             say(job.result())
 
 

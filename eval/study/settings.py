@@ -94,6 +94,11 @@ class StudyRecipe(StrictModel):
         return self
 
     @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Variant and seed of every training, in the order in which they are made."""
+        return [(variant, seed) for seed in self.seeds for variant in self.variants]
+
+    @property
     def lengths(self) -> list[int]:
         """Chunks of the held-out sequences, ascending."""
         return sorted(part.chunks for part in self.held_out)
