@@ -116,6 +116,7 @@ class CardFacts:
         training: None when nothing is known of it.
         remarks: paragraphs of its own, in Markdown.
         is_adapters: whether the folder holds what was trained alone, to be used with `started_from`.
+        is_average: whether these are the moving average of a run's weights; a run validates its own weights alone.
         motion_hw: size of the images of a model that measures motion; None for others.
     """
 
@@ -131,6 +132,7 @@ class CardFacts:
     training: TrainingFacts | None = None
     remarks: Sequence[str] = field(default_factory=tuple)
     is_adapters: bool = False
+    is_average: bool = False
     motion_hw: tuple[int, int] | None = None
 
 
@@ -168,7 +170,7 @@ def slug(text: str) -> str:
 def _head(facts: CardFacts) -> str:
     training = facts.training
     names = [] if training is None else [*training.hub_data, *(slug(data.name) for data in training.data)]
-    results = _results(training)
+    results = [] if facts.is_average else _results(training)
     data = ModelCardData(
         license=facts.licence,
         license_name="see-training-data" if facts.licence == "other" else None,
@@ -277,6 +279,8 @@ def _metrics(facts: CardFacts, training: TrainingFacts) -> str:
             f"On windows of {of}, {validation.num_trained_on:,} of which the run also trained on: this is how well it "
             "learned them, not how it does on others."
         )
+    if facts.is_average:
+        what += " These numbers are of the run's own weights, not of their moving average, which this folder holds."
     return f"## Validation\n\n{what}\n\n{table(head, rows)}\n"
 
 

@@ -66,7 +66,8 @@ class OptimSettings(StrictModel):
         default=None,
         gt=0,
         lt=1,
-        description="decay of a moving average of the weights, kept beside them (model_ema/); null: none [factor]",
+        description="decay of a moving average of the weights, kept beside them (model_ema/), less in the first steps "
+        "(docs/training.md#files-of-a-run); null: none [factor]",
     )
     accumulation_steps: int = Field(
         default=1, ge=1, le=MAX_COUNT, description="step plans per optimizer step [step plans]"

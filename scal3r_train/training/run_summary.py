@@ -116,7 +116,7 @@ def end_rows(recipe: TrainingRecipe, checkpoint: Path, end: RunEnd, *, has_motio
     for name, text in ((PICTURES_FOLDER, "pictures"), (TRACE_FOLDER, "profile"), ("tensorboard", "events")):
         if (folder / name).is_dir():
             rows.append((text, str(folder / name)))
-    shown = folder / next((name for name in ("model_best", "model_ema") if name in models), "model")
+    shown = folder / ("model_best" if "model_best" in models else "model")
     command = reconstruct_command(str(shown), recipe.final_image_hw if has_motion else None)
     rows.append(("next", command))
     rows.append(("next", f"scal3r eval eval/{'circuits' if has_motion else 'synthetic'} checkpoint={shown}"))

@@ -212,7 +212,7 @@ class Trainer:
         measured = profiler.values() if is_logged else {}
         telemetry.log(step, result.logs | rates | counts | measured)
         if result.is_applied and self.average is not None:
-            self.average.update(self.engine.shards())
+            self.average.update(self.engine.shards(), progress.step - progress.num_skipped)
         if not result.is_applied:
             culprits = ", ".join(result.culprits)
             telemetry.say(f"step {step} skipped: loss or gradient not finite in {culprits}")

@@ -124,6 +124,14 @@ def test_what_is_missing_is_said() -> None:
     assert "trained from scratch, but for its patch encoder, which began as that of `vggt`" in text
 
 
+def test_a_validation_is_not_said_to_be_of_averaged_weights() -> None:
+    facts = training(validation=VALIDATION)
+    assert ModelCard(model_card(facts)).data.eval_results
+    card = ModelCard(model_card(replace(facts, is_average=True)))
+    assert "of the run's own weights, not of their moving average" in card.content
+    assert not card.data.eval_results
+
+
 def test_windows_that_were_trained_on_are_not_called_held_out() -> None:
     card = ModelCard(model_card(training(validation=replace(VALIDATION, num_trained_on=3))))
     assert "held-out" not in card.content

@@ -92,6 +92,7 @@ def test_without_validation_they_are_refused(towns: Path, tmp_path: Path, change
         tiny.recipe(towns, tmp_path, changes | {"validation.every": 0})
 
 
+NOT_OF_THE_AVERAGE = "These numbers are of the run's own weights, not of their moving average"
 LOSSES = {0: 0.0, 1: 5.0, 2: 3.0, 3: 3.0, 4: 4.0, 5: 4.0}
 KEPT: dict[str, Any] = {
     "validation.every": 1,
@@ -136,6 +137,10 @@ def test_the_best_checkpoint_outlives_newer_ones(
     for run in (whole, resumed):
         assert checkpoints(run) == ["step_00000002", "step_00000005"]
         best, last = (run / "checkpoints" / name for name in checkpoints(run))
+        cards = {
+            name: (last / name / "README.md").read_text(encoding="utf-8") for name in ("model", "model_ema")
+        }
+        assert [NOT_OF_THE_AVERAGE in card for card in cards.values()] == [False, True]
         for kept, left in ((best / "model", "model_best"), (last / "model", "model")):
             weights = (kept / "model.safetensors").read_bytes()
             assert weights == (run / left / "model.safetensors").read_bytes()

@@ -144,12 +144,6 @@ def test_the_end_of_a_run_of_a_model_that_measures_motion(towns: Path, tmp_path:
     assert ("next", reconstruct_command(str(tmp_path / "model"), (size.height, size.width))) in rows
     assert any(f" small input.image_hw=[{size.height},{size.width}] " in row[1] for row in rows)
     assert ("next", f"scal3r eval eval/circuits checkpoint={tmp_path}/model") in rows
-    (tmp_path / "model_ema").mkdir()
-    (tmp_path / "model_ema" / "config.json").touch()
-    rows = end_rows(recipe, tmp_path / "step_00000060", end, has_motion=True)
-    assert [row[1].endswith(f"checkpoint={tmp_path}/model_ema") for row in rows if row[0] == "next"] == [
-        True
-    ] * 2
 
 
 def test_the_end_of_other_runs(towns: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.ema import MovingAverage
 
 WEIGHT, EMA = "weight", "ema"
+AVERAGE_ENDING = "_ema"  # of the names of folders with averaged weights
 
 
 @dataclass(frozen=True)

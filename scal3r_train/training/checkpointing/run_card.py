@@ -29,6 +29,7 @@ from scal3r_train.model.modeling_scal3r import Scal3RModel
 from scal3r_train.model.weight_files import folder_sha256
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.text_file import parse_json
+from scal3r_train.training.checkpointing.checkpoint_files import AVERAGE_ENDING
 from scal3r_train.training.checkpointing.export import processor_settings
 from scal3r_train.training.recipe import TrainingRecipe
 
@@ -73,7 +74,11 @@ class CardWriter:
         training = replace(training, step=step, validation=validation)
         is_adapters = is_adapter_folder(folder)
         facts = replace(
-            facts, training=training, checkpoint_sha256=folder_sha256(folder), is_adapters=is_adapters
+            facts,
+            training=training,
+            checkpoint_sha256=folder_sha256(folder),
+            is_adapters=is_adapters,
+            is_average=folder.name.endswith(AVERAGE_ENDING),
         )
         if not is_adapters:
             write_processor_config(folder, self._processor)

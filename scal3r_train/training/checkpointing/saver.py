@@ -36,6 +36,7 @@ from scal3r_train.training.checkpointing.checkpoint import (
     step_folders,
 )
 from scal3r_train.training.checkpointing.checkpoint_files import (
+    AVERAGE_ENDING,
     EMA,
     WEIGHT,
     StateReader,
@@ -207,7 +208,9 @@ class CheckpointSaver:
         config, size = engine.bare_model.config, self._settings.max_shard_size
         name = "model" if self._adapters is None else ADAPTERS
         has_average = self._average is not None
-        for kind, target in ((WEIGHT, folder / name), (EMA, folder / f"{name}_ema"))[: 1 + has_average]:
+        for kind, target in ((WEIGHT, folder / name), (EMA, folder / f"{name}{AVERAGE_ENDING}"))[
+            : 1 + has_average
+        ]:
             if self._adapters is None:
                 export_model(config, reader, parameters, kind, target, size)
             else:
