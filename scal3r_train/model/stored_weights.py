@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -52,7 +51,6 @@ class StoredWeights:
                 f"checkpoint {self.folder} does not fit its config.json: {differences}; convert or save it again"
             )
 
-    @torch.no_grad()
     def fill(self, model: nn.Module, part: str) -> None:
         """Copy the parameters whose names start with `part` into a model that may differ in all others.
 
@@ -67,7 +65,7 @@ class StoredWeights:
                 "the sizes in that folder's config.json"
             )
         for name, value in wanted.items():
-            value.copy_(self._file_of[name].get_tensor(name))
+            self.read_into(name, 0, value.view(-1))
 
     def _differences(self, expected: Mapping[str, Tensor], stored: Collection[str]) -> str:
         """Say how the names and shapes of the stored tensors differ from the expected ones; empty where they agree."""

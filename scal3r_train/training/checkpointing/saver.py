@@ -207,10 +207,10 @@ class CheckpointSaver:
         reader = StateReader(folder, pieces)
         config, size = engine.bare_model.config, self._settings.max_shard_size
         name = "model" if self._adapters is None else ADAPTERS
-        has_average = self._average is not None
-        for kind, target in ((WEIGHT, folder / name), (EMA, folder / f"{name}{AVERAGE_ENDING}"))[
-            : 1 + has_average
-        ]:
+        targets = {WEIGHT: folder / name}
+        if self._average is not None:
+            targets[EMA] = folder / f"{name}{AVERAGE_ENDING}"
+        for kind, target in targets.items():
             if self._adapters is None:
                 export_model(config, reader, parameters, kind, target, size)
             else:
