@@ -31,7 +31,7 @@ fx fy cx cy in pixels. Made by `python -m benchmarks.clip`. The folder is found 
 `scal3r reconstruct clips/circuit scene/ ...`.
 
 ```
-scal3r reconstruct assets/clips/circuit scene/ recipes/reconstruct/demo.yaml model.checkpoint=scal3r-tiny
+scal3r reconstruct assets/clips/circuit scene/ small
 scal3r report scene/ --truth assets/clips/circuit/poses.txt
 ```
 

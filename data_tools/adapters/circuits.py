@@ -61,8 +61,8 @@ def drive_name(circuit: str, number: int) -> str:
 def index(source: Path, options: Options) -> Iterator[SequenceRecord]:
     """Records of all finished drives below the folder, or of the folder itself."""
     source = source.resolve()
-    for folder in folders_where(source, lambda names: DRIVE_FILE in names, 2):
-        if folder.name.startswith("."):
+    for folder in folders_where(source, lambda names: bool(names & {DRIVE_FILE, "rgb"}), 2):
+        if folder.name.startswith(".") or not (folder / DRIVE_FILE).is_file():
             leave_out(UNFINISHED, [folder.name], folder.parent, SEQUENCE)
         else:
             yield _drive(folder, options)

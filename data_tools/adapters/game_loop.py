@@ -45,6 +45,6 @@ def index(source: Path) -> Iterator[SequenceRecord]:
         pixel_centre="integer",
         is_metric=True,
         is_synthetic=True,
-        licence="Free Art License",
+        licence="Free Art License, GPL-2+",
         source="game_loop",
     )

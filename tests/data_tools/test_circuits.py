@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree, rmtree
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,9 +162,15 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
+COPYRIGHT = "Files: *\nCopyright: 2000, Alan Turing\nLicense: GPL-2+\n"
+
+
 def source_with(folder: Path, *names: str) -> Path:
     for name in names:
         write_torcs(folder / "usr/share/games/torcs", name)
+    stated = folder / "usr/share/doc/torcs-data/copyright"
+    stated.parent.mkdir(parents=True)
+    stated.write_text(COPYRIGHT)
     return folder
 
 
@@ -200,7 +207,8 @@ def test_drives_are_rendered_indexed_and_agree_with_themselves(tmp_path: Path) -
     ]
     assert [found[row].split for row in (0, 2, 4, 6)] == ["test", "val", "train", "train"]
     record = found[6]
-    assert record.licence == "Free Art License" and record.source == "TORCS, tiny: 2001 Ada Byron"
+    assert record.licence == "Free Art License, GPL-2+", "the meadow's texture is one that tracks share"
+    assert record.source == "TORCS, tiny: 2001 Ada Byron; 2000, Alan Turing"
     assert record.is_metric and not found[4].is_metric
     assert record.image_size[0].tolist() == [42, 72]
     image, depth = read_frame_image(record, 0), read_frame_depth(record, 0)
@@ -221,7 +229,7 @@ def test_drives_are_rendered_indexed_and_agree_with_themselves(tmp_path: Path) -
 
 
 def test_same_seed_same_bytes_and_stopped_drives_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = source_with(tmp_path / "src", "tiny")
     for name in ("a", "b"):
@@ -244,6 +252,11 @@ def test_same_seed_same_bytes_and_stopped_drives_go_on(
     assert len(list((partial / "depth").iterdir())) == 4
     with pytest.raises(UserError, match="holds no sequence"):
         index.main("circuits", tmp_path / "c", tmp_path / "index.parquet")
+    copytree(tmp_path / "a" / "tiny" / "001", tmp_path / "c" / "tiny" / "001")
+    capsys.readouterr()
+    assert index.main("circuits", tmp_path / "c", tmp_path / "index.parquet") == 0
+    assert "1 sequence not rendered to the end is left out, .000.partial" in capsys.readouterr().err
+    rmtree(tmp_path / "c" / "tiny" / "001")
     last = partial / "depth" / "000003.png"
     last.write_bytes(last.read_bytes()[:20])  # as a crash may leave it
     prepare.main("circuits", source, tmp_path / "c", OPTIONS)
@@ -278,6 +291,49 @@ def test_options_choose_and_may_not_change(tmp_path: Path) -> None:
         "held out: one in each direction"
     )
     assert len(list((out / "eroad" / "000" / "rgb").iterdir())) > 4, "held out: driven whole"
+
+
+def test_what_cannot_be_rendered_is_one_line_and_blocks_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = source_with(tmp_path / "src", "tiny"), tmp_path / "out"
+    with pytest.raises(UserError, match="a drive has at least 2 frames"):
+        prepare.main("circuits", source, out, [*OPTIONS, "max_frames=1"])
+    description = source / "usr/share/games/torcs/tracks/road/tiny/tiny.xml"
+    whole = description.read_text()
+    description.write_text(
+        whole.replace('name="light position z" val="100"', 'name="light position z" val="1e"')
+    )
+    with pytest.raises(UserError, match=r"road/tiny is not as the data set writes it \(ValueError.*'1e'"):
+        prepare.main("circuits", source, out, [*OPTIONS, "circuits=[tiny]"])
+    description.write_text(whole)
+    (source / "usr/share/doc/torcs-data/copyright").unlink()
+    prepare.main("circuits", source, out, [*OPTIONS, "laps=0.001", "drives=1", "circuits=[tiny,tiny]"])
+    assert len(list((out / "tiny" / "000" / "rgb").iterdir())) == 2, (
+        "other options than the start that failed"
+    )
+    assert "tiny: the licence of some of its files is not written down" in capsys.readouterr().err
+    assert (
+        json.loads((out / "tiny" / "000" / "drive.json").read_text())["licence"]
+        == "Free Art License, unknown"
+    )
+
+
+def test_pictures_too_large_for_the_card_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import moderngl
+
+    class Small:
+        def texture(self, *arguments: object, **options: object) -> None:
+            raise RuntimeError("the framebuffer is not complete")
+
+        depth_renderbuffer = texture
+
+    monkeypatch.setattr(moderngl, "create_context", lambda **options: Small())
+    world = world_of({Material(""): quad([(1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)])}, {})
+    with pytest.raises(
+        UserError, match="more than this OpenGL holds .*; lower width, height or supersampling"
+    ):
+        Renderer(world, HW)
 
 
 def test_rounds_go_over_all_circuits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

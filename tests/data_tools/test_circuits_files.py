@@ -220,6 +220,13 @@ def test_circuit_of_torcs(tmp_path: Path) -> None:
     assert route.length == pytest.approx(LAP, rel=1e-3)
     assert route.width == pytest.approx(WIDTH)
     assert route.points[:, 1] == pytest.approx(np.full(len(route.points), ROAD_Y))
+    description = folder / "tiny.xml"
+    whole = description.read_text()
+    (folder / "tiny.acc").write_text((folder / "tiny.acc").read_text().replace("TKMN", "road"))
+    description.write_text(whole.replace('name="radius" val="30.0"', 'name="radius" val="0"'))
+    with pytest.raises(UserError, match=r"road/tiny is not as the data set writes it \(ZeroDivisionError"):
+        torcs.load_circuit(folder, tmp_path)
+    description.write_text(whole)
     (folder / "tiny.acc").unlink()
     with pytest.raises(UserError, match=r"has no mesh tiny\.acc"):
         torcs.load_circuit(folder, tmp_path)
@@ -238,6 +245,14 @@ def test_kart_track_is_turned_round_and_lies_on_its_ground(tmp_path: Path) -> No
     assert (white[:, [0, 2]] == [60, -70]).all()
     assert route.points[:, 1] == pytest.approx(np.ones(len(route.points)))
     assert route.length == pytest.approx(160, rel=0.01)
+    scene = folder / "scene.xml"
+    whole = scene.read_text()
+    scene.write_text(whole.replace('<sun xyz="0 50 0"/>', '<sun xyz="0 0 0"/>'))
+    assert karts.load_circuit(folder, tmp_path)[0].light.direction.tolist() == [0, 1, 0]
+    group = '<lod><group name="g"><model model="m.spm" lod_distance="x"/></group></lod>'
+    scene.write_text(whole.replace("</scene>", f"{group}</scene>"))
+    with pytest.raises(UserError, match=r"is not as the data set writes it \(ValueError.*'x'"):
+        karts.load_circuit(folder, tmp_path)
     assert route.points[:, 2].min() == pytest.approx(-40, abs=0.5), "z is turned round"
 
 

@@ -150,7 +150,7 @@ def _driven(
     laps: float,
     max_frames: int,
 ) -> np.ndarray:
-    """Metres driven at each frame [S]: a mean step that wanders, shorter in bends, within STEP_M."""
+    """Metres driven at each of at least two frames [S]: a mean step that wanders, shorter in bends, within STEP_M."""
     limit = max_frames or int(np.ceil(laps * lap / STEP_M[0]))
     pace = style.mean_step * np.exp(0.2 * smooth_noise(rng, limit, 60 / style.mean_step))
     slowest = np.clip(MAX_TURN / np.maximum(bend, 1e-6), *STEP_M)
@@ -160,7 +160,7 @@ def _driven(
         driven.append(driven[-1] + float(np.clip(min(step, slowest[here]), *STEP_M)))
         if driven[-1] > laps * lap:
             break
-    return np.array(driven[:-1])
+    return np.array(driven[: max(2, len(driven) - 1)])
 
 
 def _turns(points: np.ndarray) -> np.ndarray:

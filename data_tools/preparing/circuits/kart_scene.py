@@ -58,13 +58,13 @@ def looks(track: Path, data: Path) -> dict[str, Look]:
 
 
 def vector(element: Element | None, key: str, default: str) -> np.ndarray:
-    """Three numbers of an attribute; one stands for all three. Raises UserError for anything else."""
+    """Three numbers of an attribute; one stands for all three. Raises ValueError for anything else."""
     text = default if element is None else element.get(key) or default
     try:
         values = np.array([float(word) for word in text.split()])
         return np.broadcast_to(values, 3).copy()
     except ValueError:
-        raise UserError(f"a scene says {key}='{text}', which is not three numbers") from None
+        raise ValueError(f"{key}='{text}' is not three numbers") from None
 
 
 def _walk(

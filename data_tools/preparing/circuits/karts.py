@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.preparing.circuits.kart_scene import Look, looks, placed_models, vector
 from scal3r_data_tools.preparing.circuits.route import STEP_M, Route, banked, heights_below, resampled
 from scal3r_data_tools.preparing.circuits.safe_xml import parse_xml
@@ -27,6 +28,7 @@ MAX_RISE_M = 2.0
 MAX_GAP_M = 15.0
 SKY_SIDE = 512
 AROUND = (4, 2, 5, 3)  # of the box's six pictures, those around, as the panorama goes
+OVERHEAD = np.array([0.0, 1.0, 0.0])
 DEFAULT_SKY, SKY_SHADES = "150 190 230", (0.9, 1.15)
 
 
@@ -36,6 +38,7 @@ def find_tracks(root: Path) -> list[Path]:
     return sorted(folder for folder in folders if folder.name not in NOT_TRACKS)
 
 
+@names_file("folder")
 def load_circuit(folder: Path, data: Path) -> tuple[World, Route]:
     """Read a track's world and the line round it. Raises UserError for a file that is missing or damaged."""
     world = _world(folder, data)
@@ -107,6 +110,7 @@ def _world(folder: Path, data: Path) -> World:
         panorama = np.clip(shades * colour * np.ones((1, 128, 1)), 0, 255).astype(np.uint8)
     sun = scene.find("sun")
     direction = vector(sun, "xyz", "0 100 0") * TO_RIGHT_HANDED
+    direction = direction if np.linalg.norm(direction) > 0 else OVERHEAD
     light = Light(
         direction / np.linalg.norm(direction),
         np.maximum(vector(sun, "ambient", "120 120 120") / 255, 0.35),

@@ -22,6 +22,13 @@ class Licence:
     authors: str
 
 
+def joined(licences: Sequence[Licence]) -> Licence:
+    """All terms and all authors, each once, in order."""
+    terms = dict.fromkeys(licence.terms for licence in licences)
+    authors = dict.fromkeys(licence.authors for licence in licences)
+    return Licence(", ".join(terms), "; ".join(authors))
+
+
 def readme_licence(path: Path) -> Licence:
     """Terms and authors in the readme.txt of a TORCS track."""
     text = _text(path)

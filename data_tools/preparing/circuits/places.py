@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scal3r_data_tools.preparing.circuits import karts, torcs
-from scal3r_data_tools.preparing.circuits.licences import Licence, debian_licence, readme_licence
+from scal3r_data_tools.preparing.circuits.licences import Licence, debian_licence, joined, readme_licence
 from scal3r_data_tools.preparing.circuits.route import Route
 from scal3r_data_tools.preparing.circuits.world import World
 from scal3r_train.config import UserError
 
 PACKAGED_TORCS = Path("usr/share/games/torcs")
+TORCS_COPYRIGHT = Path("usr/share/doc/torcs-data/copyright")
 PACKAGED_KARTS = Path("usr/share/games/supertuxkart/data")
 KART_COPYRIGHT = Path("usr/share/doc/supertuxkart-data/copyright")
 
@@ -33,9 +34,13 @@ class Circuit:
 
     def licence(self, world: World) -> Licence:
         """Under which terms, and by whom, the files are that went into its world."""
-        if self.game == "TORCS":
-            return readme_licence(self.folder / "readme.txt")
-        return debian_licence(self.source / KART_COPYRIGHT, self.root.parent, world.files)
+        if self.game == "SuperTuxKart":
+            return debian_licence(self.source / KART_COPYRIGHT, self.root.parent, world.files)
+        own = readme_licence(self.folder / "readme.txt")
+        shared = [file for file in world.files if not file.is_relative_to(self.folder)]
+        if not shared:
+            return own
+        return joined([own, debian_licence(self.source / TORCS_COPYRIGHT, self.root, shared)])
 
 
 LOADERS: dict[str, Callable[[Path, Path], tuple[World, Route]]] = {

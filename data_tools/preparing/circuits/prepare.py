@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from scal3r_data_tools.adapters import circuits as layout
 from scal3r_data_tools.jobs import run_jobs
@@ -25,10 +25,12 @@ from scal3r_data_tools.preparing.circuits.drive import (
     camera_path,
     draw_style,
 )
+from scal3r_data_tools.preparing.circuits.licences import UNKNOWN
 from scal3r_data_tools.preparing.circuits.photograph import depth_counts, photograph
 from scal3r_data_tools.preparing.circuits.places import Circuit, find_circuits
 from scal3r_data_tools.preparing.circuits.renderer import Fog, Renderer
 from scal3r_train.config import StrictModel, UserError, write_text_atomically
+from scal3r_train.notes import note
 
 OPTIONS_FILE = "options.json"
 PNG_COMPRESSION = 6
@@ -52,12 +54,21 @@ class Options(StrictModel):
         description="how far a drive goes; more than 1: the first places are seen again [laps]",
     )
     max_frames: int = Field(
-        0, ge=0, description="a drive round a training circuit ends there; 0: after its laps [frames]"
+        0,
+        ge=0,
+        description="a drive round a training circuit ends there, after 2 or more; 0: after its laps [frames]",
     )
     seed: int = Field(0, ge=0, description="seed of the circuits' drives [-]")
     num_workers: int = Field(
         2, gt=0, le=256, description="processes that render; the result does not depend on it [processes]"
     )
+
+    @field_validator("max_frames")
+    @classmethod
+    def _moves(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("a drive has at least 2 frames, or 0: all of its laps")
+        return value
 
     def of_frames(self) -> str:
         """What the files depend on, as text."""
@@ -75,7 +86,7 @@ def prepare(source: Path, output: Path, options: Options) -> None:
     jobs = [
         (known[name], number, output, options)
         for number in range(options.drives)
-        for name in options.circuits or known
+        for name in dict.fromkeys(options.circuits or known)
         if not (layout.is_held_out(name) and number >= HELD_OUT_DRIVES)
         and not (output / layout.drive_name(name, number)).is_dir()
     ]
@@ -102,6 +113,8 @@ def render_drive(circuit: Circuit, number: int, output: Path, options: Options) 
     renderer.close()
     _write_tables(partial, path, intrinsics, options)
     licence = circuit.licence(world)
+    if UNKNOWN in licence.terms:
+        note(f"{circuit.name}: the licence of some of its files is not written down below {circuit.source}")
     document = {
         "circuit": circuit.name,
         "game": circuit.game,
@@ -161,8 +174,9 @@ def _write_tables(folder: Path, path: CameraPath, intrinsics: np.ndarray, option
 def _same_options(output: Path, options: Options) -> None:
     """Refuse to mix frames of different options in one folder."""
     path, wanted = output / OPTIONS_FILE, options.of_frames()
-    if path.is_file() and path.read_text(encoding="utf-8") != wanted:
+    if path.is_file() and path.read_text(encoding="utf-8") == wanted:
+        return
+    if path.is_file() and any(output.glob("*/*/rgb/*")):
         raise UserError(f"{output} was made with other options ({path}); give the same, or another folder")
-    if not path.is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, wanted)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, wanted)

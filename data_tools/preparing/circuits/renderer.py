@@ -65,10 +65,16 @@ class Renderer:
         height, width = image_hw
         large = (width * supersampling, height * supersampling)
         make = self._context
-        self._colours = make.framebuffer(make.texture(large, 4), make.depth_renderbuffer(large))
-        self._depths = make.framebuffer(
-            make.texture((width, height), 1, dtype="f4"), make.depth_renderbuffer((width, height))
-        )
+        try:
+            self._colours = make.framebuffer(make.texture(large, 4), make.depth_renderbuffer(large))
+            self._depths = make.framebuffer(
+                make.texture((width, height), 1, dtype="f4"), make.depth_renderbuffer((width, height))
+            )
+        except Exception as error:  # moderngl has no class of its own for it
+            raise UserError(
+                f"pictures of {width} x {height}, drawn {supersampling} times as large, are more than this OpenGL "
+                f"holds ({error}); lower width, height or supersampling"
+            ) from None
         self._colour_programs = [
             make.program(shaders.VERTEX, shaders.colour_shader(is_cutout=cut)) for cut in (False, True)
         ]

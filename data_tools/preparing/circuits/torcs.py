@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scal3r_data_tools.formats.reading import names_file
 from scal3r_data_tools.preparing.circuits.ac3d import Mesh, read_ac3d
 from scal3r_data_tools.preparing.circuits.plan import Description, course, place, read_description
 from scal3r_data_tools.preparing.circuits.route import (
@@ -39,6 +40,7 @@ def find_tracks(root: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: folder.name)
 
 
+@names_file("folder")
 def load_circuit(folder: Path, root: Path) -> tuple[World, Route]:
     """Read a track's world and the line round it. Raises UserError for a file that is missing or damaged."""
     name = folder.name
