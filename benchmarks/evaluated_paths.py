@@ -3,13 +3,14 @@
     python -m benchmarks.evaluated_paths runs/eval/circuits paths.png scal3r opencv_odometry
 
 The first argument is where `scal3r eval` wrote; then the picture and the methods to draw. One panel a sequence, with
-each method's ATE in percent of the path.
+each method's ATE in percent of the path; a method that failed on a sequence has no line in its panel.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +19,16 @@ import numpy as np
 from scal3r_train.metrics.trajectory_io import read_trajectory
 
 mpl.use("Agg")
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+COLOURS = (
+    "tab:blue",
+    "tab:orange",
+    "tab:green",
+    "tab:red",
+    "tab:purple",
+    "tab:brown",
+    "tab:pink",
+    "tab:olive",
+)
 
 
 def ground_plane(world_from_cam: np.ndarray) -> np.ndarray:
@@ -32,15 +42,25 @@ def main(arguments: list[str]) -> None:
     """Draw and save."""
     from matplotlib import pyplot as plt  # after the backend is chosen
 
+    if len(arguments) < 3:
+        raise SystemExit("usage: python -m benchmarks.evaluated_paths EVAL_OUTPUT PICTURE METHOD ...")
     folder, picture, methods = Path(arguments[0]), Path(arguments[1]), arguments[2:]
     truths = sorted((folder / "truth").glob("*.tum"))
+    if not truths:
+        raise SystemExit(f"{folder} holds no truth/*.tum; name the output_dir of an evaluation")
+    unknown = [method for method in methods if not (folder / method).is_dir()]
+    if unknown:
+        raise SystemExit(f"{folder} has no method {', '.join(unknown)}")
     figure, axes = plt.subplots(1, len(truths), figsize=(3.6 * len(truths), 3.9), squeeze=False)
     for axis, path in zip(axes[0], truths, strict=True):
         cameras = read_trajectory(path).world_from_cam.numpy()
         true, plane = cameras[:, :, 3], ground_plane(cameras)
         lines = [("truth", true, "black", 2.5)]
-        for method, colour in zip(methods, COLOURS, strict=False):
+        for method, colour in zip(methods, cycle(COLOURS), strict=False):
             place = folder / method / path.stem
+            if not (place / "aligned.tum").is_file():
+                print(f"{method} has no path for {path.stem}", file=sys.stderr)
+                continue
             scores = json.loads((place / "scores.json").read_text(encoding="utf-8"))
             name = f"{method} {scores['metrics']['ate_percent']:.2f} %"
             lines.append(

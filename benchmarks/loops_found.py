@@ -10,11 +10,14 @@ the same way. Columns:
   are one run), and how many of them some accepted loop lies in;
 - candidates, true ones among them; accepted, true ones and wrong ones among them. An accepted loop is wrong when its
   frames are no true overlap.
+
+Frames are those that the evaluation used (`sequences` of its recipe); 60 are so many of them.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +30,11 @@ MIN_GAP = 60  # frames
 HEAD = ("sequence", "places", "found", "candidates", "true", "accepted", "true", "wrong")
 
 
-def true_overlaps(record: SequenceRecord, max_distance: float, max_angle: float) -> np.ndarray:
-    """Return [S, S] bool: whether two cameras are at most so far apart, and look the same way within degrees."""
-    cameras = np.asarray(record.cam_from_world, dtype=np.float64)
+def true_overlaps(
+    record: SequenceRecord, frames: Sequence[int], max_distance: float, max_angle: float
+) -> np.ndarray:
+    """Return [S, S] bool: whether two of S frames were at most so far apart, and looked the same way within degrees."""
+    cameras = np.asarray(record.cam_from_world, dtype=np.float64)[list(frames)]
     rotation, translation = cameras[:, :, :3], cameras[:, :, 3]
     centres = -np.einsum("sij,si->sj", rotation, translation)
     ahead = rotation[:, 2]
@@ -48,7 +53,8 @@ def row_of(
     record: SequenceRecord, scene: Path, max_distance: float, max_angle: float
 ) -> tuple[str | int, ...]:
     """Return one row of the table."""
-    overlaps, loops = true_overlaps(record, max_distance, max_angle), load_scene_info(scene).loops
+    info = load_scene_info(scene)
+    overlaps, loops = true_overlaps(record, info.frame_indices, max_distance, max_angle), info.loops
     places = places_seen_again(overlaps)
     right = [bool(overlaps[tuple(loop["frames"])]) for loop in loops]
     accepted = [loop["accepted"] for loop in loops]

@@ -311,6 +311,8 @@ def run_release(checkout: Path, python: str, folder: Path, weights: str, *, loop
         )
     except OSError as error:
         raise UserError(f"--python {python} cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"the release did not end within {LIMIT_S} s") from None
     if done.returncode != 0 or not result.is_file():
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
         raise UserError(

@@ -51,20 +51,24 @@ def run_external(
     Returns 0, or 1 when it failed on all sequences.
 
     Raises:
-        UserError: the arguments, the index or the output cannot be used, or a sequence has no cameras.
+        UserError: the arguments, the index or the output cannot be used, or OUT has trajectories of other settings.
     """
-    if len(argv) < 2 or "-h" in argv or "--help" in argv:
-        raise UserError(
-            f"usage: python -m scal3r_eval.external.{name} INDEX OUT [key=value ...] (docs/evaluation.md)"
-        )
+    usage = f"usage: python -m scal3r_eval.external.{name} INDEX OUT [key=value ...] (docs/evaluation.md)"
+    if "-h" in argv or "--help" in argv:
+        answer(usage)
+        return 0
+    if len(argv) < 2:
+        raise UserError(usage)
     settings = load_config(settings_class, None, list(argv[2:]))
     output = Path(argv[1])
     records = _chosen(Path(argv[0]), settings)
     failed = 0
     with claimed(output, "output", is_folder=True):
+        stems = [output / record.sequence_id.replace("/", "__") for record in records]
+        _refuse_a_mixture(output / f"{name}.yaml", settings, stems)
         write_text_atomically(output / f"{name}.yaml", dump_yaml(settings))
-        for record in records:
-            failed += not _run_one(record, output / record.sequence_id.replace("/", "__"), settings, system)
+        for record, stem in zip(records, stems, strict=True):
+            failed += not _run_one(record, stem, settings, system)
     return int(failed == len(records))
 
 
@@ -86,6 +90,22 @@ def _chosen(path: Path, settings: ExternalSettings) -> list[SequenceRecord]:
     return [index.find(name) for name in settings.sequences]
 
 
+def _refuse_a_mixture(path: Path, settings: SettingsT, stems: Sequence[Path]) -> None:
+    """Raise UserError when trajectories that would stay are of other settings than these."""
+    if not path.is_file():
+        return
+    choice = {"sequences", "overwrite"}
+    before = load_config(type(settings), path)
+    if before.model_dump(exclude=choice) == settings.model_dump(exclude=choice):
+        return
+    again = {stem.name for stem in stems} if settings.overwrite else set()
+    kept = next((found for found in sorted(path.parent.glob("*.tum")) if found.stem not in again), None)
+    if kept is not None:
+        raise UserError(
+            f"{kept} was made with other settings ({path}); take another folder, or overwrite=true for all sequences"
+        )
+
+
 def _run_one(record: SequenceRecord, stem: Path, settings: SettingsT, system: System[SettingsT]) -> bool:
     """Run the system on one sequence; tell whether it has a trajectory."""
     trajectory = stem.with_name(f"{stem.name}.tum")
@@ -98,7 +118,7 @@ def _run_one(record: SequenceRecord, stem: Path, settings: SettingsT, system: Sy
         places, poses = system(record, frames, settings)
     except UserError as error:
         note(f"{record.sequence_id}: failed: {error}")
-        trajectory.unlink(missing_ok=True)  # of other settings
+        trajectory.unlink(missing_ok=True)  # of the run before
         return False
     seconds = time.perf_counter() - started
     times = torch.as_tensor(record.timestamp[[frames[place] for place in places]], dtype=torch.float64)

@@ -110,6 +110,14 @@ def test_what_is_there_stays_and_failures_leave_no_file(
     assert len(read_trajectory(tmp_path / f"{name}.tum")) == 10
     assert run_external(only, "other", ExternalSettings, _fails) == 0
     assert "is there already" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"\.tum was made with other settings .*overwrite=true for all"):
+        run_external([*only, "max_frames=4"], "other", ExternalSettings, _half)
+    assert run_external([*only, "max_frames=4", "overwrite=true"], "other", ExternalSettings, _half) == 0
+    assert len(read_trajectory(tmp_path / f"{name}.tum")) == 2
+    other = load_index(towns)[0].sequence_id
+    with pytest.raises(UserError, match=f"{name}.tum was made with other settings"):
+        run_external([*only[:2], f"sequences=[{other}]", "overwrite=true"], "other", ExternalSettings, _half)
+    only.append("max_frames=4")
     assert run_external([*only, "overwrite=true"], "other", ExternalSettings, _fails) == 1
     assert not list(tmp_path.glob("*.tum"))
     with pytest.raises(UserError, match="usage"):

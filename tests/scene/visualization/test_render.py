@@ -9,6 +9,7 @@ from PIL import Image
 
 from scal3r_train import cli
 from scal3r_train.geometry.drawing import View
+from scal3r_train.metrics.trajectory_io import Trajectory, write_trajectory
 from scal3r_train.scene.scene import load_scene
 from scal3r_train.scene.visualization.video import render_video
 from scal3r_train.scene.visualization.video.observer_paths import Seen, look_at, observer_path, typical_depth
@@ -186,6 +187,17 @@ def test_truth_path_and_inset_are_drawn(scene: Path, tmp_path: Path) -> None:
     local = observer[:, :3] @ centre + observer[:, 3]
     x, y = (local[:2] / local[2] * film.path.focal + [160, 90]).astype(int)
     assert np.abs(last - first)[y - 1 : y + 2, x - 1 : x + 2].max() > 60
+    poses = tmp_path / "truth.txt"
+    of_video = loaded.world_from_cam.repeat_interleave(2, dim=0)  # the scene has every other frame of it
+    write_trajectory(poses, Trajectory(of_video, None), "kitti")
+    true = Film.of(loaded, RenderOptions(truth=str(poses), **plain)).frame(0).astype(int)
+    observer = film.path.observer_from_world[0]
+    local = loaded.world_from_cam[:, :, 3].numpy() @ observer[:, :3].T + observer[:, 3]
+    reddened = [
+        (true - first)[y - 1 : y + 2, x - 1 : x + 2, 0].max() > 60
+        for x, y in (local[:, :2] / local[:, 2:] * film.path.focal + [160, 90]).astype(int)
+    ]
+    assert sum(reddened) > 0.5 * len(reddened), "all of it, before the path is there"
     inset = Film.of(loaded, RenderOptions(inset=True, **plain)).frame(0).astype(int)
     corner = np.s_[180 - 50 : 180 - 8, 320 - 60 : 320 - 8]
     assert np.abs(inset - first)[corner].mean() > 20

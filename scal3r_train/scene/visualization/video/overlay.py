@@ -147,5 +147,5 @@ def put_inset(image: np.ndarray, picture: np.ndarray) -> None:
     size = (max(1, round(scale * picture.shape[1])), max(1, round(scale * picture.shape[0])))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     bordered = np.pad(small, [(INSET_BORDER, INSET_BORDER)] * 2 + [(0, 0)], constant_values=INSET_BORDER_GREY)
-    bottom = right = max(1, round(INSET_MARGIN * height))
+    bottom = right = max(1, round(INSET_MARGIN * min(height, width)))
     image[-bottom - bordered.shape[0] : -bottom, -right - bordered.shape[1] : -right] = bordered
