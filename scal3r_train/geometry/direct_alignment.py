@@ -167,9 +167,9 @@ def focal_evidence(problem: AlignmentProblem, seen: Comparison, motion: Tensor) 
         seen: how they compare under `motion`.
         motion: [A, 3, 4] prev_from_cur that aligns them.
     """
+    weight = seen.weight * _robust(seen)
     with torch.no_grad():
         squared = seen.difference.square().sum(1)
-        weight = seen.weight * _robust(seen)
         variance = (weight * squared).sum(-1) / (seen.difference.shape[1] * weight.sum(-1) + TINY) + TINY
     difference = seen.difference - _mean(seen.difference, weight[:, None])
     # Rays and inverse depth go as 1 / focal, and so does all of the point but the turned axis.

@@ -1,6 +1,6 @@
 """Motion loss: the motion between neighbouring frames, and inverse depth, of an encoder that measures both.
 
-    turn = |log(R R*^T)|, radians        translation = |t - t*| / |t*|        log depth = |log rho - log rho*|
+    turn = sin |log(R R*^T)|              translation = |t - t*| / |t*|        log depth = |log rho - log rho*|
     fov = |f - f*|, radians, the horizontal ones      focal = |pull / (information + FOCAL_PRIOR)|
 The encoder is given the true field of view (SequenceBatch.fov): a wrong one would make every turn and depth wrong, and
 they would learn to make up for it. Its own, which is used where none is given, learns from the fov term alone. The
@@ -36,7 +36,7 @@ class MotionLossSettings(StrictModel):
         default=0.0, ge=0, description="factor of the whole motion loss; 0 leaves it out [factor]"
     )
     turn_weight: float = Field(
-        default=20.0, ge=0, description="factor of the turn's error, per radian [factor]"
+        default=20.0, ge=0, description="factor of the sine of the turn's error [factor]"
     )
     translation_weight: float = Field(
         default=1.0, ge=0, description="factor of the translation's relative error [factor]"
@@ -53,8 +53,7 @@ class MotionLossSettings(StrictModel):
     max_element_loss: float = Field(
         default=3.0,
         gt=0,
-        description="cap of one frame's relative translation error, of one turn's in radians, and of the pull on a "
-        "chunk's log focal length [-]",
+        description="cap of one frame's relative translation error and of the pull on a chunk's log focal length [-]",
     )
 
 
@@ -93,7 +92,7 @@ def motion_terms(
     depth, has_depth = targets.depth[cells], targets.mask[cells]
     true_log_depth = torch.where(has_depth, depth, torch.ones_like(depth)).log()
     depth_error = masked(inverse_depth.log() + true_log_depth, has_depth).abs()
-    turn_error = cap(_length(masked(turn, is_real[..., None])), settings.max_element_loss)
+    turn_error = _length(masked(turn, is_real[..., None]))
     is_here = per_chunk(targets.chunk_mask, fov).expand_as(fov)
     fov_error = masked(working_precision(fov) - targets.pose_encoding[..., FOV][..., -1], is_here).abs()
     information, pull = working_precision(focal_evidence).unbind(-1)

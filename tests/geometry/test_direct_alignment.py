@@ -173,6 +173,30 @@ def test_chain_from_reference_undoes_the_steps(reference):
     torch.testing.assert_close(chain_from_reference(steps, reference), expected)
 
 
+def test_trust_learns_from_the_pull_on_the_focal_length():
+    """Against finite differences; Cauchy weights and variance are without gradient by intention."""
+    whole = problem()
+    bent = replace(
+        whole, inverse_depth=whole.inverse_depth * (1 + 0.2 * torch.rand_like(whole.inverse_depth))
+    )
+    found = align(bent, START, 8)
+    direction = torch.randn(
+        whole.trust.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64
+    )
+
+    def value(amount: Tensor) -> Tensor:
+        moved = replace(bent, trust=0.5 + 0.1 * amount * direction)
+        seen = compare(moved, moved.rays(), moved.previous_with_gradient(), found)
+        information, pull = focal_evidence(moved, seen, found)
+        return (pull / information).sum()
+
+    amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(value(amount), amount)
+    step = 1e-4
+    expected = (value(torch.tensor(step).double()) - value(torch.tensor(-step).double())) / (2 * step)
+    torch.testing.assert_close(gradient, expected, rtol=0.2, atol=1e-6)
+
+
 @pytest.mark.parametrize("factor", [0.85, 1.2])
 def test_the_pictures_pull_a_wrong_focal_length_to_the_true_one(factor):
     """What cells move sideways for a step aside, focal / depth, is known; depth and motion follow the focal length."""
