@@ -75,7 +75,7 @@ def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = 
         assert settings.network is not None
         model = Scal3RModel(Scal3RConfig(**settings.network.model_dump()))
         if settings.encoder is not None:
-            StoredWeights(Path(settings.encoder)).fill(model, PATCH_ENCODER_WEIGHTS)
+            _take_encoder(model, Path(settings.encoder))
     else:
         config = load_config(weights.folder, settings.memory)
         with without_storage():
@@ -89,6 +89,19 @@ def build_model(settings: TrainedModelSettings, weights: StoredWeights | None = 
     model.chunks_per_pass = settings.chunks_per_pass
     use_kernels(model, settings.attention, compile_blocks=settings.compile)
     return model
+
+
+def _take_encoder(model: Scal3RModel, checkpoint: Path) -> None:
+    """Copy the patch encoder's weights. Raises UserError where that encoder is another one."""
+    weights = StoredWeights(checkpoint)
+    theirs = load_config(weights.folder).encoder_settings
+    for key, value in model.config.encoder_settings.items():
+        if theirs.get(key) != value:
+            raise UserError(
+                f"the encoder of {checkpoint} has {key} {theirs.get(key)}, the new network {value}; give model.network "
+                "the encoder's sizes in that folder's config.json"
+            )
+    weights.fill(model, PATCH_ENCODER_WEIGHTS)
 
 
 def start_limit(argv: Sequence[str]) -> timedelta:

@@ -1,8 +1,9 @@
 """How well single chunks know their own motion, apart from all joining of chunks, and guesses that bound it.
 
 Everything is of a chunk's last camera in the frame of its first one, so that neither the chunk's coordinate frame nor
-its reference frame matters. Lengths are in the unit that training asks for, the sequence's mean distance: no scale is
-fitted, for a chunk nor for a sequence, or a model that answers one length for all would look good on steady drives.
+its reference frame matters. Lengths are in the unit that training asks for (the sequence's mean distance, or with
+`losses.normalization: data` the index's own): no scale is fitted, for a chunk nor for a sequence, or a model that
+answers one length for all would look good on steady drives.
 
 Two guesses without a network bound what a memory can be of use for. `prior_motion` answers what is best on average
 over the training towns, the most that a chunk alone can do: like a network, it answers in the sequence's unit of
@@ -33,8 +34,9 @@ class ChunkMotion:
 
     Attributes:
         yaw_deg: [K] float64, signed rotation about the first camera's y axis from the first frame to the last.
-        shift: [K, 3] float64, centre of the last camera in the frame of the first one, metres.
-        length: [K] float64, length of the path of the camera's centre, metres.
+        shift: [K, 3] float64, centre of the last camera in the frame of the first one.
+        length: [K] float64, length of the path of the camera's centre, in the unit of `shift`: the sequence's own when
+            it is read, the unit of training where it is scored.
         fov_deg: [K] float64, mean horizontal field of view.
     """
 

@@ -201,9 +201,11 @@ def _guessed(sequence: HeldOutSequence, training: ChunkMotion) -> dict[str, Scor
 
 
 def _training_motion(recipe: StudyRecipe, reading: Reading) -> ChunkMotion:
-    """Return the true motion of all chunks of the training sequences, in the units that training asks for."""
+    """Return the true motion of all whole chunks of the training sequences, in the units that training asks for."""
     index = load_index(training_folder(recipe) / "index.parquet")
-    parts = [load_motion(index[row], reading) for row in range(len(index))]
+    records = [index[row] for row in range(len(index))]
+    size = reading.schedule.chunk_size
+    parts = [load_motion(record, reading) for record in records if record.num_frames >= size]
     return ChunkMotion(
         yaw_deg=np.concatenate([part.yaw_deg for part in parts]),
         shift=np.concatenate([part.shift for part in parts]),

@@ -216,6 +216,19 @@ class Scal3RConfig(PreTrainedConfig):
         return 1 + self.num_register_tokens
 
     @property
+    def encoder_settings(self) -> dict[str, Any]:
+        """What the patch encoder's result depends on beside the shapes of its weights."""
+        own = {"dinov2": "encoder_", "correlation": "correlation_", "direct": "direct_"}.get(
+            self.patch_encoder
+        )
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key in ("patch_encoder", "patch_encoder_options", "patch_size")
+            or (own is not None and key.startswith(own))
+        }
+
+    @property
     def has_motion(self) -> bool:
         """Whether the patch encoder estimates the cameras' motion, from which the camera head then starts."""
         return self.patch_encoder == "direct"

@@ -21,7 +21,7 @@ from scal3r_train.model.weight_files import (
 )
 
 CARD_NAME, RECIPE_NAME, PROCESSOR_NAME = "README.md", "recipe.yaml", "preprocessor_config.json"
-EXPORT_NAMES = ("model", "model_ema", "best")  # of folders that say nothing of what is in them
+EXPORT_NAMES = ("model", "model_ema", "model_best")  # of folders that say nothing of what is in them
 KEPT_PARTS = 2
 HUB_BLOBS = "blobs"  # beside snapshots/COMMIT, whose files are links to it
 

@@ -18,7 +18,7 @@ from scal3r_train.parallel.collectives import from_main, raise_on_all_ranks
 from scal3r_train.parallel.engine import Engine
 from scal3r_train.training.checkpointing.checkpoint import Checkpoints, step_folders
 from scal3r_train.training.checkpointing.checkpoint_files import Say
-from scal3r_train.training.checkpointing.manifest import MANIFEST
+from scal3r_train.training.checkpointing.manifest import MANIFEST, read_manifest
 from scal3r_train.training.data_faults import FILE_NAME as FAULTS_FILE
 from scal3r_train.training.monitoring.sinks import METRICS_FILE
 from scal3r_train.training.recipe import TrainingRecipe
@@ -74,6 +74,16 @@ def checkpoint_to_resume(resume: str, own: Checkpoints, engine: Engine, say: Say
             f"resume={resume}: it holds no checkpoint; name a run's folder or one of its checkpoints"
         )
     return other
+
+
+def refuse_finished(checkpoint: Path, num_steps: int) -> None:
+    """Raise UserError on every rank for another run's checkpoint that leaves no step to do, and so nothing to write."""
+    step = from_main(lambda: read_manifest(checkpoint).progress.step)
+    if step >= num_steps:
+        raise UserError(
+            f"resume: {checkpoint} is of step {step} and optim.num_steps is {num_steps}: nothing is left to train; "
+            "raise it, or use that run's weights"
+        )
 
 
 def holds_run(folder: Path) -> bool:

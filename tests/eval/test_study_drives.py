@@ -12,8 +12,9 @@ import torch
 
 from scal3r_eval import subprocesses
 from scal3r_eval.bootstrap import BootstrapSettings, mean_interval
-from scal3r_eval.study import drives
+from scal3r_eval.study import drives, scoring
 from scal3r_eval.study.__main__ import main
+from scal3r_eval.study.chunk_errors import ChunkMotion
 from scal3r_eval.study.drives import DriveSettings, in_fog, make_held_out, make_training, window_starts
 from scal3r_eval.study.held_out import Reading, load_motion, load_sequence
 from scal3r_eval.study.settings import StudyRecipe, load_study
@@ -198,6 +199,17 @@ def test_the_unit_of_the_data_stays_and_fields_of_view_are_those_of_the_images(
     for normalization, unit in (("data", 1.0), ("sequence", in_mean_distance.unit_m)):
         motion = load_motion(record, replace(READING, normalization=normalization))  # type: ignore[arg-type]
         assert motion.length == pytest.approx(sequence.motion.length / unit)
+
+
+def test_training_drives_shorter_than_a_chunk_teach_no_motion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end no scoring: trainings leave them out, too."""
+    one = ChunkMotion(np.ones(1), np.ones((1, 3)), np.ones(1), np.ones(1))
+    records = [SimpleNamespace(num_frames=number) for number in (6, 8, 30)]
+    monkeypatch.setattr(scoring, "training_folder", lambda recipe: Path())
+    monkeypatch.setattr(scoring, "load_index", lambda path: records)
+    monkeypatch.setattr(scoring, "load_motion", lambda record, reading: {8: one, 30: one}[record.num_frames])
+    reading = Reading(ScheduleSettings(chunk_size=8, overlap=4), (24, 48), "data")
+    assert len(scoring._training_motion(None, reading).length) == 2
 
 
 def test_sequences_of_one_group_are_drawn_together() -> None:

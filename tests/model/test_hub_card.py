@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from scal3r_train.model.hub_card import (
     at_home,
     model_card,
 )
+from scal3r_train.model.hub_files import name_of_weights
 
 VALIDATION = ValidationFacts(
     data=["kitti | raw"],
@@ -158,3 +160,9 @@ def test_a_model_that_measures_motion_is_reconstructed_at_its_size_by_its_recipe
     assert f"\n{own}{FOLDER}\n" in card and "give `fov=RADIANS`" in card
     assert f"\nhf download me/x --local-dir x && {own}x\n" in at_home(card, "me/x")
     assert "RADIANS" not in model_card(FACTS)
+
+
+@pytest.mark.parametrize("name", ["model", "model_ema", "model_best"])
+def test_what_a_training_leaves_has_the_name_of_its_run(name: str, tmp_path: Path) -> None:
+    assert name_of_weights(tmp_path / "kitti" / name) == "kitti"
+    assert name_of_weights(tmp_path / "kitti") == "kitti"

@@ -74,8 +74,8 @@ def test_the_encoder_learns_alone_from_the_motion(one_process: OneProcess) -> No
     run = one_process(changes)
     start, end = built_of(changes), tiny.weights(run)
     moved = {name for name, value in end.items() if not torch.equal(value, start[name])}
-    encoder = {name for name in end if name.startswith("aggregator.patch_embed.log_inverse_depth")}
-    assert encoder <= moved
+    encoder = {name for name in end if name.startswith("aggregator.patch_embed.log_parallax")}
+    assert encoder and encoder <= moved
     assert all(name.startswith("aggregator.patch_embed.") for name in moved)
     assert {"motion_turn", "motion_translation", "motion_fov", "motion_log_depth"} <= tiny.steps(run)[
         0

@@ -76,6 +76,16 @@ def test_a_path_that_is_none_is_refused(killed: Path, towns: Path, tmp_path: Pat
         tiny.train(tiny.recipe(towns, tmp_path / "run", {"resume": str(tmp_path / name)}))
 
 
+def test_another_run_that_is_at_its_end_is_refused(killed: Path, towns: Path, tmp_path: Path) -> None:
+    """It would be called done and leave no weights."""
+    changes = {"resume": str(killed), "optim.num_steps": 2}
+    with pytest.raises(
+        UserError, match="step_00000002 is of step 2 and optim.num_steps is 2: nothing is left"
+    ):
+        tiny.train(tiny.recipe(towns, tmp_path / "run", changes))
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
 def test_an_own_older_checkpoint_is_refused(killed: Path, towns: Path) -> None:
     with pytest.raises(UserError, match="lies in output_dir itself"):
         tiny.train(tiny.recipe(towns, killed, {"resume": str(newest(killed))}))

@@ -108,6 +108,10 @@ def test_a_new_network_begins_with_the_encoder_of_another(tmp_path: Path) -> Non
     )
     with pytest.raises(UserError, match="does not fit the new network: [0-9]+ mismatched tensors, such as "):
         build_model(wider)
+    stated = Path(folder) / "config.json"
+    stated.write_text(stated.read_text().replace('"patch_size": 14', '"patch_size": 28'))
+    with pytest.raises(UserError, match="has patch_size 28, the new network 14; give model.network"):
+        build_model(TrainedModelSettings.model_validate({"network": other, "encoder": folder}))
     with pytest.raises(ValueError, match="encoder is for a new network"):
         TrainedModelSettings.model_validate({"checkpoint": folder, "encoder": folder})
     with pytest.raises(UserError, match="folder .*absent does not exist"):

@@ -25,6 +25,9 @@ from scal3r_train.inference.alignment.seam import SeamQuality
 from scal3r_train.inference.alignment.seam_wander import PIECES
 
 LEAST_SEAMS = 3
+LEAST_SQUARE = (
+    1e-14  # what single precision cannot tell from nothing: chunks of one still picture may not differ at all
+)
 OUTLYING = 4.0
 LEAST_SHARE = (
     0.25  # of the difference of adjacent pieces that counts as independent, however steep the growth looks
@@ -55,11 +58,12 @@ class RunNoise:
             return None
         wander = [quality.wander for quality in known if quality.wander is not None]
         squares = torch.tensor([one.apart for one in wander], dtype=torch.float64).square()  # [E, 3, 3]
-        means, num = torch.minimum(squares, OUTLYING * squares.quantile(0.75, dim=0)).mean(dim=0), len(known)
+        clipped = torch.minimum(squares, OUTLYING * squares.quantile(0.75, dim=0))
+        means, num = clipped.mean(dim=0).clamp(min=LEAST_SQUARE), len(known)
         apart = torch.arange(1, PIECES, dtype=torch.float64)[:, None]
         # Of each row: independent pairs of pieces in all seams, three components (the scale has one).
         pairs = num * (PIECES - apart) * torch.tensor([3.0, 3.0, 1.0], dtype=torch.float64)
-        weight = pairs / (2 * means.square()).clamp(min=torch.finfo(torch.float64).tiny)
+        weight = pairs / (2 * means.square())
         total = weight.sum(dim=0)
         middle = (weight * apart.square()).sum(dim=0) / total
         lever = weight * (apart.square() - middle)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from torch import Tensor
 from scal3r_train.geometry import sim3_tangent
 from scal3r_train.geometry.sim3 import Sim3, Sim3Batch
 from scal3r_train.inference.alignment.seam import SeamQuality
+
+MOST_SETS = 50_000  # they may grow exponentially with the loops; so many take about 2 seconds
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def largest_company(
     """Return which of K loops are believed, with the number of believed loops that agree with each.
 
     Loops that the chain vouches for are. Of the others the largest set is in which none contradicts another or one
-    that is sure, and each agrees with at least `min_agreeing` believed loops. Of equally large sets, what all share.
+    that is sure, and each agrees with at least `min_agreeing` believed loops. Of equally large sets, what all share;
+    of loops that contradict each other in more ways than MOST_SETS, none.
 
     Args:
         sure: whether the chain vouches for each.
@@ -111,13 +115,16 @@ def largest_company(
     open_ = [k for k, is_sure in enumerate(sure) if not is_sure and not contradict[k, firm].any()]
     compatible = {k: {j for j in open_ if j != k and not contradict[k, j]} for k in open_}
 
+    vouching = [set(torch.nonzero(row)[:, 0].tolist()) for row in agree]
+
     def company(members: set[int]) -> set[int]:
         """Return the members without those that too few agree with, again and again."""
-        while lonely := {k for k in members if int(agree[k, [*firm, *members]].sum()) < min_agreeing}:
+        while lonely := {k for k in members if len(vouching[k] & members.union(firm)) < min_agreeing}:
             members = members - lonely
         return members
 
-    found = [company(clique) for clique in _cliques(set(), set(open_), set(), compatible)]
+    cliques = list(islice(_cliques(set(), set(open_), set(), compatible), MOST_SETS + 1))
+    found = [company(clique) for clique in cliques] if len(cliques) <= MOST_SETS else []
     largest = max((len(members) for members in found), default=0)
     shared = company(
         set.intersection(*(members for members in found if len(members) == largest)) if found else set()

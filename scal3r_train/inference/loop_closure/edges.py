@@ -273,11 +273,15 @@ def _in_company(
         if k in believed:
             judged[place] = replace(edges[place], num_agreeing=believed[k])
             continue
+        why = f"fewer than {settings.min_agreeing} other loops vouch for it"
+        if int(agree[k].sum()) >= settings.min_agreeing:
+            why = "loops that contradict it, or those that vouch for it, have as much support"
         reason = (
             f"the chain may have drifted by {edges[place].chain_doubt:.2f} of what the ends see, too far to check it, "
-            f"and fewer than {settings.min_agreeing} other loops vouch for it"
+            f"and {why}"
         )
-        judged[place] = replace(edges[place], accepted=False, reason=reason, num_agreeing=int(agree[k].sum()))
+        agreeing = int(agree[k, sorted(believed)].sum())
+        judged[place] = replace(edges[place], accepted=False, reason=reason, num_agreeing=agreeing)
     return judged
 
 

@@ -237,13 +237,16 @@ class CheckpointSaver:
         write_text_atomically(folder / MANIFEST, sealed(manifest))
         sync_to_disk([folder / MANIFEST, folder])
         _replace(final, folder)
-        self._prune(progress["best"].get("step"))
+        self._prune(final, progress["best"].get("step"))
 
-    def _prune(self, best_step: int | None) -> None:
-        """Remove what is older than it should be, and what a kill left half-way: a good checkpoint is there now."""
+    def _prune(self, newest: Path, best_step: int | None) -> None:
+        """Remove what is older than it should be, and what a kill left half-way: a good checkpoint is there now.
+
+        Later ones than that are damaged, or the run would have gone on from them: they do not count, and stay.
+        """
         for leftover in (*self._folder.glob("step_*.partial"), *self._folder.glob("step_*.old")):
             shutil.rmtree(leftover)
-        complete = sorted(step_folders(self._folder))
+        complete = sorted(path for path in step_folders(self._folder) if path.name <= newest.name)
         for path in complete[: -self._settings.keep_last]:
             every, step = self._settings.keep_every, int(path.name.removeprefix("step_"))
             is_best = self._settings.best is not None and step == best_step

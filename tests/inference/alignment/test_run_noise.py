@@ -54,6 +54,15 @@ def test_a_bend_grows_along_the_chunk() -> None:
     assert float(noise.drift_variance(FRAMES)[1].sqrt()) == pytest.approx(bend / 6**0.5, rel=0.15)
 
 
+def test_chunks_that_do_not_differ_at_all_leave_numbers() -> None:
+    """Of one still picture, predicted twice."""
+    still = Wander((0.0,) * 7, ((0.0,) * 3,) * 3)
+    noise = RunNoise.measured([SeamQuality("points", True, 1, 9, 0, 0.0, 1, num_frames=4, wander=still)] * 4)
+    assert noise is not None
+    assert noise.fit.isfinite().all() and (noise.fit > 0).all()
+    assert noise.drift_variance(4).isfinite().all()
+
+
 def test_errors_that_cancel_along_a_chain_count_less_than_those_that_add_up() -> None:
     alternating, equal = (
         RunNoise.measured([_with_misfit(0.01 * sign**k) for k in range(40)]) for sign in (-1, 1)

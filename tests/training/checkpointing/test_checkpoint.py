@@ -234,6 +234,19 @@ def test_multiples_are_kept_beside_the_newest(towns: Path, tmp_path: Path) -> No
     assert kept == ["step_00000002", "step_00000004", "step_00000005"]
 
 
+def test_damaged_later_ones_do_not_crowd_out_what_was_just_saved(towns: Path, tmp_path: Path) -> None:
+    changes = {"checkpoint": {"every": 2, "keep_last": 1, "keep_every": 2}, "validation.every": 0}
+    tiny.train(tiny.recipe(towns, tmp_path, changes))
+    folder = tmp_path / "checkpoints"
+    for name in ("step_00000004", "step_00000005"):
+        (folder / name / "model" / "model.safetensors").write_bytes(b"cut short")
+    with tiny.killed_after(1):
+        tiny.train(
+            tiny.recipe(towns, tmp_path, changes | {"checkpoint": changes["checkpoint"] | {"every": 3}})
+        )
+    assert "step_00000003" in {path.name for path in folder.iterdir()}
+
+
 def test_the_moving_average_is_that_of_the_weights(towns: Path, tmp_path: Path) -> None:
     """Against the closed form from the weights of every step; the first steps are forgotten sooner."""
     changes = {
