@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -338,13 +339,20 @@ class DatasetSummary:
     is_synthetic: bool
 
 
-def summarize(indexes: Sequence[SequenceIndex]) -> tuple[DatasetSummary, ...]:
-    """Return the data sets of some indexes by name, those of the same name, licence and source together."""
+def summarize(
+    indexes: Sequence[SequenceIndex], used: Sequence[Sequence[bool]] | None = None
+) -> tuple[DatasetSummary, ...]:
+    """Return the data sets of some indexes by name, those of the same name, licence and source together.
+
+    Args:
+        indexes: the sequences.
+        used: for each index which of its sequences count; None: all.
+    """
     rows: dict[tuple[str, str, str], list[tuple[int, float, bool]]] = {}
-    for index in indexes:
+    for index, counts in zip(indexes, used or [[True] * len(index) for index in indexes], strict=True):
         names = zip(index.column("dataset"), index.column("licence"), index.column("source"), strict=True)
         facts = zip(index.num_frames, index.durations_s(), index.column("is_synthetic"), strict=True)
-        for name, fact in zip(names, facts, strict=True):
+        for name, fact in compress(zip(names, facts, strict=True), counts):
             rows.setdefault(name, []).append(fact)
     return tuple(
         DatasetSummary(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import torch
@@ -103,13 +104,17 @@ class CardWriter:
     @cached_property
     def _trained_on(self) -> set[tuple[str, str]]:
         """Data set and name of every sequence that may be drawn in training."""
-        applies = self._recipe.data.deny_list == "apply"
         return {
             name
-            for index in self._indexes
-            for name, is_denied in zip(_sequences(index), denied_rows(index), strict=True)
-            if not (applies and is_denied)
+            for index, used in zip(self._indexes, self._used, strict=True)
+            for name in compress(_sequences(index), used)
         }
+
+    @cached_property
+    def _used(self) -> list[list[bool]]:
+        """For each index which of its sequences may be drawn: all but what the deny-list keeps out."""
+        applies = self._recipe.data.deny_list == "apply"
+        return [[not (applies and is_denied) for is_denied in denied_rows(index)] for index in self._indexes]
 
     @cached_property
     def _facts(self) -> CardFacts:
@@ -118,7 +123,7 @@ class CardWriter:
         device = torch.cuda.get_device_name(process.device) if process.device.type == "cuda" else "CPU"
         started_from, encoder = recipe.model.checkpoint, recipe.model.encoder
         training = TrainingFacts(
-            data=summarize(self._indexes),
+            data=summarize(self._indexes, self._used),
             hub_data=[found[1] for index in self._indexes if (found := HUB_DATA.match(index.path))],
             deny_list=deny_list_in_words(recipe.data, self._indexes),
             resolutions=sorted({(size.height, size.width) for stage in stages for size in stage.resolution}),

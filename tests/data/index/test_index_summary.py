@@ -43,3 +43,5 @@ def test_sequences_are_added_up_by_name_licence_and_source(tmp_path: Path) -> No
     assert not by_attribution.is_synthetic
     assert (free.licence, free.num_frames, free.hours) == ("MIT", 2, pytest.approx(1.0))
     assert (b.name, b.num_frames, b.hours, b.is_synthetic) == ("b", 1, 0.0, True)
+    (only,) = summarize(indexes, [[False, True, False], [True, False]])
+    assert (only.licence, only.num_sequences, only.num_frames) == ("CC-BY-4.0", 2, 5)

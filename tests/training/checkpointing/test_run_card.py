@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,6 +97,21 @@ def test_held_out_is_what_no_window_of_the_training_comes_from(
 )
 def test_the_base_is_known_of_downloads_of_the_hub(checkpoint: str | None, base: str | None) -> None:
     assert _from_hub_cache(checkpoint) == base
+
+
+def test_what_is_kept_out_is_no_training_data(towns: Path, tmp_path: Path) -> None:
+    index = load_index(towns)
+    kept_out = replace(index[2], dataset="circuits", sequence_id="ruudskogen/000")
+    write_index(tmp_path / "train.parquet", [index[0], index[1], kept_out])
+    recipe = tiny.recipe(tmp_path / "train.parquet", tmp_path)
+    model = build_model(recipe.model)
+    engine = SimpleNamespace(process=Process(0, 1, torch.device("cpu")), name="single")
+    writer = CardWriter(recipe, engine, model, [load_index(tmp_path / "train.parquet")])  # type: ignore[arg-type]
+    model.save_pretrained(tmp_path / "model")
+    writer.describe(tmp_path / "model", 1)
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "| towns | CC0-1.0 | 2 | 40 | " in text and "| circuits |" not in text
+    assert "1 sequences of these indexes were kept out" in text
 
 
 def test_ranks_are_in_the_card(ranks: Ranks) -> None:
