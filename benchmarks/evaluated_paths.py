@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,16 +18,6 @@ import numpy as np
 from scal3r_train.metrics.trajectory_io import read_trajectory
 
 mpl.use("Agg")
-COLOURS = (
-    "tab:blue",
-    "tab:orange",
-    "tab:green",
-    "tab:red",
-    "tab:purple",
-    "tab:brown",
-    "tab:pink",
-    "tab:olive",
-)
 
 
 def ground_plane(world_from_cam: np.ndarray) -> np.ndarray:
@@ -56,7 +45,7 @@ def main(arguments: list[str]) -> None:
         cameras = read_trajectory(path).world_from_cam.numpy()
         true, plane = cameras[:, :, 3], ground_plane(cameras)
         lines = [("truth", true, "black", 2.5)]
-        for method, colour in zip(methods, cycle(COLOURS), strict=False):
+        for number, method in enumerate(methods):
             place = folder / method / path.stem
             if not (place / "aligned.tum").is_file():
                 print(f"{method} has no path for {path.stem}", file=sys.stderr)
@@ -64,7 +53,12 @@ def main(arguments: list[str]) -> None:
             scores = json.loads((place / "scores.json").read_text(encoding="utf-8"))
             name = f"{method} {scores['metrics']['ate_percent']:.2f} %"
             lines.append(
-                (name, read_trajectory(place / "aligned.tum").world_from_cam[:, :, 3].numpy(), colour, 1.2)
+                (
+                    name,
+                    read_trajectory(place / "aligned.tum").world_from_cam[:, :, 3].numpy(),
+                    f"C{number}",
+                    1.2,
+                )
             )
         for name, positions, colour, width in lines:
             x, y = ((positions - true.mean(0)) @ plane.T).T

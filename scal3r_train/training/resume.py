@@ -30,19 +30,22 @@ NO_CHANGES = ("resume", "output_dir")  # how a run is started and where it lies 
 MISSING = "missing"
 
 
-def checkpoint_to_resume(resume: str, own: Checkpoints, engine: Engine, say: Say) -> Path | None:
+def checkpoint_to_resume(
+    resume: str, num_steps: int, own: Checkpoints, engine: Engine, say: Say
+) -> Path | None:
     """Return the checkpoint that a run goes on from, None to begin anew; all ranks call this.
 
     Args:
         resume: `auto`, `none`, or the path of a checkpoint or run folder; once the run has a checkpoint of its own,
             that wins over the path, so that the same command goes on.
+        num_steps: after which the run ends.
         own: checkpoints of the run.
         engine: of the run.
         say: gets a line for what a user should know.
 
     Raises:
-        UserError: `none` and the folder holds a run; the path leads to no intact checkpoint, or into the folder
-            itself; the same line on every rank.
+        UserError: `none` and the folder holds a run; the path leads to no intact checkpoint, to one that leaves no step
+            to do, or into the folder itself; the same line on every rank.
     """
     run = own.folder.parent
     if resume == NONE:
@@ -65,25 +68,17 @@ def checkpoint_to_resume(resume: str, own: Checkpoints, engine: Engine, say: Say
         say(f"{run} has checkpoints of its own: it goes on from them, not from resume={resume}")
         return newest
     found, is_checkpoint = from_main(lambda: _meant(Path(resume)))
+    other: Path | None = found
     if is_checkpoint:
         own.require_intact(found, engine)
-        return found
-    other = Checkpoints(found, own.settings).newest(engine, say)
+    else:
+        other = Checkpoints(found, own.settings).newest(engine, say)
     if other is None:
         raise UserError(
             f"resume={resume}: it holds no checkpoint; name a run's folder or one of its checkpoints"
         )
+    _refuse_finished(other, num_steps)
     return other
-
-
-def refuse_finished(checkpoint: Path, num_steps: int) -> None:
-    """Raise UserError on every rank for another run's checkpoint that leaves no step to do, and so nothing to write."""
-    step = from_main(lambda: read_manifest(checkpoint).progress.step)
-    if step >= num_steps:
-        raise UserError(
-            f"resume: {checkpoint} is of step {step} and optim.num_steps is {num_steps}: nothing is left to train; "
-            "raise it, or use that run's weights"
-        )
 
 
 def holds_run(folder: Path) -> bool:
@@ -137,6 +132,16 @@ def say_changes(changes: Sequence[Mapping[str, Any]], say: Callable[[str], None]
     """Give `say` a line for each change."""
     for change in changes:
         say(f"changed in the recipe: {change['key']}: {_shown(change['old'])} -> {_shown(change['new'])}")
+
+
+def _refuse_finished(checkpoint: Path, num_steps: int) -> None:
+    """Raise UserError on every rank for another run's checkpoint that leaves no step to do, and so nothing to write."""
+    step = from_main(lambda: read_manifest(checkpoint).progress.step)
+    if step >= num_steps:
+        raise UserError(
+            f"resume: {checkpoint} is of step {step} and optim.num_steps is {num_steps}: nothing is left to train; "
+            "raise it, or use that run's weights"
+        )
 
 
 def _meant(path: Path) -> tuple[Path, bool]:

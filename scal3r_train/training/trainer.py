@@ -46,7 +46,6 @@ from scal3r_train.training.resume import (
     adopt_records,
     checkpoint_to_resume,
     recipe_changes,
-    refuse_finished,
     say_changes,
 )
 from scal3r_train.training.run_summary import ModelSize, Rows, RunEnd, as_table, end_rows, start_rows
@@ -245,9 +244,8 @@ class Trainer:
 
     def _prepare_run(self) -> Progress:
         """Make the output folder, restore the checkpoint to go on from and return how far the run is."""
-        source = checkpoint_to_resume(self.recipe.resume, self.checkpoints, self.engine, self._say)
-        if source is not None and source.parent.resolve() != self.checkpoints.folder.resolve():
-            refuse_finished(source, self.recipe.optim.num_steps)
+        resume, num_steps = self.recipe.resume, self.recipe.optim.num_steps
+        source = checkpoint_to_resume(resume, num_steps, self.checkpoints, self.engine, self._say)
         with raise_on_all_ranks():
             if self.engine.process.is_main:
                 remove_leftovers_within(self.folder)

@@ -103,9 +103,14 @@ def open_sources(settings: DataSettings) -> tuple[list[SequenceIndex], list[Sour
 
 
 def denied_rows(index: SequenceIndex) -> np.ndarray:
-    """Return which sequences of an index the deny-list keeps out of training, [sequences] bool."""
+    """Return which sequences of an index are on the deny-list, [sequences] bool."""
     names = [index.column(name) for name in ("dataset", "sequence_id", "split")]
     return np.array(denied(*names), dtype=bool)
+
+
+def kept_out(settings: DataSettings, index: SequenceIndex) -> np.ndarray:
+    """Return which sequences of an index training never draws, [sequences] bool: those denied, if the list applies."""
+    return denied_rows(index) if settings.deny_list == "apply" else np.zeros(len(index), bool)
 
 
 def deny_list_in_words(settings: DataSettings, indexes: Sequence[SequenceIndex]) -> str:
@@ -163,7 +168,7 @@ def _is_synthetic(name: str, index: SequenceIndex) -> bool:
 
 
 def _refuse_untrainable(settings: DataSettings, name: str, index: SequenceIndex) -> None:
-    never_drawn = denied_rows(index) if settings.deny_list == "apply" else np.zeros(len(index), bool)
+    never_drawn = kept_out(settings, index)
     for field, column in (("poses", "cam_from_world"), ("intrinsics", "intrinsics")):
         lacking = [row for row in index.rows_without(column) if not never_drawn[row]]
         if lacking:

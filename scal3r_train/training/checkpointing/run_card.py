@@ -14,7 +14,7 @@ import torch
 from scal3r_train import __version__
 from scal3r_train.config import dump_mapping, write_text_atomically
 from scal3r_train.data.index.index import SequenceIndex, summarize
-from scal3r_train.data.sampling.sources import denied_rows, deny_list_in_words
+from scal3r_train.data.sampling.sources import deny_list_in_words, kept_out
 from scal3r_train.model.configuration_scal3r import write_processor_config
 from scal3r_train.model.hub_card import (
     METRIC_PREFIX,
@@ -113,8 +113,7 @@ class CardWriter:
     @cached_property
     def _used(self) -> list[list[bool]]:
         """For each index which of its sequences may be drawn: all but what the deny-list keeps out."""
-        applies = self._recipe.data.deny_list == "apply"
-        return [[not (applies and is_denied) for is_denied in denied_rows(index)] for index in self._indexes]
+        return [(~kept_out(self._recipe.data, index)).tolist() for index in self._indexes]
 
     @cached_property
     def _facts(self) -> CardFacts:
